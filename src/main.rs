@@ -1,0 +1,2 @@
+//! Galerna command line.
+fn main() {}
