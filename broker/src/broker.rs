@@ -1,0 +1,189 @@
+//! The contract that RabbitMQ and the embedded broker keep.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::{QueueName, Result, Timestamp};
+
+/// A message to publish.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// The body.
+    pub body: Bytes,
+    /// MIME type, for instance `application/json`.
+    pub content_type: String,
+    /// Id for tracing; carried as the AMQP message id.
+    pub id: String,
+}
+
+/// Names a delivery to the consumer that received it, and to no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryTag(pub u64);
+
+/// A message received.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// To settle it with, on the same consumer.
+    pub tag: DeliveryTag,
+    /// The message.
+    pub message: Message,
+    /// How many times it has been delivered, this one included: 1 at first.
+    pub deliveries: u32,
+}
+
+/// Why a message failed, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// What went wrong, for people; names the field.
+    pub reason: String,
+    /// The component of the topology where it happened.
+    pub component: String,
+}
+
+/// What becomes of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done: remove it.
+    Ack,
+    /// Deliver again after a delay that grows with its deliveries; after the last permitted delivery it becomes a dead letter.
+    Retry(Failure),
+    /// Move it to the dead letters now.
+    DeadLetter(Failure),
+    /// Put it back at once, unharmed and uncounted (the consumer stops).
+    Release,
+}
+
+/// How many messages a queue holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Depth {
+    /// Waiting to be delivered, those delayed for redelivery included where the broker can tell.
+    pub ready: u64,
+    /// Delivered and not yet settled.
+    pub unacked: u64,
+}
+
+/// Condition of a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteWhen {
+    /// Only when it holds no message, neither ready nor unacked.
+    Empty,
+    /// Whatever it holds.
+    Always,
+}
+
+/// What a deletion did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// The queue and its dead-letter queue are gone (or were not there).
+    Yes,
+    /// It still holds messages and was left.
+    NotEmpty,
+}
+
+/// A message or single reading to put into the dead letters of a queue.
+#[derive(Debug, Clone)]
+pub struct NewDeadLetter {
+    /// The message that can be replayed.
+    pub message: Message,
+    /// Why it is dead.
+    pub failure: Failure,
+}
+
+/// A message in the dead letters of a queue.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeadLetter {
+    /// Names it among the dead letters of its queue.
+    pub id: String,
+    /// Why it is dead.
+    pub failure: Failure,
+    /// When it died.
+    pub at: Timestamp,
+    /// How often it had been delivered.
+    pub deliveries: u32,
+    /// MIME type of the body.
+    pub content_type: String,
+    /// The body.
+    #[serde(skip)]
+    pub body: Bytes,
+}
+
+/// Which dead letters a call is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadLetterSelection {
+    /// All of the queue.
+    All,
+    /// Those with these ids.
+    Ids(Vec<String>),
+}
+
+/// Durable queues.
+///
+/// What a method reports as done survives `kill -9` of this process and of the broker. Every call ends within the
+/// implementation's timeout. All methods are cancellation-safe in the sense that dropping the future leaves the broker
+/// consistent, though whether the call took effect is then unknown.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// Short name for logs and pages: `rabbitmq` or `embedded`.
+    fn kind(&self) -> &'static str;
+
+    /// Makes sure that the queue exists, durable. Idempotent.
+    async fn declare(&self, queue: &QueueName) -> Result<()>;
+
+    /// Deletes a queue with its delayed and dead-letter companions.
+    async fn delete(&self, queue: &QueueName, when: DeleteWhen) -> Result<Deleted>;
+
+    /// Publishes a window of messages, each to its queue, and waits until all are confirmed.
+    ///
+    /// # Errors
+    /// [`crate::BrokerError::Unconfirmed`] names those that are not safe; a queue that does not exist is an error, never a
+    /// silent loss.
+    async fn publish(&self, window: Vec<(QueueName, Message)>) -> Result<()>;
+
+    /// Starts to consume a queue with at most `prefetch` unsettled messages.
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>>;
+
+    /// Depth of one queue.
+    async fn depth(&self, queue: &QueueName) -> Result<Depth>;
+
+    /// Depth of every queue that is not a dead-letter or delay queue.
+    async fn depths(&self) -> Result<Vec<(QueueName, Depth)>>;
+
+    /// Adds dead letters to `<queue>.dead`, confirmed.
+    async fn dead_letter(&self, queue: &QueueName, letters: Vec<NewDeadLetter>) -> Result<()>;
+
+    /// Up to `limit` dead letters of the queue, oldest first, after skipping `offset`.
+    async fn dead_letters(&self, queue: &QueueName, offset: usize, limit: usize) -> Result<Vec<DeadLetter>>;
+
+    /// How many dead letters each queue that has any holds.
+    async fn dead_letter_counts(&self) -> Result<Vec<(QueueName, u64)>>;
+
+    /// Puts dead letters back into their queue, as delivered for the first time; returns how many.
+    async fn replay(&self, queue: &QueueName, which: DeadLetterSelection) -> Result<usize>;
+
+    /// Deletes dead letters; returns how many.
+    async fn discard(&self, queue: &QueueName, which: DeadLetterSelection) -> Result<usize>;
+
+    /// Answers when the broker can be reached.
+    async fn ping(&self) -> Result<()>;
+}
+
+/// One consumer of one queue. Dropping it gives its unsettled messages back to the queue.
+#[async_trait]
+pub trait Consumer: Send {
+    /// Up to `max` messages; waits at most `wait` for the first one and takes what else is there already. Empty when
+    /// the queue is dry. Cancellation-safe: no message is lost.
+    async fn receive(&mut self, max: usize, wait: Duration) -> Result<Vec<Delivery>>;
+
+    /// Settles deliveries of this consumer, in any order. Acks are coalesced. When it returns, `Retry` and
+    /// `DeadLetter` outcomes are durable.
+    ///
+    /// # Errors
+    /// [`crate::BrokerError::ConsumerLost`] when the channel is gone: nothing can be settled any more, everything unsettled comes again.
+    async fn settle(&mut self, outcomes: Vec<(DeliveryTag, Outcome)>) -> Result<()>;
+
+    /// Stops; unsettled messages go back uncounted.
+    async fn close(self: Box<Self>) -> Result<()>;
+}

@@ -1,0 +1,58 @@
+//! Errors of the broker.
+
+use crate::QueueName;
+
+/// Result of a broker call.
+pub type Result<T, E = BrokerError> = std::result::Result<T, E>;
+
+/// Why a broker call failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// The queue does not exist.
+    #[error("queue `{0}` does not exist; declare it first")]
+    UnknownQueue(QueueName),
+    /// The broker cannot be reached; the call may be tried again.
+    #[error("broker is away while {attempted}: {cause}")]
+    Unavailable {
+        /// What was tried.
+        attempted: String,
+        /// What the transport said.
+        cause: String,
+    },
+    /// The broker did not answer in time; the outcome is not known, so publishing again may duplicate.
+    #[error("broker did not answer within {millis} ms while {attempted}")]
+    Timeout {
+        /// What was tried.
+        attempted: String,
+        /// How long was waited.
+        millis: u64,
+    },
+    /// The broker blocks publishers (an alarm: memory or disk).
+    #[error("broker blocks publishing: {0}; free its memory or disk")]
+    Blocked(String),
+    /// Some messages of a window were not confirmed; only these are to be published again.
+    #[error("{} of {total} messages were not confirmed: {cause}", unconfirmed.len())]
+    Unconfirmed {
+        /// Indexes, in the window, of the messages that are not known to be safe.
+        unconfirmed: Vec<usize>,
+        /// Length of the window.
+        total: usize,
+        /// What the broker said of the first.
+        cause: String,
+    },
+    /// The connection or channel that a delivery came on is gone; the broker will deliver again.
+    #[error("consumer of `{0}` lost its channel; its unsettled messages will be delivered again")]
+    ConsumerLost(QueueName),
+    /// The embedded store failed.
+    #[error("embedded broker failed while {attempted}: {cause}")]
+    Embedded {
+        /// What was tried.
+        attempted: String,
+        /// What SQLite or the file system said.
+        cause: String,
+    },
+    /// A setting or address is wrong.
+    #[error("{0}")]
+    Invalid(String),
+}
