@@ -22,9 +22,9 @@ impl Timestamp {
     pub fn parse(text: &str) -> Result<Self, String> {
         match text.parse::<jiff::Timestamp>() {
             Ok(t) => Ok(Self(t.as_millisecond())),
-            Err(_) if text.parse::<jiff::civil::DateTime>().is_ok() => {
-                Err(format!("time `{text}` has no zone; write RFC 3339 with an offset, such as 2015-04-21T23:15:00+00:00"))
-            }
+            Err(_) if text.parse::<jiff::civil::DateTime>().is_ok() => Err(format!(
+                "time `{text}` has no zone; write RFC 3339 with an offset, such as 2015-04-21T23:15:00+00:00"
+            )),
             Err(_) => {
                 let shown: String = text.chars().take(60).collect();
                 Err(format!("time `{shown}` is not RFC 3339; write for instance 2015-04-21T23:15:00+00:00"))

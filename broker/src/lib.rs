@@ -12,16 +12,18 @@
 
 mod broker;
 mod clock;
+pub mod envelope;
 mod error;
 mod names;
 mod reading;
 pub mod tls;
 
 pub use broker::{
-    Broker, Consumer, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Delivery, DeliveryTag, Depth, Failure,
-    Message, NewDeadLetter, Outcome,
+    Broker, Consumer, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Delivery, DeliveryTag, Depth,
+    Failure, Message, NewDeadLetter, Outcome,
 };
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use envelope::{BadReading, DecodeError, DecodeLimits, Decoded, decode};
 pub use error::{BrokerError, Result};
 pub use names::{AccountId, NameError, ParameterCode, QueueName, SourceId};
 pub use reading::{Envelope, Measurement, Reading};

@@ -1,0 +1,164 @@
+//! The JSON forms.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{BadReading, DecodeError, DecodeLimits, Decoded, count, fields, sort};
+use crate::{AccountId, Reading, SourceId, Timestamp};
+
+/// Reads any of the JSON forms.
+pub(super) fn decode(body: &[u8], id: &str, limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
+    match document(body, id, limits) {
+        // Python and others write NaN and Infinity, which are no JSON: one such value must not spoil the whole message.
+        Err(DecodeError::Json(cause)) => match quote_not_finite(body) {
+            Cow::Owned(quoted) => document(&quoted, id, limits),
+            Cow::Borrowed(_) => Err(DecodeError::Json(cause)),
+        },
+        other => other,
+    }
+}
+
+/// What a post may have around its readings.
+#[derive(Deserialize)]
+struct Post<'a> {
+    #[serde(borrow)]
+    readings: Option<&'a RawValue>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    account: Option<&'a RawValue>,
+    #[serde(borrow)]
+    source: Option<&'a RawValue>,
+    #[serde(borrow)]
+    source_key: Option<&'a RawValue>,
+    #[serde(borrow)]
+    received: Option<&'a RawValue>,
+}
+
+fn document(body: &[u8], id: &str, limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
+    let mut decoded = Decoded {
+        id: id.to_owned(),
+        account: None,
+        source: None,
+        received: None,
+        readings: Vec::new(),
+        bad: Vec::new(),
+    };
+    let syntax = |e: serde_json::Error| DecodeError::Json(e.to_string());
+    match body.trim_ascii_start().first() {
+        Some(b'{') => {
+            let post: Post<'_> = serde_json::from_slice(body).map_err(syntax)?;
+            match post.readings.or(post.body) {
+                Some(readings) => {
+                    head(&post, &mut decoded)?;
+                    list(readings.get().as_bytes(), limits, &mut decoded)?;
+                }
+                None => single(body, 0, limits, &mut decoded),
+            }
+        }
+        Some(b'[') => list(body, limits, &mut decoded)?,
+        Some(_) | None => {
+            // Whatever else it is, the parser says it best when it is broken.
+            let value: Value = serde_json::from_slice(body).map_err(syntax)?;
+            return Err(DecodeError::Json(format!(
+                "it is {}, not a reading nor an array",
+                fields::kind(&value)
+            )));
+        }
+    }
+    Ok(decoded)
+}
+
+fn head(post: &Post<'_>, decoded: &mut Decoded) -> Result<(), DecodeError> {
+    fn take<T: for<'a> Deserialize<'a>>(
+        field: &'static str,
+        raw: Option<&RawValue>,
+    ) -> Result<Option<T>, DecodeError> {
+        raw.map(|raw| serde_json::from_str(raw.get()))
+            .transpose()
+            .map_err(|e| DecodeError::Field { field, problem: format!("is wrong: {e}") })
+    }
+    if let Some(id) = take::<String>("id", post.id)? {
+        decoded.id = id;
+    }
+    decoded.account = take::<AccountId>("account", post.account)?;
+    decoded.source = match take::<SourceId>("source", post.source)? {
+        Some(source) => Some(source),
+        None => take::<SourceId>("source_key", post.source_key)?,
+    };
+    decoded.received = take::<Timestamp>("received", post.received)?;
+    Ok(())
+}
+
+/// Reads an array of readings, or the one reading that stands in its place.
+fn list(body: &[u8], limits: &DecodeLimits, decoded: &mut Decoded) -> Result<(), DecodeError> {
+    if body.trim_ascii_start().first() != Some(&b'[') {
+        single(body, 0, limits, decoded);
+        return Ok(());
+    }
+    if let Ok(readings) = serde_json::from_slice::<Vec<Reading>>(body) {
+        return sort(readings, limits, decoded);
+    }
+    let raw: Vec<&RawValue> = serde_json::from_slice(body).map_err(|e| DecodeError::Json(e.to_string()))?;
+    count(raw.len(), limits)?;
+    for (index, raw) in raw.into_iter().enumerate() {
+        single(raw.get().as_bytes(), index, limits, decoded);
+    }
+    Ok(())
+}
+
+/// Reads one reading by itself: whatever is wrong in it stays in it.
+fn single(text: &[u8], index: usize, limits: &DecodeLimits, decoded: &mut Decoded) {
+    let raw = match serde_json::from_slice::<Value>(text) {
+        Ok(raw) => raw,
+        // The syntax is right; a number may be out of range, or the nesting too deep.
+        Err(e) => {
+            let raw = Value::String(String::from_utf8_lossy(text).into_owned());
+            decoded.bad.push(BadReading { index, reason: format!("reading cannot be read: {e}"), raw });
+            return;
+        }
+    };
+    match fields::reading(&raw, limits) {
+        Ok(reading) => decoded.readings.push((index, reading)),
+        Err(reason) => decoded.bad.push(BadReading { index, reason, raw }),
+    }
+}
+
+/// Puts `NaN`, `Infinity` and `-Infinity` outside strings into quotes. Borrowed when there are none.
+fn quote_not_finite(body: &[u8]) -> Cow<'_, [u8]> {
+    let mut quoted = Vec::new();
+    let mut copied = 0;
+    let mut at = 0;
+    let mut in_string = false;
+    while at < body.len() {
+        match body[at] {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            _ => {
+                let found =
+                    [&b"NaN"[..], b"Infinity", b"-Infinity"].into_iter().find(|w| body[at..].starts_with(w));
+                if let Some(word) = found {
+                    quoted.extend_from_slice(&body[copied..at]);
+                    quoted.push(b'"');
+                    quoted.extend_from_slice(word);
+                    quoted.push(b'"');
+                    at += word.len();
+                    copied = at;
+                    continue;
+                }
+            }
+        }
+        at += 1;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(body);
+    }
+    quoted.extend_from_slice(&body[copied..]);
+    Cow::Owned(quoted)
+}
