@@ -1,0 +1,117 @@
+//! Where a server comes from.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a private server is started from.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// A program on this machine.
+    Program(PathBuf),
+    /// An image that the Docker daemon can run.
+    Image(&'static str),
+}
+
+/// How to find one kind of server.
+pub(crate) struct Search {
+    /// The name by which people know it.
+    pub(crate) name: &'static str,
+    /// The file name of its program.
+    pub(crate) program: &'static str,
+    /// The variable that names its program.
+    pub(crate) program_variable: &'static str,
+    /// The variable that names a running server.
+    pub(crate) server_variable: &'static str,
+    /// Where a running server's address might be, for the message.
+    pub(crate) server_example: &'static str,
+    /// Folders to look in beside those on the `PATH`, before them.
+    pub(crate) folders: &'static [&'static str],
+    /// The image for Docker.
+    pub(crate) image: &'static str,
+}
+
+impl Search {
+    /// The address of the running server that the environment names.
+    pub(crate) fn running(&self) -> Option<String> {
+        variable(self.server_variable)
+    }
+
+    /// What to start a private server from.
+    ///
+    /// # Panics
+    /// When there is nothing, saying what to run; when the variable names a file that is not there.
+    pub(crate) fn origin(&self) -> Origin {
+        if let Some(path) = variable(self.program_variable) {
+            let path = PathBuf::from(path);
+            assert!(
+                path.is_file(),
+                "{} names {}, which is no file; name the program `{}` or unset the variable",
+                self.program_variable,
+                path.display(),
+                self.program
+            );
+            return Origin::Program(path);
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        let folders = self.folders.iter().map(PathBuf::from).chain(env::split_paths(&path)).chain(fetched());
+        for folder in folders {
+            let program = folder.join(self.program);
+            if program.is_file() {
+                return Origin::Program(program);
+            }
+        }
+        if docker_answers() {
+            return Origin::Image(self.image);
+        }
+        panic!(
+            "this test needs a real {name}, and there is none: no `{program}` on the PATH or in {folders:?} or in \
+             target/servers/bin, and no Docker daemon answers\n\
+             run `scripts/test`, which fetches one, or install it, or name its program in {program_variable}{or_running}",
+            name = self.name,
+            program = self.program,
+            folders = self.folders,
+            program_variable = self.program_variable,
+            or_running = match self.running() {
+                Some(_) => format!(
+                    "\n(the server that {} names is not used here: this test kills or restarts its server)",
+                    self.server_variable
+                ),
+                None => format!(
+                    ", or name a running server, as in {}={}",
+                    self.server_variable, self.server_example
+                ),
+            },
+        );
+    }
+}
+
+/// The value of an environment variable, if it is set and not empty.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The folders in which `scripts/test` may have put servers: in the target folder that this test runs from, in the one that
+/// the environment names, and in the checkout's own.
+fn fetched() -> Vec<PathBuf> {
+    let executable = env::current_exe().unwrap_or_default();
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+    executable
+        .ancestors()
+        .skip(1)
+        .map(Path::to_path_buf)
+        .chain(variable("CARGO_TARGET_DIR").map(PathBuf::from))
+        .chain([checkout])
+        .map(|folder| folder.join("servers/bin"))
+        .collect()
+}
+
+fn docker_answers() -> bool {
+    Command::new("docker")
+        .args(["version", "--format", "{{.Server.Version}}"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
