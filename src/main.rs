@@ -1,2 +1,6 @@
-//! Galerna command line.
+//! The `galerna` command.
+
+mod args;
+mod config;
+
 fn main() {}

@@ -1,0 +1,392 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::FlagValue;
+
+/// Stream processing of meters' readings over leased per-account queues.
+#[derive(Debug, Parser)]
+#[command(
+    name = "galerna",
+    version,
+    about,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Start with `galerna demo`: it runs the whole system on real meter data with nothing to install.\n\
+        Exit codes: 0 done, 1 failed, 2 wrong command line or configuration, 3 readings lost (demo)."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) settings: SettingFlags,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command; each overrides a setting of `galerna.toml` and of the environment.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings (see `galerna config`)")]
+pub(crate) struct SettingFlags {
+    /// Read this file [default: galerna.toml in the current folder, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// `embedded`, or amqp://… for RabbitMQ
+    #[arg(long, global = true, value_name = "URL")]
+    broker: Option<String>,
+    /// `embedded`, or mongodb://… for MongoDB
+    #[arg(long, global = true, value_name = "URL")]
+    store: Option<String>,
+    /// Folder of the embedded broker and store
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data: Option<String>,
+    /// Address of the dispatcher's API, for instance 127.0.0.1:7676
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Dispatcher to talk to, for instance http://127.0.0.1:7676
+    #[arg(long, global = true, value_name = "URL")]
+    dispatcher: Option<String>,
+    /// Any setting, for instance `--set worker.leases=16`; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Filter of the log, for instance `debug` or `warn,galerna_engine=debug`
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+    /// `text` or `json`
+    #[arg(long, global = true, value_name = "FORM")]
+    log_format: Option<String>,
+}
+
+impl SettingFlags {
+    /// What was set, in the order in which it counts: `--set` goes before the flag that has a name of its own.
+    ///
+    /// # Errors
+    /// A `--set` without `=`.
+    pub(crate) fn values(&self) -> Result<Vec<FlagValue>, String> {
+        let named = [
+            ("--broker", "broker.url", &self.broker),
+            ("--store", "store.url", &self.store),
+            ("--data", "data", &self.data),
+            ("--listen", "api.listen", &self.listen),
+            ("--dispatcher", "dispatcher.url", &self.dispatcher),
+            ("--log", "log.level", &self.log),
+            ("--log-format", "log.format", &self.log_format),
+        ];
+        let mut values: Vec<FlagValue> = named
+            .into_iter()
+            .filter_map(|(flag, name, value)| {
+                Some(FlagValue { flag: flag.to_owned(), name: name.to_owned(), value: value.clone()? })
+            })
+            .collect();
+        for pair in &self.set {
+            let Some((name, value)) = pair.split_once('=') else {
+                return Err(format!(
+                    "`--set {pair}` has no `=`; write --set KEY=VALUE, such as --set worker.leases=16"
+                ));
+            };
+            let (name, value) = (name.trim().to_owned(), value.to_owned());
+            values.push(FlagValue { flag: "--set".to_owned(), name, value });
+        }
+        Ok(values)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the whole system on two months of real meters, and account for every reading
+    Demo(DemoArgs),
+    /// Run all modules in one process
+    Up(UpArgs),
+    /// Run a dispatcher: leases queues to workers (needs MongoDB)
+    Dispatcher,
+    /// Run the maintainer: keeps the queues' states fresh (needs RabbitMQ and MongoDB)
+    Maintainer(MaintainerArgs),
+    /// Run a worker: the ingestion topology (needs RabbitMQ and MongoDB)
+    Worker,
+    /// See and steer the queues, and the leasing of them
+    Queues(QueuesArgs),
+    /// Publish readings from a file to the queues
+    Publish(PublishArgs),
+    /// Print the ingestion topology
+    Topology(TopologyArgs),
+    /// Print the effective configuration, each value with where it came from
+    Config(ConfigArgs),
+    /// Measure a module
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DemoArgs {
+    /// Stop when everything is stored: exit 0, or 3 when a reading was lost
+    #[arg(long)]
+    pub(crate) exit: bool,
+    /// Write what was counted to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// About so many readings: replays the data under more accounts and later days, one account with a thousand times
+    /// the others' backlog
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) readings: Option<u64>,
+    /// With --readings, under so many accounts [default: 2000]
+    #[arg(long, value_name = "N", requires = "readings", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub(crate) accounts: Option<u32>,
+    /// How the dispatcher chooses the next queue
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) strategy: Option<StrategyName>,
+    /// Workers, each a topology of its own with its own leases
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+    /// Plain lines of progress even on a terminal
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StrategyName {
+    /// Not leased, longest since last delivered
+    Fifo,
+    /// The same among queues known to have messages
+    Lru,
+    /// Weighted deficit round robin over accounts by waiting time
+    Fair,
+}
+
+impl StrategyName {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Fifo => "fifo",
+            Self::Lru => "lru",
+            Self::Fair => "fair",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UpArgs {
+    /// Workers, each a topology of its own with its own leases
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MaintainerArgs {
+    #[command(subcommand)]
+    pub(crate) once: Option<MaintainerOnce>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum MaintainerOnce {
+    /// Run one task once, print what it did, and end
+    RunOnce {
+        /// Which task
+        #[arg(value_enum)]
+        task: TaskName,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TaskName {
+    /// Create queue and state for each active account; flag those that are gone
+    Accounts,
+    /// Count ready messages; mark queues empty or idle
+    Empties,
+    /// Return leases past their time
+    Timeouts,
+    /// Delete flagged queues
+    Deletions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueuesArgs {
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: QueuesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueuesCommand {
+    /// List queues, and how many are in each state
+    List {
+        /// Only in this state: idle, worker, empty, pause or delete
+        #[arg(long)]
+        state: Option<String>,
+        /// Only whose name or account contains this
+        #[arg(long)]
+        search: Option<String>,
+        /// By this column, for instance `ready` or `-ready`
+        #[arg(long, allow_hyphen_values = true)]
+        sort: Option<String>,
+        /// Which page, from 1
+        #[arg(long, default_value_t = 1)]
+        page: usize,
+        /// How many a page
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show one queue
+    Show {
+        /// The queue
+        queue: String,
+    },
+    /// Block a queue until it is unpaused
+    Pause {
+        /// The queue
+        queue: String,
+        /// Why, for the others
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Let a queue be leased again
+    Unpause {
+        /// The queue
+        queue: String,
+    },
+    /// Give leases again
+    Start,
+    /// Give no more leases; those given go on
+    Stop,
+    /// Show the strategy, or choose one
+    Strategy {
+        /// How the next queue is chosen
+        #[arg(value_enum)]
+        name: Option<StrategyName>,
+    },
+    /// Dead letters
+    #[command(subcommand)]
+    Dead(DeadCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadCommand {
+    /// List the dead letters of a queue, or how many each queue has
+    List {
+        /// The queue; all that have any when absent
+        queue: Option<String>,
+        /// Skip so many
+        #[arg(long, default_value_t = 0)]
+        offset: usize,
+        /// Show so many
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// Show the bodies too
+        #[arg(long)]
+        bodies: bool,
+    },
+    /// Put dead letters back into their queue
+    Replay(DeadSelection),
+    /// Delete dead letters
+    Discard(DeadSelection),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeadSelection {
+    /// The queue
+    pub(crate) queue: String,
+    /// Ids of the dead letters
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) ids: Vec<String>,
+    /// All of the queue
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// NDJSON, JSON or CSV in the canonical columns, each also gzipped; `-` for standard input
+    pub(crate) file: PathBuf,
+    /// Form of the file [default: by its name]
+    #[arg(long, value_enum)]
+    pub(crate) form: Option<FileForm>,
+    /// Account of the readings (JSON and NDJSON of bare readings name none)
+    #[arg(long)]
+    pub(crate) account: Option<String>,
+    /// Source of the readings [default: the account's name]
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// Publish plain JSON messages instead of envelopes
+    #[arg(long)]
+    pub(crate) plain_json: bool,
+    /// Print what was published as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileForm {
+    /// One reading, or one `{"source_key","body"}`, a line
+    Ndjson,
+    /// One reading or an array
+    Json,
+    /// source,account,building,meter_id,utility,ts,value,unit
+    Csv,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopologyArgs {
+    /// In which form
+    #[arg(long, value_enum, default_value_t = TopologyForm::Table)]
+    pub(crate) format: TopologyForm,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopologyForm {
+    /// For people
+    Table,
+    /// Graphviz
+    Dot,
+    /// Mermaid
+    Mermaid,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Lease and release queues from many callers at once
+    Dispatcher(BenchDispatcherArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchDispatcherArgs {
+    /// Callers at once; several may be given, each is measured in turn
+    #[arg(long, value_delimiter = ',', default_values_t = [1usize, 4, 12, 64])]
+    pub(crate) callers: Vec<usize>,
+    /// Queues
+    #[arg(long, default_value_t = 2_000)]
+    pub(crate) queues: usize,
+    /// Seconds for each
+    #[arg(long, default_value_t = 5)]
+    pub(crate) seconds: u64,
+    /// Through this dispatcher's HTTP API instead of in process
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
