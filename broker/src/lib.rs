@@ -14,6 +14,7 @@ mod broker;
 mod clock;
 pub mod envelope;
 mod error;
+mod incoming;
 mod names;
 mod reading;
 pub mod tls;
@@ -25,5 +26,6 @@ pub use broker::{
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use envelope::{BadReading, DecodeError, DecodeLimits, Decoded, decode};
 pub use error::{BrokerError, Result};
+pub use incoming::Incoming;
 pub use names::{AccountId, NameError, ParameterCode, QueueName, SourceId};
 pub use reading::{Envelope, Measurement, Reading};

@@ -1,0 +1,20 @@
+//! A message on its way through a topology.
+
+use crate::{AccountId, Message, QueueName};
+
+/// A message that was consumed from an account's queue, with what is known of how it came: the tuple that the leased-queue
+/// spout emits and validation takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Incoming {
+    /// The queue it came from.
+    pub queue: QueueName,
+    /// The account that owns the queue.
+    pub account: AccountId,
+    /// Epoch of the lease under which it was consumed; 0 when no lease was needed. A gap between two epochs of one queue
+    /// tells that somebody else consumed it in between.
+    pub epoch: u64,
+    /// How many times it has been delivered, this one included.
+    pub deliveries: u32,
+    /// The message.
+    pub message: Message,
+}
