@@ -5,15 +5,18 @@
 //! to one conformance suite. The crate depends on `galerna-broker` for the wire model only, never for queues.
 
 mod accounts;
+mod address;
 mod alerts;
 mod error;
 mod queues;
 mod readings;
 mod settings;
+pub mod sqlite;
 
 use std::sync::Arc;
 
 pub use accounts::{Account, Accounts, Source, Sources};
+pub use address::open;
 pub use alerts::{
     AlertEvent, AlertEventKind, AlertState, AlertStates, Comparison, Condition, Phase, Rule, Rules, Severity,
 };

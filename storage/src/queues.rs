@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use galerna_broker::{AccountId, QueueName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Result, StorageError};
 
 /// State of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -151,6 +151,21 @@ pub struct Changes {
     pub cursor: u64,
 }
 
+/// An unchanged count is written all the same when the stored one is older than this, in milliseconds: its time then
+/// tells a quiet queue from one that nobody counts, at little cost.
+pub(crate) const COUNT_REFRESH_MS: i64 = 300_000;
+
+/// Refuses swaps that would break the versions.
+pub(crate) fn check_swaps(swaps: &[Swap]) -> Result<()> {
+    match swaps.iter().find(|s| s.expected.checked_add(1) != Some(s.record.version)) {
+        None => Ok(()),
+        Some(wrong) => Err(StorageError::Invalid(format!(
+            "swap of queue {}: the new version is {}, must be one above the expected {}",
+            wrong.record.queue, wrong.record.version, wrong.expected
+        ))),
+    }
+}
+
 /// Store of queue states. A transition is one guarded write to one record; there are no transactions.
 #[async_trait]
 pub trait QueueStates: Send + Sync + 'static {
@@ -165,16 +180,24 @@ pub trait QueueStates: Send + Sync + 'static {
     async fn changes(&self, cursor: u64) -> Result<Changes>;
 
     /// Creates records that do not exist yet; leaves existing ones alone. Returns the queues created.
+    ///
+    /// A queue that was removed before and is created again goes on from the epoch it had and above the version it had, so
+    /// that nobody who knew the former can take the latter for it: the stored record may then differ from the given one.
     async fn create(&self, records: &[QueueRecord]) -> Result<Vec<QueueName>>;
 
     /// Compare-and-swap of many records in one round trip; each stands alone. Durable (`majority`, journaled) when it
     /// returns. Answers are in the order of the swaps. Two swaps of one call must not name the same queue.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] leaves open which swaps were done, as does cancellation: read the records again.
+    /// [`StorageError::Invalid`] when a record's version is not one above the expected one; then none was done.
     async fn swap(&self, swaps: &[Swap]) -> Result<Vec<Swapped>>;
 
     /// Removes a record if it still has this version.
     async fn remove(&self, queue: &QueueName, version: u64) -> Result<bool>;
 
     /// Writes counts, without touching state, lease or version; unknown queues are ignored; an older `at` than stored
-    /// changes nothing. Unchanged counts should cost little.
+    /// changes nothing. Unchanged counts cost little: they are not written again unless the stored ones are older than five
+    /// minutes.
     async fn set_ready(&self, counts: &[ReadyCount], at: Timestamp) -> Result<()>;
 }

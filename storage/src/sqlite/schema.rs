@@ -1,0 +1,90 @@
+//! Tables and indexes.
+
+use rusqlite::Connection;
+
+/// Version of the tables below, kept in the file; a file of a later version is refused.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE queues (
+    queue TEXT PRIMARY KEY, account TEXT NOT NULL, version INTEGER NOT NULL, state TEXT NOT NULL,
+    epoch INTEGER NOT NULL, lease_consumer TEXT, lease_granted_at INTEGER, lease_expires_at INTEGER,
+    lease_ms INTEGER, lease_renewal INTEGER, last_delivered INTEGER, crashes INTEGER NOT NULL,
+    not_before INTEGER, reason TEXT, since INTEGER NOT NULL, ready INTEGER NOT NULL, unacked INTEGER NOT NULL,
+    counted_at INTEGER, changed INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX queues_changed ON queues (changed);
+
+-- Epoch and version of removed queues, which a namesake goes on from.
+CREATE TABLE removed_queues (
+    queue TEXT PRIMARY KEY, version INTEGER NOT NULL, epoch INTEGER NOT NULL, changed INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX removed_queues_changed ON removed_queues (changed);
+
+-- A series is one device of one source. Readings name it by number, which keeps them small and in the order of their
+-- identity, so that the table needs no other index.
+CREATE TABLE series (id INTEGER PRIMARY KEY, source TEXT NOT NULL, device TEXT NOT NULL, UNIQUE (source, device));
+CREATE TABLE reading_accounts (id INTEGER PRIMARY KEY, account TEXT NOT NULL UNIQUE);
+-- Which accounts a series has had readings of: nearly always one.
+CREATE TABLE series_accounts (
+    account INTEGER NOT NULL, series INTEGER NOT NULL, PRIMARY KEY (account, series)
+) WITHOUT ROWID;
+-- `vals`: per value the code (u32) and the value (f64), little endian. `flags`: JSON, null when none.
+CREATE TABLE readings (
+    series INTEGER NOT NULL, ts INTEGER NOT NULL, account INTEGER NOT NULL, sqn INTEGER NOT NULL,
+    vals BLOB NOT NULL, flags TEXT, received INTEGER NOT NULL, PRIMARY KEY (series, ts)
+) WITHOUT ROWID;
+
+CREATE TABLE rejected (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL, source TEXT, device TEXT, ts INTEGER, code TEXT NOT NULL,
+    reason TEXT NOT NULL, raw TEXT NOT NULL, at INTEGER NOT NULL
+);
+CREATE INDEX rejected_at ON rejected (at, id);
+CREATE INDEX rejected_account_at ON rejected (account, at, id);
+CREATE INDEX rejected_code ON rejected (code);
+
+CREATE TABLE rules (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, account TEXT, devices TEXT NOT NULL, kind TEXT NOT NULL,
+    parameter INTEGER, comparison TEXT, bound REAL, clear REAL, for_ms INTEGER NOT NULL, severity TEXT NOT NULL,
+    endpoints TEXT NOT NULL, cooldown_ms INTEGER NOT NULL, enabled INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE alert_states (
+    account TEXT NOT NULL, rule TEXT NOT NULL, source TEXT NOT NULL, device TEXT NOT NULL, phase TEXT NOT NULL,
+    since INTEGER NOT NULL, last_seen INTEGER NOT NULL, last_value REAL, not_before INTEGER,
+    PRIMARY KEY (rule, source, device)
+) WITHOUT ROWID;
+CREATE INDEX alert_states_account ON alert_states (account);
+CREATE TABLE alert_events (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, rule TEXT NOT NULL, rule_name TEXT NOT NULL, severity TEXT NOT NULL,
+    account TEXT NOT NULL, source TEXT NOT NULL, device TEXT NOT NULL, value REAL, ts INTEGER NOT NULL,
+    message TEXT NOT NULL
+);
+CREATE INDEX alert_events_ts ON alert_events (ts, id);
+CREATE INDEX alert_events_account_ts ON alert_events (account, ts, id);
+CREATE INDEX alert_events_kind ON alert_events (kind);
+
+CREATE TABLE accounts (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, queue TEXT NOT NULL, active INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE sources (
+    id TEXT PRIMARY KEY, account TEXT NOT NULL, token_hash TEXT NOT NULL, active INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+";
+
+/// Creates what is missing.
+pub(super) fn bring_up(conn: &Connection) -> rusqlite::Result<()> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > VERSION {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
+            Some(format!(
+                "the file is of version {found}, this program knows {VERSION}; use a newer galerna"
+            )),
+        ));
+    }
+    if found < VERSION {
+        conn.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+    }
+    Ok(())
+}
