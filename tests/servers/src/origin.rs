@@ -65,12 +65,13 @@ impl Search {
             return Origin::Image(self.image);
         }
         panic!(
-            "this test needs a real {name}, and there is none: no `{program}` on the PATH or in {folders:?} or in \
-             target/servers/bin, and no Docker daemon answers\n\
-             run `scripts/test`, which fetches one, or install it, or name its program in {program_variable}{or_running}",
+            "this test needs a real {name}, and there is none: no `{program}` on the PATH{folders} \
+             or in target/servers/bin, and no Docker daemon answers\n\
+             run `scripts/test`, which fetches one, or install it, or name its program in \
+             {program_variable}{or_running}",
             name = self.name,
             program = self.program,
-            folders = self.folders,
+            folders = self.folders.iter().map(|folder| format!(", in {folder}")).collect::<String>(),
             program_variable = self.program_variable,
             or_running = match self.running() {
                 Some(_) => format!(
