@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::{QueueName, Result, Timestamp};
+use crate::{Counts, QueueName, Result, Timestamp};
 
 /// A message to publish.
 #[derive(Debug, Clone, PartialEq)]
@@ -168,6 +168,11 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Answers when the broker can be reached.
     async fn ping(&self) -> Result<()>;
+
+    /// What this handle has done since it was opened.
+    fn counts(&self) -> Counts {
+        Counts::default()
+    }
 }
 
 /// One consumer of one queue. Dropping it gives its unsettled messages back to the queue.

@@ -2,6 +2,11 @@
 
 use crate::{AccountId, Message, QueueName};
 
+/// How a component says that a failure is not the message's fault: the reason begins with this, and then says what is
+/// away. The leased-queue spout gives such a message back unharmed and uncounted, and waits a little, so that an outage of
+/// the store fills no dead letters.
+pub const AWAY: &str = "away: ";
+
 /// A message that was consumed from an account's queue, with what is known of how it came: the tuple that the leased-queue
 /// spout emits and validation takes.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,11 +12,14 @@
 
 mod broker;
 mod clock;
+mod counts;
+pub mod embedded;
 pub mod envelope;
 mod error;
 mod incoming;
 mod names;
 mod reading;
+mod retry;
 pub mod tls;
 
 pub use broker::{
@@ -24,8 +27,10 @@ pub use broker::{
     Failure, Message, NewDeadLetter, Outcome,
 };
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use counts::Counts;
 pub use envelope::{BadReading, DecodeError, DecodeLimits, Decoded, decode};
 pub use error::{BrokerError, Result};
-pub use incoming::Incoming;
+pub use incoming::{AWAY, Incoming};
 pub use names::{AccountId, NameError, ParameterCode, QueueName, SourceId};
 pub use reading::{Envelope, Measurement, Reading};
+pub use retry::RetryPolicy;
