@@ -1,1 +1,82 @@
-//! Placeholder.
+//! Declaring topologies: typed streams, spouts and bolts, groupings, and the checks that a topology makes
+//! sense before it runs.
+//!
+//! This crate only declares. It does no I/O, starts no task and depends on no async runtime; the engine
+//! crate runs what is declared here. It must not depend on the engine, on a broker or on a store.
+//!
+//! - A [`Spout`] emits roots with a message id and hears what became of them.
+//! - A [`Bolt`] computes, an [`AsyncBolt`] waits; both take tuples of one type and emit on typed
+//!   [`Output`]s. Returning `Ok` acks, `Err` fails, a kept [`Anchor`] decides later.
+//! - A [`TopologyBuilder`] wires them by [`Stream`] handles, which carry the tuple type: wiring a bolt to
+//!   a stream of another type does not compile.
+//!
+//! ```
+//! use galerna_topology::prelude::*;
+//!
+//! struct Sentences(Vec<&'static str>);
+//!
+//! impl Spout for Sentences {
+//!     type MessageId = usize;
+//!     type Outputs = Output<&'static str>;
+//!
+//!     async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+//!         let Some(sentence) = self.0.pop() else { return Ok(Next::Done) };
+//!         out.root(self.0.len()).emit(sentence);
+//!         Ok(Next::Ready)
+//!     }
+//! }
+//!
+//! let mut topology = TopologyBuilder::new("words");
+//! let sentences = topology.spout("sentences", || Sentences(vec!["the cow jumped", "over the moon"])).outputs();
+//! let words = topology.flat_map("split", |s: &'static str| s.split(' ')).shuffle(sentences).outputs();
+//! topology.for_each("count", |word: &'static str| println!("{word}")).fields(words, |word| *word).parallelism(2);
+//! println!("{}", topology.build()?.table());
+//! # Ok::<(), BuildError>(())
+//! ```
+
+mod anchor;
+mod bolt;
+mod builder;
+mod cell;
+mod check;
+mod closure;
+mod context;
+mod emitter;
+mod failure;
+mod grouping;
+pub mod lineage;
+mod outputs;
+mod print;
+pub mod runtime;
+mod spout;
+mod stream;
+
+pub use anchor::{Anchor, Anchors, Batch, Tuple};
+pub use bolt::{AsyncBolt, Bolt};
+pub use builder::{
+    BoltDeclarer, Component, FitFor, Input, Instances, Settings, SpoutDeclarer, Topology, TopologyBuilder,
+};
+pub use check::BuildError;
+pub use closure::{Filter, FlatMap, ForEach, Map, Outcome};
+pub use context::{Clock, TaskContext};
+pub use emitter::Emitter;
+pub use failure::{Failed, Failure, FailureKind, Fault};
+pub use grouping::{CustomGrouping, Grouping, StableHasher};
+pub use outputs::{Data, Emitting, Output, Outputs, Side, Wiring};
+pub use spout::{Next, Roots, Spout};
+pub use stream::Stream;
+
+#[doc(hidden)]
+pub use {
+    outputs::Division,
+    runtime::Shipments,
+    stream::{StreamSource, StreamSpec},
+};
+
+/// Everything that a file declaring topologies needs.
+pub mod prelude {
+    pub use crate::{
+        Anchor, Anchors, AsyncBolt, Batch, Bolt, BuildError, Emitter, Failed, Failure, FailureKind, Fault,
+        Next, Output, Roots, Spout, Stream, TaskContext, Topology, TopologyBuilder, Tuple, outputs,
+    };
+}

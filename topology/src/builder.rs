@@ -1,0 +1,536 @@
+//! Declaring a topology.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bolt::{AsyncBolt, Bolt};
+use crate::cell::{AsyncTask, SpoutTask, SyncTask};
+use crate::check::{self, BuildError};
+use crate::closure::{Filter, FlatMap, ForEach, Map, Outcome};
+use crate::grouping::{
+    All, ByTask, Custom, CustomGrouping, Fields, Global, Grouping, PartialKey, Shuffle, StableHasher,
+};
+use crate::outputs::{Data, Outputs};
+use crate::runtime::{AnyParcel, AsyncBoltTask, BoltTask, Parcel, Route, RouteSetup, SpoutRunner, TaskSetup};
+use crate::spout::Spout;
+use crate::stream::{Stream, StreamSource, StreamSpec};
+
+/// Says that tuples of a stream are fit to be a bolt's input: the same type, or one that converts `Into`
+/// it. Implemented by itself wherever `Into` is.
+#[diagnostic::on_unimplemented(
+    message = "a stream of `{Self}` cannot be wired to a bolt that takes `{I}`",
+    label = "this stream carries `{Self}`, the bolt takes `{I}`",
+    note = "give the bolt a stream of `{I}`, or implement `From<{Self}> for {I}`; a bolt with several inputs takes an enum with one `From` for each"
+)]
+pub trait FitFor<I>: Sized {
+    #[doc(hidden)]
+    fn fit(self) -> I;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Into<I>, I> FitFor<I> for T {
+    #[inline]
+    fn fit(self) -> I {
+        self.into()
+    }
+}
+
+/// How the tasks of a component are made.
+#[derive(Clone)]
+pub enum Instances {
+    /// A spout.
+    Spout(Arc<dyn Fn(TaskSetup) -> Box<dyn SpoutRunner> + Send + Sync>),
+    /// A bolt that computes.
+    Bolt(Arc<dyn Fn(TaskSetup) -> Box<dyn BoltTask> + Send + Sync>),
+    /// A bolt that waits.
+    AsyncBolt(Arc<dyn Fn(TaskSetup) -> Box<dyn AsyncBoltTask> + Send + Sync>),
+}
+
+impl Instances {
+    /// `spout`, `bolt` or `async bolt`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Spout(_) => "spout",
+            Self::Bolt(_) => "bolt",
+            Self::AsyncBolt(_) => "async bolt",
+        }
+    }
+
+    /// Whether it is a spout.
+    pub const fn is_spout(&self) -> bool {
+        matches!(self, Self::Spout(_))
+    }
+}
+
+/// A subscription of a bolt to a stream.
+#[derive(Clone)]
+pub struct Input {
+    /// The id of the component that emits the stream.
+    pub component: Arc<str>,
+    /// The name of its output.
+    pub stream: Arc<str>,
+    /// How tuples are distributed.
+    pub grouping: Grouping,
+    /// Whether it is marked as the feedback edge of a cycle.
+    pub feedback: bool,
+    pub(crate) type_id: TypeId,
+    pub(crate) type_name: &'static str,
+    direct_type: bool,
+    intake: fn(AnyParcel) -> AnyParcel,
+    route: Arc<dyn Fn(RouteSetup) -> Box<dyn Any + Send> + Send + Sync>,
+}
+
+impl Input {
+    /// Makes a batch of the stream's type one of the bolt's input type.
+    pub fn take_in(&self, parcel: AnyParcel) -> AnyParcel {
+        if self.direct_type { parcel } else { (self.intake)(parcel) }
+    }
+
+    /// Whether the stream's type is the bolt's input type, so that emptied batches can go back.
+    pub fn is_same_type(&self) -> bool {
+        self.direct_type
+    }
+
+    /// Makes the route of one emitting task to this subscription.
+    pub fn route(&self, setup: RouteSetup) -> Box<dyn Any + Send> {
+        (self.route)(setup)
+    }
+}
+
+fn take_in<T: FitFor<I> + Send + 'static, I: Send + 'static>(parcel: AnyParcel) -> AnyParcel {
+    match parcel.downcast::<Parcel<T>>() {
+        Ok(parcel) => Box::new(Parcel {
+            values: parcel.values.into_iter().map(FitFor::fit).collect::<Vec<I>>(),
+            lineage: parcel.lineage,
+        }),
+        Err(other) => other,
+    }
+}
+
+/// What a component is told about itself when it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Executors: how many of its tasks can run at the same time.
+    pub parallelism: usize,
+    /// Instances. As many as executors unless set.
+    pub tasks: Option<usize>,
+    /// For a spout: pending roots per task at which it stops emitting. 32,768 unless set.
+    pub max_pending: usize,
+    /// For a bolt: how often `tick` is called, if at all.
+    pub tick: Option<Duration>,
+    /// For a spout: how long a root may take. The topology's timeout unless set.
+    pub message_timeout: Option<Option<Duration>>,
+    /// The largest batch it sends, in tuples. The engine adapts between 1 and this. 512 unless set.
+    pub batch: usize,
+    /// For a bolt: batches that may wait for one of its executors. 16 unless set.
+    pub queue: usize,
+    /// For a bolt that computes: whether it may share a task with the bolt before it. Yes unless set.
+    pub fuse: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            parallelism: 1,
+            tasks: None,
+            max_pending: 32_768,
+            tick: None,
+            message_timeout: None,
+            batch: 512,
+            queue: 16,
+            fuse: true,
+        }
+    }
+}
+
+impl Settings {
+    /// How many instances there are.
+    pub fn tasks(&self) -> usize {
+        self.tasks.unwrap_or(self.parallelism)
+    }
+}
+
+/// A declared spout or bolt.
+#[derive(Clone)]
+pub struct Component {
+    /// Its id.
+    pub id: Arc<str>,
+    /// How its tasks are made.
+    pub instances: Instances,
+    /// The name of its Rust type, for printing.
+    pub type_name: &'static str,
+    /// Its subscriptions.
+    pub inputs: Vec<Input>,
+    /// Its outputs.
+    pub outputs: Vec<StreamSpec>,
+    /// Its settings.
+    pub settings: Settings,
+}
+
+/// A checked topology, ready to be run by an engine or printed.
+#[derive(Clone)]
+pub struct Topology {
+    pub(crate) name: Arc<str>,
+    pub(crate) components: Vec<Component>,
+    pub(crate) message_timeout: Option<Duration>,
+}
+
+impl Topology {
+    /// The topology's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The components, in the order of declaration.
+    pub fn components(&self) -> &[Component] {
+        &self.components
+    }
+
+    /// The component with this id.
+    pub fn component(&self, id: &str) -> Option<&Component> {
+        self.components.iter().find(|component| &*component.id == id)
+    }
+
+    /// How long a root of this spout may take; `None` means for ever.
+    pub fn message_timeout(&self, spout: &Component) -> Option<Duration> {
+        spout.settings.message_timeout.unwrap_or(self.message_timeout)
+    }
+}
+
+impl fmt::Debug for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.table())
+    }
+}
+
+/// Declares a topology: spouts, bolts, and how tuples flow between them.
+///
+/// ```
+/// use galerna_topology::prelude::*;
+///
+/// # struct Numbers;
+/// # impl Spout for Numbers {
+/// #     type MessageId = u64;
+/// #     type Outputs = Output<u64>;
+/// #     async fn next(&mut self, _out: &mut Roots<'_, Self>) -> Result<Next, Fault> { Ok(Next::Done) }
+/// # }
+/// let mut topology = TopologyBuilder::new("squares");
+/// let numbers = topology.spout("numbers", || Numbers).max_pending(10_000).outputs();
+/// let squares = topology.map("square", |n: u64| n * n).shuffle(numbers).parallelism(2).outputs();
+/// topology.for_each("print", |n: u64| println!("{n}")).global(squares);
+/// let topology = topology.build()?;
+///
+/// println!("{}", topology.mermaid());
+/// # Ok::<(), BuildError>(())
+/// ```
+pub struct TopologyBuilder {
+    topology: Topology,
+}
+
+impl TopologyBuilder {
+    /// An empty topology with this name and a message timeout of 30 s.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        let topology = Topology {
+            name: name.into(),
+            components: Vec::new(),
+            message_timeout: Some(Duration::from_secs(30)),
+        };
+        Self { topology }
+    }
+
+    /// Sets how long a root may take before it fails, for all spouts that do not say otherwise; `None`
+    /// switches timeouts off.
+    pub fn message_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
+        self.topology.message_timeout = timeout.into();
+        self
+    }
+
+    fn declare<B, O: Outputs>(&mut self, id: impl Into<Arc<str>>, instances: Instances) -> &mut Component {
+        let mut outputs = Vec::new();
+        O::describe(&mut outputs);
+        self.topology.components.push(Component {
+            id: id.into(),
+            instances,
+            type_name: type_name::<B>(),
+            inputs: Vec::new(),
+            outputs,
+            settings: Settings::default(),
+        });
+        let last = self.topology.components.len() - 1;
+        &mut self.topology.components[last]
+    }
+
+    /// Declares a spout. The factory makes one instance for each task, and a new one after a panic.
+    pub fn spout<S: Spout>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        factory: impl Fn() -> S + Send + Sync + 'static,
+    ) -> SpoutDeclarer<'_, S::Outputs> {
+        let factory: crate::cell::Factory<S> = Arc::new(factory);
+        let make = move |setup: TaskSetup| -> Box<dyn SpoutRunner> {
+            Box::new(SpoutTask::new(factory.clone(), setup))
+        };
+        let component = self.declare::<S, S::Outputs>(id, Instances::Spout(Arc::new(make)));
+        SpoutDeclarer { component, marker: PhantomData }
+    }
+
+    /// Declares a bolt that computes. The factory makes one instance for each task, and a new one after
+    /// a panic.
+    pub fn bolt<B: Bolt>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        factory: impl Fn() -> B + Send + Sync + 'static,
+    ) -> BoltDeclarer<'_, B::Input, B::Outputs> {
+        let factory: crate::cell::Factory<B> = Arc::new(factory);
+        let make =
+            move |setup: TaskSetup| -> Box<dyn BoltTask> { Box::new(SyncTask::new(factory.clone(), setup)) };
+        let component = self.declare::<B, B::Outputs>(id, Instances::Bolt(Arc::new(make)));
+        BoltDeclarer { component, marker: PhantomData }
+    }
+
+    /// Declares a bolt that waits. The factory makes one instance for each task, and a new one after a
+    /// panic.
+    pub fn async_bolt<B: AsyncBolt>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        factory: impl Fn() -> B + Send + Sync + 'static,
+    ) -> BoltDeclarer<'_, B::Input, B::Outputs> {
+        let factory: crate::cell::Factory<B> = Arc::new(factory);
+        let make = move |setup: TaskSetup| -> Box<dyn AsyncBoltTask> {
+            Box::new(AsyncTask::new(factory.clone(), setup))
+        };
+        let component = self.declare::<B, B::Outputs>(id, Instances::AsyncBolt(Arc::new(make)));
+        BoltDeclarer { component, marker: PhantomData }
+    }
+
+    /// Declares a bolt that emits one value for each it takes. Each task has a clone of the closure.
+    pub fn map<I: Send + 'static, U: Data>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        map: impl FnMut(I) -> U + Clone + Send + Sync + 'static,
+    ) -> BoltDeclarer<'_, I, crate::Output<U>> {
+        self.bolt(id, move || Map(map.clone(), PhantomData))
+    }
+
+    /// Declares a bolt that passes on what the closure says yes to.
+    pub fn filter<I: Data>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        filter: impl FnMut(&I) -> bool + Clone + Send + Sync + 'static,
+    ) -> BoltDeclarer<'_, I, crate::Output<I>> {
+        self.bolt(id, move || Filter(filter.clone(), PhantomData))
+    }
+
+    /// Declares a bolt that emits any number of values for each it takes.
+    pub fn flat_map<I: Send + 'static, U: IntoIterator<Item: Data> + 'static>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        map: impl FnMut(I) -> U + Clone + Send + Sync + 'static,
+    ) -> BoltDeclarer<'_, I, crate::Output<U::Item>> {
+        self.bolt(id, move || FlatMap(map.clone(), PhantomData))
+    }
+
+    /// Declares a bolt that emits nothing. A closure that returns a `Result` fails the tuple with `Err`.
+    pub fn for_each<I: Send + 'static, R: Outcome + 'static>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        each: impl FnMut(I) -> R + Clone + Send + Sync + 'static,
+    ) -> BoltDeclarer<'_, I, ()> {
+        self.bolt(id, move || ForEach(each.clone(), PhantomData))
+    }
+
+    /// Checks the whole and gives a topology that can be run or printed.
+    ///
+    /// # Errors
+    /// What is wrong with which component and what to do about it; see [`BuildError`].
+    pub fn build(self) -> Result<Topology, BuildError> {
+        check::check(&self.topology)?;
+        Ok(self.topology)
+    }
+}
+
+impl fmt::Debug for TopologyBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.topology.fmt(f)
+    }
+}
+
+macro_rules! shared_settings {
+    () => {
+        /// Sets how many executors run it, and with that how many tasks unless [`tasks`](Self::tasks) says
+        /// otherwise. 1 unless set.
+        pub fn parallelism(self, executors: usize) -> Self {
+            self.component.settings.parallelism = executors;
+            self
+        }
+
+        /// Sets how many instances there are, when they are more than the executors.
+        pub fn tasks(self, tasks: usize) -> Self {
+            self.component.settings.tasks = Some(tasks);
+            self
+        }
+
+        /// Sets the largest batch it sends, in tuples. 512 unless set.
+        pub fn batch(self, tuples: usize) -> Self {
+            self.component.settings.batch = tuples;
+            self
+        }
+
+        /// The handles of its outputs: a [`Stream`] for a single output, a struct of them for several,
+        /// `()` for none.
+        pub fn outputs(self) -> O::Streams {
+            O::streams(&StreamSource { component: self.component.id.clone() })
+        }
+    };
+}
+
+/// A spout being declared.
+pub struct SpoutDeclarer<'t, O> {
+    component: &'t mut Component,
+    marker: PhantomData<fn() -> O>,
+}
+
+impl<O: Outputs> SpoutDeclarer<'_, O> {
+    shared_settings!();
+
+    /// Sets the number of pending roots per task at which it stops emitting. 32,768 unless set.
+    pub fn max_pending(self, roots: usize) -> Self {
+        self.component.settings.max_pending = roots;
+        self
+    }
+
+    /// Sets how long a root may take before it fails, instead of the topology's timeout; `None` switches
+    /// it off.
+    pub fn message_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.component.settings.message_timeout = Some(timeout.into());
+        self
+    }
+}
+
+/// A bolt being declared: its subscriptions and settings.
+pub struct BoltDeclarer<'t, I, O> {
+    component: &'t mut Component,
+    marker: PhantomData<fn(I) -> O>,
+}
+
+impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
+    shared_settings!();
+
+    /// Sets how often its `tick` is called. Not at all unless set.
+    pub fn tick_every(self, interval: Duration) -> Self {
+        self.component.settings.tick = Some(interval);
+        self
+    }
+
+    /// Sets how many batches may wait for one of its executors before senders wait. 16 unless set.
+    pub fn queue(self, batches: usize) -> Self {
+        self.component.settings.queue = batches;
+        self
+    }
+
+    /// Gives it tasks of its own, even where it could share those of the bolt before it.
+    pub fn unfused(self) -> Self {
+        self.component.settings.fuse = false;
+        self
+    }
+
+    fn subscribe<T, R>(
+        self,
+        stream: Stream<T>,
+        grouping: Grouping,
+        route: impl Fn(RouteSetup) -> R + Send + Sync + 'static,
+    ) -> Self
+    where
+        T: Data + FitFor<I>,
+        R: Route<T> + 'static,
+    {
+        self.component.inputs.push(Input {
+            component: stream.source.component,
+            stream: stream.name,
+            grouping,
+            feedback: stream.feedback,
+            type_id: TypeId::of::<T>(),
+            type_name: type_name::<T>(),
+            direct_type: TypeId::of::<T>() == TypeId::of::<I>(),
+            intake: take_in::<T, I>,
+            route: Arc::new(move |setup| {
+                let route: Box<dyn Route<T>> = Box::new(route(setup));
+                Box::new(route) as Box<dyn Any + Send>
+            }),
+        });
+        self
+    }
+
+    /// Subscribes: evenly over the tasks, less to those that lag.
+    pub fn shuffle<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
+        self.subscribe(stream.into(), Grouping::Shuffle, |setup| Shuffle::new(setup, false))
+    }
+
+    /// Subscribes: to a task in the same executor if there is one, else as [`shuffle`](Self::shuffle).
+    pub fn local_or_shuffle<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
+        self.subscribe(stream.into(), Grouping::LocalOrShuffle, |setup| Shuffle::new(setup, true))
+    }
+
+    /// Subscribes: equal keys to the same task, always, in every run.
+    pub fn fields<T: Data + FitFor<I>, K: Hash>(
+        self,
+        stream: impl Into<Stream<T>>,
+        key: impl Fn(&T) -> K + Clone + Send + Sync + 'static,
+    ) -> Self {
+        self.subscribe(stream.into(), Grouping::Fields, move |setup| {
+            let key = key.clone();
+            Fields::new(setup, move |value: &T| StableHasher::hash(&key(value)))
+        })
+    }
+
+    /// Subscribes: each key to one of two tasks, the one that has had less. Balances skewed keys for
+    /// bolts whose results are merged afterwards.
+    pub fn partial_key<T: Data + FitFor<I>, K: Hash>(
+        self,
+        stream: impl Into<Stream<T>>,
+        key: impl Fn(&T) -> K + Clone + Send + Sync + 'static,
+    ) -> Self {
+        self.subscribe(stream.into(), Grouping::PartialKey, move |setup| {
+            let key = key.clone();
+            PartialKey::new(setup, move |value: &T| StableHasher::hash(&key(value)))
+        })
+    }
+
+    /// Subscribes: a copy to every task.
+    pub fn all<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
+        self.subscribe(stream.into(), Grouping::All, All::new)
+    }
+
+    /// Subscribes: everything to the task with index 0.
+    pub fn global<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
+        self.subscribe(stream.into(), Grouping::Global, Global::new)
+    }
+
+    /// Subscribes to what is emitted with [`Output::emit_direct`](crate::Output::emit_direct), and only
+    /// to that.
+    pub fn direct<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
+        self.subscribe(stream.into(), Grouping::Direct, ByTask::new)
+    }
+
+    /// Subscribes: to the tasks that a grouping of the author's own chooses. Each emitting task has a
+    /// clone of it.
+    pub fn custom<T: Data + FitFor<I>, G: CustomGrouping<T> + Clone + Sync>(
+        self,
+        stream: impl Into<Stream<T>>,
+        grouping: G,
+    ) -> Self {
+        self.subscribe(stream.into(), Grouping::Custom, move |setup| Custom::new(setup, grouping.clone()))
+    }
+}
+
+impl Topology {
+    /// The number of tasks of each component.
+    pub fn tasks(&self) -> BTreeMap<Arc<str>, usize> {
+        self.components.iter().map(|c| (c.id.clone(), c.settings.tasks())).collect()
+    }
+}

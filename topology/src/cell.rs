@@ -1,0 +1,356 @@
+//! The typed halves of tasks: a spout or bolt with its outputs, behind the traits of [`crate::runtime`].
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::anchor::Batch;
+use crate::bolt::{AsyncBolt, Bolt};
+use crate::context::TaskContext;
+use crate::emitter::Emitter;
+use crate::failure::{Failed, Failure, FailureKind, Fault};
+use crate::lineage::Shares;
+use crate::outputs::Outputs;
+use crate::runtime::{
+    AnyParcel, AsyncBoltTask, BoltTask, BoxFuture, Parcel, RootSource, Shipments, SlotRun, SpoutRunner,
+    TaskSetup,
+};
+use crate::spout::{Next, Roots, Spout};
+
+/// What a panic said.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panicked: {}", text.as_deref().unwrap_or("no message"))
+}
+
+fn open_outputs<O: Outputs>(setup: &mut TaskSetup) -> O {
+    let mut outputs = O::open(setup.seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+    for (stream, route) in setup.routes.drain(..) {
+        outputs.attach(stream, route);
+    }
+    outputs
+}
+
+/// Makes instances of a component: one per task, and a new one after a panic.
+pub(crate) type Factory<B> = Arc<dyn Fn() -> B + Send + Sync>;
+
+/// The task of a [`Bolt`].
+pub struct SyncTask<B: Bolt> {
+    factory: Factory<B>,
+    bolt: Option<B>,
+    out: Emitter<B::Outputs>,
+    context: TaskContext,
+}
+
+impl<B: Bolt> SyncTask<B> {
+    pub(crate) fn new(factory: Factory<B>, mut setup: TaskSetup) -> Self {
+        let outputs = open_outputs(&mut setup);
+        let out = Emitter::new(outputs, setup.seed, setup.link, setup.context.clone());
+        Self { factory, bolt: None, out, context: setup.context }
+    }
+
+    fn make(&mut self) -> Result<(), Fault> {
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            let mut bolt = (self.factory)();
+            bolt.prepare(&self.context).map(|()| bolt)
+        }));
+        self.bolt = Some(made.map_err(|panic| Fault::new(panic_text(&*panic)))??);
+        Ok(())
+    }
+}
+
+impl<B: Bolt> BoltTask for SyncTask<B> {
+    fn prepare(&mut self) -> Result<(), Fault> {
+        self.make()
+    }
+
+    fn process(&mut self, parcel: AnyParcel) -> (Option<AnyParcel>, Option<Fault>) {
+        let Ok(mut boxed) = parcel.downcast::<Parcel<B::Input>>() else {
+            return (None, Some(Fault::new("a batch of another type arrived")));
+        };
+        let mut parcel = std::mem::take(&mut *boxed);
+        self.out.hold_box(boxed);
+        let mut fault = None;
+        loop {
+            let batch = Batch::new(parcel, self.out.link().clone());
+            if self.bolt.is_none()
+                && let Err(error) = self.make()
+            {
+                batch.fail(error.clone());
+                fault = Some(error);
+                break;
+            }
+            let Self { bolt: Some(bolt), out, .. } = self else { break };
+            let Err(panic) = catch_unwind(AssertUnwindSafe(|| bolt.execute_batch(batch, out))) else { break };
+            let text = panic_text(&*panic);
+            self.out.failed(FailureKind::Panic, text.as_str().into());
+            fault = Some(Fault::new(text));
+            self.bolt = None;
+            match self.out.take_aside().and_then(|rest| rest.downcast::<Parcel<B::Input>>().ok()) {
+                Some(rest) => parcel = *rest,
+                None => break,
+            }
+        }
+        // A batch override may have emitted without a tuple at hand.
+        self.out.done_unanchored();
+        self.out.flush(false);
+        (self.out.take_spare(), fault)
+    }
+
+    fn tick(&mut self) -> Result<(), Fault> {
+        if self.bolt.is_none() {
+            self.make()?;
+        }
+        let Self { bolt: Some(bolt), out, .. } = self else { return Ok(()) };
+        let outcome = catch_unwind(AssertUnwindSafe(|| bolt.tick(out)));
+        self.out.done_unanchored();
+        outcome.unwrap_or_else(|panic| {
+            self.bolt = None;
+            Err(Fault::new(panic_text(&*panic)))
+        })
+    }
+
+    fn close(&mut self) {
+        if let Some(mut bolt) = self.bolt.take() {
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                bolt.close(&mut self.out);
+                drop(bolt);
+            }));
+        }
+        self.out.done_unanchored();
+    }
+
+    fn flush(&mut self, all: bool) {
+        self.out.flush(all);
+    }
+
+    fn shipments(&mut self) -> &mut Shipments {
+        self.out.shipments()
+    }
+}
+
+/// The task of an [`AsyncBolt`].
+pub struct AsyncTask<B: AsyncBolt> {
+    factory: Factory<B>,
+    bolt: Option<B>,
+    out: Emitter<B::Outputs>,
+    context: TaskContext,
+}
+
+impl<B: AsyncBolt> AsyncTask<B> {
+    pub(crate) fn new(factory: Factory<B>, mut setup: TaskSetup) -> Self {
+        let outputs = open_outputs(&mut setup);
+        let out = Emitter::new(outputs, setup.seed, setup.link, setup.context.clone());
+        Self { factory, bolt: None, out, context: setup.context }
+    }
+}
+
+impl<B: AsyncBolt> AsyncBoltTask for AsyncTask<B> {
+    fn prepare(&mut self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let made = catch_unwind(AssertUnwindSafe(|| (self.factory)()));
+            let mut bolt = made.map_err(|panic| Fault::new(panic_text(&*panic)))?;
+            bolt.prepare(&self.context).await?;
+            self.bolt = Some(bolt);
+            Ok(())
+        })
+    }
+
+    fn process(&mut self, parcel: AnyParcel) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Ok(parcel) = parcel.downcast::<Parcel<B::Input>>() else { return };
+            let batch = Batch::new(*parcel, self.out.link().clone());
+            match &mut self.bolt {
+                Some(bolt) => bolt.execute_batch(batch, &mut self.out).await,
+                None => batch.fail(Fault::new("the bolt could not be rebuilt after a panic")),
+            }
+            self.out.done_unanchored();
+            self.out.flush(false);
+        })
+    }
+
+    fn recover(&mut self) -> Option<AnyParcel> {
+        self.out.failed(FailureKind::Panic, "the bolt panicked while it had the tuple".into());
+        self.out.done_unanchored();
+        self.out.flush(false);
+        // Dropping a bolt that panicked may panic again.
+        let bolt = self.bolt.take();
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(bolt)));
+        self.out.take_aside()
+    }
+
+    fn refuse(&mut self, parcel: AnyParcel, fault: &Fault) {
+        if let Ok(parcel) = parcel.downcast::<Parcel<B::Input>>() {
+            Batch::new(*parcel, self.out.link().clone()).fail(fault.clone());
+        }
+    }
+
+    fn progress(&mut self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let Some(bolt) = &mut self.bolt else { return std::future::pending().await };
+            let outcome = bolt.progress(&mut self.out).await;
+            self.out.done_unanchored();
+            outcome
+        })
+    }
+
+    fn tick(&mut self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let Some(bolt) = &mut self.bolt else { return Ok(()) };
+            let outcome = bolt.tick(&mut self.out).await;
+            self.out.done_unanchored();
+            outcome
+        })
+    }
+
+    fn drain(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Some(bolt) = &mut self.bolt {
+                bolt.drain(&mut self.out).await;
+                self.out.done_unanchored();
+            }
+        })
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Some(mut bolt) = self.bolt.take() {
+                bolt.close(&mut self.out).await;
+                self.out.done_unanchored();
+            }
+        })
+    }
+
+    fn flush(&mut self, all: bool) {
+        // A progress call that was dropped half-way may have left rows without a holding.
+        self.out.done_unanchored();
+        self.out.flush(all);
+    }
+
+    fn shipments(&mut self) -> &mut Shipments {
+        self.out.shipments()
+    }
+}
+
+/// The task of a [`Spout`].
+pub struct SpoutTask<S: Spout> {
+    factory: Factory<S>,
+    spout: S,
+    outputs: S::Outputs,
+    context: TaskContext,
+    ids: Vec<Option<S::MessageId>>,
+    acked: Vec<S::MessageId>,
+    failed: Vec<Failed<S::MessageId>>,
+    shipments: Shipments,
+    shares: Shares,
+}
+
+impl<S: Spout> SpoutTask<S> {
+    pub(crate) fn new(factory: Factory<S>, mut setup: TaskSetup) -> Self {
+        let spout = factory();
+        Self {
+            factory,
+            spout,
+            outputs: open_outputs(&mut setup),
+            context: setup.context,
+            ids: Vec::new(),
+            acked: Vec::new(),
+            failed: Vec::new(),
+            shipments: Shipments::default(),
+            shares: Shares::new(setup.seed),
+        }
+    }
+}
+
+impl<S: Spout> SpoutRunner for SpoutTask<S> {
+    fn open(&mut self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(self.spout.open(&self.context))
+    }
+
+    fn fill<'a>(
+        &'a mut self,
+        roots: &'a mut (dyn RootSource + Send),
+        room: usize,
+    ) -> BoxFuture<'a, Result<Next, Fault>> {
+        Box::pin(async move {
+            let mut out = Roots::new(
+                &mut self.outputs,
+                &mut self.ids,
+                roots,
+                &mut self.shipments,
+                &mut self.shares,
+                room,
+            );
+            let outcome = loop {
+                let before = out.emitted();
+                match self.spout.next(&mut out).await {
+                    // A spout that is ready but emitted nothing gives others a turn.
+                    Ok(Next::Ready) if out.emitted() < room && out.emitted() > before => {}
+                    other => break other,
+                }
+            };
+            drop(out);
+            self.outputs.route(false, &mut self.shipments);
+            outcome
+        })
+    }
+
+    fn recover(&mut self) {
+        if let Ok(spout) = catch_unwind(AssertUnwindSafe(|| (self.factory)())) {
+            self.spout = spout;
+        }
+    }
+
+    fn ready(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(self.spout.ready())
+    }
+
+    fn acked<'a>(&'a mut self, slots: &'a mut Vec<SlotRun>) -> BoxFuture<'a, ()> {
+        for run in slots.drain(..) {
+            let run = run.first as usize..(run.first + run.len) as usize;
+            self.acked.extend(self.ids[run].iter_mut().filter_map(Option::take));
+        }
+        Box::pin(async move {
+            if !self.acked.is_empty() {
+                self.spout.acked(&mut self.acked).await;
+                self.acked.clear();
+            }
+        })
+    }
+
+    fn failed<'a>(&'a mut self, slots: &'a mut Vec<(u32, Failure)>) -> BoxFuture<'a, ()> {
+        for (slot, failure) in slots.drain(..) {
+            if let Some(id) = self.ids.get_mut(slot as usize).and_then(Option::take) {
+                self.failed.push(Failed { id, failure });
+            }
+        }
+        Box::pin(async move {
+            if !self.failed.is_empty() {
+                self.spout.failed(&mut self.failed).await;
+                self.failed.clear();
+            }
+        })
+    }
+
+    fn activate(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(self.spout.activate())
+    }
+
+    fn deactivate(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(self.spout.deactivate())
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(self.spout.close())
+    }
+
+    fn flush(&mut self, all: bool) {
+        self.outputs.route(all, &mut self.shipments);
+    }
+
+    fn shipments(&mut self) -> &mut Shipments {
+        &mut self.shipments
+    }
+}

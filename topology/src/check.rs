@@ -1,0 +1,256 @@
+//! The checks made when a topology is built.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::builder::{Component, Topology};
+
+/// What is wrong with a declared topology, in which component, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// Nothing would ever be emitted.
+    #[error("topology `{topology}` has no spout: declare one with `TopologyBuilder::spout`")]
+    NoSpout {
+        /// The topology.
+        topology: Arc<str>,
+    },
+    /// Two components with one id.
+    #[error("component id `{component}` is declared twice: give each component its own id")]
+    DuplicateId {
+        /// The id.
+        component: Arc<str>,
+    },
+    /// An id that cannot be printed or referred to.
+    #[error("component id `{component}` is not usable: use letters, digits, `-`, `_` and `.`, at least one")]
+    BadId {
+        /// The id.
+        component: Arc<str>,
+    },
+    /// No executors.
+    #[error("component `{component}` has parallelism 0: give it at least 1 executor")]
+    NoExecutors {
+        /// The component.
+        component: Arc<str>,
+    },
+    /// Fewer tasks than executors.
+    #[error(
+        "component `{component}` has {tasks} tasks for {executors} executors: set `tasks` to at least \
+         {executors}, or lower `parallelism`"
+    )]
+    TooFewTasks {
+        /// The component.
+        component: Arc<str>,
+        /// Its tasks.
+        tasks: usize,
+        /// Its executors.
+        executors: usize,
+    },
+    /// More spout tasks than a root id can name.
+    #[error("the spouts have {tasks} tasks in all: lower their `tasks` to at most 65,536 together")]
+    TooManySpoutTasks {
+        /// All spout tasks.
+        tasks: usize,
+    },
+    /// A setting of 0 where at least 1 is needed.
+    #[error("component `{component}` has `{setting}` 0: set it to at least 1")]
+    ZeroSetting {
+        /// The component.
+        component: Arc<str>,
+        /// The setting.
+        setting: &'static str,
+    },
+    /// A bolt without subscriptions.
+    #[error("bolt `{component}` has no input: subscribe it to a stream, for example with `shuffle`")]
+    NoInput {
+        /// The bolt.
+        component: Arc<str>,
+    },
+    /// A subscription to a component that does not exist.
+    #[error(
+        "bolt `{component}` subscribes to component `{missing}`, which is not declared: declare it, or \
+         correct the id (declared: {declared})"
+    )]
+    UnknownComponent {
+        /// The subscriber.
+        component: Arc<str>,
+        /// What it subscribes to.
+        missing: Arc<str>,
+        /// The ids there are.
+        declared: String,
+    },
+    /// A subscription to an output that does not exist.
+    #[error(
+        "bolt `{component}` subscribes to output `{stream}` of `{source_component}`, which has no such \
+         output: use one of its outputs ({declared})"
+    )]
+    UnknownStream {
+        /// The subscriber.
+        component: Arc<str>,
+        /// The component it subscribes to.
+        source_component: Arc<str>,
+        /// The output that is missing.
+        stream: Arc<str>,
+        /// The outputs there are.
+        declared: String,
+    },
+    /// A subscription by name with another type than the output's.
+    #[error(
+        "bolt `{component}` takes output `{stream}` of `{source_component}` for a stream of `{taken}`, but \
+         it carries `{carried}`: name that type in `Stream::named`"
+    )]
+    WrongType {
+        /// The subscriber.
+        component: Arc<str>,
+        /// The component it subscribes to.
+        source_component: Arc<str>,
+        /// The output.
+        stream: Arc<str>,
+        /// The type in the subscription.
+        taken: &'static str,
+        /// The type of the output.
+        carried: &'static str,
+    },
+    /// A cycle in which no subscription is marked.
+    #[error(
+        "the cycle {path} has no feedback edge: mark the subscription that closes it with \
+         `Stream::feedback`, here that of `{component}`"
+    )]
+    UnmarkedCycle {
+        /// The bolt whose subscription closes the cycle.
+        component: Arc<str>,
+        /// The components on the way round.
+        path: String,
+    },
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+pub(crate) fn check(topology: &Topology) -> Result<(), BuildError> {
+    let mut seen = HashSet::new();
+    for component in &topology.components {
+        check_id(component)?;
+        if !seen.insert(&component.id) {
+            return Err(BuildError::DuplicateId { component: component.id.clone() });
+        }
+        check_settings(component)?;
+    }
+    if !topology.components.iter().any(|component| component.instances.is_spout()) {
+        return Err(BuildError::NoSpout { topology: topology.name.clone() });
+    }
+    let spouts = topology.components.iter().filter(|component| component.instances.is_spout());
+    let tasks: usize = spouts.map(|spout| spout.settings.tasks()).sum();
+    if tasks > usize::from(u16::MAX) + 1 {
+        return Err(BuildError::TooManySpoutTasks { tasks });
+    }
+    for component in &topology.components {
+        check_inputs(topology, component)?;
+    }
+    check_cycles(topology)
+}
+
+fn check_id(component: &Component) -> Result<(), BuildError> {
+    let fine = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if component.id.is_empty() || !component.id.chars().all(fine) {
+        return Err(BuildError::BadId { component: component.id.clone() });
+    }
+    Ok(())
+}
+
+fn check_settings(component: &Component) -> Result<(), BuildError> {
+    let (settings, id) = (&component.settings, &component.id);
+    if settings.parallelism == 0 {
+        return Err(BuildError::NoExecutors { component: id.clone() });
+    }
+    let zero = [
+        (settings.tasks == Some(0), "tasks"),
+        (settings.max_pending == 0, "max_pending"),
+        (settings.batch == 0, "batch"),
+        (settings.queue == 0, "queue"),
+        (settings.tick.is_some_and(|tick| tick.is_zero()), "tick_every"),
+        (settings.message_timeout.flatten().is_some_and(|timeout| timeout.is_zero()), "message_timeout"),
+    ];
+    if let Some((_, setting)) = zero.into_iter().find(|(wrong, _)| *wrong) {
+        return Err(BuildError::ZeroSetting { component: id.clone(), setting });
+    }
+    if settings.tasks() < settings.parallelism {
+        return Err(BuildError::TooFewTasks {
+            component: id.clone(),
+            tasks: settings.tasks(),
+            executors: settings.parallelism,
+        });
+    }
+    Ok(())
+}
+
+fn check_inputs(topology: &Topology, component: &Component) -> Result<(), BuildError> {
+    if !component.instances.is_spout() && component.inputs.is_empty() {
+        return Err(BuildError::NoInput { component: component.id.clone() });
+    }
+    for input in &component.inputs {
+        let Some(source) = topology.component(&input.component) else {
+            return Err(BuildError::UnknownComponent {
+                component: component.id.clone(),
+                missing: input.component.clone(),
+                declared: list(topology.components.iter().map(|c| &*c.id)),
+            });
+        };
+        let Some(stream) = source.outputs.iter().find(|stream| *stream.name == *input.stream) else {
+            return Err(BuildError::UnknownStream {
+                component: component.id.clone(),
+                source_component: source.id.clone(),
+                stream: input.stream.clone(),
+                declared: list(source.outputs.iter().map(|stream| stream.name)),
+            });
+        };
+        if stream.type_id != input.type_id {
+            return Err(BuildError::WrongType {
+                component: component.id.clone(),
+                source_component: source.id.clone(),
+                stream: input.stream.clone(),
+                taken: input.type_name,
+                carried: stream.type_name,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Depth-first over the edges that are not marked; an edge back to a component on the path is a cycle.
+fn check_cycles(topology: &Topology) -> Result<(), BuildError> {
+    let mut downstream: HashMap<&str, Vec<&str>> = HashMap::new();
+    for component in &topology.components {
+        for input in component.inputs.iter().filter(|input| !input.feedback) {
+            downstream.entry(&input.component).or_default().push(&component.id);
+        }
+    }
+    let mut done = HashSet::new();
+    for component in &topology.components {
+        // The path, and for each component on it how many of its edges have been followed.
+        let mut path: Vec<(&str, usize)> = vec![(&component.id, 0)];
+        while let Some((id, followed)) = path.last_mut() {
+            let id = *id;
+            let next = downstream.get(id).and_then(|all| all.get(*followed)).copied();
+            *followed += 1;
+            match next {
+                None => {
+                    done.insert(id);
+                    path.pop();
+                }
+                Some(next) if done.contains(next) => {}
+                Some(next) => {
+                    if let Some(start) = path.iter().position(|(on_path, _)| *on_path == next) {
+                        let round = path[start..].iter().map(|(id, _)| *id).chain([next]);
+                        let path = round.collect::<Vec<_>>().join(" -> ");
+                        return Err(BuildError::UnmarkedCycle { component: next.into(), path });
+                    }
+                    path.push((next, 0));
+                }
+            }
+        }
+    }
+    Ok(())
+}

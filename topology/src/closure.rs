@@ -1,0 +1,100 @@
+//! Bolts made of closures, for the simple cases.
+
+use std::marker::PhantomData;
+
+use crate::anchor::Batch;
+use crate::bolt::Bolt;
+use crate::emitter::Emitter;
+use crate::failure::Fault;
+use crate::outputs::{Data, Output};
+
+/// What a [`for_each`](crate::TopologyBuilder::for_each) closure may return: nothing, or a `Result` with
+/// any error that becomes a [`Fault`].
+pub trait Outcome {
+    /// `Ok` acks, `Err` fails.
+    ///
+    /// # Errors
+    /// The reason to fail the tuple with.
+    fn outcome(self) -> Result<(), Fault>;
+}
+
+impl Outcome for () {
+    #[inline]
+    fn outcome(self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+impl<E: Into<Fault>> Outcome for Result<(), E> {
+    #[inline]
+    fn outcome(self) -> Result<(), Fault> {
+        self.map_err(Into::into)
+    }
+}
+
+/// One value for each.
+pub struct Map<I, U, F>(pub(crate) F, pub(crate) PhantomData<fn(I) -> U>);
+
+impl<I: Send + 'static, U: Data, F: FnMut(I) -> U + Send + 'static> Bolt for Map<I, U, F> {
+    type Input = I;
+    type Outputs = Output<U>;
+
+    fn execute(&mut self, input: I, out: &mut Emitter<Output<U>>) -> Result<(), Fault> {
+        out.emit((self.0)(input));
+        Ok(())
+    }
+
+    fn execute_batch(&mut self, batch: Batch<I>, out: &mut Emitter<Output<U>>) {
+        batch.map(out, &mut self.0);
+    }
+}
+
+/// Those that pass.
+pub struct Filter<I, F>(pub(crate) F, pub(crate) PhantomData<fn(I)>);
+
+impl<I: Data, F: FnMut(&I) -> bool + Send + 'static> Bolt for Filter<I, F> {
+    type Input = I;
+    type Outputs = Output<I>;
+
+    fn execute(&mut self, input: I, out: &mut Emitter<Output<I>>) -> Result<(), Fault> {
+        if (self.0)(&input) {
+            out.emit(input);
+        }
+        Ok(())
+    }
+}
+
+/// Any number for each.
+pub struct FlatMap<I, U, F>(pub(crate) F, pub(crate) PhantomData<fn(I) -> U>);
+
+impl<I, U, F> Bolt for FlatMap<I, U, F>
+where
+    I: Send + 'static,
+    U: IntoIterator<Item: Data> + 'static,
+    F: FnMut(I) -> U + Send + 'static,
+{
+    type Input = I;
+    type Outputs = Output<U::Item>;
+
+    fn execute(&mut self, input: I, out: &mut Emitter<Output<U::Item>>) -> Result<(), Fault> {
+        out.extend((self.0)(input).into_iter());
+        Ok(())
+    }
+}
+
+/// An end.
+pub struct ForEach<I, R, F>(pub(crate) F, pub(crate) PhantomData<fn(I) -> R>);
+
+impl<I, R, F> Bolt for ForEach<I, R, F>
+where
+    I: Send + 'static,
+    R: Outcome + 'static,
+    F: FnMut(I) -> R + Send + 'static,
+{
+    type Input = I;
+    type Outputs = ();
+
+    fn execute(&mut self, input: I, _out: &mut Emitter<()>) -> Result<(), Fault> {
+        (self.0)(input).outcome()
+    }
+}

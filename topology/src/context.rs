@@ -1,0 +1,95 @@
+//! What a task knows of its surroundings, and the clock.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The one source of time of a running topology.
+///
+/// Times are durations since some start of the clock's own choosing and never go backwards. The engine
+/// brings a clock on tokio's time (real or paused) and one that only moves when a test says so.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now.
+    fn now(&self) -> Duration;
+
+    /// Resolves when the clock has reached `deadline`. Cancel-safe.
+    fn sleep_until(&self, deadline: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+/// Where a task stands in its topology: handed to `open` and `prepare`, cheap to clone and keep.
+#[derive(Clone)]
+pub struct TaskContext {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    topology: Arc<str>,
+    component: Arc<str>,
+    task: usize,
+    tasks: usize,
+    peers: Arc<BTreeMap<Arc<str>, usize>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl TaskContext {
+    /// A context, as an engine makes it. `peers` has the number of tasks of every component.
+    pub fn new(
+        topology: Arc<str>,
+        component: Arc<str>,
+        task: usize,
+        peers: Arc<BTreeMap<Arc<str>, usize>>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let tasks = peers.get(&component).copied().unwrap_or(1);
+        Self { inner: Arc::new(Inner { topology, component, task, tasks, peers, clock }) }
+    }
+
+    /// The topology's name.
+    pub fn topology(&self) -> &str {
+        &self.inner.topology
+    }
+
+    /// The id of this task's component.
+    pub fn component(&self) -> &str {
+        &self.inner.component
+    }
+
+    /// The index of this task within its component, from 0.
+    pub fn task(&self) -> usize {
+        self.inner.task
+    }
+
+    /// How many tasks this component has.
+    pub fn tasks(&self) -> usize {
+        self.inner.tasks
+    }
+
+    /// How many tasks another component has, if there is one with this id. Direct grouping needs it.
+    pub fn tasks_of(&self, component: &str) -> Option<usize> {
+        self.inner.peers.get(component).copied()
+    }
+
+    /// The topology's time now.
+    pub fn now(&self) -> Duration {
+        self.inner.clock.now()
+    }
+
+    /// Resolves when the topology's clock has moved on by `duration`. Cancel-safe.
+    pub fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.inner.clock.sleep_until(self.inner.clock.now() + duration)
+    }
+
+    /// The topology's clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+}
+
+impl fmt::Debug for TaskContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskContext({}/{} {}/{})", self.topology(), self.component(), self.task(), self.tasks())
+    }
+}

@@ -1,0 +1,365 @@
+//! Which roots a tuple belongs to, and how a tree of tuples is known to be done.
+//!
+//! Storm's acker keeps one 64-bit word per root, the XOR of the ids of all tuples created and acked;
+//! when it is zero, the tree is done. Galerna turns that around into *secret sharing*: a root has a
+//! secret word, [`RootId::secret`], and every live tuple of its tree holds a share, such that the
+//! shares of all live tuples XOR to what the ledger has not seen yet. A bolt that emits divides the
+//! share of its input among its outputs (random words, the last one being the remainder), so an inner
+//! hop tells the ledger **nothing**; only leaves do, by handing their share back. The order in which
+//! shares arrive does not matter, and a tree seems done early with a probability of 2⁻⁶⁴ only.
+//!
+//! Most tuples are the only one of their tree at any moment: they hold the whole secret, which needs
+//! no word at all. A batch of such tuples with consecutive roots is one [`Span::Whole`], and handing
+//! it back is one range, whatever its length.
+
+/// A pending root: the spout task that emitted it (upper 16 bits) and its sequence number (lower 48).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RootId(u64);
+
+impl RootId {
+    /// Bits of the sequence number: at fifty million roots a second they wrap after 65 days, long
+    /// after any tuple of the same number can still be around.
+    pub const SEQUENCE_BITS: u32 = 48;
+
+    /// The root with this sequence number of this spout task.
+    pub const fn new(task: u16, sequence: u64) -> Self {
+        Self(((task as u64) << Self::SEQUENCE_BITS) | (sequence & ((1 << Self::SEQUENCE_BITS) - 1)))
+    }
+
+    /// The spout task, numbered over the whole topology.
+    pub const fn task(self) -> u16 {
+        (self.0 >> Self::SEQUENCE_BITS) as u16
+    }
+
+    /// The sequence number within the spout task.
+    pub const fn sequence(self) -> u64 {
+        self.0 & ((1 << Self::SEQUENCE_BITS) - 1)
+    }
+
+    /// The root `n` numbers further on. The caller keeps within the 48 bits.
+    #[inline]
+    pub const fn plus(self, n: u32) -> Self {
+        Self(self.0 + n as u64)
+    }
+
+    /// The word that the shares of this root's tree XOR to.
+    #[inline]
+    pub const fn secret(self) -> u64 {
+        mix(self.0)
+    }
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): a bijection without visible structure.
+#[inline]
+const fn mix(word: u64) -> u64 {
+    let mut z = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A source of random words, one per task: SplitMix64.
+#[derive(Debug, Clone)]
+pub struct Shares {
+    state: u64,
+}
+
+impl Shares {
+    /// A source that starts at `seed`.
+    pub const fn new(seed: u64) -> Self {
+        // The seed is mixed so that neighbouring seeds do not give shifted copies of one sequence.
+        Self { state: mix(seed ^ 0x6a09_e667_f3bc_c908) }
+    }
+
+    /// The next random word.
+    #[inline]
+    pub const fn word(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// What one tuple holds of its roots.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Holding {
+    /// Nothing: nobody waits for this tuple.
+    #[default]
+    Untracked,
+    /// All that is outstanding of one root.
+    Whole(RootId),
+    /// A share of one root.
+    Share(RootId, u64),
+    /// Shares of several roots. The only form with an allocation, made only by multi-anchoring.
+    Joined(Box<[(RootId, u64)]>),
+}
+
+impl Holding {
+    /// Whether anybody waits for this tuple.
+    pub fn is_tracked(&self) -> bool {
+        !matches!(self, Self::Untracked)
+    }
+
+    /// Takes a random share off this holding and returns it.
+    #[inline]
+    pub fn divide(&mut self, shares: &mut Shares) -> Self {
+        match self {
+            Self::Untracked => Self::Untracked,
+            Self::Whole(root) => {
+                let word = shares.word();
+                let root = *root;
+                *self = Self::Share(root, root.secret() ^ word);
+                Self::Share(root, word)
+            }
+            Self::Share(root, rest) => {
+                let word = shares.word();
+                *rest ^= word;
+                Self::Share(*root, word)
+            }
+            Self::Joined(list) => Self::Joined(
+                list.iter_mut()
+                    .map(|(root, rest)| {
+                        let word = shares.word();
+                        *rest ^= word;
+                        (*root, word)
+                    })
+                    .collect(),
+            ),
+        }
+    }
+
+    /// One holding of all the roots of both. A root that is in both is held once, its shares joined.
+    pub fn join(self, other: Self) -> Self {
+        fn list(holding: Holding, into: &mut Vec<(RootId, u64)>) {
+            let mut add = |root: RootId, share: u64| match into.iter_mut().find(|(r, _)| *r == root) {
+                Some((_, held)) => *held ^= share,
+                None => into.push((root, share)),
+            };
+            match holding {
+                Holding::Untracked => {}
+                Holding::Whole(root) => add(root, root.secret()),
+                Holding::Share(root, share) => add(root, share),
+                Holding::Joined(all) => all.iter().for_each(|&(root, share)| add(root, share)),
+            }
+        }
+        match (self, other) {
+            (Self::Untracked, only) | (only, Self::Untracked) => only,
+            (left, right) => {
+                let mut all = Vec::new();
+                list(left, &mut all);
+                list(right, &mut all);
+                match all[..] {
+                    [(root, share)] => Self::Share(root, share),
+                    _ => Self::Joined(all.into()),
+                }
+            }
+        }
+    }
+}
+
+/// A run of tuples in a batch that hold alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Span {
+    /// This many untracked tuples.
+    Untracked(u32),
+    /// This many tuples, each all that is outstanding of its root; the roots are consecutive.
+    Whole(RootId, u32),
+    /// One tuple with a share of one root.
+    Share(RootId, u64),
+    /// One tuple with shares of several roots.
+    Joined(Box<[(RootId, u64)]>),
+}
+
+/// The holdings of a batch of tuples, in order, run-length encoded.
+#[derive(Debug, Clone, Default)]
+pub struct Lineage {
+    spans: Vec<Span>,
+}
+
+impl Lineage {
+    /// No tuples.
+    pub const fn new() -> Self {
+        Self { spans: Vec::new() }
+    }
+
+    /// Whether it has no tuples.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The spans, in the order of the tuples.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// The number of tuples. Counts the spans.
+    pub fn rows(&self) -> usize {
+        self.spans
+            .iter()
+            .map(|span| match span {
+                Span::Untracked(rows) | Span::Whole(_, rows) => *rows as usize,
+                Span::Share(..) | Span::Joined(_) => 1,
+            })
+            .sum()
+    }
+
+    /// Forgets all tuples and keeps the memory.
+    pub fn clear(&mut self) {
+        self.spans.clear();
+    }
+
+    /// Appends one tuple.
+    #[inline]
+    pub fn push(&mut self, holding: Holding) {
+        match holding {
+            Holding::Untracked => self.push_untracked(1),
+            Holding::Whole(root) => self.push_whole(root, 1),
+            Holding::Share(root, share) => self.spans.push(Span::Share(root, share)),
+            Holding::Joined(list) => self.spans.push(Span::Joined(list)),
+        }
+    }
+
+    /// Appends untracked tuples.
+    #[inline]
+    pub fn push_untracked(&mut self, count: u32) {
+        if let Some(Span::Untracked(rows)) = self.spans.last_mut() {
+            *rows += count;
+        } else if count > 0 {
+            self.spans.push(Span::Untracked(count));
+        }
+    }
+
+    /// Appends tuples that are the whole of consecutive roots.
+    #[inline]
+    pub fn push_whole(&mut self, first: RootId, count: u32) {
+        if let Some(Span::Whole(root, rows)) = self.spans.last_mut()
+            && root.plus(*rows) == first
+        {
+            *rows += count;
+        } else if count > 0 {
+            self.spans.push(Span::Whole(first, count));
+        }
+    }
+
+    /// Appends what a done tuple hands back to the ledger. Unlike [`Lineage::push`] this need not keep
+    /// a row per tuple: neighbouring shares of one root are summed, untracked tuples left out.
+    #[inline]
+    pub fn push_settled(&mut self, holding: Holding) {
+        match holding {
+            Holding::Untracked => {}
+            Holding::Whole(root) => self.push_whole(root, 1),
+            Holding::Share(root, share) => self.settle_share(root, share),
+            Holding::Joined(list) => list.iter().for_each(|&(root, share)| self.settle_share(root, share)),
+        }
+    }
+
+    /// Appends one share handed back, summed into the last one when it is of the same root.
+    #[inline]
+    pub fn settle_share(&mut self, root: RootId, share: u64) {
+        if let Some(Span::Share(last, sum)) = self.spans.last_mut()
+            && *last == root
+        {
+            *sum ^= share;
+        } else {
+            self.spans.push(Span::Share(root, share));
+        }
+    }
+
+    /// Moves all of `other` behind what is here, as tuples.
+    pub fn append(&mut self, other: &mut Self) {
+        let mut rest = other.spans.drain(..);
+        // Only the seam can merge.
+        match rest.next() {
+            None => return,
+            Some(Span::Untracked(rows)) => self.push_untracked(rows),
+            Some(Span::Whole(first, rows)) => self.push_whole(first, rows),
+            Some(other) => self.spans.push(other),
+        }
+        self.spans.extend(rest);
+    }
+
+    /// Moves all of `other` behind what is here, as handed back.
+    pub fn settle_all(&mut self, other: &mut Self) {
+        for span in other.spans.drain(..) {
+            match span {
+                Span::Untracked(_) => {}
+                Span::Whole(first, rows) => self.push_whole(first, rows),
+                Span::Share(root, share) => self.settle_share(root, share),
+                Span::Joined(list) => list.iter().for_each(|&(root, share)| self.settle_share(root, share)),
+            }
+        }
+    }
+
+    /// A second lineage for copies of the same tuples: each holding is divided between the two.
+    pub fn divide(&mut self, shares: &mut Shares) -> Self {
+        let mut copy = Self { spans: Vec::with_capacity(self.spans.len()) };
+        let mut rest = Self { spans: Vec::with_capacity(self.spans.len()) };
+        for mut holding in self.drain() {
+            copy.push(holding.divide(shares));
+            rest.push(holding);
+        }
+        *self = rest;
+        copy
+    }
+
+    /// Takes out the holdings one by one.
+    pub fn drain(&mut self) -> Rows<'_> {
+        Rows { spans: self.spans.drain(..), run: Run::None }
+    }
+}
+
+enum Run {
+    None,
+    Untracked(u32),
+    Whole(RootId, u32),
+}
+
+/// The holdings of a batch, one a tuple. Made by [`Lineage::drain`].
+pub struct Rows<'a> {
+    spans: std::vec::Drain<'a, Span>,
+    run: Run,
+}
+
+impl Rows<'_> {
+    /// What has not been taken yet, as a lineage of its own.
+    pub fn into_rest(self) -> Lineage {
+        let mut rest = Lineage::new();
+        match self.run {
+            Run::None => {}
+            Run::Untracked(left) => rest.push_untracked(left),
+            Run::Whole(root, left) => rest.push_whole(root, left),
+        }
+        rest.spans.extend(self.spans);
+        rest
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Holding;
+
+    #[inline]
+    fn next(&mut self) -> Option<Holding> {
+        loop {
+            match &mut self.run {
+                Run::Whole(root, left) if *left > 0 => {
+                    let now = *root;
+                    *root = now.plus(1);
+                    *left -= 1;
+                    return Some(Holding::Whole(now));
+                }
+                Run::Untracked(left) if *left > 0 => {
+                    *left -= 1;
+                    return Some(Holding::Untracked);
+                }
+                _ => match self.spans.next()? {
+                    Span::Untracked(rows) => self.run = Run::Untracked(rows),
+                    Span::Whole(root, rows) => self.run = Run::Whole(root, rows),
+                    Span::Share(root, share) => return Some(Holding::Share(root, share)),
+                    Span::Joined(list) => return Some(Holding::Joined(list)),
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The seam between a declared topology and the engine that runs it.
+//!
+//! Everything here is for engines, not for authors of topologies. The typed code (executing tuples,
+//! dividing holdings, partitioning by key) is compiled here, where the types are known; an engine sees
+//! tasks as trait objects that take and give whole batches as `Box<dyn Any>`, so that it costs one dynamic
+//! call per batch and none per tuple. Nothing here waits, sends or knows a channel.
+
+use std::any::Any;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::context::TaskContext;
+use crate::failure::{Failure, Fault};
+use crate::lineage::{Lineage, RootId, Shares};
+use crate::spout::Next;
+
+pub use crate::cell::{AsyncTask, SpoutTask, SyncTask};
+
+/// A batch of tuples of an unknown type: a `Box<Parcel<T>>`.
+pub type AnyParcel = Box<dyn Any + Send>;
+
+/// A future on the heap: one per batch.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A batch on an edge: values and, beside them, their lineage.
+#[derive(Debug, Clone)]
+pub struct Parcel<T> {
+    /// The values.
+    pub values: Vec<T>,
+    /// What each of them holds.
+    pub lineage: Lineage,
+}
+
+impl<T> Default for Parcel<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), lineage: Lineage::new() }
+    }
+}
+
+/// How tasks reach the ledgers of the spouts, also from kept tuples in other threads.
+pub trait Link: Send + Sync {
+    /// The id of the component the tuples were with.
+    fn component(&self) -> &Arc<str>;
+    /// These many tuples are done; their holdings go back. Leaves `lineage` empty.
+    fn settle(&self, lineage: &mut Lineage, tuples: u64);
+    /// These many tuples failed, and so do all their roots. Leaves `lineage` empty.
+    fn fail(&self, lineage: &mut Lineage, tuples: u64, failure: &Failure);
+    /// The message timeout of these roots starts anew. Leaves `lineage` empty.
+    fn reset_timeout(&self, lineage: &mut Lineage);
+}
+
+/// A run of free slots for new roots.
+#[derive(Debug, Clone, Copy)]
+pub struct Grant {
+    /// The root that the first slot gets.
+    pub first: RootId,
+    /// The first slot.
+    pub slot: u32,
+    /// How many slots and consecutive roots.
+    pub len: u32,
+    /// How many slots the slab has in all.
+    pub capacity: u32,
+}
+
+impl Grant {
+    /// No slots.
+    pub const NONE: Self = Self { first: RootId::new(0, 0), slot: 0, len: 0, capacity: 0 };
+}
+
+/// The ledger, as an emitting spout sees it.
+pub trait RootSource {
+    /// A run of at least one free slot. The slab grows when it has none.
+    fn grant(&mut self) -> Grant;
+    /// The first `used` slots of the last grant are pending from now on.
+    fn commit(&mut self, used: u32);
+    /// Whether a slot holds a pending root.
+    fn is_pending(&self, slot: u32) -> bool;
+}
+
+/// A batch ready to be sent.
+pub struct Shipment {
+    /// The address, as the engine gave it in [`RouteSetup`].
+    pub target: u32,
+    /// A `Box<Parcel<T>>`.
+    pub parcel: AnyParcel,
+    /// How many tuples.
+    pub rows: u32,
+}
+
+/// What a call of a task left to be sent and told.
+#[derive(Default)]
+pub struct Shipments {
+    /// Batches to send.
+    pub ready: Vec<Shipment>,
+    /// Holdings of tuples that nobody received, and of executed ones not told to the ledger yet.
+    pub acked: Lineage,
+    /// Tuples emitted since last taken.
+    pub emitted: u64,
+    /// Copies of tuples sent to tasks since last taken.
+    pub transferred: u64,
+}
+
+/// A row emitted by direct grouping.
+#[derive(Debug, Clone, Copy)]
+pub struct Direct {
+    pub(crate) row: usize,
+    pub(crate) task: usize,
+}
+
+/// How full the tasks of a component are: tuples waiting, by task.
+#[derive(Debug, Clone, Default)]
+pub struct Loads {
+    waiting: Arc<[AtomicUsize]>,
+}
+
+impl Loads {
+    /// Gauges for this many tasks, all at 0.
+    pub fn new(tasks: usize) -> Self {
+        Self { waiting: (0..tasks).map(|_| AtomicUsize::new(0)).collect() }
+    }
+
+    /// Batches waiting for a task.
+    pub fn of(&self, task: usize) -> usize {
+        self.waiting[task].load(Ordering::Relaxed)
+    }
+
+    /// One more batch waits.
+    pub fn add(&self, task: usize) {
+        self.waiting[task].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A batch was taken.
+    pub fn take(&self, task: usize) {
+        self.waiting[task].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Emptied parcels of one edge, on their way back to the sender.
+#[derive(Clone, Default)]
+pub struct Pool {
+    // A lock per batch, not per tuple; held for one push or pop.
+    spare: Arc<Mutex<Vec<AnyParcel>>>,
+}
+
+impl Pool {
+    /// So many parcels are kept at most; more are freed.
+    const LIMIT: usize = 64;
+
+    /// An empty parcel, used or new.
+    pub fn take<T: Send + 'static>(&self) -> Box<Parcel<T>> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.and_then(|any| any.downcast().ok()).unwrap_or_default()
+    }
+
+    /// Gives a parcel back. It must be empty.
+    pub fn give(&self, parcel: AnyParcel) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < Self::LIMIT {
+            spare.push(parcel);
+        }
+    }
+}
+
+/// What an engine says to make one route: from one task's stream to one subscription.
+#[derive(Clone)]
+pub struct RouteSetup {
+    /// The address of each task of the subscriber.
+    pub targets: Vec<u32>,
+    /// The subscriber's tasks in the same executor, by index, if the engine has such a thing.
+    pub local: Vec<usize>,
+    /// How full the subscriber's tasks are.
+    pub loads: Loads,
+    /// Emptied parcels of this edge.
+    pub pool: Pool,
+    /// The largest batch to send.
+    pub batch: Arc<AtomicUsize>,
+    /// Batches waiting for a task, from which on load-aware shuffling avoids it.
+    pub full_at: usize,
+    /// Where to start when choosing in turn, so that senders do not move in step.
+    pub offset: usize,
+}
+
+/// Distributes the tuples of one stream to one subscription.
+pub trait Route<T>: Send {
+    /// Whether it takes the rows emitted to a task directly, and only those.
+    fn is_direct(&self) -> bool {
+        false
+    }
+    /// Takes all rows. `tasks` has a task index for each row if this is a direct route.
+    fn route(
+        &mut self,
+        values: &mut Vec<T>,
+        lineage: &mut Lineage,
+        tasks: &[usize],
+        shares: &mut Shares,
+        into: &mut Shipments,
+    );
+    /// Sends what it holds back to fill batches.
+    fn flush(&mut self, into: &mut Shipments);
+}
+
+/// What an engine says to make a task.
+pub struct TaskSetup {
+    /// Where it stands.
+    pub context: TaskContext,
+    /// Its way to the ledgers.
+    pub link: Arc<dyn Link>,
+    /// Where its random words start.
+    pub seed: u64,
+    /// Its routes: the index of the output, and what [`crate::Input`] made.
+    pub routes: Vec<(usize, Box<dyn Any + Send>)>,
+}
+
+/// A bolt's task whose bolt computes.
+pub trait BoltTask: Send {
+    /// Makes and prepares the bolt.
+    ///
+    /// # Errors
+    /// What `prepare` says.
+    fn prepare(&mut self) -> Result<(), Fault>;
+    /// Executes a batch of the bolt's input type. Returns the emptied parcel, and the error to report if
+    /// the bolt panicked or could not be rebuilt.
+    fn process(&mut self, parcel: AnyParcel) -> (Option<AnyParcel>, Option<Fault>);
+    /// Runs the tick hook.
+    ///
+    /// # Errors
+    /// What `tick` says, or that it panicked.
+    fn tick(&mut self) -> Result<(), Fault>;
+    /// Runs the close hook.
+    fn close(&mut self);
+    /// Stages batches to send: full ones, or all.
+    fn flush(&mut self, all: bool);
+    /// What there is to send.
+    fn shipments(&mut self) -> &mut Shipments;
+}
+
+/// A bolt's task whose bolt waits.
+pub trait AsyncBoltTask: Send {
+    /// Makes and prepares the bolt.
+    fn prepare(&mut self) -> BoxFuture<'_, Result<(), Fault>>;
+    /// Executes a batch of the bolt's input type. If polling it panics, call [`recover`](Self::recover).
+    fn process(&mut self, parcel: AnyParcel) -> BoxFuture<'_, ()>;
+    /// After a panic: fails the tuple at hand, forgets the bolt, and returns the tuples not reached.
+    /// [`prepare`](Self::prepare) makes a new one.
+    fn recover(&mut self) -> Option<AnyParcel>;
+    /// Fails a batch that cannot be executed.
+    fn refuse(&mut self, parcel: AnyParcel, fault: &Fault);
+    /// Runs the progress hook. Cancel-safe.
+    fn progress(&mut self) -> BoxFuture<'_, Result<(), Fault>>;
+    /// Runs the tick hook.
+    fn tick(&mut self) -> BoxFuture<'_, Result<(), Fault>>;
+    /// Runs the drain hook.
+    fn drain(&mut self) -> BoxFuture<'_, ()>;
+    /// Runs the close hook.
+    fn close(&mut self) -> BoxFuture<'_, ()>;
+    /// Stages batches to send: full ones, or all.
+    fn flush(&mut self, all: bool);
+    /// What there is to send.
+    fn shipments(&mut self) -> &mut Shipments;
+}
+
+/// A run of slots whose roots are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotRun {
+    /// The first slot.
+    pub first: u32,
+    /// How many.
+    pub len: u32,
+}
+
+/// A spout's task.
+pub trait SpoutRunner: Send {
+    /// Opens the spout.
+    fn open(&mut self) -> BoxFuture<'_, Result<(), Fault>>;
+    /// Calls `next` until `room` is used or the spout has nothing.
+    fn fill<'a>(
+        &'a mut self,
+        roots: &'a mut (dyn RootSource + Send),
+        room: usize,
+    ) -> BoxFuture<'a, Result<Next, Fault>>;
+    /// After a panic in any hook: replaces the spout by a new one, which is to be opened.
+    fn recover(&mut self);
+    /// Resolves when `next` is worth calling. Cancel-safe.
+    fn ready(&mut self) -> BoxFuture<'_, ()>;
+    /// Hands the ids in these slots to `acked`. Leaves `slots` empty.
+    fn acked<'a>(&'a mut self, slots: &'a mut Vec<SlotRun>) -> BoxFuture<'a, ()>;
+    /// Hands the ids in these slots to `failed`. Leaves `slots` empty.
+    fn failed<'a>(&'a mut self, slots: &'a mut Vec<(u32, Failure)>) -> BoxFuture<'a, ()>;
+    /// Runs the hook.
+    fn activate(&mut self) -> BoxFuture<'_, ()>;
+    /// Runs the hook.
+    fn deactivate(&mut self) -> BoxFuture<'_, ()>;
+    /// Runs the hook.
+    fn close(&mut self) -> BoxFuture<'_, ()>;
+    /// Stages batches to send: full ones, or all.
+    fn flush(&mut self, all: bool);
+    /// What there is to send.
+    fn shipments(&mut self) -> &mut Shipments;
+}
