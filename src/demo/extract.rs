@@ -1,0 +1,272 @@
+//! The data of the demo, and the load that is made from it.
+//!
+//! The extract is two months of 334 real electricity and gas meters of 11 accounts, hour by hour, with their gaps,
+//! outages and spikes. See `examples/data/` for where it comes from and under which licence.
+
+use std::collections::HashMap;
+
+use anyhow::Context;
+use galerna_broker::{AccountId, Reading, Timestamp};
+
+use crate::meters::{Mapping, Rows};
+
+static READINGS: &[u8] = include_bytes!("../../examples/data/energy/readings_2017-01_02.csv.gz");
+
+/// Days from the first to the last hour of the extract, both included: replays are moved by multiples of it.
+const DAYS: i64 = 59;
+
+/// The meters of one account, and what they measured.
+#[derive(Debug, Default)]
+pub(crate) struct Site {
+    pub(crate) meters: Vec<(String, Mapping)>,
+    hours: Vec<Hour>,
+    /// Values in all hours.
+    pub(crate) values: u64,
+}
+
+/// The values of one hour: index of the meter, and value.
+#[derive(Debug)]
+struct Hour {
+    ts: Timestamp,
+    values: Vec<(u32, f64)>,
+}
+
+/// The extract, by account.
+#[derive(Debug)]
+pub(crate) struct Extract {
+    pub(crate) accounts: Vec<(AccountId, Site)>,
+}
+
+impl Extract {
+    /// Unpacks the extract that is built into the program. Takes a good part of a second of computing.
+    pub(crate) fn embedded() -> anyhow::Result<Self> {
+        Self::read(flate2::read::MultiGzDecoder::new(READINGS))
+            .context("the built-in readings cannot be read")
+    }
+
+    fn read(input: impl std::io::Read) -> anyhow::Result<Self> {
+        let mut rows = Rows::open(input)?;
+        let mut accounts: Vec<(AccountId, Site)> = Vec::new();
+        let mut account_index: HashMap<String, usize> = HashMap::new();
+        let mut meter_index: HashMap<String, u32> = HashMap::new();
+        while let Some(row) = rows.next() {
+            let row = row?;
+            let at = match account_index.get(row.account) {
+                Some(at) => *at,
+                None => {
+                    accounts.push((AccountId::new(row.account)?, Site::default()));
+                    account_index.insert(row.account.to_owned(), accounts.len() - 1);
+                    accounts.len() - 1
+                }
+            };
+            let site = &mut accounts[at].1;
+            let meter = match meter_index.get(row.meter) {
+                Some(meter) => *meter,
+                None => {
+                    let meter = u32::try_from(site.meters.len())?;
+                    site.meters.push((row.meter.to_owned(), row.mapping));
+                    meter_index.insert(row.meter.to_owned(), meter);
+                    meter
+                }
+            };
+            if let Some(value) = row.value {
+                site.push(row.ts, meter, value);
+            }
+        }
+        Ok(Self { accounts })
+    }
+
+    /// All meters as one site.
+    fn merged(&self) -> Site {
+        let mut merged = Site::default();
+        let mut hours: Vec<(Timestamp, u32, f64)> = Vec::new();
+        for (_, site) in &self.accounts {
+            let first = u32::try_from(merged.meters.len()).unwrap_or(u32::MAX);
+            merged.meters.extend(site.meters.iter().cloned());
+            for hour in &site.hours {
+                hours.extend(hour.values.iter().map(|(meter, value)| (hour.ts, first + meter, *value)));
+            }
+        }
+        hours.sort_by_key(|(ts, meter, _)| (*ts, *meter));
+        for (ts, meter, value) in hours {
+            merged.push(ts, meter, value);
+        }
+        merged
+    }
+
+    /// Each account with what it measured, once.
+    pub(crate) fn as_it_is(self) -> Load {
+        let mut sites = Vec::new();
+        let mut tenants = Vec::new();
+        for (account, site) in self.accounts {
+            tenants.push(Tenant { account, site: sites.len(), readings: site.values });
+            sites.push(site);
+        }
+        Load { sites, tenants }
+    }
+
+    /// About `readings` under so many accounts, one of which, the last, has a thousand times the others' backlog.
+    ///
+    /// Small accounts replay the sites of the extract in turn. The big one replays all its meters. Where a site's two
+    /// months do not suffice they come again on later days, with their counters running on.
+    pub(crate) fn scaled(self, readings: u64, accounts: u32) -> anyhow::Result<Load> {
+        const BIG: u64 = 1_000;
+        let small = u64::from(accounts.max(2) - 1);
+        let each = (readings / (small + BIG)).max(1);
+        let big = readings.saturating_sub(each * small).max(1);
+        let merged = self.merged();
+        let (names, mut sites): (Vec<_>, Vec<_>) = self.accounts.into_iter().unzip();
+        anyhow::ensure!(!sites.is_empty(), "the extract is empty");
+        let mut tenants: Vec<Tenant> = Vec::new();
+        for i in 0..accounts.max(2) - 1 {
+            let site = i as usize % sites.len();
+            let account = AccountId::new(format!("{}.{:06}", names[site], i + 1))?;
+            tenants.push(Tenant { account, site, readings: each });
+        }
+        tenants.push(Tenant { account: AccountId::new("Big")?, site: sites.len(), readings: big });
+        sites.push(merged);
+        Ok(Load { sites, tenants })
+    }
+}
+
+impl Site {
+    fn push(&mut self, ts: Timestamp, meter: u32, value: f64) {
+        match self.hours.last_mut() {
+            Some(hour) if hour.ts == ts => hour.values.push((meter, value)),
+            _ => self.hours.push(Hour { ts, values: vec![(meter, value)] }),
+        }
+        self.values += 1;
+    }
+}
+
+/// An account of the load.
+#[derive(Debug, Clone)]
+pub(crate) struct Tenant {
+    pub(crate) account: AccountId,
+    /// Index of its site.
+    pub(crate) site: usize,
+    /// How many readings it sends.
+    pub(crate) readings: u64,
+}
+
+/// Who sends what.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) sites: Vec<Site>,
+    pub(crate) tenants: Vec<Tenant>,
+}
+
+impl Load {
+    /// How many readings there are in all.
+    pub(crate) fn readings(&self) -> u64 {
+        self.tenants.iter().map(|t| t.readings).sum()
+    }
+
+    /// What a tenant sends, a post at a time.
+    pub(crate) fn posts(&self, tenant: &Tenant) -> Replay<'_> {
+        let site = &self.sites[tenant.site];
+        Replay { site, sums: vec![0.0; site.meters.len()], pass: 0, hour: 0, sqn: 0, left: tenant.readings }
+    }
+}
+
+/// The posts of a tenant.
+#[derive(Debug)]
+pub(crate) struct Replay<'a> {
+    site: &'a Site,
+    sums: Vec<f64>,
+    pass: i64,
+    hour: usize,
+    sqn: u64,
+    left: u64,
+}
+
+/// A post, and the meter of each of its readings.
+#[derive(Debug)]
+pub(crate) struct ReplayedPost {
+    pub(crate) sqn: u64,
+    pub(crate) meters: Vec<u32>,
+    pub(crate) readings: Vec<Reading>,
+}
+
+impl Iterator for Replay<'_> {
+    type Item = ReplayedPost;
+
+    fn next(&mut self) -> Option<ReplayedPost> {
+        if self.left == 0 || self.site.hours.is_empty() {
+            return None;
+        }
+        if self.hour == self.site.hours.len() {
+            self.hour = 0;
+            self.pass += 1;
+        }
+        let hour = &self.site.hours[self.hour];
+        self.hour += 1;
+        self.sqn += 1;
+        let take = usize::try_from(self.left).unwrap_or(usize::MAX).min(hour.values.len());
+        self.left -= take as u64;
+        let ts = hour.ts.plus_millis(self.pass * DAYS * 24 * 3_600_000);
+        let mut post = ReplayedPost {
+            sqn: self.sqn,
+            meters: Vec::with_capacity(take),
+            readings: Vec::with_capacity(take),
+        };
+        for (meter, value) in &hour.values[..take] {
+            let (did, mapping) = &self.site.meters[*meter as usize];
+            let values = mapping.values(*value, &mut self.sums[*meter as usize]);
+            post.meters.push(*meter);
+            post.readings.push(Reading { did: did.clone(), values, sqn: self.sqn, ts });
+        }
+        Some(post)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn small() -> Extract {
+        let mut text = "source,account,building,meter_id,utility,ts,value,unit\n".to_owned();
+        for hour in 0..4 {
+            for (account, meter) in [("A", "a1"), ("A", "a2"), ("B", "b1")] {
+                let value = if (hour, meter) == (1, "a2") { "" } else { "1.5" };
+                text += &format!(
+                    "s,{account},b,{meter},electricity,2017-01-01T0{hour}:00:00+00:00,{value},kWh\n"
+                );
+            }
+        }
+        Extract::read(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_load_as_it_is_has_one_reading_for_each_value() {
+        let load = small().as_it_is();
+        assert_eq!(load.readings(), 11);
+        let posts: Vec<_> = load.posts(&load.tenants[0]).collect();
+        assert_eq!(posts.iter().map(|p| p.readings.len()).collect::<Vec<_>>(), [2, 1, 2, 2]);
+        assert_eq!(posts[3].readings[0].values[0].v, 6.0);
+        assert_eq!(posts[3].sqn, 4);
+    }
+
+    #[test]
+    fn the_scaled_load_has_one_account_with_a_thousand_times_the_others_and_no_identity_twice() {
+        let load = small().scaled(10_050, 6).unwrap();
+        assert_eq!(load.tenants.len(), 6);
+        assert_eq!(load.tenants[..5].iter().map(|t| t.readings).collect::<Vec<_>>(), [10; 5]);
+        assert_eq!(load.tenants[5].readings, 10_000);
+        for tenant in &load.tenants {
+            let mut seen = HashSet::new();
+            let mut sums: HashMap<String, f64> = HashMap::new();
+            for post in load.posts(tenant) {
+                for reading in post.readings {
+                    assert!(seen.insert((reading.did.clone(), reading.ts)), "{} twice", reading.did);
+                    let sum = sums.entry(reading.did).or_default();
+                    assert!(reading.values[0].v > *sum, "a counter went back");
+                    *sum = reading.values[0].v;
+                }
+            }
+            assert_eq!(seen.len() as u64, tenant.readings);
+        }
+    }
+}

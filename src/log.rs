@@ -1,0 +1,25 @@
+//! The log: text for people, JSON for machines, always to standard error, so that standard output stays for answers.
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, anyhow};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+
+/// Starts the log.
+///
+/// # Errors
+/// When the filter is wrong, naming it.
+pub(crate) fn start(config: &Config) -> anyhow::Result<()> {
+    let level = config.text("log.level");
+    let filter = EnvFilter::try_new(level).with_context(|| {
+        format!("`log.level` is `{level}`; use a level (error, warn, info, debug, trace) or a list such as `info,galerna_engine=debug`")
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match config.text("log.format") {
+        "json" => builder.json().with_current_span(false).try_init(),
+        _ => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+    started.map_err(|e| anyhow!("the log cannot be started: {e}"))
+}
