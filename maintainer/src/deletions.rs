@@ -1,0 +1,119 @@
+//! When a flagged queue may be deleted, and how far its deletion has come: pure, no I/O.
+//!
+//! The state goes before the queue: a deletion is first *claimed* by a guarded write to the queue's record, then the
+//! queue is deleted on the broker, then the record is removed.
+//!
+//! - Of several maintainers one gets the claim; the guard decides.
+//! - While a claim stands the account cannot get its queue back: the accounts task waits until the record is gone and
+//!   makes queue and record anew. So nothing is published to a queue that is about to go.
+//! - A maintainer that dies in between leaves its claim. Another ends it by a guarded write, when the first can no
+//!   longer be at work. Then all starts anew: the account may be back, and gets its queue made again if it is missing;
+//!   else the queue is judged and claimed again, and deleting what is gone already is no error.
+//!
+//! The claim is told in the record's reason, since operators are to see it.
+
+use std::time::Duration;
+
+use galerna_broker::{DeleteWhen, Timestamp};
+use galerna_storage::{QueueRecord, QueueState};
+
+/// What a claimed record's reason starts with.
+const CLAIMED: &str = "deleting: ";
+
+/// The reason of a record whose deletion is claimed.
+pub(crate) fn claim_of(record: &QueueRecord) -> String {
+    format!("{CLAIMED}{}", reason(record).unwrap_or("its account is gone"))
+}
+
+/// Whether the deletion of this queue is claimed.
+pub(crate) fn is_claimed(record: &QueueRecord) -> bool {
+    record.state == QueueState::Delete && record.reason.as_deref().is_some_and(|r| r.starts_with(CLAIMED))
+}
+
+/// Why the queue was flagged, without the mark of a claim.
+pub(crate) fn reason(record: &QueueRecord) -> Option<&str> {
+    record.reason.as_deref().map(|reason| reason.strip_prefix(CLAIMED).unwrap_or(reason))
+}
+
+/// What is to become of a flagged queue now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It waits for the holder of its lease.
+    Leased,
+    /// It holds messages and its grace time is not over.
+    HoldsMessages,
+    /// It is to be deleted, under this condition.
+    Delete(DeleteWhen),
+}
+
+/// Judges a flagged queue that holds `messages` messages, dead letters included.
+///
+/// A queue without messages goes at once, on condition that the broker, too, finds it empty then. A clock that runs behind
+/// the one that flagged the queue only makes the grace time longer.
+pub(crate) fn judge(record: &QueueRecord, messages: u64, grace: Duration, now: Timestamp) -> Verdict {
+    let over = now.millis_since(record.since) >= i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    match (record.lease.is_some(), messages, over) {
+        (true, ..) => Verdict::Leased,
+        (false, _, true) => Verdict::Delete(DeleteWhen::Always),
+        (false, 0, false) => Verdict::Delete(DeleteWhen::Empty),
+        (false, _, false) => Verdict::HoldsMessages,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use galerna_broker::{AccountId, QueueName};
+    use galerna_storage::Lease;
+
+    use super::*;
+
+    fn flagged(leased: bool) -> QueueRecord {
+        let lease = Lease {
+            consumer: "w".to_owned(),
+            granted_at: Timestamp(0),
+            expires_at: Timestamp(0),
+            lease_ms: 1,
+            renewal: 0,
+        };
+        QueueRecord {
+            state: QueueState::Delete,
+            reason: Some("account `a` is deactivated".to_owned()),
+            lease: leased.then_some(lease),
+            ..QueueRecord::new(QueueName::new("q").unwrap(), AccountId::new("a").unwrap(), Timestamp(0))
+        }
+    }
+
+    #[test]
+    fn a_flagged_queue_goes_when_nobody_holds_it_and_it_is_empty_or_its_grace_is_over() {
+        const HOUR: i64 = 3_600_000;
+        // leased, messages, age -> verdict, with a grace of an hour
+        let cases = [
+            (false, 0, 0, Verdict::Delete(DeleteWhen::Empty)),
+            (false, 1, 0, Verdict::HoldsMessages),
+            (false, 1, HOUR - 1, Verdict::HoldsMessages),
+            (false, 1, HOUR, Verdict::Delete(DeleteWhen::Always)),
+            (false, 0, HOUR, Verdict::Delete(DeleteWhen::Always)),
+            (false, 1, -HOUR, Verdict::HoldsMessages),
+            (true, 0, 0, Verdict::Leased),
+            (true, 0, 9 * HOUR, Verdict::Leased),
+            (true, 1, 9 * HOUR, Verdict::Leased),
+        ];
+        for (leased, messages, age, expected) in cases {
+            let verdict = judge(&flagged(leased), messages, Duration::from_secs(3_600), Timestamp(age));
+            assert_eq!(verdict, expected, "leased {leased}, {messages} messages, {age} ms");
+        }
+    }
+
+    #[test]
+    fn a_claim_keeps_the_reason() {
+        let mut record = flagged(false);
+        assert!(!is_claimed(&record));
+        record.reason = Some(claim_of(&record));
+        assert!(is_claimed(&record));
+        assert_eq!(reason(&record), Some("account `a` is deactivated"));
+        assert_eq!(claim_of(&record), record.reason.clone().unwrap(), "claiming again adds nothing");
+        // A paused queue with that text is none.
+        record.state = QueueState::Pause;
+        assert!(!is_claimed(&record));
+    }
+}

@@ -1,0 +1,249 @@
+//! The maintainer: runs the tasks in time, one run of each at once, and remembers how they went.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use galerna_broker::{Broker, Clock, Timestamp};
+use galerna_storage::QueueStates;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::directory::AccountsSource;
+use crate::metrics::Metrics;
+use crate::status::{History, Status};
+use crate::task::{Options, OptionsError, Report, Run, RunFailure, Schedule, Task, TaskError};
+use crate::work::{Progress, Work};
+
+/// First wait after a failed run; it doubles with each further one, up to the task's interval.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How long runs that are going on may go on after shutdown was asked for. Cutting them off is safe, but may leave
+/// work to the next maintainer.
+const PARTING: Duration = Duration::from_secs(5);
+
+/// Keeps queue states true to the world. Clones are the same maintainer.
+///
+/// Any number of maintainers may work on one store and one broker: all their writes are guarded.
+#[derive(Clone)]
+pub struct Maintainer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    work: Work,
+    started_at: Timestamp,
+    tasks: [TaskState; Task::ALL.len()],
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct TaskState {
+    running: AtomicBool,
+    history: History,
+}
+
+/// The right to run a task: there is one for each.
+struct Turn {
+    inner: Arc<Inner>,
+    task: Task,
+}
+
+impl Turn {
+    fn take(inner: &Arc<Inner>, task: Task) -> Option<Self> {
+        let running = &inner.state(task).running;
+        running
+            .compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+            .then(|| Self { inner: Arc::clone(inner), task })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.inner.state(self.task).running.store(false, Ordering::Release);
+    }
+}
+
+impl Inner {
+    fn state(&self, task: Task) -> &TaskState {
+        &self.tasks[task as usize]
+    }
+
+    fn schedule(&self, task: Task) -> Schedule {
+        self.work.options.schedule(task)
+    }
+}
+
+impl Maintainer {
+    /// A maintainer that does nothing yet: see [`Self::spawn`] and [`Self::run_once`].
+    ///
+    /// # Errors
+    /// When an option is out of its range.
+    pub fn new(
+        queues: Arc<dyn QueueStates>,
+        broker: Arc<dyn Broker>,
+        accounts: Arc<dyn AccountsSource>,
+        options: Options,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OptionsError> {
+        options.check()?;
+        let started_at = clock.now();
+        let metrics = Metrics::new(seconds(started_at)).map_err(|e| OptionsError::metrics(&e))?;
+        let work = Work::new(queues, broker, accounts, options, clock);
+        let tasks = Default::default();
+        Ok(Self { inner: Arc::new(Inner { work, started_at, tasks, metrics }) })
+    }
+
+    /// Runs all tasks, each at once and then at its interval, until `shutdown`; the handle ends when they have stopped.
+    ///
+    /// Runs that are going on then may go on for some seconds. A run that fails or is stopped by its timeout is tried
+    /// again sooner than the interval, with growing waits.
+    pub fn spawn(&self, shutdown: CancellationToken) -> JoinHandle<()> {
+        let maintainer = self.clone();
+        tokio::spawn(async move {
+            let keep = |task| maintainer.clone().keep_running(task, shutdown.clone());
+            tokio::join!(
+                keep(Task::Accounts),
+                keep(Task::Empties),
+                keep(Task::Timeouts),
+                keep(Task::Deletions)
+            );
+        })
+    }
+
+    async fn keep_running(self, task: Task, shutdown: CancellationToken) {
+        let every = self.inner.schedule(task).every;
+        let mut failures: u32 = 0;
+        while !shutdown.is_cancelled() {
+            let mut run = std::pin::pin!(self.run_once(task, Run::default()));
+            let result = tokio::select! {
+                result = &mut run => result,
+                () = shutdown.cancelled() => {
+                    // The outcome is logged and counted by the run itself.
+                    drop(tokio::time::timeout(PARTING, run).await);
+                    return;
+                }
+            };
+            failures = match result {
+                Err(RunFailure { error: TaskError::Busy, .. }) | Ok(_) => 0,
+                Err(_) => failures.saturating_add(1),
+            };
+            let wait = match failures {
+                0 => every,
+                n => RETRY_AFTER.saturating_mul(1 << (n - 1).min(20)).min(every),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(jittered(wait)) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// Runs a task once, now.
+    ///
+    /// Cancellation: dropping the future stops the run. What it did so far stays; the next run does the rest.
+    ///
+    /// # Errors
+    /// [`RunFailure`] with what was done before; [`TaskError::Busy`] when a run of this task is going on already.
+    pub async fn run_once(&self, task: Task, run: Run) -> Result<Report, RunFailure> {
+        let inner = &self.inner;
+        let progress = Progress::default();
+        let failed =
+            |error| RunFailure { task, report: Box::new(std::mem::take(&mut *progress.lock())), error };
+        let Some(turn) = Turn::take(inner, task) else { return Err(failed(TaskError::Busy)) };
+
+        let started = Instant::now();
+        let limit = inner.schedule(task).timeout + run.watch.unwrap_or_default();
+        // In a task of its own, so that a panic stops this run only.
+        let mut going = AbortOnDropHandle::new(tokio::spawn({
+            let (inner, progress) = (Arc::clone(inner), Arc::clone(&progress));
+            async move {
+                let _turn = turn;
+                inner.work.perform(task, run, &progress).await
+            }
+        }));
+        let result = match tokio::time::timeout(limit, &mut going).await {
+            Ok(Ok(Ok(()))) => Ok(std::mem::take(&mut *progress.lock())),
+            Ok(Ok(Err(error))) => Err(failed(error)),
+            Ok(Err(panic)) => Err(failed(TaskError::Panicked(panic.to_string()))),
+            Err(_) => {
+                // The turn comes back when the run has really ended, so that the next one does not meet it.
+                going.abort();
+                drop(tokio::time::timeout(PARTING, going).await);
+                Err(failed(TaskError::TimedOut(limit)))
+            }
+        };
+
+        let (took, clock) = (started.elapsed(), &*inner.work.clock);
+        self.log(task, took, &result);
+        inner.metrics.ran(task, took, seconds(clock.now()), &result);
+        inner.state(task).history.ran(took, clock, &result);
+        result
+    }
+
+    fn log(&self, task: Task, took: Duration, result: &Result<Report, RunFailure>) {
+        let report = match result {
+            Ok(report) => report,
+            Err(failure) => &failure.report,
+        };
+        for issue in &report.issues {
+            tracing::warn!(%task, %issue, "not served");
+        }
+        if report.issues_total > report.issues.len() as u64 {
+            tracing::warn!(%task, total = report.issues_total, "more of them are not shown");
+        }
+        match result {
+            Ok(report) => tracing::debug!(%task, ?took, ?report, "ran"),
+            Err(failure) => tracing::error!(%task, ?took, error = %failure.error, "task failed"),
+        }
+    }
+
+    /// How the tasks run.
+    ///
+    /// A task is on time when it finished a run, well or not, within twice its interval and its timeout; the empties
+    /// task only when a run of it ended *well*, since the dispatcher relies on its counts.
+    pub fn status(&self) -> Status {
+        let inner = &self.inner;
+        let tasks = Task::ALL.map(|task| {
+            let state = inner.state(task);
+            state.history.status(task, inner.schedule(task), state.running.load(Ordering::Acquire))
+        });
+        Status {
+            on_time: tasks.iter().all(|task| task.on_time),
+            started_at: inner.started_at,
+            accounts_source: inner.work.accounts.describe(),
+            tasks: tasks.into(),
+        }
+    }
+
+    /// Whether every task has run, and what failed in the last run of those that failed.
+    pub(crate) fn readiness(&self) -> Result<(), String> {
+        let mut problems = Vec::new();
+        for task in Task::ALL {
+            let history = &self.inner.state(task).history;
+            if !history.has_run() {
+                problems.push(format!("{task}: has not run yet"));
+            } else if let Some(error) = history.error() {
+                problems.push(format!("{task}: {error}"));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+    }
+
+    pub(crate) fn render_metrics(&self) -> Result<String, prometheus::Error> {
+        let inner = &self.inner;
+        inner.metrics.render(|task| inner.state(task).history.on_time(task, inner.schedule(task)))
+    }
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    at.as_millis() as f64 / 1_000.0
+}
+
+/// More or less a tenth, so that several maintainers do not march in step.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.9 + fastrand::f64() / 5.0)
+}

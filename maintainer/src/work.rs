@@ -1,0 +1,422 @@
+//! What the tasks do: the I/O around the pure plans and judgements.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use galerna_broker::{Broker, BrokerError, Clock, DeleteWhen, Deleted, Depth, QueueName};
+use galerna_dispatcher::Event;
+use galerna_storage::{QueueRecord, QueueState, QueueStates, ReadyCount};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::accounts::{self, Plan};
+use crate::deletions::{self, Verdict};
+use crate::directory::{AccountsSource, Issue};
+use crate::empties;
+use crate::guarded::Writer;
+use crate::steady::SteadyClock;
+use crate::task::{Options, Report, Run, Task, TaskError};
+use crate::timeouts::LeaseWatches;
+
+/// How often a write that lost to a newer one is tried again, where it may be.
+const ROUNDS: u32 = 5;
+
+/// Pause between two looks at the leases of a run that watches them.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What a run did so far: it stays readable when the run is stopped.
+pub(crate) type Progress = Arc<Mutex<Report>>;
+
+pub(crate) struct Work {
+    pub(crate) queues: Arc<dyn QueueStates>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) accounts: Arc<dyn AccountsSource>,
+    pub(crate) options: Options,
+    pub(crate) clock: Arc<dyn Clock>,
+    steady: SteadyClock,
+    leases: Mutex<LeaseWatches>,
+    /// Claims of deletions that others made, and since when they were seen unchanged.
+    claims: Mutex<HashMap<QueueName, (u64, Instant)>>,
+}
+
+impl Work {
+    pub(crate) fn new(
+        queues: Arc<dyn QueueStates>,
+        broker: Arc<dyn Broker>,
+        accounts: Arc<dyn AccountsSource>,
+        options: Options,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (leases, claims) = Default::default();
+        let steady = SteadyClock::new(Arc::clone(&clock));
+        Self { queues, broker, accounts, options, clock, steady, leases, claims }
+    }
+
+    pub(crate) async fn perform(&self, task: Task, run: Run, progress: &Progress) -> Result<(), TaskError> {
+        match task {
+            Task::Accounts => self.accounts(run.force, progress).await,
+            Task::Empties => self.empties(progress).await,
+            Task::Timeouts => self.timeouts(run.watch, progress).await,
+            Task::Deletions => self.deletions(run.force, progress).await,
+        }
+    }
+
+    fn writer(&self, task: Task) -> Writer<'_> {
+        Writer {
+            queues: &*self.queues,
+            timing: &self.options.timing,
+            now: self.clock.now(),
+            chunk: self.options.chunk,
+            task,
+        }
+    }
+
+    /// Reads the list of accounts and compares it with the records.
+    ///
+    /// The records are read first: an account that is created meanwhile is then in the list, not the other way round.
+    async fn plan(&self) -> Result<(Plan, Vec<QueueRecord>, usize), TaskError> {
+        let records = self.queues.all().await?;
+        let list = self.accounts.accounts().await?;
+        let listed = list.entries.len() + list.issues.len();
+        Ok((accounts::plan(&list, &records), records, listed))
+    }
+
+    async fn accounts(&self, force: bool, progress: &Progress) -> Result<(), TaskError> {
+        let (plan, records, listed) = self.plan().await?;
+        {
+            let mut report = progress.lock();
+            report.listed = listed as u64;
+            for issue in &plan.issues {
+                report.issue(issue.clone());
+            }
+        }
+        let claimed: BTreeSet<&QueueName> =
+            records.iter().filter(|r| deletions::is_claimed(r)).map(|r| &r.queue).collect();
+        self.create(&plan, &claimed, progress).await?;
+
+        let restore: BTreeSet<&QueueName> = plan.restore.iter().collect();
+        let back = records.iter().filter(|r| restore.contains(&r.queue)).cloned().collect();
+        let restored = self
+            .writer(Task::Accounts)
+            .apply(back, ROUNDS, |record| {
+                // A claimed deletion is seen through; the account gets its queue anew after it.
+                (!deletions::is_claimed(record)).then_some(Event::Undelete)
+            })
+            .await?;
+        {
+            let mut report = progress.lock();
+            report.restored += restored.done.len() as u64;
+            report.waiting += (plan.restore.len() - restored.done.len()) as u64;
+        }
+
+        // Only what can lose something waits for a list that is believed.
+        if let Some(suspicion) = plan.suspicion(&self.options.guard)
+            && !force
+        {
+            return Err(suspicion.into());
+        }
+        let flag: BTreeSet<&QueueName> = plan.flag.iter().collect();
+        let gone = records.into_iter().filter(|r| flag.contains(&r.queue)).collect();
+        let flagged = self
+            .writer(Task::Accounts)
+            .apply(gone, ROUNDS, |record| {
+                let reason = plan.gone.get(&record.queue).cloned();
+                (record.state != QueueState::Delete).then_some(Event::FlagDeleted { reason })
+            })
+            .await?;
+        let mut report = progress.lock();
+        report.flagged += flagged.done.len() as u64;
+        report.conflicts += restored.conflicts + flagged.conflicts;
+        Ok(())
+    }
+
+    /// Makes the queues and records that are missing: the queue first, so that nobody is given one that is not there.
+    ///
+    /// A queue whose deletion is claimed is not made again before the deletion is over, or it would be made to be deleted.
+    async fn create(
+        &self,
+        plan: &Plan,
+        claimed: &BTreeSet<&QueueName>,
+        progress: &Progress,
+    ) -> Result<(), TaskError> {
+        let missing = match self.broker.depths().await {
+            Ok(depths) => {
+                let there: BTreeSet<QueueName> = depths.into_iter().map(|(queue, _)| queue).collect();
+                let missing = |queue: &&QueueName| !there.contains(queue) && !claimed.contains(queue);
+                plan.wanted.keys().filter(missing).cloned().collect()
+            }
+            Err(error) => {
+                // New accounts do not wait for the broker's list of queues; the rest is checked next time.
+                tracing::warn!(%error, "cannot tell which queues the broker has; only new ones are declared");
+                plan.create.clone()
+            }
+        };
+        let create: BTreeSet<&QueueName> = plan.create.iter().collect();
+        let declare: BTreeSet<QueueName> = plan.create.iter().cloned().chain(missing).collect();
+        let declare: Vec<QueueName> = declare.into_iter().collect();
+        for chunk in declare.chunks(self.options.chunk) {
+            let mut declared = Vec::new();
+            let mut calls = futures_util::stream::iter(chunk.to_vec())
+                .map(|queue| async move {
+                    let result = self.broker.declare(&queue).await;
+                    (queue, result)
+                })
+                .buffer_unordered(self.options.concurrency);
+            let mut away = None;
+            while let Some((queue, result)) = calls.next().await {
+                match result {
+                    Ok(()) => declared.push(queue),
+                    Err(error @ (BrokerError::Unavailable { .. } | BrokerError::Timeout { .. })) => {
+                        // The rest would fail the same way, each after its timeout.
+                        away = Some(error);
+                        break;
+                    }
+                    Err(error) => progress.lock().issue(Issue {
+                        id: plan.wanted.get(&queue).map(|account| account.id.to_string()),
+                        queue: Some(queue.to_string()),
+                        problem: format!("its queue cannot be made: {error}"),
+                    }),
+                }
+            }
+            drop(calls);
+            let now = self.clock.now();
+            let records: Vec<QueueRecord> = declared
+                .iter()
+                .filter(|queue| create.contains(queue))
+                .filter_map(|queue| {
+                    let account = plan.wanted.get(queue)?;
+                    Some(QueueRecord::new(queue.clone(), account.id.clone(), now))
+                })
+                .collect();
+            let created = if records.is_empty() { Vec::new() } else { self.queues.create(&records).await? };
+            let mut report = progress.lock();
+            report.declared += declared.len() as u64;
+            report.created += created.len() as u64;
+            drop(report);
+            if let Some(error) = away {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn empties(&self, progress: &Progress) -> Result<(), TaskError> {
+        // In this order: whatever happens to a queue after its record was read makes the guarded write fail, so a count
+        // that is older than what happened changes nothing.
+        let records = self.queues.all().await?;
+        let at = self.clock.now();
+        let depths: BTreeMap<QueueName, Depth> = self.broker.depths().await?.into_iter().collect();
+
+        let counts: Vec<ReadyCount> = records
+            .iter()
+            .filter_map(|record| {
+                let depth = depths.get(&record.queue)?;
+                Some(ReadyCount { queue: record.queue.clone(), ready: depth.ready, unacked: depth.unacked })
+            })
+            .collect();
+        {
+            let mut report = progress.lock();
+            report.counted = counts.len() as u64;
+            // A queue that the broker does not tell of may be new, or the list stale: nothing is concluded from it.
+            report.uncounted = (records.len() - counts.len()) as u64;
+        }
+        for chunk in counts.chunks(self.options.chunk) {
+            self.queues.set_ready(chunk, at).await?;
+        }
+        let settle = self.options.settle;
+        let applied = self
+            .writer(Task::Empties)
+            .apply(records, 1, |record| empties::judge(record, *depths.get(&record.queue)?, settle, at))
+            .await?;
+        let mut report = progress.lock();
+        for record in &applied.done {
+            if record.state == QueueState::Empty {
+                report.emptied += 1;
+            } else {
+                report.filled += 1;
+            }
+        }
+        report.conflicts += applied.conflicts;
+        Ok(())
+    }
+
+    async fn timeouts(&self, watch: Option<Duration>, progress: &Progress) -> Result<(), TaskError> {
+        let started = Instant::now();
+        loop {
+            let began = Instant::now();
+            let records = self.queues.all().await?;
+            let expired: Vec<QueueRecord> = {
+                let mut leases = self.leases.lock();
+                let (margin, unstated) = (self.options.timing.expiry_margin, self.options.lease_timeout);
+                let expired = leases.observe(&records, began, Instant::now(), margin, unstated);
+                progress.lock().watched = leases.watched() as u64;
+                expired.into_iter().cloned().collect()
+            };
+            // One round only: the judgement holds for these very records.
+            let applied = self
+                .writer(Task::Timeouts)
+                .apply(expired, 1, |record| {
+                    let lease = record.lease.as_ref()?;
+                    Some(Event::Expire { epoch: record.epoch, renewal: lease.renewal })
+                })
+                .await?;
+            let watched = {
+                let mut report = progress.lock();
+                report.expired += applied.done.len() as u64;
+                report.conflicts += applied.conflicts;
+                report.watched
+            };
+            match watch {
+                Some(watch) if watched > 0 && started.elapsed() < watch => {
+                    tokio::time::sleep(LOOK_EVERY.min(watch)).await;
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    async fn deletions(&self, force: bool, progress: &Progress) -> Result<(), TaskError> {
+        // Without flagged queues the list of accounts need not be asked for.
+        if !self.queues.all().await?.iter().any(|r| r.state == QueueState::Delete) {
+            self.claims.lock().clear();
+            return Ok(());
+        }
+        // The list has the last word: while it cannot be read, or is not believed, nothing is deleted, and an account
+        // that came back since it was flagged keeps its queue.
+        let (plan, records, listed) = self.plan().await?;
+        progress.lock().listed = listed as u64;
+        if let Some(suspicion) = plan.suspicion(&self.options.guard)
+            && !force
+        {
+            return Err(suspicion.into());
+        }
+        let flagged: Vec<QueueRecord> =
+            records.into_iter().filter(|r| r.state == QueueState::Delete).collect();
+        {
+            let kept: BTreeSet<&QueueName> = flagged.iter().map(|r| &r.queue).collect();
+            self.claims.lock().retain(|queue, _| kept.contains(queue));
+        }
+        let dead: BTreeMap<QueueName, u64> = self.broker.dead_letter_counts().await?.into_iter().collect();
+        for record in flagged {
+            let account_gone = plan.gone.contains_key(&record.queue);
+            let letters = dead.get(&record.queue).copied().unwrap_or(0);
+            match self.delete(record.clone(), account_gone, letters).await {
+                Ok(true) => progress.lock().deleted += 1,
+                Ok(false) => progress.lock().waiting += 1,
+                Err(TaskError::Broker(error)) if !is_away(&error) => progress.lock().issue(Issue {
+                    id: Some(record.account.to_string()),
+                    queue: Some(record.queue.to_string()),
+                    problem: format!("its queue cannot be deleted: {error}"),
+                }),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes one flagged queue if it may go now; tells whether it went.
+    async fn delete(
+        &self,
+        record: QueueRecord,
+        account_gone: bool,
+        dead_letters: u64,
+    ) -> Result<bool, TaskError> {
+        let record = if deletions::is_claimed(&record) {
+            if !self.may_take_over(&record) {
+                return Ok(false);
+            }
+            // Whoever claimed it is gone. The claim ends first: if the account is back, that is all there is to do.
+            match self.give_up_claim(record).await? {
+                Some(record) => record,
+                None => return Ok(false),
+            }
+        } else {
+            record
+        };
+        if !account_gone {
+            return Ok(false);
+        }
+        let depth = match self.broker.depth(&record.queue).await {
+            Ok(depth) => depth,
+            // Gone already: by hand, or by a deletion that was cut off.
+            Err(BrokerError::UnknownQueue(_)) => Depth::default(),
+            Err(error) => return Err(error.into()),
+        };
+        let messages = depth.ready.saturating_add(depth.unacked).saturating_add(dead_letters);
+        let Verdict::Delete(when) =
+            deletions::judge(&record, messages, self.options.grace, self.steady.now())
+        else {
+            return Ok(false);
+        };
+
+        let claimed_at = Instant::now();
+        let claim = Some(Event::FlagDeleted { reason: Some(deletions::claim_of(&record)) });
+        let writer = self.writer(Task::Deletions);
+        let Some(claimed) = writer.apply(vec![record], 1, |_| claim.clone()).await?.done.pop() else {
+            return Ok(false);
+        };
+        if claimed_at.elapsed() >= self.options.takeover() / 2 {
+            // This process was held up; another may take the claim over by now.
+            return Ok(false);
+        }
+        match self.broker.delete(&claimed.queue, when).await? {
+            Deleted::Yes => self.remove(claimed).await,
+            Deleted::NotEmpty => {
+                debug_assert_eq!(when, DeleteWhen::Empty);
+                self.give_up_claim(claimed).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Ends a claim by a guarded write; `None` when the record is no longer claimed.
+    async fn give_up_claim(&self, claimed: QueueRecord) -> Result<Option<QueueRecord>, TaskError> {
+        let applied = self
+            .writer(Task::Deletions)
+            .apply(vec![claimed], ROUNDS, |record| {
+                let reason = deletions::reason(record).map(str::to_owned);
+                deletions::is_claimed(record).then_some(Event::FlagDeleted { reason })
+            })
+            .await?;
+        Ok(applied.done.into_iter().next())
+    }
+
+    /// Removes the record of a queue that is gone. An operator's pause may have changed it meanwhile.
+    async fn remove(&self, claimed: QueueRecord) -> Result<bool, TaskError> {
+        let mut record = claimed;
+        for _ in 0..ROUNDS {
+            if self.queues.remove(&record.queue, record.version).await? {
+                tracing::info!(
+                    queue = %record.queue, account = %record.account, epoch = record.epoch,
+                    actor = "maintainer/deletions", reason = record.reason.as_deref().unwrap_or_default(),
+                    "queue deleted"
+                );
+                return Ok(true);
+            }
+            match self.queues.get(&record.queue).await? {
+                Some(current) if deletions::is_claimed(&current) => record = current,
+                Some(_) => return Ok(false),
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a claim has stood unchanged for so long that whoever made it is no longer at work.
+    fn may_take_over(&self, record: &QueueRecord) -> bool {
+        let now = Instant::now();
+        let mut claims = self.claims.lock();
+        let seen = claims.entry(record.queue.clone()).or_insert((record.version, now));
+        if seen.0 != record.version {
+            *seen = (record.version, now);
+        }
+        now.duration_since(seen.1) >= self.options.takeover()
+    }
+}
+
+/// Whether every other call would fail the same way.
+fn is_away(error: &BrokerError) -> bool {
+    matches!(error, BrokerError::Unavailable { .. } | BrokerError::Timeout { .. })
+}
