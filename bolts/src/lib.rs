@@ -1,1 +1,68 @@
-//! Placeholder.
+//! The bolts that ingestion is made of.
+//!
+//! | bolt | takes | emits |
+//! |---|---|---|
+//! | [`ValidateBolt`] | [`Incoming`](galerna_broker::Incoming) messages | `valid` [`ReadingBatch`]es, `rejected` [`RejectedBatch`]es |
+//! | [`StoreBolt`] | `Arc<ReadingBatch>` | nothing: the readings are in the store |
+//! | [`RejectBolt`] | `Arc<RejectedBatch>` | nothing: they are recorded and in the dead letters |
+//! | [`AlertBolt`] | `Arc<ReadingBatch>` | nothing: alert events are recorded and on the queue [`ALERTS_QUEUE`] |
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use galerna_bolts::*;
+//! use galerna_broker::{Broker, Incoming};
+//! use galerna_storage::Store;
+//! use galerna_topology::{Stream, TopologyBuilder};
+//!
+//! fn wire(topology: &mut TopologyBuilder, messages: &Stream<Incoming>, store: Store, broker: Arc<dyn Broker>) {
+//!     let registry = Arc::new(ParameterRegistry::built_in());
+//!     let checked = topology
+//!         .bolt("validate", move || ValidateBolt::new(registry.clone(), ValidationLimits::default()))
+//!         .fields(messages, |message| message.queue.clone())
+//!         .outputs();
+//!     let readings = store.readings.clone();
+//!     topology
+//!         .async_bolt("store", move || StoreBolt::new(readings.clone(), StoreOptions::default()))
+//!         .shuffle(&checked.valid);
+//!     let (rejected, dead) = (store.rejected.clone(), broker.clone());
+//!     topology
+//!         .async_bolt("reject", move || RejectBolt::new(rejected.clone(), dead.clone()))
+//!         .shuffle(&checked.rejected);
+//!     topology
+//!         .async_bolt("alert", move || AlertBolt::new(&store, broker.clone(), AlertOptions::default()))
+//!         .fields(&checked.valid, |batch| batch.account.clone())
+//!         .tick_every(Duration::from_secs(1));
+//! }
+//! ```
+//!
+//! The unit on the way is the message, not the reading: an envelope of a hundred readings is one tuple on each hop. The domain
+//! logic ([`ParameterRegistry`], [`Validator`], [`CounterMemory`], [`AlertBook`]) is pure and can be used without a topology.
+//!
+//! The crate knows broker and storage by their traits only, and no spout.
+
+mod alert;
+mod batch;
+mod counters;
+mod patience;
+mod registry;
+mod reject;
+mod rejection;
+mod store;
+mod tally;
+mod validate;
+
+pub use alert::{
+    ALERTS_QUEUE, AlertBolt, AlertBook, AlertOptions, Changes, CompiledRule, Limit, RuleError, RuleSet,
+    Standing, Turn,
+};
+pub use batch::ReadingBatch;
+pub use counters::{CounterMemory, DEFAULT_REMEMBERED_DEVICES};
+pub use patience::DEFAULT_PATIENCE;
+pub use registry::{Parameter, ParameterKind, ParameterRegistry, RegistryError};
+pub use reject::RejectBolt;
+pub use rejection::{Refusal, RejectCode, RejectedBatch, Rejection};
+pub use store::{StoreBolt, StoreOptions};
+pub use tally::StoreTally;
+pub use validate::{ValidateBolt, Validated, ValidationLimits, Validator};

@@ -1,0 +1,17 @@
+//! Readings on their way from validation to the store and the alerts.
+
+use galerna_broker::{AccountId, QueueName};
+use galerna_storage::StoredReading;
+
+/// The good readings of one message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadingBatch {
+    /// The queue that the message came from.
+    pub queue: QueueName,
+    /// The epoch of the lease under which it was consumed; 0 when there was none.
+    pub epoch: u64,
+    /// The account of all the readings.
+    pub account: AccountId,
+    /// At least one reading, in the message's order.
+    pub readings: Vec<StoredReading>,
+}

@@ -1,0 +1,103 @@
+//! The sink for what was refused.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use galerna_broker::{Broker, NewDeadLetter, QueueName};
+use galerna_storage::{RejectedReading, RejectedReadings};
+use galerna_topology::{AsyncBolt, Batch, Emitter, Fault, TaskContext};
+
+use crate::patience::{DEFAULT_PATIENCE, patiently};
+use crate::rejection::RejectedBatch;
+
+/// Records refused readings and puts each, as a message that can be replayed, into the dead letters of its queue.
+///
+/// First the record, which the store knows by its id, then the dead letter, then the ack: after a crash in between the
+/// record is there once, and the dead letter once or, when the crash hit between it and the ack, twice. The good readings of
+/// the same message are not touched by any of this.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use galerna_bolts::{RejectBolt, RejectedBatch};
+/// use galerna_broker::Broker;
+/// use galerna_topology::{Stream, TopologyBuilder};
+///
+/// fn wire(
+///     topology: &mut TopologyBuilder,
+///     rejected: &Stream<Arc<RejectedBatch>>,
+///     store: galerna_storage::Store,
+///     broker: Arc<dyn Broker>,
+/// ) {
+///     topology.async_bolt("reject", move || RejectBolt::new(store.rejected.clone(), broker.clone())).shuffle(rejected);
+/// }
+/// ```
+pub struct RejectBolt {
+    store: Arc<dyn RejectedReadings>,
+    broker: Arc<dyn Broker>,
+    patience: Duration,
+    context: Option<TaskContext>,
+}
+
+impl RejectBolt {
+    /// Records into this store and this broker's dead letters.
+    pub fn new(store: Arc<dyn RejectedReadings>, broker: Arc<dyn Broker>) -> Self {
+        Self { store, broker, patience: DEFAULT_PATIENCE, context: None }
+    }
+
+    /// How long to try again by itself while store or broker is away, before the tuples fail.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    async fn put_away(&self, batches: &[Arc<RejectedBatch>], waiting: impl Fn()) -> Result<(), Fault> {
+        let Some(context) = &self.context else { return Err(Fault::new("the reject bolt is not prepared")) };
+        let mut records: Vec<RejectedReading> = Vec::new();
+        let mut letters: BTreeMap<&QueueName, Vec<NewDeadLetter>> = BTreeMap::new();
+        for batch in batches {
+            let of_queue = letters.entry(&batch.queue).or_default();
+            for refusal in &batch.refusals {
+                records.push(refusal.record.clone());
+                of_queue.push(refusal.letter.clone());
+            }
+        }
+        patiently(context.clock(), self.patience, |_| waiting(), || self.store.store(&records))
+            .await
+            .map_err(|given_up| given_up.fault())?;
+        for (queue, letters) in letters {
+            patiently(
+                context.clock(),
+                self.patience,
+                |_| waiting(),
+                || self.broker.dead_letter(queue, letters.clone()),
+            )
+            .await
+            .map_err(|given_up| given_up.fault())?;
+        }
+        Ok(())
+    }
+}
+
+impl AsyncBolt for RejectBolt {
+    type Input = Arc<RejectedBatch>;
+    type Outputs = ();
+
+    async fn prepare(&mut self, context: &TaskContext) -> Result<(), Fault> {
+        self.context = Some(context.clone());
+        Ok(())
+    }
+
+    async fn execute(&mut self, _: Arc<RejectedBatch>, _: &mut Emitter<()>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn execute_batch(&mut self, batch: Batch<Arc<RejectedBatch>>, _: &mut Emitter<()>) {
+        let (batches, anchors) = batch.into_parts();
+        match self.put_away(&batches, || anchors.reset_timeout()).await {
+            Ok(()) => anchors.ack(),
+            Err(fault) => anchors.fail(fault),
+        }
+    }
+}
