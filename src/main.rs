@@ -1,5 +1,7 @@
 //! The `galerna` command: every module of the system, alone or together.
 
+mod admin;
+mod api_client;
 mod args;
 mod commands;
 mod config;

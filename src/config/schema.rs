@@ -88,7 +88,7 @@ pub(crate) static KEYS: &[Key] = &[
         "broker.retry_delay",
         Kind::Span(10, HOUR),
         "1s",
-        "delay before a failed message comes again; doubles with each delivery",
+        "delay before a failed message comes again; the later ones are 5, 30 and 120 times it",
     ),
     key(
         "store.url",

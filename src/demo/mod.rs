@@ -4,5 +4,6 @@ mod extract;
 mod faults;
 mod ledger;
 mod probe;
+mod progress;
 mod publisher;
 mod report;

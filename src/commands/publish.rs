@@ -1,0 +1,435 @@
+//! `galerna publish`: readings from a file to the queues.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use galerna_broker::envelope::{DecodeLimits, JSON_CONTENT_TYPE, decode_within};
+use galerna_broker::{
+    AccountId, Broker, Clock, Decoded, Envelope, Message, QueueName, Reading, SourceId, SystemClock,
+};
+use galerna_storage::{Account, Source};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::api_client::Api;
+use crate::args::{FileForm, PublishArgs};
+use crate::meters::{Post, Posts};
+use crate::table::{print, print_json, table, thousands};
+
+/// Readings in one message.
+const BATCH: usize = 200;
+/// Messages confirmed together.
+const WINDOW: usize = 256;
+/// Wrong lines that are shown; the others are counted.
+const SHOWN: usize = 10;
+
+/// What was published, by account.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    accounts: BTreeMap<AccountId, Sent>,
+    /// Lines or readings that could not be used.
+    refused: u64,
+    /// What was wrong with the first of them.
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Sent {
+    queue: String,
+    messages: u64,
+    readings: u64,
+}
+
+impl Summary {
+    fn refuse(&mut self, problem: String) {
+        self.refused += 1;
+        if self.problems.len() < SHOWN {
+            self.problems.push(problem);
+        }
+    }
+
+    fn add(&mut self, part: Self) {
+        for (account, sent) in part.accounts {
+            let all = self.accounts.entry(account).or_default();
+            all.queue = sent.queue;
+            all.messages += sent.messages;
+            all.readings += sent.readings;
+        }
+        self.refused += part.refused;
+        let room = SHOWN.saturating_sub(self.problems.len());
+        self.problems.extend(part.problems.into_iter().take(room));
+    }
+
+    /// Prints what was done.
+    ///
+    /// # Errors
+    /// When anything was refused, after printing.
+    pub(crate) fn print(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            print_json(self)?;
+        } else {
+            let mut shown = table(&["account", "queue", "#messages", "#readings"]);
+            for (account, sent) in &self.accounts {
+                shown.add_row([account.as_str(), &sent.queue, &thousands(sent.messages), &thousands(sent.readings)]);
+            }
+            print(shown)?;
+        }
+        match self.refused {
+            0 => Ok(()),
+            n => bail!("{n} not published, all else was; the first:\n  {}", self.problems.join("\n  ")),
+        }
+    }
+}
+
+/// Who owns what: the known accounts and sources.
+pub(crate) struct Directory {
+    queues: HashMap<AccountId, QueueName>,
+    owners: HashMap<SourceId, AccountId>,
+}
+
+impl Directory {
+    pub(crate) fn new(accounts: Vec<Account>, sources: Vec<Source>) -> Self {
+        Self {
+            queues: accounts.into_iter().filter(|a| a.active).map(|a| (a.id, a.queue)).collect(),
+            owners: sources.into_iter().map(|s| (s.id, s.account)).collect(),
+        }
+    }
+
+    fn queue(&self, account: &AccountId) -> Result<&QueueName, String> {
+        self.queues.get(account).ok_or_else(|| {
+            let mut known: Vec<&str> = self.queues.keys().map(AccountId::as_str).collect();
+            known.sort_unstable();
+            let more = known.len().saturating_sub(SHOWN);
+            known.truncate(SHOWN);
+            let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("account `{account}` is not known; known are: {}{tail}", known.join(", "))
+        })
+    }
+}
+
+/// Whose readings a file holds, when the file does not say.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Owner {
+    pub(crate) account: Option<AccountId>,
+    pub(crate) source: Option<SourceId>,
+}
+
+/// Takes readings as they come out of a file.
+pub(crate) enum Target<'a> {
+    /// To the queues of a broker that this process has open.
+    Queues(Box<Outgoing<'a>>),
+    /// To the process that has the embedded broker open, over its API.
+    Api(Upload<'a>),
+}
+
+impl Target<'_> {
+    async fn send(
+        &mut self,
+        account: Option<AccountId>,
+        source: Option<SourceId>,
+        readings: Vec<Reading>,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Queues(queues) => queues.send(account, source, readings).await,
+            Self::Api(upload) => upload.send(account, source, readings).await,
+        }
+    }
+
+    fn refuse(&mut self, problem: String) {
+        match self {
+            Self::Queues(queues) => queues.summary.refuse(problem),
+            Self::Api(upload) => upload.summary.refuse(problem),
+        }
+    }
+
+    async fn finish(self) -> anyhow::Result<Summary> {
+        match self {
+            Self::Queues(mut queues) => {
+                queues.flush().await?;
+                Ok(queues.summary)
+            }
+            Self::Api(mut upload) => {
+                upload.flush().await?;
+                Ok(upload.summary)
+            }
+        }
+    }
+}
+
+/// Reads the file and publishes it.
+///
+/// # Errors
+/// When the file cannot be read or the broker does not confirm. Lines that are wrong are counted, and the rest is published.
+pub(crate) async fn publish(args: &PublishArgs, mut target: Target<'_>) -> anyhow::Result<Summary> {
+    let input = open(&args.file)?;
+    match form(args)? {
+        FileForm::Csv => {
+            for post in Posts::open(input).context("cannot read the file as CSV")? {
+                match post {
+                    Ok(Post { account, source, readings }) => {
+                        target.send(Some(account), Some(source), readings).await?;
+                    }
+                    Err(e) => target.refuse(e.to_string()),
+                }
+            }
+        }
+        FileForm::Ndjson => lines(input, &mut target).await?,
+        FileForm::Json => {
+            let mut text = Vec::new();
+            let mut input = input;
+            input.read_to_end(&mut text).context("cannot read the file")?;
+            document(text, "the file", &mut target).await?;
+        }
+    }
+    target.finish().await
+}
+
+/// Publishes NDJSON that came over the API.
+pub(crate) async fn publish_lines(text: &[u8], queues: Outgoing<'_>) -> anyhow::Result<Summary> {
+    let mut target = Target::Queues(Box::new(queues));
+    lines(text, &mut target).await?;
+    target.finish().await
+}
+
+async fn lines(input: impl BufRead, target: &mut Target<'_>) -> anyhow::Result<()> {
+    for (number, line) in input.split(b'\n').enumerate() {
+        let line = line.with_context(|| format!("cannot read line {}", number + 1))?;
+        if !line.trim_ascii().is_empty() {
+            document(line, &format!("line {}", number + 1), target).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a JSON document in any of the forms that queues take.
+async fn document(text: Vec<u8>, place: &str, target: &mut Target<'_>) -> anyhow::Result<()> {
+    let limits = DecodeLimits { message_bytes: 1 << 30, readings: 10_000_000, ..DecodeLimits::default() };
+    let message = Message { body: text.into(), content_type: JSON_CONTENT_TYPE.to_owned(), id: String::new() };
+    match decode_within(&message, &limits) {
+        Ok(Decoded { account, source, readings, bad, .. }) => {
+            for bad in bad {
+                target.refuse(format!("{place}, reading {}: {}", bad.index + 1, bad.reason));
+            }
+            let readings = readings.into_iter().map(|(_, reading)| reading).collect();
+            target.send(account, source, readings).await
+        }
+        Err(e) => {
+            target.refuse(format!("{place}: {e}"));
+            Ok(())
+        }
+    }
+}
+
+/// Opens a file, unpacking it when it is gzipped, whatever it is called.
+fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
+    let raw: Box<dyn Read + Send> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?)
+    };
+    let mut raw = BufReader::with_capacity(1 << 16, raw);
+    let start = raw.fill_buf().with_context(|| format!("cannot read {}", path.display()))?;
+    if start.starts_with(&[0x1f, 0x8b]) {
+        Ok(Box::new(BufReader::with_capacity(1 << 16, flate2::read::MultiGzDecoder::new(raw))))
+    } else {
+        Ok(Box::new(raw))
+    }
+}
+
+fn form(args: &PublishArgs) -> anyhow::Result<FileForm> {
+    if let Some(form) = args.form {
+        return Ok(form);
+    }
+    let name = args.file.to_string_lossy().to_lowercase();
+    match name.trim_end_matches(".gz").rsplit('.').next() {
+        Some("csv") => Ok(FileForm::Csv),
+        Some("ndjson" | "jsonl") => Ok(FileForm::Ndjson),
+        Some("json") => Ok(FileForm::Json),
+        _ => bail!("`{}` does not tell its form; add --form ndjson, json or csv", args.file.display()),
+    }
+}
+
+/// Readings on their way to the queues.
+pub(crate) struct Outgoing<'a> {
+    broker: &'a dyn Broker,
+    directory: &'a Directory,
+    owner: Owner,
+    plain_json: bool,
+    window: Vec<(QueueName, Message)>,
+    /// Account and readings of each message of the window.
+    noted: Vec<(AccountId, u64)>,
+    summary: Summary,
+    /// Begins the ids of the messages.
+    name: String,
+    made: u64,
+}
+
+impl<'a> Outgoing<'a> {
+    pub(crate) fn new(
+        broker: &'a dyn Broker,
+        directory: &'a Directory,
+        owner: Owner,
+        plain_json: bool,
+        name: &str,
+    ) -> Self {
+        Self {
+            broker,
+            directory,
+            owner,
+            plain_json,
+            window: Vec::with_capacity(WINDOW),
+            noted: Vec::with_capacity(WINDOW),
+            summary: Summary::default(),
+            name: name.replace(char::is_whitespace, "_"),
+            made: 0,
+        }
+    }
+
+    /// Whose readings they are: as they say, as the caller said, or by their source.
+    fn owner(
+        &self,
+        account: Option<AccountId>,
+        source: Option<SourceId>,
+    ) -> Result<(AccountId, SourceId, QueueName), String> {
+        let account = account.or_else(|| self.owner.account.clone());
+        let source = source.or_else(|| self.owner.source.clone());
+        let account = match (account, &source) {
+            (Some(account), _) => account,
+            (None, Some(source)) => match self.directory.owners.get(source) {
+                Some(owner) => owner.clone(),
+                // Where nobody registered sources, an account's one concentrator has the account's name.
+                None => AccountId::new(source.as_str()).map_err(|e| e.to_string())?,
+            },
+            (None, None) => return Err("the readings name no account; add --account".to_owned()),
+        };
+        let source = match source {
+            Some(source) => source,
+            None => SourceId::new(account.as_str()).map_err(|e| e.to_string())?,
+        };
+        let queue = self.directory.queue(&account)?.clone();
+        Ok((account, source, queue))
+    }
+
+    async fn send(
+        &mut self,
+        account: Option<AccountId>,
+        source: Option<SourceId>,
+        readings: Vec<Reading>,
+    ) -> anyhow::Result<()> {
+        if readings.is_empty() {
+            return Ok(());
+        }
+        let (account, source, queue) = match self.owner(account, source) {
+            Ok(owner) => owner,
+            Err(problem) => {
+                let did = &readings[0].did;
+                self.summary.refuse(format!("{} readings, the first of device `{did}`: {problem}", readings.len()));
+                return Ok(());
+            }
+        };
+        for batch in readings.chunks(BATCH) {
+            self.made += 1;
+            let envelope = Envelope {
+                id: format!("{}-{}-{}", self.name, std::process::id(), self.made),
+                account: account.clone(),
+                source: source.clone(),
+                received: SystemClock.now(),
+                readings: batch.to_vec(),
+            };
+            let message = if self.plain_json {
+                let Envelope { id, received, readings, .. } = &envelope;
+                let body = json!({ "id": id, "account": account, "source": source, "received": received, "readings": readings });
+                Message {
+                    body: Bytes::from(body.to_string()),
+                    content_type: JSON_CONTENT_TYPE.to_owned(),
+                    id: id.clone(),
+                }
+            } else {
+                envelope.encode()
+            };
+            self.window.push((queue.clone(), message));
+            self.noted.push((account.clone(), batch.len() as u64));
+            if self.window.len() >= WINDOW {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> anyhow::Result<()> {
+        if self.window.is_empty() {
+            return Ok(());
+        }
+        let queues: Vec<String> = self.window.iter().map(|(queue, _)| queue.to_string()).collect();
+        self.broker
+            .publish(std::mem::replace(&mut self.window, Vec::with_capacity(WINDOW)))
+            .await
+            .context("not all was published; publishing the file again is harmless")?;
+        for ((account, readings), queue) in self.noted.drain(..).zip(queues) {
+            let sent = self.summary.accounts.entry(account).or_default();
+            sent.queue = queue;
+            sent.messages += 1;
+            sent.readings += readings;
+        }
+        Ok(())
+    }
+}
+
+/// Readings on their way to the process that has the broker.
+pub(crate) struct Upload<'a> {
+    api: &'a Api,
+    owner: Owner,
+    plain_json: bool,
+    lines: Vec<u8>,
+    summary: Summary,
+}
+
+/// Bytes in one request, about.
+const REQUEST: usize = 1 << 20;
+
+impl<'a> Upload<'a> {
+    pub(crate) fn new(api: &'a Api, owner: Owner, plain_json: bool) -> Self {
+        Self { api, owner, plain_json, lines: Vec::new(), summary: Summary::default() }
+    }
+
+    async fn send(
+        &mut self,
+        account: Option<AccountId>,
+        source: Option<SourceId>,
+        readings: Vec<Reading>,
+    ) -> anyhow::Result<()> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            account: Option<AccountId>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            source: Option<SourceId>,
+            readings: &'a [Reading],
+        }
+        let account = account.or_else(|| self.owner.account.clone());
+        let source = source.or_else(|| self.owner.source.clone());
+        for readings in readings.chunks(BATCH) {
+            let line = Line { account: account.clone(), source: source.clone(), readings };
+            serde_json::to_writer(&mut self.lines, &line)?;
+            self.lines.push(b'\n');
+            if self.lines.len() >= REQUEST {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> anyhow::Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let path = if self.plain_json { "/publish?plain_json=true" } else { "/publish" };
+        let answer = self.api.post_lines(path, std::mem::take(&mut self.lines)).await?;
+        let part: Summary = serde_json::from_value(answer).context("the answer to /publish has another form")?;
+        self.summary.add(part);
+        Ok(())
+    }
+}
