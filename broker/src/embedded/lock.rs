@@ -20,6 +20,10 @@ impl StoreLock {
     }
 
     /// Locks the file for as long as it is open.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nothing announces that another process has let go of a file lock"
+    )]
     pub(super) fn take(self) -> Result<Self, String> {
         let patience = Instant::now() + CLOSING;
         loop {
