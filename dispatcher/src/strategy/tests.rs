@@ -1,0 +1,1 @@
+//! P7 and P8 on simulated time.

@@ -1,0 +1,262 @@
+//! The life of a queue: one enum of events, one function.
+//!
+//! | event | idle | empty | worker | pause | delete |
+//! |---|---|---|---|---|---|
+//! | lease | worker, epoch + 1 | worker, epoch + 1 | *not leasable* | *not leasable* | *not leasable* |
+//! | renew | *stale* | *stale* | renewal + 1 | renewal + 1, revoked ¹ | renewal + 1, revoked ¹ |
+//! | release | *stale* | *stale* | idle, or empty | lease ends ¹ | lease ends ¹ |
+//! | expire | *superseded* | *superseded* | idle, crashes + 1 | lease ends ¹, crashes + 1 | lease ends ¹, crashes + 1 |
+//! | pause | pause | pause | pause, lease stays | new reason | pause remembered |
+//! | unpause | – | – | – | idle, or worker while a lease lives | remembered pause forgotten |
+//! | flag deleted | delete | delete | delete, lease stays | delete, pause remembered | new reason |
+//! | undelete | – | – | – | – | idle, or worker while a lease lives, or the remembered pause |
+//! | counted > 0 | – | idle | – | – | – |
+//! | counted 0 | empty | – | – | – | – |
+//!
+//! `–`: accepted, nothing to write. *Italics*: refused, nothing changes. ¹ only with a live lease of that epoch (for
+//! expire: and that renewal); otherwise *stale* or *superseded*.
+//!
+//! A lease outlives a pause and a deletion flag: it stays in the record until its holder released it or it expired. So
+//! unpausing can never give a second lease beside one that is still held.
+
+use galerna_broker::Timestamp;
+use galerna_storage::{Lease, QueueRecord, QueueState};
+
+use crate::invariants;
+use crate::timing::Timing;
+
+/// `not_before` of a queue that was paused when it was flagged for deletion: not before it is unpaused.
+///
+/// The record has one state; this keeps a pause sticky through a deletion that is taken back.
+pub const UNTIL_UNPAUSED: Timestamp = Timestamp(253_370_764_800_000); // 9999-01-01
+
+/// Something that happens to a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A consumer gets it.
+    Lease {
+        /// Who.
+        consumer: String,
+    },
+    /// Its holder wants to go on.
+    Renew {
+        /// Epoch of the lease.
+        epoch: u64,
+    },
+    /// Its holder gives it back.
+    Release {
+        /// Epoch of the lease.
+        epoch: u64,
+        /// Whether the holder found it without messages.
+        empty: bool,
+    },
+    /// An observer saw this (epoch, renewal) unchanged for longer than the lease, by its own monotonic clock.
+    Expire {
+        /// Epoch of the lease.
+        epoch: u64,
+        /// Renewal of the lease.
+        renewal: u64,
+    },
+    /// An operator blocks it.
+    Pause {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// An operator unblocks it.
+    Unpause,
+    /// Its account is gone.
+    FlagDeleted {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Its account is back.
+    Undelete,
+    /// Its messages were counted, or announced.
+    Counted {
+        /// Messages, ready and unacked.
+        messages: u64,
+    },
+}
+
+impl Event {
+    /// The event's name in logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Lease { .. } => "lease",
+            Self::Renew { .. } => "renew",
+            Self::Release { .. } => "release",
+            Self::Expire { .. } => "expire",
+            Self::Pause { .. } => "pause",
+            Self::Unpause => "unpause",
+            Self::FlagDeleted { .. } => "flag_deleted",
+            Self::Undelete => "undelete",
+            Self::Counted { .. } => "counted",
+        }
+    }
+}
+
+/// What an accepted event does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transition {
+    /// The record to store, guarded by the version that it was computed from.
+    To(Box<QueueRecord>),
+    /// The record is already as wanted.
+    Unchanged,
+}
+
+/// Why an event was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The presented epoch is not that of a live lease.
+    #[error("epoch {presented} is stale, the queue is at {current}")]
+    StaleEpoch {
+        /// As presented.
+        presented: u64,
+        /// As stored.
+        current: u64,
+    },
+    /// The queue cannot be leased in its state.
+    #[error("a queue in state {} cannot be leased", .0.as_str())]
+    NotLeasable(QueueState),
+    /// The lease to expire was renewed or ended meanwhile.
+    #[error("the lease was renewed or ended meanwhile")]
+    Superseded,
+}
+
+/// Applies `event` to `record` at the wall time `now`, by the table above.
+///
+/// Pure: nothing is stored. `now` only stamps the record; no decision depends on it, so skewed clocks do no harm.
+///
+/// # Errors
+/// [`Refusal`]; the record is to be left as it is.
+pub fn transition(
+    record: &QueueRecord,
+    event: &Event,
+    now: Timestamp,
+    timing: &Timing,
+) -> Result<Transition, Refusal> {
+    use QueueState::{Delete, Empty, Idle, Pause, Worker};
+
+    let mut next = record.clone();
+    match event {
+        Event::Lease { consumer } => {
+            if !matches!(record.state, Idle | Empty) {
+                return Err(Refusal::NotLeasable(record.state));
+            }
+            let lease_ms = timing.lease_ms();
+            next.state = Worker;
+            next.epoch += 1;
+            next.lease = Some(Lease {
+                consumer: consumer.clone(),
+                granted_at: now,
+                expires_at: expiry(now, lease_ms),
+                lease_ms,
+                renewal: 0,
+            });
+            next.last_delivered = Some(now);
+            next.not_before = None;
+        }
+        Event::Renew { epoch } => {
+            let lease = live(&mut next, *epoch)?;
+            lease.renewal += 1;
+            // A renewal never shortens a lease: its answer may be lost, and the holder then counts by the older one.
+            lease.expires_at = expiry(now, lease.lease_ms);
+        }
+        Event::Release { epoch, empty } => {
+            live(&mut next, *epoch)?;
+            next.lease = None;
+            next.crashes = 0;
+            if next.state == Worker {
+                next.state = if *empty { Empty } else { Idle };
+            }
+        }
+        Event::Expire { epoch, renewal } => {
+            match live(&mut next, *epoch) {
+                Ok(lease) if lease.renewal == *renewal => {}
+                _ => return Err(Refusal::Superseded),
+            }
+            next.lease = None;
+            next.crashes = next.crashes.saturating_add(1);
+            if next.not_before != Some(UNTIL_UNPAUSED) {
+                let delay = timing.delay_after(next.crashes);
+                next.not_before = (!delay.is_zero())
+                    .then(|| now.plus_millis(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)));
+            }
+            if next.state == Worker {
+                next.state = Idle;
+            }
+        }
+        Event::Pause { reason } => match record.state {
+            Pause if reason.is_none() || *reason == record.reason => return Ok(Transition::Unchanged),
+            Delete if record.not_before == Some(UNTIL_UNPAUSED) => return Ok(Transition::Unchanged),
+            Delete => next.not_before = Some(UNTIL_UNPAUSED),
+            Idle | Empty | Worker | Pause => {
+                next.state = Pause;
+                next.reason.clone_from(reason);
+            }
+        },
+        Event::Unpause => match record.state {
+            Pause => {
+                next.state = unblocked(record);
+                next.reason = None;
+            }
+            Delete if record.not_before == Some(UNTIL_UNPAUSED) => next.not_before = None,
+            Idle | Empty | Worker | Delete => return Ok(Transition::Unchanged),
+        },
+        Event::FlagDeleted { reason } => match record.state {
+            Delete if reason.is_none() || *reason == record.reason => return Ok(Transition::Unchanged),
+            from => {
+                if from == Pause {
+                    next.not_before = Some(UNTIL_UNPAUSED);
+                }
+                next.state = Delete;
+                next.reason.clone_from(reason);
+            }
+        },
+        Event::Undelete => {
+            if record.state != Delete {
+                return Ok(Transition::Unchanged);
+            }
+            if record.not_before == Some(UNTIL_UNPAUSED) {
+                next.state = Pause;
+                next.reason = Some("paused before its deletion was taken back".to_owned());
+                next.not_before = None;
+            } else {
+                next.state = unblocked(record);
+                next.reason = None;
+            }
+        }
+        Event::Counted { messages } => match (record.state, *messages) {
+            (Empty, 1..) => next.state = Idle,
+            (Idle, 0) => next.state = Empty,
+            _ => return Ok(Transition::Unchanged),
+        },
+    }
+    if next.state != record.state {
+        next.since = now;
+    }
+    next.version = record.version + 1;
+    debug_assert_eq!(invariants::step(record, event, &next), Ok(()));
+    Ok(Transition::To(Box::new(next)))
+}
+
+/// The live lease, if `epoch` is its epoch.
+fn live(record: &mut QueueRecord, epoch: u64) -> Result<&mut Lease, Refusal> {
+    let current = record.epoch;
+    match &mut record.lease {
+        Some(lease) if current == epoch => Ok(lease),
+        _ => Err(Refusal::StaleEpoch { presented: epoch, current }),
+    }
+}
+
+fn unblocked(record: &QueueRecord) -> QueueState {
+    if record.lease.is_some() { QueueState::Worker } else { QueueState::Idle }
+}
+
+fn expiry(now: Timestamp, lease_ms: u64) -> Timestamp {
+    now.plus_millis(i64::try_from(lease_ms).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+#[path = "transition_tests.rs"]
+mod tests;
