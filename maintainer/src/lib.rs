@@ -12,16 +12,62 @@
 //!
 //! The accounts list comes from an [HTTP API](HttpDirectory), a [file](FileDirectory) or the
 //! [store](StoreDirectory). [`AccountsApi`] is a small server of such lists, for trying.
-#![allow(dead_code)] // the tasks that use the plan come with the dispatcher's state machine
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use galerna_broker::{Broker, SystemClock};
+//! use galerna_maintainer::{FileDirectory, Maintainer, Options, Run, Task};
+//! use galerna_storage::Store;
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example(store: Store, broker: Arc<dyn Broker>) -> Result<(), Box<dyn std::error::Error>> {
+//! let accounts = Arc::new(FileDirectory::new("accounts.csv")?);
+//! let maintainer =
+//!     Maintainer::new(store.queues, broker, accounts, Options::default(), Arc::new(SystemClock))?;
+//! let report = maintainer.run_once(Task::Accounts, Run::default()).await?;
+//! println!("{} queues created", report.created);
+//!
+//! let shutdown = CancellationToken::new();
+//! let tasks = maintainer.spawn(shutdown.clone());
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:7677").await?;
+//! maintainer.serve(listener, None, shutdown.cancelled_owned()).await?;
+//! tasks.await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Invariants and boundaries
+//!
+//! - A queue's state changes only by [`galerna_dispatcher::transition`], written by compare-and-swap.
+//! - What cannot be known whole deletes nothing: a list of accounts is whole or an error, and a queue that the broker does
+//!   not tell of is not concluded to be gone.
+//! - It knows brokers and stores by their traits only, and calls no dispatcher: they meet in the store.
 
 mod accounts;
 mod accounts_api;
 mod bearer;
+mod deletions;
 mod directory;
+mod empties;
+mod guarded;
+mod maintainer;
+mod metrics;
+mod service;
+mod status;
+mod steady;
+mod task;
+mod timeouts;
+mod work;
 
 pub use accounts::{Guard, Suspicion};
 pub use accounts_api::AccountsApi;
 pub use directory::{
     AccountsSource, DirectoryError, FileDirectory, HttpDirectory, HttpOptions, Issue, Listing, MAX_ENTRIES,
     SourcesSource, StoreDirectory,
+};
+pub use maintainer::Maintainer;
+pub use status::{Status, TaskStatus};
+pub use task::{
+    ISSUES_KEPT, Options, OptionsError, Report, Run, RunFailure, Schedule, Task, TaskError, UnknownTask,
 };

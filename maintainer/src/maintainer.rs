@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use galerna_broker::{Broker, Clock, Timestamp};
+use galerna_dispatcher::Ping;
 use galerna_storage::QueueStates;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -13,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::directory::AccountsSource;
 use crate::metrics::Metrics;
-use crate::status::{History, Status};
+use crate::status::{History, Status, TaskStatus};
 use crate::task::{Options, OptionsError, Report, Run, RunFailure, Schedule, Task, TaskError};
 use crate::work::{Progress, Work};
 
@@ -236,6 +238,19 @@ impl Maintainer {
     pub(crate) fn render_metrics(&self) -> Result<String, prometheus::Error> {
         let inner = &self.inner;
         inner.metrics.render(|task| inner.state(task).history.on_time(task, inner.schedule(task)))
+    }
+}
+
+/// What a dispatcher in this process pings.
+#[async_trait]
+impl Ping for Maintainer {
+    async fn ping(&self) -> Result<(), String> {
+        let late: Vec<_> = self.status().tasks.into_iter().filter(|task| !task.on_time).collect();
+        let told = |task: &TaskStatus| match &task.error {
+            Some(error) => format!("{}: {error}", task.task),
+            None => format!("{}: not on time", task.task),
+        };
+        if late.is_empty() { Ok(()) } else { Err(late.iter().map(told).collect::<Vec<_>>().join("; ")) }
     }
 }
 

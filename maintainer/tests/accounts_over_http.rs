@@ -22,7 +22,7 @@ fn account(n: usize) -> Account {
         id: AccountId::new(format!("a{n}")).unwrap(),
         name: format!("Account {n}"),
         queue: QueueName::new(format!("D{n:07}")).unwrap(),
-        active: n % 7 != 0,
+        active: !n.is_multiple_of(7),
     }
 }
 
