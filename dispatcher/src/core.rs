@@ -243,15 +243,7 @@ impl Core {
                 if let Ok(Transition::To(next)) = transition(record, &event, wall, &self.timing) {
                     let from = record.state.as_str();
                     let expected = record.version;
-                    self.add(
-                        &mut batch,
-                        slot,
-                        expected,
-                        *next,
-                        from,
-                        event,
-                        Cow::Owned(name.to_owned()),
-                    );
+                    self.add(&mut batch, slot, expected, *next, from, event, Cow::Owned(name.to_owned()));
                 }
             }
         }
@@ -476,7 +468,8 @@ impl Core {
         }
         if leases > 0 {
             // Others reach for the same queues: choose among more. Nobody does: back to the strategy's exact order.
-            self.spread = if lost > 0 { (self.spread * 2).min(MAX_SPREAD) } else { (self.spread * 3 / 4).max(1) };
+            self.spread =
+                if lost > 0 { (self.spread * 2).min(MAX_SPREAD) } else { (self.spread * 3 / 4).max(1) };
         }
         stored
     }

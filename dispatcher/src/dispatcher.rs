@@ -155,9 +155,8 @@ impl Dispatcher {
         options.timing.check()?;
         let timing = options.timing;
         let patience = timing.request_timeout.max(Duration::from_secs(30));
-        let changes = timeout(patience, store.queues.changes(0))
-            .await
-            .map_err(|_| OpenError::Timeout(patience))??;
+        let changes =
+            timeout(patience, store.queues.changes(0)).await.map_err(|_| OpenError::Timeout(patience))??;
         let mut board = Board::new(timing.clone(), options.weights);
         let (now, wall) = (Instant::now(), options.clock.now());
         let mut records = changes.records;

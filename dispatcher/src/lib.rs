@@ -13,6 +13,7 @@
 
 mod background;
 mod board;
+mod client;
 mod core;
 mod dispatcher;
 mod held;
@@ -20,16 +21,19 @@ pub mod invariants;
 mod lease;
 mod maintainer_link;
 mod metrics;
+mod service;
 mod status;
 mod strategy;
 mod timing;
 mod transition;
 mod watch;
 
+pub use client::{ClientError, ClientOptions, DispatcherClient};
 pub use dispatcher::{AdminError, Dispatcher, DispatcherOptions, OpenError};
 pub use held::HeldLease;
 pub use lease::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
 pub use maintainer_link::{MaintainerLink, Ping};
+pub use service::{ServeError, ServiceOptions, router, serve};
 pub use status::{DispatcherView, QueryError, QueueView, StatusPage, StatusQuery};
 pub use strategy::{StrategyName, UnknownStrategy};
 pub use timing::{Timing, TimingError, holder_margin, renew_after};

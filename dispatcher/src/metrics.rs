@@ -50,7 +50,10 @@ impl Metrics {
             commit_writes: Histogram::with_opts(
                 writes.buckets(prometheus::exponential_buckets(1.0, 2.0, 12)?),
             )?,
-            store_errors: IntCounter::with_opts(opts("store_errors_total", "calls to the store that failed"))?,
+            store_errors: IntCounter::with_opts(opts(
+                "store_errors_total",
+                "calls to the store that failed",
+            ))?,
             queues: IntGaugeVec::new(opts("queues", "queues by state"), &["state"])?,
             waiting: IntGauge::with_opts(opts("waiting_callers", "callers that wait for a queue"))?,
             pending: IntGauge::with_opts(opts("pending_calls", "calls queued for the next bulk write"))?,

@@ -54,9 +54,7 @@ impl QueueView {
             state: r.state.as_str().to_owned(),
             holder: r.lease.as_ref().map(|l| l.consumer.clone()),
             epoch: r.epoch,
-            expires_in_ms: entry
-                .watch
-                .map(|w| u64::try_from(w.left(now).as_millis()).unwrap_or(u64::MAX)),
+            expires_in_ms: entry.watch.map(|w| u64::try_from(w.left(now).as_millis()).unwrap_or(u64::MAX)),
             ready: r.ready,
             unacked: r.unacked,
             counted_at: r.counted_at.as_ref().map(text),
@@ -148,11 +146,8 @@ pub(crate) struct Selection {
 
 impl StatusQuery {
     pub(crate) fn check(&self) -> Result<Selection, QueryError> {
-        let wrong = |key, value: &str, allowed| QueryError {
-            key,
-            value: value.chars().take(60).collect(),
-            allowed,
-        };
+        let wrong =
+            |key, value: &str, allowed| QueryError { key, value: value.chars().take(60).collect(), allowed };
         let states = match self.state.as_deref() {
             None | Some("") => None,
             Some(text) => Some(

@@ -170,8 +170,14 @@ mod tests {
             (Timing { refresh: Duration::from_secs(2), ..base.clone() }, "refresh + expiry_margin ≤ sweep"),
             (Timing { refresh: Duration::ZERO, ..base.clone() }, "0 < refresh"),
             (Timing { request_timeout: Duration::from_secs(30), ..base.clone() }, "2 × request_timeout"),
-            (Timing { store_timeout: Duration::from_secs(10), ..base.clone() }, "store_timeout < request_timeout"),
-            (Timing { crash_delay: Duration::from_secs(301), ..base.clone() }, "crash_delay ≤ max_crash_delay"),
+            (
+                Timing { store_timeout: Duration::from_secs(10), ..base.clone() },
+                "store_timeout < request_timeout",
+            ),
+            (
+                Timing { crash_delay: Duration::from_secs(301), ..base.clone() },
+                "crash_delay ≤ max_crash_delay",
+            ),
             (Timing { ping_every: Duration::ZERO, ..base }, "ping_every"),
         ];
         for (timing, rule) in cases {

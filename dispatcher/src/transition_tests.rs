@@ -94,13 +94,28 @@ fn every_state_answers_every_event_by_the_table() {
         (
             "lease",
             [
-                "worker+lease", "worker+lease", "!state", "!state", "!state", "!state", "!state", "!state", "!state",
+                "worker+lease",
+                "worker+lease",
+                "!state",
+                "!state",
+                "!state",
+                "!state",
+                "!state",
+                "!state",
+                "!state",
             ],
         ),
         (
             "renew",
             [
-                "!stale", "!stale", "worker+lease", "!stale", "pause+lease", "!stale", "delete+lease", "!stale",
+                "!stale",
+                "!stale",
+                "worker+lease",
+                "!stale",
+                "pause+lease",
+                "!stale",
+                "delete+lease",
+                "!stale",
                 "delete+paused+lease",
             ],
         ),
@@ -118,7 +133,14 @@ fn every_state_answers_every_event_by_the_table() {
         (
             "expire",
             [
-                "!superseded", "!superseded", "idle", "!superseded", "pause", "!superseded", "delete", "!superseded",
+                "!superseded",
+                "!superseded",
+                "idle",
+                "!superseded",
+                "pause",
+                "!superseded",
+                "delete",
+                "!superseded",
                 "delete+paused",
             ],
         ),
@@ -126,21 +148,14 @@ fn every_state_answers_every_event_by_the_table() {
         ("expire old", ["!superseded"; 9]),
         (
             "pause",
-            [
-                "pause", "pause", "pause+lease", "-", "-", "delete+paused", "delete+paused+lease", "-", "-",
-            ],
+            ["pause", "pause", "pause+lease", "-", "-", "delete+paused", "delete+paused+lease", "-", "-"],
         ),
         ("unpause", ["-", "-", "-", "idle", "worker+lease", "-", "-", "delete", "delete+lease"]),
         (
             "flag",
-            [
-                "delete", "delete", "delete+lease", "delete+paused", "delete+paused+lease", "-", "-", "-", "-",
-            ],
+            ["delete", "delete", "delete+lease", "delete+paused", "delete+paused+lease", "-", "-", "-", "-"],
         ),
-        (
-            "undelete",
-            ["-", "-", "-", "-", "-", "idle", "worker+lease", "pause", "pause+lease"],
-        ),
+        ("undelete", ["-", "-", "-", "-", "-", "idle", "worker+lease", "pause", "pause+lease"]),
         ("counted 5", ["-", "idle", "-", "-", "-", "-", "-", "-", "-"]),
         ("counted 0", ["empty", "-", "-", "-", "-", "-", "-", "-", "-"]),
     ];

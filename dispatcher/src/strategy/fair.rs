@@ -60,10 +60,12 @@ impl Strategy for Fair {
     fn insert(&mut self, c: Candidate) {
         self.remove(c.slot);
         self.slots.insert(c.slot, (c.account, c.waiting));
-        let account = self
-            .accounts
-            .entry(c.account)
-            .or_insert_with(|| Account { weight: 1, due: 0, queues: BTreeSet::new(), key: None });
+        let account = self.accounts.entry(c.account).or_insert_with(|| Account {
+            weight: 1,
+            due: 0,
+            queues: BTreeSet::new(),
+            key: None,
+        });
         account.weight = u64::from(c.weight).clamp(1, ROUND);
         account.queues.insert((c.waiting, c.slot));
         self.settle(c.account);

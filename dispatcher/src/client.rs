@@ -1,0 +1,403 @@
+//! A typed client of a dispatcher elsewhere.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use galerna_broker::QueueName;
+use reqwest::{Method, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::dispatcher::AdminError;
+use crate::lease::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
+use crate::service::{
+    ErrorBody, HintAnswer, HintBody, LeasesBody, NextBody, PauseBody, ReleaseBody, RenewBody, Running,
+    StrategyAnswer, StrategyBody,
+};
+use crate::status::{QueueView, StatusPage, StatusQuery};
+use crate::strategy::StrategyName;
+
+/// How a client behaves.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// The dispatcher's token, if it wants one.
+    pub token: Option<String>,
+    /// How long one attempt may take, beside the wait that `next` asks for.
+    pub timeout: Duration,
+    /// How often a call is tried that may be tried again.
+    pub attempts: u32,
+    /// Delay before the second attempt; it doubles, and each is cut by a random part of up to a half.
+    pub backoff: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            token: None,
+            timeout: Duration::from_secs(10),
+            attempts: 4,
+            backoff: Duration::from_millis(50),
+        }
+    }
+}
+
+/// A client that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The address is no `http://` or `https://` URL.
+    #[error("dispatcher address `{0}` is no http or https URL; write for instance http://127.0.0.1:8010")]
+    Address(String),
+    /// The HTTP client cannot be set up.
+    #[error("HTTP client cannot be set up: {0}")]
+    Http(String),
+}
+
+/// Calls a dispatcher over HTTP. Cheap to clone; connections are shared.
+///
+/// What is idempotent is tried again with growing, jittered delays. `next` is tried again only while no connection came
+/// about: an answer that was lost may have been a lease, which then expires by itself.
+#[derive(Debug, Clone)]
+pub struct DispatcherClient {
+    http: reqwest::Client,
+    base: Url,
+    options: ClientOptions,
+}
+
+/// Whether a call may be tried again when it is not known whether it took effect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    Always,
+    WhenNotSent,
+}
+
+/// How a call ended, short of success.
+enum Failed {
+    Answered { status: StatusCode, code: String, message: String, attempt: u32 },
+    Transport(String),
+}
+
+impl DispatcherClient {
+    /// A client of the dispatcher at `address`, for instance `http://127.0.0.1:8010`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the address is no URL.
+    pub fn new(address: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        galerna_broker::tls::install_default_provider();
+        let wrong = || ClientError::Address(address.to_owned());
+        let mut base: Url = address.parse().map_err(|_| wrong())?;
+        if !matches!(base.scheme(), "http" | "https") {
+            return Err(wrong());
+        }
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(options.timeout)
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(256)
+            .build()
+            .map_err(|e| ClientError::Http(e.to_string()))?;
+        Ok(Self { http, base, options })
+    }
+
+    /// The dispatcher's address.
+    pub fn address(&self) -> &Url {
+        &self.base
+    }
+
+    /// Blocks a queue until it is unpaused.
+    ///
+    /// # Errors
+    /// [`AdminError`] when the queue is unknown or the dispatcher away.
+    pub async fn pause(&self, queue: &QueueName, reason: Option<String>) -> Result<QueueView, AdminError> {
+        self.on_queue(queue, "pause", &PauseBody { reason }).await
+    }
+
+    /// Unblocks a queue.
+    ///
+    /// # Errors
+    /// As [`Self::pause`].
+    pub async fn unpause(&self, queue: &QueueName) -> Result<QueueView, AdminError> {
+        self.on_queue(queue, "unpause", &PauseBody::default()).await
+    }
+
+    /// One queue.
+    ///
+    /// # Errors
+    /// As [`Self::pause`].
+    pub async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError> {
+        let url = self.url(&["queue", queue.as_str()]);
+        self.call(Method::GET, url, None::<&()>).await.map_err(|e| e.admin(Some(queue)))
+    }
+
+    /// A page of queues.
+    ///
+    /// # Errors
+    /// [`AdminError`] when the query is refused or the dispatcher away.
+    pub async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError> {
+        query.check()?;
+        let mut url = self.url(&["queue", "status"]);
+        {
+            let mut pairs = url.query_pairs_mut();
+            let texts = [("state", &query.state), ("search", &query.search), ("sort", &query.sort)];
+            for (key, value) in texts {
+                if let Some(value) = value {
+                    pairs.append_pair(key, value);
+                }
+            }
+            for (key, value) in [("page", query.page), ("limit", query.limit)] {
+                if let Some(value) = value {
+                    pairs.append_pair(key, &value.to_string());
+                }
+            }
+        }
+        self.call(Method::GET, url, None::<&()>).await.map_err(|e| e.admin(None))
+    }
+
+    /// Stops the giving of leases.
+    ///
+    /// # Errors
+    /// [`AdminError::Unavailable`] when the dispatcher is away.
+    pub async fn stop(&self) -> Result<(), AdminError> {
+        let answer: Result<Running, Failed> = self.call(Method::POST, self.url(&["stop"]), None::<&()>).await;
+        answer.map(drop).map_err(|e| e.admin(None))
+    }
+
+    /// Gives leases again.
+    ///
+    /// # Errors
+    /// As [`Self::stop`].
+    pub async fn start(&self) -> Result<(), AdminError> {
+        let answer: Result<Running, Failed> =
+            self.call(Method::POST, self.url(&["start"]), None::<&()>).await;
+        answer.map(drop).map_err(|e| e.admin(None))
+    }
+
+    /// The strategy in force, and the one asked for.
+    ///
+    /// # Errors
+    /// As [`Self::stop`].
+    pub async fn strategy(&self) -> Result<(StrategyName, StrategyName), AdminError> {
+        let answer: Result<StrategyAnswer, Failed> =
+            self.call(Method::GET, self.url(&["strategy"]), None::<&()>).await;
+        answer.map(|a| (a.strategy, a.configured)).map_err(|e| e.admin(None))
+    }
+
+    /// Sets the strategy.
+    ///
+    /// # Errors
+    /// As [`Self::stop`].
+    pub async fn set_strategy(&self, strategy: StrategyName) -> Result<(), AdminError> {
+        let answer: Result<StrategyAnswer, Failed> =
+            self.call(Method::PUT, self.url(&["strategy"]), Some(&StrategyBody { strategy })).await;
+        answer.map(drop).map_err(|e| e.admin(None))
+    }
+
+    /// Says that messages have just reached these queues; returns how many of them are known. One attempt is made.
+    ///
+    /// # Errors
+    /// As [`Self::stop`].
+    pub async fn hint(&self, queues: &[QueueName]) -> Result<usize, AdminError> {
+        let body = HintBody { queues: queues.to_vec() };
+        let url = self.url(&["queue", "hint"]);
+        match self.attempt(Method::POST, url, Some(&body), self.options.timeout, 1).await {
+            Ok(answer) => Ok(answer.map_or(0, |a: HintAnswer| a.known)),
+            Err((failed, _)) => Err(failed.admin(None)),
+        }
+    }
+
+    /// Whether the dispatcher answers and is ready.
+    pub async fn is_ready(&self) -> bool {
+        let call = self.http.get(self.url(&["readyz"])).timeout(self.options.timeout);
+        call.send().await.is_ok_and(|a| a.status().is_success())
+    }
+
+    async fn on_queue(
+        &self,
+        queue: &QueueName,
+        what: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<QueueView, AdminError> {
+        let url = self.url(&["queue", queue.as_str(), what]);
+        self.call(Method::POST, url, Some(body)).await.map_err(|e| e.admin(Some(queue)))
+    }
+
+    fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T, Failed> {
+        let answer: Result<Option<T>, Failed> =
+            self.retry(method, url, body, self.options.timeout, Again::Always).await;
+        answer?.ok_or_else(|| Failed::Transport("the answer is empty".to_owned()))
+    }
+
+    async fn retry<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<&(impl Serialize + Sync)>,
+        patience: Duration,
+        again: Again,
+    ) -> Result<Option<T>, Failed> {
+        let mut delay = self.options.backoff;
+        let mut attempt = 1;
+        loop {
+            match self.attempt(method.clone(), url.clone(), body, patience, attempt).await {
+                Ok(answer) => return Ok(answer),
+                Err((failed, unsent)) => {
+                    let may = match (&failed, again) {
+                        (Failed::Answered { status, code, .. }, Again::Always) => {
+                            *status == StatusCode::SERVICE_UNAVAILABLE && code != "stopped"
+                        }
+                        (Failed::Answered { .. }, Again::WhenNotSent) => false,
+                        (Failed::Transport(_), Again::Always) => true,
+                        (Failed::Transport(_), Again::WhenNotSent) => unsent,
+                    };
+                    if !may || attempt >= self.options.attempts {
+                        return Err(failed);
+                    }
+                }
+            }
+            tokio::time::sleep(delay.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
+            delay *= 2;
+            attempt += 1;
+        }
+    }
+
+    /// One attempt. The flag of an error says that the request certainly was not sent.
+    async fn attempt<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<&(impl Serialize + Sync)>,
+        patience: Duration,
+        attempt: u32,
+    ) -> Result<Option<T>, (Failed, bool)> {
+        let mut request = self.http.request(method, url).timeout(patience);
+        if let Some(token) = &self.options.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let transport = |e: reqwest::Error| (Failed::Transport(chain(&e)), e.is_connect());
+        let answer = request.send().await.map_err(transport)?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.map_err(transport)?;
+        if status.is_success() {
+            if status == StatusCode::NO_CONTENT {
+                return Ok(None);
+            }
+            return serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| (Failed::Transport(format!("the answer is not understood: {e}")), false));
+        }
+        let (code, message) = match serde_json::from_slice::<ErrorBody>(&bytes) {
+            Ok(body) => (body.error.code, body.error.message),
+            Err(_) => (String::new(), format!("it answers {status}")),
+        };
+        Err((Failed::Answered { status, code, message, attempt }, false))
+    }
+}
+
+/// An error with its causes: the outer one rarely says what happened.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+impl Failed {
+    fn admin(self, queue: Option<&QueueName>) -> AdminError {
+        match self {
+            Self::Answered { code, .. } if code == "unknown_queue" && queue.is_some() => {
+                queue.map_or_else(|| AdminError::Refused(code), |q| AdminError::UnknownQueue(q.clone()))
+            }
+            Self::Answered { status: StatusCode::SERVICE_UNAVAILABLE, message, .. } => {
+                AdminError::Unavailable(message)
+            }
+            Self::Answered { message, .. } => AdminError::Refused(message),
+            Self::Transport(cause) => AdminError::Unavailable(cause),
+        }
+    }
+
+    fn lease(self, queue: Option<(&QueueName, u64)>) -> LeaseError {
+        match (self, queue) {
+            (Self::Answered { code, .. }, _) if code == "stopped" => LeaseError::Stopped,
+            (Self::Answered { code, .. }, Some((queue, epoch))) if code == "stale_epoch" => {
+                LeaseError::StaleEpoch { queue: queue.clone(), epoch }
+            }
+            (Self::Answered { code, .. }, Some((queue, _))) if code == "unknown_queue" => {
+                LeaseError::UnknownQueue(queue.clone())
+            }
+            (Self::Answered { status: StatusCode::SERVICE_UNAVAILABLE, message, .. }, _) => {
+                LeaseError::Unavailable(message)
+            }
+            (Self::Answered { message, .. }, _) => LeaseError::Refused(message),
+            (Self::Transport(cause), _) => LeaseError::Unavailable(cause),
+        }
+    }
+}
+
+#[async_trait]
+impl Leases for DispatcherClient {
+    async fn next(&self, request: NextRequest) -> Result<Vec<Leased>, LeaseError> {
+        let count = request.count.max(1);
+        let body = NextBody {
+            consumer: (!request.consumer.is_empty()).then_some(request.consumer),
+            wait_ms: u64::try_from(request.wait.as_millis()).unwrap_or(u64::MAX),
+            count,
+            release: request.release,
+        };
+        let url = self.url(&["queue", "next"]);
+        let patience = self.options.timeout + request.wait;
+        if count == 1 {
+            let lease: Option<Leased> = self
+                .retry(Method::POST, url, Some(&body), patience, Again::WhenNotSent)
+                .await
+                .map_err(|e| e.lease(None))?;
+            Ok(lease.into_iter().collect())
+        } else {
+            let leases: Option<LeasesBody> = self
+                .retry(Method::POST, url, Some(&body), patience, Again::WhenNotSent)
+                .await
+                .map_err(|e| e.lease(None))?;
+            Ok(leases.map_or_else(Vec::new, |b| b.leases))
+        }
+    }
+
+    async fn renew(&self, queue: &QueueName, epoch: u64) -> Result<Renewed, LeaseError> {
+        let url = self.url(&["queue", queue.as_str(), "renew"]);
+        self.call(Method::POST, url, Some(&RenewBody { epoch }))
+            .await
+            .map_err(|e| e.lease(Some((queue, epoch))))
+    }
+
+    /// A lease that is found stale by a second attempt counts as released: the first one may have done it, and the
+    /// holder has it no more either way.
+    async fn release(&self, release: &Release) -> Result<(), LeaseError> {
+        let Release { queue, epoch, empty } = release;
+        let url = self.url(&["queue", queue.as_str(), "release"]);
+        let body = ReleaseBody { epoch: *epoch, empty: *empty };
+        let answer: Result<QueueView, Failed> = self.call(Method::POST, url, Some(&body)).await;
+        match answer {
+            Err(Failed::Answered { code, attempt, .. }) if code == "stale_epoch" && attempt > 1 => Ok(()),
+            other => other.map(drop).map_err(|e| e.lease(Some((queue, *epoch)))),
+        }
+    }
+}

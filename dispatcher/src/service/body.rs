@@ -1,0 +1,185 @@
+//! Bodies of requests and answers, and how they are read.
+
+use std::fmt;
+
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use galerna_broker::QueueName;
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor, value};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use super::error::ApiError;
+use crate::lease::{Leased, Release};
+use crate::strategy::StrategyName;
+
+/// A JSON body. An empty one counts as `{}`; the content type is not looked at.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = axum::body::Bytes::from_request(request, state).await.map_err(|e| {
+            let status = e.status();
+            let code =
+                if status == StatusCode::PAYLOAD_TOO_LARGE { "body_too_large" } else { "unreadable_body" };
+            ApiError::new(status, code, format!("the body cannot be read: {e}; at most 1 MiB is taken"))
+        })?;
+        let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
+        serde_json::from_slice(text).map(Self).map_err(|e| {
+            if e.is_data() {
+                ApiError::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "wrong_shape",
+                    format!("the body has the wrong shape: {e}"),
+                )
+            } else {
+                ApiError::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is no JSON: {e}"))
+            }
+        })
+    }
+}
+
+/// Asks for leases.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NextBody {
+    /// Who asks; shown to operators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) consumer: Option<String>,
+    /// How long to wait for a queue when there is none to lease.
+    #[serde(default)]
+    pub(crate) wait_ms: u64,
+    /// At most so many leases, 1 to 1,000.
+    #[serde(default = "one")]
+    pub(crate) count: usize,
+    /// A lease to give back first, or a list of them.
+    #[serde(default, deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = OneOrManyReleases)]
+    pub(crate) release: Vec<Release>,
+}
+
+/// One release, or a list of them.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code)] // only its schema is used
+pub(crate) enum OneOrManyReleases {
+    /// One.
+    One(ReleaseOf),
+    /// Several.
+    Many(Vec<ReleaseOf>),
+}
+
+/// A release within `next`.
+#[derive(ToSchema)]
+#[allow(dead_code)] // only its schema is used
+pub(crate) struct ReleaseOf {
+    /// The queue.
+    queue: String,
+    /// Epoch of the lease.
+    epoch: u64,
+    /// Whether it was found without messages.
+    empty: Option<bool>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Release>, D::Error> {
+    struct Either;
+    impl<'de> Visitor<'de> for Either {
+        type Value = Vec<Release>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a release {\"queue\", \"epoch\", \"empty\"} or a list of them")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            Release::deserialize(value::MapAccessDeserializer::new(map)).map(|r| vec![r])
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(value::SeqAccessDeserializer::new(seq))
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+    }
+    d.deserialize_any(Either)
+}
+
+/// Leases granted, when more than one was asked for.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LeasesBody {
+    /// The leases.
+    #[schema(value_type = Vec<LeaseBody>)]
+    pub(crate) leases: Vec<Leased>,
+}
+
+/// A lease granted.
+#[derive(ToSchema)]
+#[allow(dead_code)] // only its schema is used
+pub(crate) struct LeaseBody {
+    /// The queue.
+    queue: String,
+    /// Epoch: renew and release with it.
+    epoch: u64,
+    /// How long it lasts, counted from before the request.
+    expires_in_ms: u64,
+    /// The strategy that chose it.
+    strategy: String,
+}
+
+/// Gives a lease back.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReleaseBody {
+    /// Epoch of the lease.
+    pub(crate) epoch: u64,
+    /// Whether the queue was found without messages.
+    #[serde(default)]
+    pub(crate) empty: bool,
+}
+
+/// Extends a lease.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RenewBody {
+    /// Epoch of the lease.
+    pub(crate) epoch: u64,
+}
+
+/// A lease extended.
+#[derive(ToSchema)]
+#[allow(dead_code)] // only its schema is used
+pub(crate) struct RenewedBody {
+    /// How long it lasts, counted from before the request.
+    expires_in_ms: u64,
+    /// The queue was paused or is to be deleted: stop consuming and release.
+    revoked: bool,
+}
+
+/// Blocks a queue.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PauseBody {
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// Names a strategy.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StrategyBody {
+    /// The strategy.
+    pub(crate) strategy: StrategyName,
+}
+
+/// Says that messages reached queues.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HintBody {
+    /// The queues.
+    #[schema(value_type = Vec<String>)]
+    pub(crate) queues: Vec<QueueName>,
+}
