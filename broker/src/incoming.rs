@@ -7,6 +7,10 @@ use crate::{AccountId, Message, QueueName};
 /// the store fills no dead letters.
 pub const AWAY: &str = "away: ";
 
+/// How a component says that trying again cannot help: the reason begins with this, and the message goes to the dead letters
+/// at once.
+pub const PERMANENT: &str = "permanent: ";
+
 /// A message that was consumed from an account's queue, with what is known of how it came: the tuple that the leased-queue
 /// spout emits and validation takes.
 #[derive(Debug, Clone, PartialEq)]

@@ -18,6 +18,16 @@ macro_rules! sentences {
                 }
             )+)+
         }
+
+        mod rabbitmq {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $sentence() {
+                    let world = crate::world::World::rabbitmq().await;
+                    crate::$module::$sentence(&world).await;
+                }
+            )+)+
+        }
     };
 }
 

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use galerna_broker::{
     Broker, Consumer, Delivery, DeliveryTag, Depth, Failure, Message, Outcome, QueueName, RetryPolicy,
 };
+use galerna_test_servers::RabbitMq;
 
 /// Longest a condition is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,6 +36,17 @@ impl World {
         let options = EmbeddedOptions { retry: retry(), ..EmbeddedOptions::default() };
         let broker = EmbeddedBroker::open_with(folder.path().join("broker.db"), options).unwrap();
         Self { broker: Arc::new(broker), _folder: Some(folder) }
+    }
+
+    /// RabbitMQ with a virtual host of its own.
+    pub(crate) async fn rabbitmq() -> Self {
+        let server = RabbitMq::shared().await;
+        let options = RabbitMqOptions {
+            management_uri: Some(server.management_uri()),
+            retry: retry(),
+            ..RabbitMqOptions::new(server.vhost().await)
+        };
+        Self { broker: Arc::new(RabbitMqBroker::connect(options).await.unwrap()), _folder: None }
     }
 
     /// A queue of its own.

@@ -1,0 +1,218 @@
+//! Dead letters: `<queue>.dead`, looked through without changing it.
+//!
+//! AMQP has no way to look into a queue. So everything that is ready is taken on a channel of its own, and what is not
+//! to go is put back; a queue takes messages back in the order in which they were, as long as all of them were out.
+//! At most 65,535 can be out, which bounds what a look reaches.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel};
+use tokio::time::{Instant, timeout};
+
+use super::Shared;
+use super::fault::{Fault, within};
+use super::headers;
+use super::publisher::Outgoing;
+use super::topology::{dead_queue, key};
+use crate::{DeadLetter, DeadLetterSelection, QueueName, Result};
+
+/// How long the next dead letter is waited for; another process may have it out.
+const NEXT: Duration = Duration::from_secs(2);
+/// Dead letters replayed in one confirmed window.
+const WINDOW: usize = 500;
+
+/// Dead letters on their way out of the queue.
+struct Look {
+    channel: Channel,
+    letters: lapin::Consumer,
+    left: u32,
+    count: u32,
+    last: u64,
+    removed: u32,
+}
+
+struct Letter {
+    tag: u64,
+    properties: BasicProperties,
+    body: Bytes,
+}
+
+impl Shared {
+    /// Takes every dead letter of a queue out; none when it has no dead letters.
+    async fn look(&self, queue: &QueueName, attempted: &str) -> Result<Option<Look>> {
+        let (count, _) = match self.topology.look(dead_queue(queue)).await {
+            Ok(found) => found,
+            Err(fault) if fault.not_found() => return Ok(None),
+            Err(fault) => return Err(fault.into_error(attempted, None)),
+        };
+        if count == 0 {
+            return Ok(None);
+        }
+        let channel = self.topology.link.channel(attempted).await?;
+        let calls = async {
+            channel.basic_qos(u16::try_from(count).unwrap_or(u16::MAX), BasicQosOptions::default()).await?;
+            let options = BasicConsumeOptions::default();
+            channel.basic_consume(dead_queue(queue), "".into(), options, FieldTable::default()).await
+        };
+        let letters = within(self.options.timeouts.rpc, calls)
+            .await
+            .map_err(|fault| fault.into_error(attempted, None))?;
+        Ok(Some(Look { channel, letters, left: count.min(u16::MAX.into()), count, last: 0, removed: 0 }))
+    }
+
+    /// Puts back what has not been removed, and waits until the queue has it.
+    async fn put_back(&self, queue: &QueueName, look: Look, attempted: &str) -> Result<()> {
+        let limit = self.options.timeouts.rpc;
+        let back = BasicNackOptions { multiple: true, requeue: true };
+        let calls = async {
+            if look.last > 0 && look.removed < look.count {
+                look.channel.basic_nack(look.last, back).await?;
+            }
+            look.channel.close(200, "done".into()).await
+        };
+        within(limit, calls).await.map_err(|fault| fault.into_error(attempted, None))?;
+        // The queue takes them back in its own time, and the next look must find them.
+        let deadline = Instant::now() + NEXT;
+        while Instant::now() < deadline {
+            match self.topology.look(dead_queue(queue)).await {
+                Ok((count, _)) if count < look.count - look.removed => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn list_dead(
+        &self,
+        queue: &QueueName,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>> {
+        let attempted = format!("listing the dead letters of queue `{queue}`");
+        let _turn = self.turn(&attempted).await?;
+        let Some(mut look) = self.look(queue, &attempted).await? else { return Ok(Vec::new()) };
+        // The oldest ones that the page needs, by id, which begins with the time.
+        let wanted = offset.saturating_add(limit);
+        let mut oldest = BTreeMap::new();
+        while let Some(letter) = look.next().await {
+            let letter = headers::dead_letter(&letter.properties, letter.body);
+            oldest.insert((letter.at, letter.id.clone(), look.last), letter);
+            if oldest.len() > wanted {
+                oldest.pop_last();
+            }
+        }
+        self.put_back(queue, look, &attempted).await?;
+        Ok(oldest.into_values().skip(offset).collect())
+    }
+
+    /// Replays or discards; returns how many.
+    pub(super) async fn end_dead(
+        &self,
+        queue: &QueueName,
+        which: &DeadLetterSelection,
+        replay: bool,
+    ) -> Result<usize> {
+        let verb = if replay { "replaying" } else { "discarding" };
+        let attempted = format!("{verb} dead letters of queue `{queue}`");
+        let _turn = self.turn(&attempted).await?;
+        let Some(mut look) = self.look(queue, &attempted).await? else { return Ok(0) };
+        let ids: Option<HashSet<&str>> = match which {
+            DeadLetterSelection::All => None,
+            DeadLetterSelection::Ids(ids) => Some(ids.iter().map(String::as_str).collect()),
+        };
+        let mut ended = 0;
+        let mut window = Vec::new();
+        let mut result = Ok(());
+        loop {
+            let next = look.next().await;
+            let dry = next.is_none();
+            if let Some(letter) = next
+                && ids
+                    .as_ref()
+                    .is_none_or(|ids| ids.contains(&*headers::dead_id(&letter.properties, &letter.body)))
+            {
+                window.push(letter);
+            }
+            if window.len() >= WINDOW || (dry && !window.is_empty()) {
+                match self
+                    .end_window(queue, &look.channel, std::mem::take(&mut window), replay, &attempted)
+                    .await
+                {
+                    Ok(count) => {
+                        ended += count;
+                        look.removed += u32::try_from(count).unwrap_or(u32::MAX);
+                    }
+                    Err(e) => {
+                        result = Err(e);
+                        break;
+                    }
+                }
+            }
+            if dry {
+                break;
+            }
+        }
+        self.put_back(queue, look, &attempted).await?;
+        result.map(|()| ended)
+    }
+
+    async fn end_window(
+        &self,
+        queue: &QueueName,
+        channel: &Channel,
+        letters: Vec<Letter>,
+        replay: bool,
+        attempted: &str,
+    ) -> Result<usize> {
+        if replay {
+            let window: Vec<Outgoing> = letters
+                .iter()
+                .map(|letter| Outgoing {
+                    exchange: ShortString::default(),
+                    key: key(queue),
+                    body: letter.body.clone(),
+                    properties: headers::of_replay(&letter.properties),
+                })
+                .collect();
+            self.publisher.publish(&window).await.into_result()?;
+        }
+        // Only now that the copies are safe.
+        let acks = letters.iter().map(|letter| channel.basic_ack(letter.tag, BasicAckOptions::default()));
+        within(self.options.timeouts.rpc, futures_util::future::try_join_all(acks))
+            .await
+            .map_err(|fault| fault.into_error(attempted, None))?;
+        Ok(letters.len())
+    }
+
+    /// Two looks at once would each see a part.
+    async fn turn(&self, attempted: &str) -> Result<tokio::sync::SemaphorePermit<'_>> {
+        let limit = self.options.timeouts.confirm;
+        match timeout(limit, self.looking.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(Fault::Late(limit).into_error(attempted, None)),
+        }
+    }
+}
+
+impl Look {
+    async fn next(&mut self) -> Option<Letter> {
+        if self.left == 0 {
+            return None;
+        }
+        let delivery = timeout(NEXT, self.letters.next()).await.ok()??.ok()?;
+        self.left -= 1;
+        self.last = delivery.delivery_tag;
+        Some(Letter {
+            tag: delivery.delivery_tag,
+            properties: delivery.properties,
+            body: delivery.data.into(),
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! One connection that is kept up.
+//!
+//! Lapin can recover a connection by itself, replaying channels and consumers onto it. That is not used: a delivery tag or a
+//! confirm that outlives its channel is exactly what must not happen here, and it is easiest to see that it does not when a
+//! lost channel stays lost. So a keeper task connects, watches, and connects anew with growing, jittered pauses; whoever has a
+//! channel of the old connection gets errors from it and asks for another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ConnectionBuilder, ConnectionProperties, Event};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Timeouts;
+use super::fault::Fault;
+use crate::{BrokerError, Result};
+
+/// First and longest pause between attempts to connect; the actual one is a random part of it.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// How often the connection's own state is looked at, should an event have been missed.
+const LOOK: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone)]
+enum State {
+    Up(Arc<Connection>),
+    /// With the last error.
+    Away(String),
+}
+
+/// How to reach the server.
+#[derive(Debug, Clone)]
+pub(super) struct Address {
+    pub(super) uri: AMQPUri,
+    pub(super) tls: OwnedTLSConfig,
+    pub(super) name: String,
+}
+
+/// A connection, whichever is the current one.
+#[derive(Debug)]
+pub(super) struct Link {
+    state: watch::Receiver<State>,
+    blocked: watch::Receiver<Option<String>>,
+    timeouts: Timeouts,
+    keeper: JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl Link {
+    /// Starts to connect.
+    pub(super) fn start(address: Address, timeouts: Timeouts) -> Self {
+        let (state_to, state) = watch::channel(State::Away("not connected yet".to_owned()));
+        let (blocked_to, blocked) = watch::channel(None);
+        let keeper = tokio::spawn(keep(address, timeouts.connect, state_to, blocked_to));
+        Self { state, blocked, timeouts, keeper }
+    }
+
+    /// Why the server blocks publishing on this connection, when it does.
+    pub(super) fn blocked(&self) -> watch::Receiver<Option<String>> {
+        self.blocked.clone()
+    }
+
+    /// A new channel; waits for a connection for as long as [`Timeouts::away`].
+    pub(super) async fn channel(&self, attempted: &str) -> Result<Channel> {
+        let deadline = Instant::now() + self.timeouts.away;
+        let mut state = self.state.clone();
+        loop {
+            let current = state.borrow_and_update().clone();
+            let cause = match current {
+                State::Up(connection) if connection.status().connected() => {
+                    match timeout(self.timeouts.rpc, connection.create_channel()).await {
+                        Ok(Ok(channel)) => return Ok(channel),
+                        Ok(Err(e)) if connection.status().connected() => {
+                            return Err(Fault::Amqp(e).into_error(attempted, None));
+                        }
+                        Ok(Err(e)) => e.to_string(),
+                        Err(_) => return Err(Fault::Late(self.timeouts.rpc).into_error(attempted, None)),
+                    }
+                }
+                State::Up(_) => "the connection was lost".to_owned(),
+                State::Away(cause) => cause,
+            };
+            if timeout_at(deadline, state.changed()).await.is_err() {
+                return Err(BrokerError::Unavailable { attempted: attempted.to_owned(), cause });
+            }
+        }
+    }
+}
+
+async fn keep(
+    address: Address,
+    limit: Duration,
+    state: watch::Sender<State>,
+    blocked: watch::Sender<Option<String>>,
+) {
+    let mut pause = PAUSES.0;
+    loop {
+        let cause = match timeout(limit, connect(&address)).await {
+            Ok(Ok(connection)) => {
+                pause = PAUSES.0;
+                tracing::debug!(connection = address.name, "connected to RabbitMQ");
+                let connection = Arc::new(connection);
+                state.send_replace(State::Up(Arc::clone(&connection)));
+                let cause = watch_over(&connection, &blocked).await;
+                blocked.send_replace(None);
+                cause
+            }
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => format!("no answer within {limit:?}"),
+        };
+        tracing::warn!(connection = address.name, cause, "RabbitMQ is away; connecting again");
+        state.send_replace(State::Away(cause));
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+async fn connect(address: &Address) -> lapin::Result<Connection> {
+    let properties = ConnectionProperties::default().with_connection_name(address.name.clone().into());
+    ConnectionBuilder::new()?
+        .with_uri(address.uri.clone())
+        .with_properties(properties)
+        .with_tls_config(address.tls.clone())
+        .connect()
+        .await
+}
+
+/// Returns, with the reason, when the connection is gone.
+async fn watch_over(connection: &Connection, blocked: &watch::Sender<Option<String>>) -> String {
+    let mut events = connection.events_listener();
+    let mut cause = "the connection was lost".to_owned();
+    loop {
+        // A failed wait only means that nothing happened for a while.
+        if let Ok(event) = timeout(LOOK, events.next()).await {
+            match event {
+                Some(Event::ConnectionBlocked(reason)) => drop(blocked.send_replace(Some(reason))),
+                Some(Event::ConnectionUnblocked) => drop(blocked.send_replace(None)),
+                Some(Event::Error(e)) => cause = e.to_string(),
+                Some(_) => {}
+                None => return cause,
+            }
+        }
+        if !connection.status().connected() {
+            return cause;
+        }
+    }
+}

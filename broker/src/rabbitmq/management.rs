@@ -1,0 +1,115 @@
+//! RabbitMQ's management API, for what AMQP does not tell.
+
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::{BrokerError, Depth, Result};
+
+/// Queues of one page.
+const PAGE: usize = 500;
+
+/// The API of one virtual host.
+#[derive(Debug)]
+pub(super) struct Management {
+    client: Client,
+    queues: Url,
+    user: String,
+    password: String,
+}
+
+/// What is asked of a queue.
+#[derive(Debug, Deserialize)]
+pub(super) struct QueueTotals {
+    pub(super) name: String,
+    #[serde(default)]
+    messages_ready: u64,
+    #[serde(default)]
+    messages_unacknowledged: u64,
+}
+
+impl QueueTotals {
+    pub(super) fn depth(&self) -> Depth {
+        Depth { ready: self.messages_ready, unacked: self.messages_unacknowledged }
+    }
+}
+
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<QueueTotals>,
+    #[serde(default)]
+    page_count: usize,
+}
+
+impl Management {
+    /// `login` is used when the address has none.
+    pub(super) fn new(uri: &str, vhost: &str, login: (&str, &str), timeout: Duration) -> Result<Self> {
+        let wrong =
+            |why: String| BrokerError::Invalid(format!("management address of RabbitMQ is wrong: {why}"));
+        let mut queues = Url::parse(uri).map_err(|e| wrong(e.to_string()))?;
+        let (user, password) = match queues.username() {
+            "" => (login.0.to_owned(), login.1.to_owned()),
+            user => (user.to_owned(), queues.password().unwrap_or_default().to_owned()),
+        };
+        // Only addresses that cannot be a base refuse these.
+        let cleared = queues.set_username("").and_then(|()| queues.set_password(None));
+        cleared.map_err(|()| wrong("it must be http:// or https://".to_owned()))?;
+        queues
+            .path_segments_mut()
+            .map_err(|()| wrong("it must be http:// or https://".to_owned()))?
+            .pop_if_empty()
+            .extend(["api", "queues", vhost]);
+        crate::tls::install_default_provider();
+        let client = Client::builder().timeout(timeout).build().map_err(|e| wrong(e.to_string()))?;
+        Ok(Self { client, queues, user, password })
+    }
+
+    /// Every queue of the virtual host.
+    pub(super) async fn all(&self) -> Result<Vec<QueueTotals>> {
+        let mut all = Vec::new();
+        for page in 1.. {
+            let query = [("page", page.to_string()), ("page_size", PAGE.to_string())];
+            let Some(found) = self.get::<Page>(self.queues.clone(), &query).await? else { break };
+            all.extend(found.items);
+            if page >= found.page_count {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    /// One queue; none when it is not there.
+    pub(super) async fn one(&self, name: &str) -> Result<Option<QueueTotals>> {
+        let mut url = self.queues.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(name);
+        }
+        self.get(url, &[]).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, url: Url, query: &[(&str, String)]) -> Result<Option<T>> {
+        let failed = |cause: String| BrokerError::Unavailable {
+            attempted: "asking RabbitMQ's management API for queue depths".to_owned(),
+            cause,
+        };
+        let answer = self
+            .client
+            .get(url)
+            .basic_auth(&self.user, Some(&self.password))
+            // The rates are what makes the API slow; the totals are all that is wanted.
+            .query(&[("disable_stats", "true"), ("enable_queue_totals", "true")])
+            .query(query)
+            .send()
+            .await
+            .map_err(|e| failed(e.without_url().to_string()))?;
+        match answer.status() {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => {
+                answer.json().await.map(Some).map_err(|e| failed(e.without_url().to_string()))
+            }
+            status => Err(failed(format!("it answered {status}"))),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Queues and exchanges on the server.
+//!
+//! | name | kind | what |
+//! |---|---|---|
+//! | `<queue>` | queue | bound to `galerna.due` under its name |
+//! | `<queue>.dead` | queue | its dead letters; made with the first one |
+//! | `galerna.delay.<ms>` | fanout exchange and queue | holds failed messages for so long, then passes them to `galerna.due` |
+//! | `galerna.due` | direct exchange | takes them to the queue named by their routing key |
+//! | `galerna.undeliverable` | fanout exchange and queue | those whose queue has been deleted meanwhile; the newest 100,000 |
+//!
+//! A delay queue of quorum type hands over *at least once*: a message leaves it only when its own queue has it. Such a message would wait
+//! for ever if its queue were gone, and 32 of them would stop all others; so they do not go through the default
+//! exchange, but through one that has a place for what it cannot route.
+
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, ExchangeKind};
+
+use super::fault::{Fault, within};
+use super::link::Link;
+use super::{QueueType, Timeouts};
+use crate::{QueueName, Result};
+
+const DUE: &str = "galerna.due";
+const UNDELIVERABLE: &str = "galerna.undeliverable";
+/// Ends the name of a dead-letter queue.
+const DEAD: &str = ".dead";
+
+/// Makes queues and exchanges.
+#[derive(Debug)]
+pub(super) struct Topology {
+    pub(super) link: Link,
+    pub(super) kind: QueueType,
+    pub(super) timeouts: Timeouts,
+}
+
+pub(super) fn dead_queue(queue: &QueueName) -> ShortString {
+    // Names are shorter than AMQP allows by more than the suffix.
+    ShortString::try_new(format!("{queue}{DEAD}")).unwrap_or_default()
+}
+
+pub(super) fn key(queue: &QueueName) -> ShortString {
+    ShortString::try_new(queue.as_str()).unwrap_or_default()
+}
+
+pub(super) fn delay_exchange(delay: Duration) -> ShortString {
+    ShortString::try_new(format!("galerna.delay.{}", delay.as_millis())).unwrap_or_default()
+}
+
+/// The queue whose dead letters this one holds.
+pub(super) fn queue_of_dead(name: &str) -> Option<QueueName> {
+    name.strip_suffix(DEAD).and_then(|name| QueueName::new(name).ok())
+}
+
+/// Whether it is a queue of messages, and not a companion.
+pub(super) fn is_ordinary(name: &str) -> bool {
+    !name.ends_with(DEAD) && !name.starts_with("galerna.") && !name.starts_with("amq.")
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+fn durable() -> ExchangeDeclareOptions {
+    ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() }
+}
+
+impl Topology {
+    /// A queue and its way back from the delays.
+    pub(super) async fn declare(&self, queue: &QueueName) -> Result<()> {
+        let attempted = format!("declaring queue `{queue}`");
+        self.declare_queue(key(queue), FieldTable::default(), &attempted).await?;
+        self.bind(queue, &attempted).await
+    }
+
+    /// Binds an existing queue to `galerna.due`.
+    pub(super) async fn bind(&self, queue: &QueueName, attempted: &str) -> Result<()> {
+        let channel = self.link.channel(attempted).await?;
+        let bind = async |channel: &Channel| {
+            let call = channel.queue_bind(
+                key(queue),
+                DUE.into(),
+                key(queue),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            );
+            within(self.timeouts.rpc, call).await
+        };
+        match bind(&channel).await {
+            Ok(()) => Ok(()),
+            Err(fault) if fault.not_found() => {
+                // Either of the two is not there, and the channel is closed for it.
+                self.declare_due(attempted).await?;
+                let channel = self.link.channel(attempted).await?;
+                bind(&channel).await.map_err(|fault| fault.into_error(attempted, Some(queue)))
+            }
+            Err(fault) => Err(fault.into_error(attempted, None)),
+        }
+    }
+
+    pub(super) async fn declare_dead(&self, queue: &QueueName) -> Result<()> {
+        let attempted = format!("declaring the dead letters of queue `{queue}`");
+        self.declare_queue(dead_queue(queue), FieldTable::default(), &attempted).await
+    }
+
+    /// The exchange and the queue of one delay.
+    pub(super) async fn declare_delay(&self, delay: Duration) -> Result<()> {
+        let name = delay_exchange(delay);
+        let attempted = format!("declaring `{name}`");
+        self.declare_due(&attempted).await?;
+        let mut arguments = FieldTable::default();
+        let millis = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(millis));
+        arguments.insert("x-dead-letter-exchange".into(), text(DUE));
+        if self.kind == QueueType::Quorum {
+            arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+            arguments.insert("x-overflow".into(), text("reject-publish"));
+        }
+        self.declare_queue(name.clone(), arguments, &attempted).await?;
+        self.fan_out(&name, &attempted).await
+    }
+
+    async fn declare_due(&self, attempted: &str) -> Result<()> {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(100_000));
+        self.declare_queue(UNDELIVERABLE.into(), arguments, attempted).await?;
+        self.fan_out(&UNDELIVERABLE.into(), attempted).await?;
+        let mut arguments = FieldTable::default();
+        arguments.insert("alternate-exchange".into(), text(UNDELIVERABLE));
+        let channel = self.link.channel(attempted).await?;
+        let call = channel.exchange_declare(DUE.into(), ExchangeKind::Direct, durable(), arguments);
+        within(self.timeouts.rpc, call).await.map_err(|fault| fault.into_error(attempted, None))
+    }
+
+    /// A fanout exchange in front of the queue of the same name.
+    async fn fan_out(&self, name: &ShortString, attempted: &str) -> Result<()> {
+        let channel = self.link.channel(attempted).await?;
+        let calls = async {
+            channel
+                .exchange_declare(name.clone(), ExchangeKind::Fanout, durable(), FieldTable::default())
+                .await?;
+            let options = QueueBindOptions::default();
+            channel.queue_bind(name.clone(), name.clone(), "".into(), options, FieldTable::default()).await
+        };
+        within(self.timeouts.rpc, calls).await.map_err(|fault| fault.into_error(attempted, None))
+    }
+
+    /// Makes sure that there is a durable queue. One that somebody made with other arguments is taken as it is.
+    async fn declare_queue(
+        &self,
+        name: ShortString,
+        mut arguments: FieldTable,
+        attempted: &str,
+    ) -> Result<()> {
+        arguments.insert("x-queue-type".into(), text(self.kind.argument()));
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let channel = self.link.channel(attempted).await?;
+        match within(self.timeouts.rpc, channel.queue_declare(name.clone(), options, arguments)).await {
+            Ok(_) => Ok(()),
+            Err(fault) if fault.made_otherwise() => {
+                tracing::warn!(queue = %name, "the queue exists with other arguments; it is used as it is");
+                self.look(name).await.map(drop).map_err(|fault| fault.into_error(attempted, None))
+            }
+            Err(fault) => Err(fault.into_error(attempted, None)),
+        }
+    }
+
+    /// Ready messages and consumers of a queue.
+    pub(super) async fn look(&self, name: ShortString) -> Result<(u32, u32), LookFault> {
+        let channel =
+            self.link.channel(&format!("looking at queue `{name}`")).await.map_err(LookFault::Away)?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = within(self.timeouts.rpc, channel.queue_declare(name, options, FieldTable::default()))
+            .await
+            .map_err(LookFault::Fault)?;
+        Ok((queue.message_count(), queue.consumer_count()))
+    }
+}
+
+/// Why a queue could not be looked at.
+#[derive(Debug)]
+pub(super) enum LookFault {
+    /// There was no channel to ask on.
+    Away(crate::BrokerError),
+    /// The server's answer.
+    Fault(Fault),
+}
+
+impl LookFault {
+    pub(super) fn not_found(&self) -> bool {
+        matches!(self, Self::Fault(fault) if fault.not_found())
+    }
+
+    pub(super) fn into_error(self, attempted: &str, queue: Option<&QueueName>) -> crate::BrokerError {
+        match self {
+            Self::Away(error) => error,
+            Self::Fault(fault) => fault.into_error(attempted, queue),
+        }
+    }
+}
