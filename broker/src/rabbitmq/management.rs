@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, Url};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::{BrokerError, Depth, Result};
 
@@ -68,10 +67,20 @@ impl Management {
 
     /// Every queue of the virtual host.
     pub(super) async fn all(&self) -> Result<Vec<QueueTotals>> {
+        self.filtered(&[]).await
+    }
+
+    /// One queue; none when it is not there.
+    pub(super) async fn one(&self, name: &str) -> Result<Option<QueueTotals>> {
+        // Asked by its address, a quorum queue comes without totals; the list can be narrowed to names that contain this one.
+        let found = self.filtered(&[("name", name), ("use_regex", "false")]).await?;
+        Ok(found.into_iter().find(|totals| totals.name == name))
+    }
+
+    async fn filtered(&self, filter: &[(&str, &str)]) -> Result<Vec<QueueTotals>> {
         let mut all = Vec::new();
         for page in 1.. {
-            let query = [("page", page.to_string()), ("page_size", PAGE.to_string())];
-            let Some(found) = self.get::<Page>(self.queues.clone(), &query).await? else { break };
+            let found = self.page(page, filter).await?;
             all.extend(found.items);
             if page >= found.page_count {
                 break;
@@ -80,34 +89,25 @@ impl Management {
         Ok(all)
     }
 
-    /// One queue; none when it is not there.
-    pub(super) async fn one(&self, name: &str) -> Result<Option<QueueTotals>> {
-        let mut url = self.queues.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.push(name);
-        }
-        self.get(url, &[]).await
-    }
-
-    async fn get<T: DeserializeOwned>(&self, url: Url, query: &[(&str, String)]) -> Result<Option<T>> {
+    async fn page(&self, page: usize, filter: &[(&str, &str)]) -> Result<Page> {
         let failed = |cause: String| BrokerError::Unavailable {
             attempted: "asking RabbitMQ's management API for queue depths".to_owned(),
             cause,
         };
         let answer = self
             .client
-            .get(url)
+            .get(self.queues.clone())
             .basic_auth(&self.user, Some(&self.password))
             // The rates are what makes the API slow; the totals are all that is wanted.
             .query(&[("disable_stats", "true"), ("enable_queue_totals", "true")])
-            .query(query)
+            .query(&[("page", page), ("page_size", PAGE)])
+            .query(filter)
             .send()
             .await
             .map_err(|e| failed(e.without_url().to_string()))?;
         match answer.status() {
-            StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {
-                answer.json().await.map(Some).map_err(|e| failed(e.without_url().to_string()))
+                answer.json().await.map_err(|e| failed(e.without_url().to_string()))
             }
             status => Err(failed(format!("it answered {status}"))),
         }

@@ -61,7 +61,9 @@ pub(crate) async fn acked_messages_never_come_again_in_whatever_order_they_are_a
     drop(consumer);
     let mut consumer = world.consume(&queue, 100).await;
     let again = receive(&mut *consumer, 3).await;
-    assert_eq!(bodies(&again), ["30", "60", "90"]);
+    let mut left = bodies(&again);
+    left.sort();
+    assert_eq!(left, ["30", "60", "90"]);
     expect_nothing(&mut *consumer).await;
     ack(&mut *consumer, &again).await;
     world.depth_becomes(&queue, 0, 0).await;
@@ -73,10 +75,16 @@ pub(crate) async fn released_messages_come_again_at_once(world: &World) {
     let mut consumer = world.consume(&queue, 2).await;
     let taken = receive(&mut *consumer, 2).await;
     consumer.settle(taken.iter().map(|d| (d.tag, Outcome::Release)).collect()).await.unwrap();
-    let again = receive(&mut *consumer, 2).await;
-    assert_eq!(bodies(&again), ["a", "b"]);
-    ack(&mut *consumer, &again).await;
-    expect(&mut *consumer, "c").await;
+    let mut again = Vec::new();
+    while again.len() < 3 {
+        let some = receive(&mut *consumer, 1).await;
+        ack(&mut *consumer, &some).await;
+        again.extend(bodies(&some));
+    }
+    // One that was waiting may come before them.
+    again.sort();
+    assert_eq!(again, ["a", "b", "c"]);
+    world.depth_becomes(&queue, 0, 0).await;
 
     // However often it is released, a message never becomes a dead letter.
     let patient = world.queue("patient").await;
@@ -98,9 +106,10 @@ pub(crate) async fn a_consumer_that_is_dropped_gives_its_messages_back_counted(w
     drop(consumer);
     let mut consumer = world.consume(&queue, 5).await;
     let again = receive(&mut *consumer, 3).await;
-    assert_eq!(bodies(&again), ["a", "b", "c"]);
-    assert_eq!(again[0].deliveries, 2);
-    assert_eq!(again[1].deliveries, 2);
+    // A broker may give the new consumer one that was waiting before it has the others back.
+    let mut counted: Vec<_> = again.iter().map(|d| (body(d), d.deliveries)).collect();
+    counted.sort();
+    assert_eq!(counted, [("a".to_owned(), 2), ("b".to_owned(), 2), ("c".to_owned(), 1)]);
 }
 
 pub(crate) async fn a_consumer_that_is_closed_gives_its_messages_back(world: &World) {
@@ -109,8 +118,9 @@ pub(crate) async fn a_consumer_that_is_closed_gives_its_messages_back(world: &Wo
     let mut consumer = world.consume(&queue, 2).await;
     receive(&mut *consumer, 2).await;
     consumer.close().await.unwrap();
-    let again = receive(&mut *world.consume(&queue, 5).await, 3).await;
-    assert_eq!(bodies(&again), ["a", "b", "c"]);
+    let mut again = bodies(&receive(&mut *world.consume(&queue, 5).await, 3).await);
+    again.sort();
+    assert_eq!(again, ["a", "b", "c"]);
 }
 
 pub(crate) async fn a_failed_message_comes_again_after_a_delay_and_counts(world: &World) {
