@@ -19,6 +19,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use galerna_broker::{Broker, BrokerError, DeadLetter, DeadLetterSelection, QueueName};
+use galerna_dispatcher::Dispatcher;
 use galerna_storage::Store;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,20 +32,27 @@ const PUBLISH_LIMIT: usize = 16 << 20;
 const MOST: usize = 1_000;
 
 /// The routes.
-pub(crate) fn router(broker: Arc<dyn Broker>, store: Store) -> Router {
+pub(crate) fn router(
+    broker: Arc<dyn Broker>,
+    store: Store,
+    dispatcher: Dispatcher,
+    makes_accounts: bool,
+) -> Router {
     Router::new()
         .route("/dead", get(counts))
         .route("/queue/{queue}/dead", get(list))
         .route("/queue/{queue}/dead/replay", post(replay))
         .route("/queue/{queue}/dead/discard", post(discard))
         .route("/publish", post(publish).layer(DefaultBodyLimit::max(PUBLISH_LIMIT)))
-        .with_state(Held { broker, store })
+        .with_state(Held { broker, store, dispatcher, makes_accounts })
 }
 
 #[derive(Clone)]
 struct Held {
     broker: Arc<dyn Broker>,
     store: Store,
+    dispatcher: Dispatcher,
+    makes_accounts: bool,
 }
 
 /// An error in the form of the API.
@@ -91,7 +99,8 @@ fn queue_name(text: &str) -> Result<QueueName, Refusal> {
 
 async fn counts(State(held): State<Held>) -> Answer {
     let counts = held.broker.dead_letter_counts().await?;
-    let queues: Vec<Value> = counts.into_iter().map(|(queue, dead)| json!({"queue": queue, "dead": dead})).collect();
+    let queues: Vec<Value> =
+        counts.into_iter().map(|(queue, dead)| json!({"queue": queue, "dead": dead})).collect();
     Ok(Json(json!({ "queues": queues })))
 }
 
@@ -193,10 +202,10 @@ async fn publish(
 ) -> Answer {
     let (Query(form), body) = (form?, body?);
     let away = |e: String| Refusal(StatusCode::SERVICE_UNAVAILABLE, "store_away", e);
-    let accounts = held.store.accounts.list().await.map_err(|e| away(e.to_string()))?;
-    let sources = held.store.sources.list().await.map_err(|e| away(e.to_string()))?;
-    let directory = Directory::new(accounts, sources);
-    let outgoing = Outgoing::new(&*held.broker, &directory, Owner::default(), form.plain_json, "api");
+    let directory =
+        Directory::read(&held.store, held.makes_accounts).await.map_err(|e| away(e.to_string()))?;
+    let outgoing = Outgoing::new(&*held.broker, directory, Owner::default(), form.plain_json, "api");
     let summary = publish_lines(&body, outgoing).await.map_err(|e| away(format!("{e:#}")))?;
+    held.dispatcher.hint(&summary.queues());
     serde_json::to_value(&summary).map(Json).map_err(|e| away(e.to_string()))
 }

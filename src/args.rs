@@ -92,6 +92,44 @@ impl SettingFlags {
     }
 }
 
+impl Cli {
+    /// Settings that flags give, those of the command included.
+    ///
+    /// # Errors
+    /// A `--set` without `=`.
+    pub(crate) fn flags(&self) -> Result<Vec<FlagValue>, String> {
+        let mut flags = self.settings.values()?;
+        if let Command::Demo(DemoArgs { strategy: Some(strategy), .. }) = &self.command {
+            flags.push(FlagValue {
+                flag: "--strategy".to_owned(),
+                name: "dispatcher.strategy".to_owned(),
+                value: strategy.as_str().to_owned(),
+            });
+        }
+        Ok(flags)
+    }
+}
+
+impl Command {
+    /// Defaults that differ from those of the settings.
+    pub(crate) fn defaults(&self) -> Vec<(&'static str, String)> {
+        let quiet = ("log.level", "warn".to_owned());
+        match self {
+            // Bars and a table are shown; the log would only be in their way. Nobody calls the API of a run that ends.
+            Self::Demo(args) if args.exit => vec![quiet, ("api.listen", "127.0.0.1:0".to_owned())],
+            Self::Demo(_)
+            | Self::Queues(_)
+            | Self::Publish(_)
+            | Self::Topology(_)
+            | Self::Config(_)
+            | Self::Bench(_) => {
+                vec![quiet]
+            }
+            Self::Up(_) | Self::Dispatcher | Self::Maintainer(_) | Self::Worker => vec![],
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the whole system on two months of real meters, and account for every reading

@@ -1,1 +1,53 @@
-//! Galerna.
+//! Galerna: a Storm-style stream engine with the ingestion system around it.
+//!
+//! Meters' concentrators post readings; one durable queue per customer account holds them; a dispatcher leases queues to
+//! topologies, whose bolts validate, store and raise alerts. This crate is the face of it all: it re-exports the crates by
+//! their short names, and [`prelude`] has what a topology's author needs.
+//!
+//! ```
+//! use galerna::prelude::*;
+//!
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut topology = TopologyBuilder::new("words");
+//! let lines = topology.spout("lines", || IteratorSpout::new(["the cow jumped", "over the moon"])).outputs();
+//! let words = topology.flat_map("split", |line: &'static str| line.split(' ')).shuffle(lines).outputs();
+//! topology.for_each("print", |word: &'static str| println!("{word}")).fields(words, |word| *word);
+//!
+//! let running = Engine::submit(topology.build()?, EngineOptions::default()).await?;
+//! running.finished().await;
+//! running.drain(std::time::Duration::from_secs(5)).await;
+//! # Ok(()) }
+//! ```
+//!
+//! [`ingest`] is the one topology that the `galerna` command runs: from leased queues to stored readings and alerts.
+//!
+//! The crate holds no logic that a module crate could hold; the command (`main.rs` and the modules beside it) is the only
+//! thing that knows all of them.
+
+pub use galerna_bolts as bolts;
+pub use galerna_broker as broker;
+pub use galerna_dispatcher as dispatcher;
+pub use galerna_engine as engine;
+pub use galerna_maintainer as maintainer;
+pub use galerna_spouts as spouts;
+pub use galerna_storage as storage;
+pub use galerna_topology as topology;
+
+pub mod ingest;
+
+/// Everything that the author of a topology needs.
+pub mod prelude {
+    pub use galerna_bolts::{
+        AlertBolt, AlertOptions, ParameterRegistry, ReadingBatch, RejectBolt, RejectedBatch, StoreBolt,
+        StoreOptions, ValidateBolt, Validated, ValidationLimits,
+    };
+    pub use galerna_broker::{
+        AccountId, Broker, Clock, Envelope, Incoming, Measurement, Message, ParameterCode, QueueName,
+        Reading, SourceId, SystemClock, Timestamp,
+    };
+    pub use galerna_dispatcher::Leases;
+    pub use galerna_engine::{Engine, EngineOptions};
+    pub use galerna_spouts::{FileSpout, IntervalSpout, IteratorSpout, LeasedOptions, LeasedQueues};
+    pub use galerna_storage::{Store, StoredReading};
+    pub use galerna_topology::prelude::*;
+}

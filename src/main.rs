@@ -3,23 +3,30 @@
 mod admin;
 mod api_client;
 mod args;
+mod backends;
 mod commands;
 mod config;
 mod demo;
 mod log;
 mod meters;
+mod modules;
+mod owners;
+mod service;
 mod stop;
 mod table;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, MaintainerArgs, MaintainerOnce};
 use crate::config::{Config, Sources};
 
 /// Exit code of a wrong command line (as clap has it) or configuration.
 const WRONG: u8 = 2;
+/// How long the end waits for blocking calls under way.
+const PARTING: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -40,7 +47,6 @@ fn main() -> ExitCode {
 }
 
 fn configuration(cli: &Cli) -> Result<Config, String> {
-    let flags = cli.settings.values()?;
     let sources = Sources {
         file: cli.settings.config.clone(),
         variables: std::env::vars_os()
@@ -48,16 +54,36 @@ fn configuration(cli: &Cli) -> Result<Config, String> {
                 Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
             })
             .collect(),
-        flags,
-        defaults: vec![],
+        flags: cli.flags()?,
+        defaults: cli.command.defaults(),
     };
     Config::load(&sources).map_err(|e| e.to_string())
 }
 
 fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Config(args) => commands::config::run(&args, &config)?,
-        _ => anyhow::bail!("not there yet"),
-    }
-    Ok(ExitCode::SUCCESS)
+    log::start(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Demo(args) => return demo::run(args, config, stop::on_signals()?).await,
+            Command::Up(args) => commands::services::up(args, &config, stop::on_signals()?).await?,
+            Command::Dispatcher => commands::services::dispatcher(&config, stop::on_signals()?).await?,
+            Command::Maintainer(MaintainerArgs { once: None }) => {
+                commands::services::maintainer(&config, stop::on_signals()?).await?;
+            }
+            Command::Maintainer(MaintainerArgs { once: Some(MaintainerOnce::RunOnce { task, json }) }) => {
+                commands::services::run_once(task, json, &config).await?;
+            }
+            Command::Worker => commands::services::worker(&config, stop::on_signals()?).await?,
+            Command::Queues(args) => commands::queues::run(args, &config).await?,
+            Command::Publish(args) => commands::publish::run(&args, &config).await?,
+            Command::Topology(args) => commands::topology::run(&args, &config)?,
+            Command::Config(args) => commands::config::run(&args, &config)?,
+            Command::Bench(_) => anyhow::bail!("nothing to measure yet"),
+        }
+        Ok(ExitCode::SUCCESS)
+    });
+    // What still runs is only background work of libraries; everything that matters was awaited.
+    runtime.shutdown_timeout(PARTING);
+    result
 }

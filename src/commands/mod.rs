@@ -2,3 +2,6 @@
 
 pub(crate) mod config;
 pub(crate) mod publish;
+pub(crate) mod queues;
+pub(crate) mod services;
+pub(crate) mod topology;

@@ -10,12 +10,14 @@ use galerna_broker::envelope::{DecodeLimits, JSON_CONTENT_TYPE, decode_within};
 use galerna_broker::{
     AccountId, Broker, Clock, Decoded, Envelope, Message, QueueName, Reading, SourceId, SystemClock,
 };
-use galerna_storage::{Account, Source};
+use galerna_storage::{Account, QueueRecord, QueueState, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::api_client::Api;
 use crate::args::{FileForm, PublishArgs};
+use crate::backends;
+use crate::config::Config;
 use crate::meters::{Post, Posts};
 use crate::table::{print, print_json, table, thousands};
 
@@ -51,6 +53,11 @@ impl Summary {
         }
     }
 
+    /// The queues that got something.
+    pub(crate) fn queues(&self) -> Vec<QueueName> {
+        self.accounts.values().filter_map(|sent| QueueName::new(&sent.queue).ok()).collect()
+    }
+
     fn add(&mut self, part: Self) {
         for (account, sent) in part.accounts {
             let all = self.accounts.entry(account).or_default();
@@ -73,7 +80,12 @@ impl Summary {
         } else {
             let mut shown = table(&["account", "queue", "#messages", "#readings"]);
             for (account, sent) in &self.accounts {
-                shown.add_row([account.as_str(), &sent.queue, &thousands(sent.messages), &thousands(sent.readings)]);
+                shown.add_row([
+                    account.as_str(),
+                    &sent.queue,
+                    &thousands(sent.messages),
+                    &thousands(sent.readings),
+                ]);
             }
             print(shown)?;
         }
@@ -84,29 +96,62 @@ impl Summary {
     }
 }
 
-/// Who owns what: the known accounts and sources.
+/// Who owns what: the queues that there are, and the known sources.
 pub(crate) struct Directory {
     queues: HashMap<AccountId, QueueName>,
     owners: HashMap<SourceId, AccountId>,
+    /// Where to make what is missing; `None` when accounts come from elsewhere.
+    makes: Option<Store>,
 }
 
 impl Directory {
-    pub(crate) fn new(accounts: Vec<Account>, sources: Vec<Source>) -> Self {
-        Self {
-            queues: accounts.into_iter().filter(|a| a.active).map(|a| (a.id, a.queue)).collect(),
+    /// Reads it from the store. With `makes`, an account that has no queue gets one, named as the account: right where
+    /// the store is the list of accounts.
+    pub(crate) async fn read(store: &Store, makes: bool) -> galerna_storage::Result<Self> {
+        let queues = store.queues.all().await?;
+        let sources = store.sources.list().await?;
+        Ok(Self {
+            queues: queues
+                .into_iter()
+                .filter(|q| q.state != QueueState::Delete)
+                .map(|q| (q.account, q.queue))
+                .collect(),
             owners: sources.into_iter().map(|s| (s.id, s.account)).collect(),
-        }
+            makes: makes.then(|| store.clone()),
+        })
     }
 
-    fn queue(&self, account: &AccountId) -> Result<&QueueName, String> {
-        self.queues.get(account).ok_or_else(|| {
+    /// The queue of an account; the inner error is the account's own.
+    async fn queue(
+        &mut self,
+        account: &AccountId,
+        broker: &dyn Broker,
+    ) -> anyhow::Result<Result<QueueName, String>> {
+        if let Some(queue) = self.queues.get(account) {
+            return Ok(Ok(queue.clone()));
+        }
+        let Some(store) = &self.makes else {
             let mut known: Vec<&str> = self.queues.keys().map(AccountId::as_str).collect();
             known.sort_unstable();
             let more = known.len().saturating_sub(SHOWN);
             known.truncate(SHOWN);
             let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("account `{account}` is not known; known are: {}{tail}", known.join(", "))
-        })
+            let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
+            return Ok(Err(format!("account `{account}` has no queue; those that have: {known}{tail}")));
+        };
+        let queue = match QueueName::new(account.as_str()) {
+            Ok(queue) => queue,
+            Err(e) => return Ok(Err(e.to_string())),
+        };
+        let new =
+            Account { id: account.clone(), name: account.to_string(), queue: queue.clone(), active: true };
+        store.accounts.put(&[new]).await.context("cannot make the account")?;
+        broker.declare(&queue).await.context("cannot make the account's queue")?;
+        let record = QueueRecord::new(queue.clone(), account.clone(), SystemClock.now());
+        store.queues.create(&[record]).await.context("cannot make the queue's state")?;
+        tracing::info!(%account, "a new account has its queue");
+        self.queues.insert(account.clone(), queue.clone());
+        Ok(Ok(queue))
     }
 }
 
@@ -187,6 +232,30 @@ pub(crate) async fn publish(args: &PublishArgs, mut target: Target<'_>) -> anyho
     target.finish().await
 }
 
+/// Runs the command.
+pub(crate) async fn run(args: &PublishArgs, config: &Config) -> anyhow::Result<()> {
+    let owner = Owner {
+        account: args.account.as_deref().map(AccountId::new).transpose()?,
+        source: args.source.as_deref().map(SourceId::new).transpose()?,
+    };
+    let api = Api::new(config.text("dispatcher.url"), config.optional("api.token"))?;
+    let in_process = (backends::broker_is_embedded(config), backends::store_is_embedded(config));
+    let summary = match in_process {
+        (false, false) => {
+            let (broker, store) = (backends::broker(config).await?, backends::store(config).await?);
+            let directory = Directory::read(&store, config.text("maintainer.accounts") == "store").await?;
+            let name = args.file.file_name().map_or("stdin".to_owned(), |n| n.to_string_lossy().into_owned());
+            let outgoing = Outgoing::new(&*broker, directory, owner, args.plain_json, &name);
+            let summary = publish(args, Target::Queues(Box::new(outgoing))).await?;
+            // Only a hint: without it the queues are found at the next count.
+            drop(api.post("/queue/hint", &json!({ "queues": summary.queues() })).await);
+            summary
+        }
+        _ => publish(args, Target::Api(Upload::new(&api, owner, args.plain_json))).await?,
+    };
+    summary.print(args.json)
+}
+
 /// Publishes NDJSON that came over the API.
 pub(crate) async fn publish_lines(text: &[u8], queues: Outgoing<'_>) -> anyhow::Result<Summary> {
     let mut target = Target::Queues(Box::new(queues));
@@ -207,7 +276,8 @@ async fn lines(input: impl BufRead, target: &mut Target<'_>) -> anyhow::Result<(
 /// Takes a JSON document in any of the forms that queues take.
 async fn document(text: Vec<u8>, place: &str, target: &mut Target<'_>) -> anyhow::Result<()> {
     let limits = DecodeLimits { message_bytes: 1 << 30, readings: 10_000_000, ..DecodeLimits::default() };
-    let message = Message { body: text.into(), content_type: JSON_CONTENT_TYPE.to_owned(), id: String::new() };
+    let message =
+        Message { body: text.into(), content_type: JSON_CONTENT_TYPE.to_owned(), id: String::new() };
     match decode_within(&message, &limits) {
         Ok(Decoded { account, source, readings, bad, .. }) => {
             for bad in bad {
@@ -255,7 +325,7 @@ fn form(args: &PublishArgs) -> anyhow::Result<FileForm> {
 /// Readings on their way to the queues.
 pub(crate) struct Outgoing<'a> {
     broker: &'a dyn Broker,
-    directory: &'a Directory,
+    directory: Directory,
     owner: Owner,
     plain_json: bool,
     window: Vec<(QueueName, Message)>,
@@ -270,7 +340,7 @@ pub(crate) struct Outgoing<'a> {
 impl<'a> Outgoing<'a> {
     pub(crate) fn new(
         broker: &'a dyn Broker,
-        directory: &'a Directory,
+        directory: Directory,
         owner: Owner,
         plain_json: bool,
         name: &str,
@@ -293,7 +363,7 @@ impl<'a> Outgoing<'a> {
         &self,
         account: Option<AccountId>,
         source: Option<SourceId>,
-    ) -> Result<(AccountId, SourceId, QueueName), String> {
+    ) -> Result<(AccountId, SourceId), String> {
         let account = account.or_else(|| self.owner.account.clone());
         let source = source.or_else(|| self.owner.source.clone());
         let account = match (account, &source) {
@@ -309,8 +379,7 @@ impl<'a> Outgoing<'a> {
             Some(source) => source,
             None => SourceId::new(account.as_str()).map_err(|e| e.to_string())?,
         };
-        let queue = self.directory.queue(&account)?.clone();
-        Ok((account, source, queue))
+        Ok((account, source))
     }
 
     async fn send(
@@ -322,11 +391,18 @@ impl<'a> Outgoing<'a> {
         if readings.is_empty() {
             return Ok(());
         }
-        let (account, source, queue) = match self.owner(account, source) {
-            Ok(owner) => owner,
+        let found = match self.owner(account, source) {
+            Ok((account, source)) => {
+                self.directory.queue(&account, self.broker).await?.map(|queue| (account, source, queue))
+            }
+            Err(problem) => Err(problem),
+        };
+        let (account, source, queue) = match found {
+            Ok(found) => found,
             Err(problem) => {
                 let did = &readings[0].did;
-                self.summary.refuse(format!("{} readings, the first of device `{did}`: {problem}", readings.len()));
+                self.summary
+                    .refuse(format!("{} readings, the first of device `{did}`: {problem}", readings.len()));
                 return Ok(());
             }
         };
@@ -428,7 +504,8 @@ impl<'a> Upload<'a> {
         }
         let path = if self.plain_json { "/publish?plain_json=true" } else { "/publish" };
         let answer = self.api.post_lines(path, std::mem::take(&mut self.lines)).await?;
-        let part: Summary = serde_json::from_value(answer).context("the answer to /publish has another form")?;
+        let part: Summary =
+            serde_json::from_value(answer).context("the answer to /publish has another form")?;
         self.summary.add(part);
         Ok(())
     }

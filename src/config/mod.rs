@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use schema::{KEYS, Key, Kind, Value};
 
-pub(crate) use schema::{show_span, without_password};
+pub(crate) use schema::without_password;
 
 /// The file that is read when none is named.
 const FILE: &str = "galerna.toml";
@@ -155,6 +155,12 @@ impl Config {
     /// Whether anything but a default set it.
     pub(crate) fn is_set(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|(_, origin)| *origin != Origin::Default)
+    }
+
+    /// The same with another folder for the embedded broker and store.
+    pub(crate) fn with_data(mut self, folder: &Path) -> Self {
+        self.0.insert("data", (Value::Text(folder.display().to_string()), Origin::Default));
+        self
     }
 
     /// Each setting as it may be shown, secrets hidden: name, value, origin, what it is for.

@@ -7,3 +7,408 @@ mod probe;
 mod progress;
 mod publisher;
 mod report;
+mod rules;
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use galerna_bolts::ALERTS_QUEUE;
+use galerna_broker::{AccountId, Broker, QueueName, SourceId, SystemClock};
+use galerna_dispatcher::{Dispatcher, MaintainerLink, StatusQuery};
+use galerna_engine::Running;
+use galerna_maintainer::{AccountsApi, HttpDirectory, HttpOptions, Run, Task};
+use galerna_storage::{Account, AlertEventKind, Source, Store};
+use tokio_util::sync::CancellationToken;
+
+use self::extract::{Extract, Load};
+use self::ledger::Ledger;
+use self::probe::{MeasuredLeases, MeasuredReadings, Measures, Spread};
+use self::progress::{Progress, Snapshot};
+use self::publisher::{Order, Published};
+use self::report::{Report, Waits};
+use crate::args::DemoArgs;
+use crate::config::Config;
+use crate::table::{print, thousands};
+use crate::{admin, backends, modules, service};
+
+/// Exit code when a reading is not where it must be.
+const LOST: u8 = 3;
+/// Exit code of an interrupted run.
+const INTERRUPTED: u8 = 130;
+/// Between two looks at how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Between two counts of what waits in the queues.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// When nothing at all has moved for so long, the run is given up.
+const STUCK: Duration = Duration::from_secs(120);
+
+/// Everything that a running demo holds.
+struct Demo {
+    load: Arc<Load>,
+    queues: Arc<[QueueName]>,
+    broker: Arc<dyn Broker>,
+    store: Store,
+    dispatcher: Dispatcher,
+    measures: Arc<Measures>,
+    published: Arc<Published>,
+    workers: Vec<Running>,
+    store_kind: &'static str,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// When a module cannot start, or nothing moves any more.
+pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    let (config, folder) = with_data(config)?;
+    let load = tokio::task::spawn_blocking({
+        let (readings, accounts) = (args.readings, args.accounts.unwrap_or(2_000));
+        move || -> anyhow::Result<Load> {
+            let extract = Extract::embedded()?;
+            match readings {
+                Some(readings) => extract.scaled(readings, accounts),
+                None => Ok(extract.as_it_is()),
+            }
+        }
+    })
+    .await??;
+    let load = Arc::new(load);
+    eprintln!(
+        "{} readings of {} accounts; broker {}, store {}{}",
+        thousands(load.readings()),
+        thousands(load.tenants.len() as u64),
+        crate::config::without_password(config.text("broker.url")),
+        crate::config::without_password(config.text("store.url")),
+        folder.as_ref().map_or(String::new(), |f| format!(", in {}", f.path().display())),
+    );
+
+    let listener = modules::listen(config.address("api.listen"), "api.listen").await?;
+    let address = listener.local_addr()?;
+    let broker = backends::broker(&config).await?;
+    let store = backends::store(&config).await?;
+
+    // Accounts come the way they come in earnest: from an HTTP API, through the maintainer.
+    let services = CancellationToken::new();
+    let accounts = accounts(&load)?;
+    let queues: Arc<[QueueName]> = accounts.iter().map(|a| a.queue.clone()).collect();
+    let sources = sources(&accounts)?;
+    store.sources.put(&sources).await?;
+    let accounts_api = serve_accounts(accounts, sources, &services).await?;
+    let directory = Arc::new(HttpDirectory::new(&accounts_api, HttpOptions::default())?);
+    let maintainer = modules::maintainer(&config, &store, &broker, directory)?;
+    let created = maintainer.run_once(Task::Accounts, Run::default()).await?;
+    eprintln!("the maintainer made {} queues for {} accounts", created.created, created.listed);
+    modules::put_rules(&store, rules::rules()).await?;
+
+    let link = MaintainerLink::Local(Arc::new(modules::LocalMaintainer(maintainer.clone())));
+    let dispatcher = modules::dispatcher(&config, &store, link).await?;
+    let keeping = maintainer.spawn(services.clone());
+    let routes = admin::router(broker.clone(), store.clone(), dispatcher.clone(), false);
+    let api = service::serve(&config, listener, dispatcher.clone(), routes, services.clone())?;
+
+    let measures = Arc::new(Measures::new());
+    let published = Arc::new(Published::default());
+    let mut demo = Demo {
+        load,
+        queues,
+        broker,
+        store,
+        dispatcher,
+        measures,
+        published,
+        workers: Vec::new(),
+        store_kind: if backends::store_is_embedded(&config) { "embedded" } else { "mongodb" },
+    };
+    let ended = demo.replay(&args, &config, &stop).await;
+    let (code, result) = match ended {
+        Ok(Some(report)) => {
+            print(report.table())?;
+            if let Some(path) = &args.report {
+                let text = serde_json::to_string_pretty(&report)?;
+                std::fs::write(path, text + "\n")
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            if !args.exit {
+                print(how_to_go_on(&format!("http://{address}"), &demo.queues[0]))?;
+                stop.cancelled().await;
+            }
+            (if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(LOST) }, Ok(()))
+        }
+        Ok(None) => (ExitCode::from(INTERRUPTED), Ok(())),
+        Err(e) => (ExitCode::FAILURE, Err(e)),
+    };
+    for worker in demo.workers.drain(..) {
+        worker.drain(config.span("worker.drain")).await;
+    }
+    services.cancel();
+    drop(keeping.await);
+    drop(api.await);
+    demo.dispatcher.shutdown().await;
+    drop(folder);
+    result.map(|()| code)
+}
+
+/// A fresh folder, unless one was named; it goes when the demo ends.
+fn with_data(config: Config) -> anyhow::Result<(Config, Option<tempfile::TempDir>)> {
+    let embedded = backends::broker_is_embedded(&config) || backends::store_is_embedded(&config);
+    if !embedded || config.is_set("data") {
+        return Ok((config, None));
+    }
+    let folder =
+        tempfile::Builder::new().prefix("galerna-demo-").tempdir().context("cannot make a folder")?;
+    Ok((config.with_data(folder.path()), Some(folder)))
+}
+
+fn accounts(load: &Load) -> anyhow::Result<Vec<Account>> {
+    load.tenants
+        .iter()
+        .map(|tenant| {
+            let id = tenant.account.clone();
+            Ok(Account { name: id.to_string(), queue: QueueName::new(id.as_str())?, id, active: true })
+        })
+        .collect()
+}
+
+/// Each account has one concentrator, which has its name.
+fn sources(accounts: &[Account]) -> anyhow::Result<Vec<Source>> {
+    accounts
+        .iter()
+        .map(|account| {
+            Ok(Source {
+                id: SourceId::new(account.id.as_str())?,
+                account: account.id.clone(),
+                // No token has this hash: nobody posts for these sources.
+                token_hash: String::new(),
+                active: true,
+            })
+        })
+        .collect()
+}
+
+async fn serve_accounts(
+    accounts: Vec<Account>,
+    sources: Vec<Source>,
+    services: &CancellationToken,
+) -> anyhow::Result<String> {
+    let listener = modules::listen(([127, 0, 0, 1], 0).into(), "the accounts API").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let shutdown = services.clone();
+    tokio::spawn(async move {
+        let api = AccountsApi::new(accounts, sources);
+        if let Err(e) = api.serve(listener, async move { shutdown.cancelled().await }).await {
+            tracing::error!(error = %e, "the accounts API ended");
+        }
+    });
+    Ok(url)
+}
+
+impl Demo {
+    /// Publishes the load and waits until all of it is settled. `None` when asked to stop before.
+    async fn replay(
+        &mut self,
+        args: &DemoArgs,
+        config: &Config,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Report>> {
+        let scaled = args.readings.is_some();
+        let order = if scaled { Order::LastFirst } else { Order::ByTime };
+        let mut progress = Progress::start(self.load.readings(), args.plain);
+        let mut publishing = tokio::spawn(publisher::publish(
+            self.load.clone(),
+            self.queues.clone(),
+            self.broker.clone(),
+            order,
+            self.published.clone(),
+            self.dispatcher.clone(),
+        ));
+        let mut began_ms = self.measures.elapsed_ms();
+        let mut ledger: Option<Ledger> = None;
+        if !scaled {
+            // The readings are consumed while they come.
+            self.start_workers(args, config).await?;
+        }
+        let mut watch = Watch { waiting: 0, counted: None, moved: Instant::now(), last: 0 };
+        let ended = loop {
+            if ledger.is_none() && publishing.is_finished() {
+                ledger = Some((&mut publishing).await.context("publishing panicked")??);
+                if scaled {
+                    // A backlog: all is there before the first queue is leased.
+                    began_ms = self.measures.elapsed_ms();
+                    self.start_workers(args, config).await?;
+                }
+            }
+            let snapshot = self.look(&mut watch).await?;
+            progress.show(&snapshot);
+            let all_published = ledger.is_some();
+            if let Some(ledger) = &ledger
+                && self.is_settled(ledger).await?
+            {
+                break true;
+            }
+            if all_published && watch.moved.elapsed() > STUCK {
+                bail!(
+                    "nothing has moved for {STUCK:?}: {} of {} readings settled",
+                    snapshot.settled,
+                    snapshot.published
+                );
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = stop.cancelled() => break false,
+            }
+        };
+        let last = self.look(&mut watch).await?;
+        progress.show(&last);
+        progress.finish();
+        let Some(ledger) = ledger.filter(|_| ended) else {
+            publishing.abort();
+            return Ok(None);
+        };
+        let mut report = self.count(args, began_ms).await?;
+        report.compare(ledger.compare(&self.load, &self.store, &*self.broker).await?);
+        Ok(Some(report))
+    }
+
+    async fn start_workers(&mut self, args: &DemoArgs, config: &Config) -> anyhow::Result<()> {
+        for number in 1..=args.workers {
+            let leases = Arc::new(MeasuredLeases {
+                inner: Arc::new(self.dispatcher.clone()),
+                measures: self.measures.clone(),
+            });
+            let mut store = self.store.clone();
+            store.readings = Arc::new(MeasuredReadings {
+                inner: self.store.readings.clone(),
+                measures: self.measures.clone(),
+                clock: SystemClock,
+            });
+            let name = format!("worker-{number}");
+            let ingestion = modules::ingestion(config, &name, self.broker.clone(), leases, store)?;
+            self.workers.push(modules::start(&ingestion).await?);
+        }
+        Ok(())
+    }
+
+    async fn look(&self, watch: &mut Watch) -> anyhow::Result<Snapshot> {
+        let refused: u64 = self.store.rejected.counts().await?.iter().map(|(_, n)| n).sum();
+        let settled = self.measures.settled() + refused;
+        if settled != watch.last {
+            (watch.last, watch.moved) = (settled, Instant::now());
+        }
+        if watch.counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
+            watch.counted = Some(Instant::now());
+            // Only for show: a broker that cannot count now does not end the demo.
+            if let Ok(depths) = self.broker.depths().await {
+                let customers = depths.iter().filter(|(queue, _)| queue.as_str() != ALERTS_QUEUE);
+                watch.waiting = customers.map(|(_, depth)| depth.ready + depth.unacked).sum();
+            }
+        }
+        let page = self.dispatcher.status(&StatusQuery { limit: Some(1), ..StatusQuery::default() })?;
+        Ok(Snapshot {
+            published: self.published.readings.load(Ordering::Relaxed),
+            settled,
+            states: page.counts.into_iter().map(|(state, n)| (state, n as u64)).collect(),
+            waiting: watch.waiting,
+            alerts: self.store.alert_states.count(AlertEventKind::Raised).await?,
+        })
+    }
+
+    /// Whether all that was published has come to its end: stored, known, or among the dead letters; and every queue is
+    /// empty by the broker's own count.
+    async fn is_settled(&self, ledger: &Ledger) -> anyhow::Result<bool> {
+        let refused = self.store.rejected.counts().await?;
+        let unreadable = self.published.unreadable.load(Ordering::Relaxed);
+        let refused: u64 = refused.iter().map(|(_, n)| n).sum();
+        let all = self.published.readings.load(Ordering::Relaxed) + unreadable;
+        if refused < ledger.expected_dead() || self.measures.settled() + refused < all {
+            return Ok(false);
+        }
+        for queue in self.queues.iter() {
+            let depth = self.broker.depth(queue).await?;
+            if depth.ready + depth.unacked > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn count(&self, args: &DemoArgs, began_ms: u64) -> anyhow::Result<Report> {
+        let rejected: std::collections::BTreeMap<String, u64> =
+            self.store.rejected.counts().await?.into_iter().collect();
+        let unreadable = rejected.get("undecodable").copied().unwrap_or(0);
+        let dead = self.broker.dead_letter_counts().await?;
+        let last_stored = self.measures.last_stored();
+        let ended_ms = last_stored.values().copied().max().unwrap_or(began_ms);
+        let millis = ended_ms.saturating_sub(began_ms).max(1);
+        let stored = self.measures.stored.load(Ordering::Relaxed);
+        #[allow(clippy::cast_precision_loss)] // counts far below 2^52
+        let (seconds, rate) = (millis as f64 / 1e3, stored as f64 * 1e3 / millis as f64);
+        Ok(Report {
+            broker: self.broker.kind().to_owned(),
+            store: self.store_kind.to_owned(),
+            accounts: self.load.tenants.len() as u64,
+            queues: self.queues.len() as u64,
+            workers: u64::from(args.workers),
+            messages: self.published.messages.load(Ordering::Relaxed),
+            published: self.published.readings.load(Ordering::Relaxed),
+            stored,
+            replaced: self.measures.replaced.load(Ordering::Relaxed),
+            duplicates: self.measures.duplicates.load(Ordering::Relaxed),
+            rejected_readings: rejected.values().sum::<u64>() - unreadable,
+            rejected,
+            dead_lettered: dead.iter().map(|(_, n)| n).sum(),
+            alerts_raised: self.store.alert_states.count(AlertEventKind::Raised).await?,
+            alerts_resolved: self.store.alert_states.count(AlertEventKind::Resolved).await?,
+            seconds,
+            readings_per_second: rate,
+            latency_ms: self.measures.latency(),
+            leases: self.measures.leases.load(Ordering::Relaxed),
+            strategy: self.dispatcher.view().strategy.to_string(),
+            waits: args.readings.map(|_| self.waits(began_ms, &last_stored)),
+            machine: report::machine(),
+            ..Report::default()
+        })
+    }
+
+    /// How long the accounts waited, from the start of the workers.
+    fn waits(&self, began_ms: u64, last_stored: &HashMap<AccountId, u64>) -> Waits {
+        let first_lease = self.measures.first_leases();
+        let since = |at: Option<&u64>| at.copied().unwrap_or(u64::MAX).saturating_sub(began_ms);
+        // The big account is the last.
+        let big = self.load.tenants.len() - 1;
+        Waits {
+            others_readings: self.load.tenants[0].readings,
+            others_first_lease_ms: Spread::of(self.queues[..big].iter().map(|q| since(first_lease.get(q)))),
+            others_last_stored_ms: Spread::of(
+                self.load.tenants[..big].iter().map(|t| since(last_stored.get(&t.account))),
+            ),
+            big_readings: self.load.tenants[big].readings,
+            big_first_lease_ms: since(first_lease.get(&self.queues[big])),
+            big_last_stored_ms: since(last_stored.get(&self.load.tenants[big].account)),
+        }
+    }
+}
+
+/// What is remembered from one look to the next.
+struct Watch {
+    waiting: u64,
+    counted: Option<Instant>,
+    moved: Instant,
+    last: u64,
+}
+
+fn how_to_go_on(url: &str, queue: &QueueName) -> String {
+    format!(
+        "It stays up until Ctrl-C. Its API:\n  \
+         curl {url}/queue/status?limit=5\n  \
+         curl {url}/queue/{queue}\n  \
+         curl -X POST {url}/queue/{queue}/pause -d '{{\"reason\":\"trying\"}}' -H 'content-type: application/json'\n  \
+         curl -X POST {url}/queue/{queue}/unpause\n  \
+         curl {url}/queue/{queue}/dead\n  \
+         curl {url}/openapi.json\n\
+         or: galerna --dispatcher {url} queues list"
+    )
+}

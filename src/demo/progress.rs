@@ -20,7 +20,7 @@ pub(crate) struct Snapshot {
     /// Readings stored, found to be duplicates, or refused.
     pub(crate) settled: u64,
     /// Queues in each state.
-    pub(crate) states: Vec<(&'static str, u64)>,
+    pub(crate) states: Vec<(String, u64)>,
     /// Messages waiting in all queues.
     pub(crate) waiting: u64,
     pub(crate) alerts: u64,
@@ -48,7 +48,9 @@ impl Progress {
             let bar = |name: &'static str| {
                 let bar = all.add(ProgressBar::new(total));
                 // The templates are constants; a wrong one would fail at the first run.
-                if let Ok(style) = ProgressStyle::with_template("{prefix:>10} {bar:40.cyan/blue} {pos:>11} of {len} {msg}") {
+                if let Ok(style) =
+                    ProgressStyle::with_template("{prefix:>10} {bar:40.cyan/blue} {pos:>11} of {len} {msg}")
+                {
                     bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
                 }
                 bar.with_prefix(name)
@@ -74,7 +76,8 @@ impl Progress {
             (to.saturating_sub(from) * 1_000).checked_div(millis).unwrap_or(0)
         };
         let (publishing, settling) = (rate(published, snapshot.published), rate(settled, snapshot.settled));
-        let states: Vec<String> = snapshot.states.iter().map(|(name, n)| format!("{name} {}", thousands(*n))).collect();
+        let states: Vec<String> =
+            snapshot.states.iter().map(|(name, n)| format!("{name} {}", thousands(*n))).collect();
         let queues = format!(
             "{}; {} messages waiting; {} alerts",
             states.join(", "),

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use galerna_broker::{
     Broker, BrokerError, Clock, Envelope, Message, QueueName, Reading, SourceId, SystemClock,
 };
+use galerna_dispatcher::Dispatcher;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -78,6 +79,7 @@ pub(crate) async fn publish(
     broker: Arc<dyn Broker>,
     order: Order,
     progress: Arc<Published>,
+    dispatcher: Dispatcher,
 ) -> anyhow::Result<Ledger> {
     let (windows, mut ready) = mpsc::channel::<Vec<Item>>(AHEAD);
     let mut ledger = Ledger::new(load.tenants.len());
@@ -95,6 +97,10 @@ pub(crate) async fn publish(
     });
     while let Some(window) = ready.recv().await {
         confirm(&*broker, &queues, &window).await?;
+        let mut filled: Vec<usize> = window.iter().map(|item| item.tenant).collect();
+        filled.sort_unstable();
+        filled.dedup();
+        dispatcher.hint(&filled.into_iter().map(|tenant| queues[tenant].clone()).collect::<Vec<_>>());
         for item in window {
             progress.messages.fetch_add(1, Ordering::Relaxed);
             progress.readings.fetch_add(item.readings, Ordering::Relaxed);

@@ -1,0 +1,96 @@
+//! The broker and the store that the configuration names.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+use galerna_broker::rabbitmq::{QueueType, RabbitMqBroker, RabbitMqOptions};
+use galerna_broker::{Broker, RetryPolicy};
+use galerna_storage::Store;
+
+use crate::config::{Config, without_password};
+
+/// The word for what lives in this process.
+const EMBEDDED: &str = "embedded";
+
+/// Whether the broker lives in the process that uses it.
+pub(crate) fn broker_is_embedded(config: &Config) -> bool {
+    config.text("broker.url") == EMBEDDED
+}
+
+/// Whether the store lives in the process that uses it.
+pub(crate) fn store_is_embedded(config: &Config) -> bool {
+    config.text("store.url") == EMBEDDED
+}
+
+/// Refuses what one process alone can have to a command that shares it with others.
+///
+/// # Errors
+/// Says which settings to change.
+pub(crate) fn must_be_shared(config: &Config, command: &str, broker: bool) -> anyhow::Result<()> {
+    let mut wanted = Vec::new();
+    if broker && broker_is_embedded(config) {
+        wanted.push("--broker amqp://… (RabbitMQ)");
+    }
+    if store_is_embedded(config) {
+        wanted.push("--store mongodb://… (MongoDB)");
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "`galerna {command}` is one process of several, and an embedded broker or store belongs to one process alone: give {}; \
+         or run all modules in one process with `galerna up`",
+        wanted.join(" and ")
+    )
+}
+
+fn data_file(config: &Config, name: &str) -> PathBuf {
+    PathBuf::from(config.text("data")).join(name)
+}
+
+/// Opens the broker.
+pub(crate) async fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
+    let delay = config.span("broker.retry_delay");
+    let retry = RetryPolicy {
+        max_deliveries: u32::try_from(config.count("broker.max_deliveries")).unwrap_or(u32::MAX),
+        delays: [1, 5, 30, 120].map(|times| delay * times).to_vec(),
+        ..RetryPolicy::default()
+    };
+    if broker_is_embedded(config) {
+        let file = data_file(config, "queues.db");
+        // Opening reads the whole store; other tasks go on meanwhile.
+        let broker = tokio::task::spawn_blocking(move || {
+            EmbeddedBroker::open_with(&file, EmbeddedOptions { retry, ..EmbeddedOptions::default() })
+        })
+        .await??;
+        return Ok(Arc::new(broker));
+    }
+    let url = config.text("broker.url");
+    let mut options = RabbitMqOptions::new(url);
+    options.retry = retry;
+    options.queue_type = match config.text("broker.queue_type") {
+        "classic" => QueueType::Classic,
+        _ => QueueType::Quorum,
+    };
+    if let Some(management) = config.optional("broker.management_url") {
+        options.management_uri = Some(management.to_owned());
+    }
+    let broker = RabbitMqBroker::connect(options)
+        .await
+        .with_context(|| format!("cannot reach RabbitMQ at {}", without_password(url)))?;
+    Ok(Arc::new(broker))
+}
+
+/// Opens the store.
+pub(crate) async fn store(config: &Config) -> anyhow::Result<Store> {
+    let url = config.text("store.url");
+    let address = match url {
+        EMBEDDED => format!("embedded:{}", data_file(config, "store.db").display()),
+        url => url.to_owned(),
+    };
+    galerna_storage::open(&address)
+        .await
+        .with_context(|| format!("cannot open the store {}", without_password(&address)))
+}

@@ -1,0 +1,245 @@
+//! `galerna queues`: see and steer the queues through the API of a dispatcher.
+
+use anyhow::Context;
+use galerna_broker::{Broker, DeadLetterSelection, QueueName};
+use serde_json::{Value, json};
+
+use crate::api_client::Api;
+use crate::args::{DeadCommand, DeadSelection, QueuesArgs, QueuesCommand};
+use crate::config::Config;
+use crate::table::{print, print_json, table, thousands};
+use crate::{admin, backends};
+
+/// Runs the command.
+pub(crate) async fn run(args: QueuesArgs, config: &Config) -> anyhow::Result<()> {
+    let api = Api::new(config.text("dispatcher.url"), config.optional("api.token"))?;
+    let json = args.json;
+    match args.command {
+        QueuesCommand::List { state, search, sort, page, limit } => {
+            let mut query = vec![("page", page.to_string()), ("limit", limit.to_string())];
+            for (name, value) in [("state", state), ("search", search), ("sort", sort)] {
+                query.extend(value.map(|value| (name, value)));
+            }
+            let status = api.get("/queue/status", &query).await?;
+            if json { print_json(&status) } else { print_status(&status) }
+        }
+        QueuesCommand::Show { queue } => {
+            let shown = api.get(&path(&queue, "")?, &[]).await?;
+            if json { print_json(&shown) } else { print_fields(&shown) }
+        }
+        QueuesCommand::Pause { queue, reason } => {
+            let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+            done(json, api.post(&path(&queue, "/pause")?, &body).await?, &format!("{queue} is paused"))
+        }
+        QueuesCommand::Unpause { queue } => done(
+            json,
+            api.post(&path(&queue, "/unpause")?, &json!({})).await?,
+            &format!("{queue} can be leased"),
+        ),
+        QueuesCommand::Start => done(json, api.post("/start", &json!({})).await?, "leases are given"),
+        QueuesCommand::Stop => {
+            done(json, api.post("/stop", &json!({})).await?, "no more leases are given; those given go on")
+        }
+        QueuesCommand::Strategy { name } => {
+            let answer = match name {
+                Some(name) => api.put("/strategy", &json!({ "strategy": name.as_str() })).await?,
+                None => api.get("/strategy", &[]).await?,
+            };
+            if json { print_json(&answer) } else { print_fields(&answer) }
+        }
+        QueuesCommand::Dead(command) => {
+            let dead = if backends::broker_is_embedded(config) {
+                DeadLetters::Api(api)
+            } else {
+                DeadLetters::Broker(backends::broker(config).await?)
+            };
+            run_dead(command, &dead, json).await
+        }
+    }
+}
+
+fn path(queue: &str, rest: &str) -> anyhow::Result<String> {
+    let name = QueueName::new(queue)?;
+    // A queue's name has no slash and no space; what else a URL minds is written out.
+    let mut escaped = String::new();
+    for byte in name.as_str().bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~:@!$&'()*+,;=".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    Ok(format!("/queue/{escaped}{rest}"))
+}
+
+fn done(json: bool, answer: Value, said: &str) -> anyhow::Result<()> {
+    if json { print_json(&answer) } else { print(said) }
+}
+
+/// A JSON value as a cell.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Number(n) => n.as_u64().map_or_else(|| n.to_string(), thousands),
+        other => other.to_string(),
+    }
+}
+
+fn print_status(status: &Value) -> anyhow::Result<()> {
+    let dispatcher = &status["dispatcher"];
+    let running = if dispatcher["running"] == json!(true) { "running" } else { "stopped" };
+    let strategy = match (&dispatcher["strategy"], &dispatcher["configured"]) {
+        (now, chosen) if now == chosen => cell(now),
+        (now, chosen) => {
+            format!("{} ({} is chosen, and returns with the maintainer)", cell(now), cell(chosen))
+        }
+    };
+    print(format!(
+        "dispatcher {running}, strategy {strategy}, maintainer {}",
+        cell(&dispatcher["maintainer"])
+    ))?;
+    if let Value::Object(counts) = &status["counts"] {
+        let counts: Vec<String> = counts.iter().map(|(state, n)| format!("{state} {}", cell(n))).collect();
+        print(counts.join(", "))?;
+    }
+    let mut shown = table(&[
+        "queue",
+        "account",
+        "state",
+        "#ready",
+        "#unacked",
+        "#epoch",
+        "holder",
+        "#ms left",
+        "last delivered",
+    ]);
+    let queues = status["queues"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for q in queues {
+        let names = [
+            "queue",
+            "account",
+            "state",
+            "ready",
+            "unacked",
+            "epoch",
+            "holder",
+            "expires_in_ms",
+            "last_delivered",
+        ];
+        shown.add_row(names.map(|name| cell(&q[name])));
+    }
+    print(shown)?;
+    print(format!("{} of {} queues", queues.len(), cell(&status["total"])))
+}
+
+fn print_fields(value: &Value) -> anyhow::Result<()> {
+    let mut shown = table(&["field", "value"]);
+    if let Value::Object(fields) = value {
+        for (name, value) in fields {
+            shown.add_row([name.clone(), cell(value)]);
+        }
+    }
+    print(shown)
+}
+
+/// The way to the dead letters.
+enum DeadLetters {
+    /// The broker is in another process.
+    Api(Api),
+    Broker(std::sync::Arc<dyn Broker>),
+}
+
+impl DeadLetters {
+    async fn counts(&self) -> anyhow::Result<Value> {
+        match self {
+            Self::Api(api) => api.get("/dead", &[]).await,
+            Self::Broker(broker) => {
+                let counts = broker.dead_letter_counts().await?;
+                let counts: Vec<Value> =
+                    counts.into_iter().map(|(queue, dead)| json!({ "queue": queue, "dead": dead })).collect();
+                Ok(json!({ "queues": counts }))
+            }
+        }
+    }
+
+    async fn list(&self, queue: &str, offset: usize, limit: usize, bodies: bool) -> anyhow::Result<Value> {
+        match self {
+            Self::Api(api) => {
+                let query = [
+                    ("offset", offset.to_string()),
+                    ("limit", limit.to_string()),
+                    ("bodies", bodies.to_string()),
+                ];
+                api.get(&path(queue, "/dead")?, &query).await
+            }
+            Self::Broker(broker) => {
+                let letters = broker.dead_letters(&QueueName::new(queue)?, offset, limit).await?;
+                let letters: Vec<Value> = letters.iter().map(|letter| admin::shown(letter, bodies)).collect();
+                Ok(json!({ "dead": letters }))
+            }
+        }
+    }
+
+    async fn end(&self, which: &DeadSelection, verb: &str) -> anyhow::Result<Value> {
+        match self {
+            Self::Api(api) => {
+                let body = if which.all { json!({ "all": true }) } else { json!({ "ids": which.ids }) };
+                api.post(&path(&which.queue, &format!("/dead/{verb}"))?, &body).await
+            }
+            Self::Broker(broker) => {
+                let queue = QueueName::new(&which.queue)?;
+                let selection = match which.all {
+                    true => DeadLetterSelection::All,
+                    false => DeadLetterSelection::Ids(which.ids.clone()),
+                };
+                match verb {
+                    "replay" => Ok(json!({ "replayed": broker.replay(&queue, selection).await? })),
+                    _ => Ok(json!({ "discarded": broker.discard(&queue, selection).await? })),
+                }
+            }
+        }
+    }
+}
+
+async fn run_dead(command: DeadCommand, dead: &DeadLetters, json: bool) -> anyhow::Result<()> {
+    match command {
+        DeadCommand::List { queue: None, .. } => {
+            let counts = dead.counts().await?;
+            if json {
+                return print_json(&counts);
+            }
+            let mut shown = table(&["queue", "#dead letters"]);
+            for entry in counts["queues"].as_array().into_iter().flatten() {
+                shown.add_row([cell(&entry["queue"]), cell(&entry["dead"])]);
+            }
+            print(shown)
+        }
+        DeadCommand::List { queue: Some(queue), offset, limit, bodies } => {
+            let letters = dead.list(&queue, offset, limit, bodies).await?;
+            if json {
+                return print_json(&letters);
+            }
+            let mut shown = table(&["id", "at", "component", "#deliveries", "#bytes", "reason"]);
+            for letter in letters["dead"].as_array().into_iter().flatten() {
+                let names = ["id", "at", "component", "deliveries", "bytes", "reason"];
+                shown.add_row(names.map(|name| cell(&letter[name])));
+                if bodies {
+                    let body: String = cell(&letter["body"]).chars().take(200).collect();
+                    shown.add_row(["", "", "", "", "", &body]);
+                }
+            }
+            print(shown)
+        }
+        DeadCommand::Replay(which) => {
+            let answer = dead.end(&which, "replay").await.context("cannot replay")?;
+            let said = format!("{} messages are back in {}", cell(&answer["replayed"]), which.queue);
+            done(json, answer, &said)
+        }
+        DeadCommand::Discard(which) => {
+            let answer = dead.end(&which, "discard").await.context("cannot discard")?;
+            let said = format!("{} dead letters of {} are gone", cell(&answer["discarded"]), which.queue);
+            done(json, answer, &said)
+        }
+    }
+}

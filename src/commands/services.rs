@@ -1,0 +1,134 @@
+//! `galerna up`, `dispatcher`, `maintainer` and `worker`: the modules, together or alone, until asked to stop.
+//!
+//! They stop in the order of the readings' way: first the workers, which settle what is in flight and give their leases
+//! back, then the maintainer, then the dispatcher's API.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use galerna_dispatcher::{ClientOptions, DispatcherClient, MaintainerLink};
+use galerna_maintainer::{Run, Task};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{TaskName, UpArgs};
+use crate::backends::{broker, must_be_shared, store};
+use crate::config::Config;
+use crate::table::{print, print_json, table, thousands};
+use crate::{admin, modules, service};
+
+/// All modules in one process.
+pub(crate) async fn up(args: UpArgs, config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let listener = modules::listen(config.address("api.listen"), "api.listen").await?;
+    let address = listener.local_addr()?;
+    let (broker, store) = (broker(config).await?, store(config).await?);
+    modules::load_rules(config, &store).await?;
+    let accounts = modules::accounts_source(config, &store)?;
+    let maintainer = modules::maintainer(config, &store, &broker, accounts)?;
+    let link = MaintainerLink::Local(Arc::new(modules::LocalMaintainer(maintainer.clone())));
+    let dispatcher = modules::dispatcher(config, &store, link).await?;
+
+    let services = CancellationToken::new();
+    let keeping = maintainer.spawn(services.clone());
+    let makes_accounts = config.text("maintainer.accounts") == "store";
+    let routes = admin::router(broker.clone(), store.clone(), dispatcher.clone(), makes_accounts);
+    let api = service::serve(config, listener, dispatcher.clone(), routes, services.clone())?;
+    let mut workers = Vec::new();
+    for number in 1..=args.workers {
+        let name = format!("{}-{number}", worker_name(config));
+        let leases = Arc::new(dispatcher.clone());
+        let ingestion = modules::ingestion(config, &name, broker.clone(), leases, store.clone())?;
+        workers.push(modules::start(&ingestion).await?);
+    }
+    tracing::info!(%address, workers = workers.len(), "all modules are up");
+
+    stop.cancelled().await;
+    for worker in workers {
+        worker.drain(config.span("worker.drain")).await;
+    }
+    services.cancel();
+    drop(keeping.await);
+    drop(api.await);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// A dispatcher of its own.
+pub(crate) async fn dispatcher(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(config, "dispatcher", false)?;
+    let listener = modules::listen(config.address("api.listen"), "api.listen").await?;
+    let store = store(config).await?;
+    let link = MaintainerLink::Url(config.text("maintainer.url").to_owned());
+    let link = if config.text("maintainer.url").is_empty() { MaintainerLink::None } else { link };
+    let dispatcher = modules::dispatcher(config, &store, link).await?;
+    let api = service::serve(config, listener, dispatcher, axum::Router::new(), stop)?;
+    api.await.context("the API ended")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// A maintainer of its own.
+pub(crate) async fn maintainer(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(config, "maintainer", true)?;
+    let listener = modules::listen(config.address("maintainer.listen"), "maintainer.listen").await?;
+    let (broker, store) = (broker(config).await?, store(config).await?);
+    let accounts = modules::accounts_source(config, &store)?;
+    let maintainer = modules::maintainer(config, &store, &broker, accounts)?;
+    let keeping = maintainer.spawn(stop.clone());
+    tracing::info!(address = %listener.local_addr()?, "the maintainer works");
+    let token = config.optional("api.token");
+    let serving = maintainer.serve(listener, token, async move { stop.cancelled().await }).await;
+    keeping.await.context("the maintainer ended")?;
+    serving.context("the maintainer cannot answer pings")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// One task of the maintainer, once.
+pub(crate) async fn run_once(task: TaskName, json: bool, config: &Config) -> anyhow::Result<()> {
+    let task = match task {
+        TaskName::Accounts => Task::Accounts,
+        TaskName::Empties => Task::Empties,
+        TaskName::Timeouts => Task::Timeouts,
+        TaskName::Deletions => Task::Deletions,
+    };
+    let (broker, store) = (broker(config).await?, store(config).await?);
+    let accounts = modules::accounts_source(config, &store)?;
+    let maintainer = modules::maintainer(config, &store, &broker, accounts)?;
+    // A process that has just started knows no lease's age: it watches for the length of one.
+    let watch = (task == Task::Timeouts).then(|| config.span("dispatcher.lease"));
+    let report = maintainer.run_once(task, Run { watch, ..Run::default() }).await?;
+    if json {
+        return print_json(&report);
+    }
+    let mut shown = table(&["what", "#how many"]);
+    if let serde_json::Value::Object(fields) = serde_json::to_value(&report)? {
+        for (name, value) in fields {
+            if let Some(n) = value.as_u64() {
+                shown.add_row([name, thousands(n)]);
+            }
+        }
+    }
+    print(shown)
+}
+
+/// A worker of its own.
+pub(crate) async fn worker(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(config, "worker", true)?;
+    let (broker, store) = (broker(config).await?, store(config).await?);
+    modules::load_rules(config, &store).await?;
+    let options =
+        ClientOptions { token: config.optional("api.token").map(str::to_owned), ..ClientOptions::default() };
+    let leases = Arc::new(DispatcherClient::new(config.text("dispatcher.url"), options)?);
+    let name = worker_name(config);
+    let ingestion = modules::ingestion(config, &name, broker, leases, store)?;
+    let running = modules::start(&ingestion).await?;
+    tracing::info!(worker = name, dispatcher = config.text("dispatcher.url"), "the worker works");
+    stop.cancelled().await;
+    running.drain(config.span("worker.drain")).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn worker_name(config: &Config) -> String {
+    config.optional("worker.name").map_or_else(|| modules::process_name("worker"), str::to_owned)
+}

@@ -1,0 +1,179 @@
+//! The modules of the system, made from the configuration: each command runs some of them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use async_trait::async_trait;
+use galerna::ingest::{self, Ingestion};
+use galerna_bolts::{AlertOptions, ParameterRegistry, RuleSet, StoreOptions, ValidationLimits};
+use galerna_broker::{Broker, SystemClock};
+use galerna_dispatcher::{Dispatcher, DispatcherOptions, Leases, MaintainerLink, Ping, StrategyName, Timing};
+use galerna_engine::{Engine, EngineOptions, Running};
+use galerna_maintainer::{
+    AccountsSource, FileDirectory, HttpDirectory, HttpOptions, Maintainer, Options, StoreDirectory,
+};
+use galerna_spouts::LeasedOptions;
+use galerna_storage::{Rule, Store};
+use tokio::net::TcpListener;
+
+use crate::backends::broker_is_embedded;
+use crate::config::Config;
+use crate::owners::KnownOwners;
+
+/// The timeouts of the lease protocol, the same in every module.
+fn timing(config: &Config) -> Timing {
+    Timing::with_lease(config.span("dispatcher.lease"))
+}
+
+/// Host and process: tells workers and dispatchers apart.
+pub(crate) fn process_name(kind: &str) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::env::var("HOSTNAME"))
+        .unwrap_or_else(|_| "host".to_owned());
+    format!("{kind}-{}-{}", host.trim(), std::process::id())
+}
+
+/// Opens a dispatcher.
+pub(crate) async fn dispatcher(
+    config: &Config,
+    store: &Store,
+    maintainer: MaintainerLink,
+) -> anyhow::Result<Dispatcher> {
+    let strategy = config.text("dispatcher.strategy").parse::<StrategyName>()?;
+    let options = DispatcherOptions {
+        name: process_name("dispatcher"),
+        timing: timing(config),
+        strategy,
+        maintainer,
+        ..DispatcherOptions::default()
+    };
+    let dispatcher = Dispatcher::open(store, options).await?;
+    // The strategy last set is kept in the store; one that was asked for now goes before it.
+    if config.is_set("dispatcher.strategy") {
+        dispatcher.set_strategy(strategy).await?;
+    }
+    Ok(dispatcher)
+}
+
+/// Where the maintainer reads accounts from.
+pub(crate) fn accounts_source(config: &Config, store: &Store) -> anyhow::Result<Arc<dyn AccountsSource>> {
+    let source = config.text("maintainer.accounts");
+    Ok(match source {
+        "store" => Arc::new(StoreDirectory::new(store.accounts.clone(), store.sources.clone())),
+        url if url.starts_with("http://") || url.starts_with("https://") => {
+            let token = config.optional("maintainer.accounts_token").map(str::to_owned);
+            Arc::new(HttpDirectory::new(url, HttpOptions { token, ..HttpOptions::default() })?)
+        }
+        path => Arc::new(FileDirectory::new(Path::new(path)).with_context(|| {
+            format!("`maintainer.accounts` is `{path}`; use `store`, an http(s) URL, or a .json or .csv file")
+        })?),
+    })
+}
+
+/// Makes a maintainer; it does nothing yet.
+pub(crate) fn maintainer(
+    config: &Config,
+    store: &Store,
+    broker: &Arc<dyn Broker>,
+    accounts: Arc<dyn AccountsSource>,
+) -> anyhow::Result<Maintainer> {
+    let mut options = Options { timing: timing(config), ..Options::default() };
+    options.accounts.every = config.span("maintainer.accounts_every");
+    options.empties.every = config.span("maintainer.empties_every");
+    options.timeouts.every = config.span("maintainer.timeouts_every");
+    options.deletions.every = config.span("maintainer.deletions_every");
+    options.grace = config.span("maintainer.deletion_grace");
+    if broker_is_embedded(config) {
+        // The embedded broker counts exactly and at once.
+        options.settle = Duration::ZERO;
+    }
+    Ok(Maintainer::new(store.queues.clone(), broker.clone(), accounts, options, Arc::new(SystemClock))?)
+}
+
+/// The maintainer of this process, as the dispatcher pings it.
+pub(crate) struct LocalMaintainer(pub(crate) Maintainer);
+
+#[async_trait]
+impl Ping for LocalMaintainer {
+    async fn ping(&self) -> Result<(), String> {
+        if self.0.status().on_time { Ok(()) } else { Err("a task of the maintainer is late".to_owned()) }
+    }
+}
+
+/// What ingestion works with, under this name.
+pub(crate) fn ingestion(
+    config: &Config,
+    name: &str,
+    broker: Arc<dyn Broker>,
+    leases: Arc<dyn Leases>,
+    store: Store,
+) -> anyhow::Result<Ingestion> {
+    let owners = Arc::new(KnownOwners::new(leases, store.queues.clone()));
+    let mut parameters = ParameterRegistry::built_in();
+    if let Some(path) = config.optional("ingest.parameters") {
+        parameters
+            .extend_from_file(Path::new(path))
+            .with_context(|| format!("`ingest.parameters` is `{path}`"))?;
+    }
+    Ok(Ingestion {
+        consumer: name.to_owned(),
+        broker,
+        account_of: owners.account_of(),
+        leases: owners,
+        store,
+        parameters: Arc::new(parameters),
+        limits: ValidationLimits {
+            max_ahead: config.span("ingest.max_ahead"),
+            ..ValidationLimits::default()
+        },
+        leasing: LeasedOptions {
+            leases: config.count("worker.leases"),
+            prefetch: u16::try_from(config.count("worker.prefetch")).unwrap_or(u16::MAX),
+            messages_per_lease: config.count("worker.messages_per_lease"),
+            ..LeasedOptions::default()
+        },
+        storing: StoreOptions { rows: config.count("ingest.batch"), ..StoreOptions::default() },
+        alerting: AlertOptions::default(),
+        parallelism: config.count("worker.parallelism"),
+        max_pending: config.count("worker.max_pending"),
+        message_timeout: config.span("worker.message_timeout"),
+    })
+}
+
+/// Starts ingestion.
+pub(crate) async fn start(ingestion: &Ingestion) -> anyhow::Result<Running> {
+    let topology = ingest::topology(ingestion)?;
+    Ok(Engine::submit(topology, EngineOptions::default()).await?)
+}
+
+/// Puts the alert rules of `ingest.rules` into the store.
+pub(crate) async fn load_rules(config: &Config, store: &Store) -> anyhow::Result<()> {
+    let Some(path) = config.optional("ingest.rules") else { return Ok(()) };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("`ingest.rules` is `{path}`, which cannot be read"))?;
+    let rules: Vec<Rule> = serde_json::from_str(&text)
+        .with_context(|| format!("`ingest.rules` is `{path}`, which is no list of rules"))?;
+    put_rules(store, rules).await
+}
+
+/// Checks rules and puts them into the store.
+pub(crate) async fn put_rules(store: &Store, rules: Vec<Rule>) -> anyhow::Result<()> {
+    let (_, wrong) = RuleSet::compile(rules.clone());
+    if let Some(error) = wrong.first() {
+        return Err(anyhow!("alert rule `{}` is wrong: {}", error.rule, error.problem));
+    }
+    for rule in &rules {
+        store.rules.put(rule).await?;
+    }
+    Ok(())
+}
+
+/// Listens, before anything else starts: an address that is taken is told at once.
+pub(crate) async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} (`{setting}`); choose another address, port 0 for any free one")
+    })
+}

@@ -1,0 +1,77 @@
+//! Serving the API of this process: the dispatcher's routes, and beside them what the process adds.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use galerna_dispatcher::{Dispatcher, ServiceOptions};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+/// Serves until `shutdown`; then the calls under way are answered and the handle ends.
+///
+/// # Errors
+/// When the listener is open to other machines and there is no token.
+pub(crate) fn serve(
+    config: &Config,
+    listener: TcpListener,
+    dispatcher: Dispatcher,
+    beside: Router,
+    shutdown: CancellationToken,
+) -> anyhow::Result<JoinHandle<()>> {
+    let address = listener.local_addr()?;
+    let token = config.optional("api.token").map(str::to_owned);
+    anyhow::ensure!(
+        token.is_some() || address.ip().is_loopback(),
+        "the API on {address} would be open to other machines; set `api.token`"
+    );
+    let beside = beside.layer(middleware::from_fn_with_state(token.as_deref().map(Arc::from), authorise));
+    let app = galerna_dispatcher::router(dispatcher.clone(), &ServiceOptions { token }).merge(beside);
+    let patience = dispatcher.timing().request_timeout;
+    tracing::info!(%address, "the API listens");
+    Ok(tokio::spawn(async move {
+        let ending = shutdown.clone();
+        let draining = dispatcher.clone();
+        let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+            ending.cancelled().await;
+            // Those who wait for a queue are sent home, so that they do not hold up the end.
+            draining.shutdown().await;
+        });
+        tokio::select! {
+            ended = async { serving.await } => {
+                if let Err(e) = ended {
+                    tracing::error!(error = %e, "the API ended");
+                }
+            }
+            () = async {
+                shutdown.cancelled().await;
+                tokio::time::sleep(patience).await;
+            } => tracing::warn!("some callers did not hang up in time"),
+        }
+    }))
+}
+
+async fn authorise(State(token): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
+    let Some(token) = token else { return next.run(request).await };
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let given = given.and_then(|v| v.strip_prefix("Bearer ")).unwrap_or_default();
+    if same(token.as_bytes(), given.as_bytes()) {
+        return next.run(request).await;
+    }
+    let message = "send `Authorization: Bearer <token>` with the token of this service";
+    (StatusCode::UNAUTHORIZED, Json(json!({"error": {"code": "unauthorized", "message": message}})))
+        .into_response()
+}
+
+/// Whether two byte strings are the same, in a time that does not tell where they differ.
+fn same(right: &[u8], given: &[u8]) -> bool {
+    let differing = right.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b));
+    differing == 0 && right.len() == given.len()
+}
