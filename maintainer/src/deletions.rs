@@ -40,23 +40,30 @@ pub(crate) fn reason(record: &QueueRecord) -> Option<&str> {
 pub(crate) enum Verdict {
     /// It waits for the holder of its lease.
     Leased,
-    /// It holds messages and its grace time is not over.
-    HoldsMessages,
+    /// It holds messages, or may be given some back, and its time is not over.
+    Kept,
     /// It is to be deleted, under this condition.
     Delete(DeleteWhen),
 }
 
 /// Judges a flagged queue that holds `messages` messages, dead letters included.
 ///
-/// A queue without messages goes at once, on condition that the broker, too, finds it empty then. A clock that runs behind
-/// the one that flagged the queue only makes the grace time longer.
-pub(crate) fn judge(record: &QueueRecord, messages: u64, grace: Duration, now: Timestamp) -> Verdict {
-    let over = now.millis_since(record.since) >= i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
-    match (record.lease.is_some(), messages, over) {
-        (true, ..) => Verdict::Leased,
-        (false, _, true) => Verdict::Delete(DeleteWhen::Always),
-        (false, 0, false) => Verdict::Delete(DeleteWhen::Empty),
-        (false, _, false) => Verdict::HoldsMessages,
+/// A queue without messages goes after `linger`, on condition that the broker, too, finds it empty then; one with messages
+/// after `grace`. A clock that runs behind the one that flagged the queue only makes these times longer.
+pub(crate) fn judge(
+    record: &QueueRecord,
+    messages: u64,
+    linger: Duration,
+    grace: Duration,
+    now: Timestamp,
+) -> Verdict {
+    let age = now.millis_since(record.since);
+    let over = |time: Duration| age >= i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    match messages {
+        _ if record.lease.is_some() => Verdict::Leased,
+        _ if over(grace) => Verdict::Delete(DeleteWhen::Always),
+        0 if over(linger) => Verdict::Delete(DeleteWhen::Empty),
+        _ => Verdict::Kept,
     }
 }
 
@@ -86,20 +93,24 @@ mod tests {
     #[test]
     fn a_flagged_queue_goes_when_nobody_holds_it_and_it_is_empty_or_its_grace_is_over() {
         const HOUR: i64 = 3_600_000;
-        // leased, messages, age -> verdict, with a grace of an hour
+        const MINUTE: i64 = 60_000;
+        // leased, messages, age -> verdict, when it lingers for a minute and has a grace of an hour
         let cases = [
-            (false, 0, 0, Verdict::Delete(DeleteWhen::Empty)),
-            (false, 1, 0, Verdict::HoldsMessages),
-            (false, 1, HOUR - 1, Verdict::HoldsMessages),
+            (false, 0, 0, Verdict::Kept),
+            (false, 0, MINUTE - 1, Verdict::Kept),
+            (false, 0, MINUTE, Verdict::Delete(DeleteWhen::Empty)),
+            (false, 1, MINUTE, Verdict::Kept),
+            (false, 1, HOUR - 1, Verdict::Kept),
             (false, 1, HOUR, Verdict::Delete(DeleteWhen::Always)),
             (false, 0, HOUR, Verdict::Delete(DeleteWhen::Always)),
-            (false, 1, -HOUR, Verdict::HoldsMessages),
+            (false, 1, -HOUR, Verdict::Kept),
             (true, 0, 0, Verdict::Leased),
             (true, 0, 9 * HOUR, Verdict::Leased),
             (true, 1, 9 * HOUR, Verdict::Leased),
         ];
         for (leased, messages, age, expected) in cases {
-            let verdict = judge(&flagged(leased), messages, Duration::from_secs(3_600), Timestamp(age));
+            let (linger, grace) = (Duration::from_secs(60), Duration::from_secs(3_600));
+            let verdict = judge(&flagged(leased), messages, linger, grace, Timestamp(age));
             assert_eq!(verdict, expected, "leased {leased}, {messages} messages, {age} ms");
         }
     }

@@ -93,6 +93,9 @@ pub struct Options {
     pub guard: Guard,
     /// How long a flagged queue that still holds messages, dead letters included, is kept; 7 days.
     pub grace: Duration,
+    /// How long a flagged queue without messages is kept, though not longer than `grace`; 5 minutes. It must be longer than
+    /// the longest delay of redelivery: RabbitMQ does not tell of messages that wait elsewhere to come back to the queue.
+    pub linger: Duration,
     /// Length of a lease whose record tells none; an hour. A lease that tells its own is held to that.
     pub lease_timeout: Duration,
     /// A queue is marked empty by a count only when it has been in its state so long; 5 seconds, since RabbitMQ's
@@ -119,6 +122,7 @@ impl Default for Options {
             deletions: schedule(60, 120),
             guard: Guard::default(),
             grace: Duration::from_secs(7 * 24 * 3_600),
+            linger: Duration::from_secs(300),
             lease_timeout: Duration::from_secs(3_600),
             settle: Duration::from_secs(5),
             chunk: 500,

@@ -345,8 +345,8 @@ impl Work {
             Err(error) => return Err(error.into()),
         };
         let messages = depth.ready.saturating_add(depth.unacked).saturating_add(dead_letters);
-        let Verdict::Delete(when) =
-            deletions::judge(&record, messages, self.options.grace, self.steady.now())
+        let Options { linger, grace, .. } = self.options;
+        let Verdict::Delete(when) = deletions::judge(&record, messages, linger, grace, self.steady.now())
         else {
             return Ok(false);
         };

@@ -1,6 +1,7 @@
 //! What the maintainer does, on the embedded broker and store.
 
 mod interrupted;
+mod racing;
 mod sentences;
 mod world;
 
@@ -16,3 +17,11 @@ async fn embedded() -> World {
 }
 
 on!(embedded);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_maintainers_and_two_dispatchers_never_give_a_queue_to_two() {
+    let store = galerna_storage::sqlite::in_memory().expect("a store in memory");
+    let broker = EmbeddedBroker::in_memory(EmbeddedOptions::default()).expect("a broker in memory");
+    let world = World::new(Arc::clone(&store.queues), Arc::new(broker));
+    racing::two_maintainers_and_two_dispatchers_never_give_a_queue_to_two(world, store).await;
+}

@@ -1,4 +1,5 @@
 //! A real broker of which one kind of call never comes back: as if the process died there.
+#![allow(dead_code)] // each test binary uses a part of it
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ impl Interrupted {
     }
 
     /// The list of queues does not come.
-    #[allow(dead_code)] // not every test binary has such a broker
+
     pub(crate) fn depths(broker: Arc<dyn Broker>) -> Self {
         Self { broker, deletions: None, depths: true }
     }

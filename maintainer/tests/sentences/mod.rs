@@ -39,7 +39,7 @@ sentences!(
     a_message_that_somebody_holds_keeps_a_queue_from_being_empty,
     a_count_leaves_leased_paused_and_flagged_queues_alone,
     a_queue_that_the_broker_does_not_tell_of_keeps_its_state,
-    an_empty_flagged_queue_is_deleted_at_once,
+    an_empty_flagged_queue_is_deleted_when_it_has_lingered,
     a_flagged_queue_with_messages_is_deleted_after_its_grace_time,
     dead_letters_are_messages_too,
     a_flagged_queue_waits_for_the_end_of_its_lease,
@@ -122,7 +122,9 @@ pub(crate) async fn a_pause_outlives_a_deletion_that_is_taken_back(world: World)
     assert_eq!(world.state("Qa").await, Some(QueueState::Pause));
 }
 
-pub(crate) async fn a_list_that_is_not_believed_makes_queues_but_flags_none_until_it_is_confirmed(world: World) {
+pub(crate) async fn a_list_that_is_not_believed_makes_queues_but_flags_none_until_it_is_confirmed(
+    world: World,
+) {
     world.with_accounts(&numbered(0..20)).await;
     let before = world.states().await;
 
@@ -219,9 +221,12 @@ async fn flagged(world: &World) {
     world.list.says("b:Qb");
 }
 
-pub(crate) async fn an_empty_flagged_queue_is_deleted_at_once(world: World) {
+pub(crate) async fn an_empty_flagged_queue_is_deleted_when_it_has_lingered(mut world: World) {
     flagged(&world).await;
     world.run_ok(Task::Accounts).await;
+    world.options.linger = Duration::from_secs(3_600);
+    assert_eq!(world.run_ok(Task::Deletions).await.waiting, 1, "a message may yet come back to it");
+    world.options.linger = Duration::ZERO;
     assert_eq!(world.run_ok(Task::Deletions).await.deleted, 1);
     assert_eq!(world.states().await, "Qb=idle");
     assert_eq!(world.depth("Qa").await, None);

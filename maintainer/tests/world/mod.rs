@@ -1,4 +1,5 @@
 //! A store, a broker and a list of accounts that a test sets.
+#![allow(dead_code)] // each test binary uses a part of it
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +105,7 @@ pub(crate) fn name(queue: &str) -> QueueName {
 pub(crate) fn quick() -> Options {
     Options {
         settle: Duration::ZERO,
+        linger: Duration::ZERO,
         timing: Timing::with_lease(Duration::from_millis(500)),
         ..Options::default()
     }
