@@ -1,0 +1,396 @@
+//! The spout that consumes leased queues.
+
+mod holdoff;
+mod slot;
+mod tally;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use galerna_broker::{
+    AWAY, AccountId, Broker, Delivery, DeliveryTag, Incoming, Outcome, PERMANENT, QueueName,
+};
+use galerna_dispatcher::Leases;
+use galerna_topology::{Failed, Failure, FailureKind, Fault, Next, Output, Roots, Spout, TaskContext};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use holdoff::HoldOff;
+use slot::Slot;
+pub use tally::LeaseTally;
+use tally::add;
+
+/// Finds the account that owns a queue.
+pub type AccountOf = Arc<dyn Fn(&QueueName) -> Option<AccountId> + Send + Sync>;
+
+/// How a leased-queue spout works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeasedOptions {
+    /// Leases held at the same time, per task.
+    pub leases: usize,
+    /// Unsettled messages per lease.
+    pub prefetch: u16,
+    /// A lease is given back after so many messages, so that other queues get their turn.
+    pub messages_per_lease: usize,
+    /// A lease is given back after so long.
+    pub hold: Duration,
+    /// How long the dispatcher is asked to wait when there is nothing to lease. It is taken off the lease, since a holder
+    /// counts from before its request: keep it well below a lease's length.
+    pub wait: Duration,
+    /// How long nothing must come before the queue is asked whether it is empty.
+    pub dry_after: Duration,
+    /// How long, after a pause or a stop, to wait for messages in work before they are given back.
+    pub grace: Duration,
+}
+
+impl Default for LeasedOptions {
+    /// 8 leases, 1,000 unsettled, 10,000 messages or 10 s a lease, 1 s of wait, dry after 20 ms, 30 s of grace.
+    fn default() -> Self {
+        Self {
+            leases: 8,
+            prefetch: 1_000,
+            messages_per_lease: 10_000,
+            hold: Duration::from_secs(10),
+            wait: Duration::from_secs(1),
+            dry_after: Duration::from_millis(20),
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Leases queues from the dispatcher and emits their messages, one tuple a message, each a root.
+///
+/// What becomes of a message:
+///
+/// | its root | the message |
+/// |---|---|
+/// | acked | acked |
+/// | failed with a reason that begins with [`AWAY`], or the topology stopped | given back unharmed; the lease ends and a pause that grows begins |
+/// | failed with a reason that begins with [`PERMANENT`] | moved to the dead letters |
+/// | failed otherwise, timed out, panicked | delivered again later; dead after its last delivery |
+///
+/// Each of the leases lives in a slot: lease, consume until dry, [`LeasedOptions::messages_per_lease`] or
+/// [`LeasedOptions::hold`], wait for what is in work, release and ask for the next in one request. Slots are tasks of their
+/// own, so that leases are renewed however long the topology holds the spout back. A lease that was revoked is no longer
+/// consumed and is given back when what is in work is done. **Nothing is consumed or settled past the lease**, as its holder
+/// counts it ([`HeldLease`](galerna_dispatcher::HeldLease)): a process that was stopped for too long finds its lease over
+/// when it goes on, drops what it had, and its release is refused without harm. While the dispatcher is away, leases in
+/// hand are worked on until their end.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use galerna_broker::Broker;
+/// use galerna_dispatcher::Leases;
+/// use galerna_spouts::{LeasedOptions, LeasedQueues};
+/// use galerna_topology::TopologyBuilder;
+///
+/// fn wire(topology: &mut TopologyBuilder, broker: Arc<dyn Broker>, leases: Arc<dyn Leases>) {
+///     let messages = topology
+///         .spout("queues", move || {
+///             LeasedQueues::new(broker.clone(), leases.clone(), "worker-1")
+///                 .with_options(LeasedOptions { leases: 4, ..LeasedOptions::default() })
+///         })
+///         .outputs();
+///     topology.for_each("print", |message: galerna_broker::Incoming| println!("{}", message.queue)).shuffle(&messages);
+/// }
+/// ```
+pub struct LeasedQueues {
+    parts: Parts,
+    running: Option<Running>,
+}
+
+/// What spout and slots share.
+#[derive(Clone)]
+struct Parts {
+    broker: Arc<dyn Broker>,
+    leases: Arc<dyn Leases>,
+    consumer: String,
+    options: LeasedOptions,
+    accounts: Option<AccountOf>,
+    tally: Arc<LeaseTally>,
+    hold_off: Arc<HoldOff>,
+}
+
+impl Parts {
+    fn account_of(&self, queue: &QueueName) -> Option<AccountId> {
+        match &self.accounts {
+            Some(accounts) => accounts(queue).or_else(|| AccountId::new(queue.as_str()).ok()),
+            None => AccountId::new(queue.as_str()).ok(),
+        }
+    }
+}
+
+struct Running {
+    activity: watch::Sender<Activity>,
+    arrivals: mpsc::Receiver<Arrival>,
+    current: Option<(Arc<Claim>, VecDeque<Delivery>)>,
+    slots: JoinSet<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activity {
+    Inactive,
+    Active,
+    Closing,
+}
+
+/// Messages of one lease on their way to the spout.
+struct Arrival {
+    claim: Arc<Claim>,
+    deliveries: Vec<Delivery>,
+}
+
+/// The lease that a message was consumed under, as the spout knows it.
+struct Claim {
+    queue: QueueName,
+    account: AccountId,
+    epoch: u64,
+    /// Whether what arrived may still be emitted.
+    open: AtomicBool,
+    stop_at: Mutex<Instant>,
+    settle: mpsc::Sender<Vec<(DeliveryTag, Outcome)>>,
+}
+
+impl Claim {
+    fn may_emit(&self) -> bool {
+        self.open.load(Relaxed)
+            && Instant::now() < *self.stop_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renewed(&self, stop_at: Instant) {
+        *self.stop_at.lock().unwrap_or_else(PoisonError::into_inner) = stop_at;
+    }
+}
+
+/// What the spout calls a message by.
+pub struct Receipt {
+    claim: Arc<Claim>,
+    tag: DeliveryTag,
+}
+
+impl LeasedQueues {
+    /// Consumes the queues that `leases` gives, as `consumer` (its task's number is added to it).
+    pub fn new(broker: Arc<dyn Broker>, leases: Arc<dyn Leases>, consumer: impl Into<String>) -> Self {
+        let parts = Parts {
+            broker,
+            leases,
+            consumer: consumer.into(),
+            options: LeasedOptions::default(),
+            accounts: None,
+            tally: Arc::default(),
+            hold_off: Arc::default(),
+        };
+        Self { parts, running: None }
+    }
+
+    /// Works in this way.
+    #[must_use]
+    pub fn with_options(mut self, options: LeasedOptions) -> Self {
+        self.parts.options = options;
+        self
+    }
+
+    /// Asks `accounts` for the account of a queue. When it knows none, or without it, the account has its queue's name.
+    #[must_use]
+    pub fn with_accounts(mut self, accounts: AccountOf) -> Self {
+        self.parts.accounts = Some(accounts);
+        self
+    }
+
+    /// Counts in this tally.
+    #[must_use]
+    pub fn with_tally(mut self, tally: Arc<LeaseTally>) -> Self {
+        self.parts.tally = tally;
+        self
+    }
+
+    /// Gives back what arrived and was not emitted.
+    fn give_back_arrivals(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        let mut outcomes = Outcomes::default();
+        if let Some((claim, deliveries)) = running.current.take() {
+            deliveries.into_iter().for_each(|d| outcomes.add(&claim, d.tag, Outcome::Release));
+        }
+        while let Ok(arrival) = running.arrivals.try_recv() {
+            arrival.deliveries.iter().for_each(|d| outcomes.add(&arrival.claim, d.tag, Outcome::Release));
+        }
+        outcomes.send(&self.parts.tally);
+    }
+}
+
+/// Outcomes by lease.
+#[derive(Default)]
+struct Outcomes {
+    of: Vec<(Arc<Claim>, Vec<(DeliveryTag, Outcome)>)>,
+}
+
+impl Outcomes {
+    fn add(&mut self, claim: &Arc<Claim>, tag: DeliveryTag, outcome: Outcome) {
+        // Roots end mostly in the order in which they began, so the last one used is mostly the right one.
+        match self.of.iter_mut().rev().find(|(known, _)| Arc::ptr_eq(known, claim)) {
+            Some((_, outcomes)) => outcomes.push((tag, outcome)),
+            None => self.of.push((claim.clone(), vec![(tag, outcome)])),
+        }
+    }
+
+    fn send(self, tally: &LeaseTally) {
+        for (claim, outcomes) in self.of {
+            // The channel has room for as many as there can be unsettled messages, so it is never full; it is closed when
+            // the lease is over, and then its messages are delivered to somebody else.
+            if let Err(error) = claim.settle.try_send(outcomes) {
+                add(&tally.too_late, error.into_inner().len());
+            }
+        }
+    }
+}
+
+fn outcome_of(failure: &Failure) -> Outcome {
+    let because = |reason: &str| galerna_broker::Failure {
+        reason: reason.to_owned(),
+        component: failure.component.as_ref().to_owned(),
+    };
+    if failure.kind == FailureKind::Stopped || failure.reason.starts_with(AWAY) {
+        Outcome::Release
+    } else if let Some(reason) = failure.reason.strip_prefix(PERMANENT) {
+        Outcome::DeadLetter(because(reason))
+    } else {
+        Outcome::Retry(because(&failure.reason))
+    }
+}
+
+impl Spout for LeasedQueues {
+    type MessageId = Receipt;
+    type Outputs = Output<Incoming>;
+
+    async fn open(&mut self, context: &TaskContext) -> Result<(), Fault> {
+        let slots = self.parts.options.leases.max(1);
+        let (activity, watching) = watch::channel(Activity::Inactive);
+        let (arrived, arrivals) = mpsc::channel(slots);
+        let mut tasks = JoinSet::new();
+        let mut parts = self.parts.clone();
+        parts.consumer = format!("{}/{}", parts.consumer, context.task());
+        for _ in 0..slots {
+            tasks.spawn(Slot::new(parts.clone(), watching.clone(), arrived.clone()).run());
+        }
+        self.running = Some(Running { activity, arrivals, current: None, slots: tasks });
+        Ok(())
+    }
+
+    async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+        let Some(running) = &mut self.running else { return Ok(Next::Done) };
+        while out.room() > 0 {
+            let Some((claim, deliveries)) = &mut running.current else {
+                match running.arrivals.try_recv() {
+                    Ok(arrival) => {
+                        running.current = Some((arrival.claim, arrival.deliveries.into()));
+                        continue;
+                    }
+                    Err(_) => return Ok(Next::Idle),
+                }
+            };
+            if claim.may_emit() {
+                let n = out.room().min(deliveries.len());
+                for delivery in deliveries.drain(..n) {
+                    let incoming = Incoming {
+                        queue: claim.queue.clone(),
+                        account: claim.account.clone(),
+                        epoch: claim.epoch,
+                        deliveries: delivery.deliveries,
+                        message: delivery.message,
+                    };
+                    out.root(Receipt { claim: claim.clone(), tag: delivery.tag }).emit(incoming);
+                }
+            } else {
+                let mut outcomes = Outcomes::default();
+                deliveries.drain(..).for_each(|d| outcomes.add(claim, d.tag, Outcome::Release));
+                outcomes.send(&self.parts.tally);
+            }
+            if deliveries.is_empty() {
+                running.current = None;
+            }
+        }
+        Ok(Next::Ready)
+    }
+
+    async fn ready(&mut self) {
+        match &mut self.running {
+            Some(running) if running.current.is_none() => match running.arrivals.recv().await {
+                Some(arrival) => running.current = Some((arrival.claim, arrival.deliveries.into())),
+                None => std::future::pending().await,
+            },
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn acked(&mut self, ids: &mut Vec<Receipt>) {
+        let mut outcomes = Outcomes::default();
+        ids.drain(..).for_each(|id| outcomes.add(&id.claim, id.tag, Outcome::Ack));
+        outcomes.send(&self.parts.tally);
+    }
+
+    async fn failed(&mut self, failed: &mut Vec<Failed<Receipt>>) {
+        let mut outcomes = Outcomes::default();
+        for Failed { id, failure } in failed.drain(..) {
+            tracing::debug!(queue = %id.claim.queue, %failure, "a message failed");
+            outcomes.add(&id.claim, id.tag, outcome_of(&failure));
+        }
+        outcomes.send(&self.parts.tally);
+    }
+
+    async fn activate(&mut self) {
+        if let Some(running) = &self.running {
+            running.activity.send_replace(Activity::Active);
+        }
+    }
+
+    async fn deactivate(&mut self) {
+        if let Some(running) = &self.running {
+            running.activity.send_replace(Activity::Inactive);
+        }
+        self.give_back_arrivals();
+    }
+
+    async fn close(&mut self) {
+        if let Some(running) = &self.running {
+            running.activity.send_replace(Activity::Closing);
+        }
+        self.give_back_arrivals();
+        let Some(mut running) = self.running.take() else { return };
+        // Slots release their leases; one that cannot, because the dispatcher is away, lets its lease expire.
+        let deadline = Instant::now() + slot::CLOSE_TIMEOUT;
+        while let Ok(Some(ended)) = timeout_at(deadline, running.slots.join_next()).await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a slot of the leased-queue spout ended badly");
+            }
+        }
+        running.slots.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_decides_what_becomes_of_its_message() {
+        let because =
+            |reason: &str| galerna_broker::Failure { reason: reason.into(), component: "store".into() };
+        let cases = [
+            (FailureKind::Error, "values[0].p is 9", Outcome::Retry(because("values[0].p is 9"))),
+            (FailureKind::Timeout, "timeout", Outcome::Retry(because("timeout"))),
+            (FailureKind::Panic, "boom", Outcome::Retry(because("boom"))),
+            (FailureKind::Dropped, "dropped", Outcome::Retry(because("dropped"))),
+            (FailureKind::Stopped, "stopped", Outcome::Release),
+            (FailureKind::Error, "away: store is away", Outcome::Release),
+            (FailureKind::Error, "permanent: no such meter", Outcome::DeadLetter(because("no such meter"))),
+        ];
+        for (kind, reason, expected) in cases {
+            assert_eq!(outcome_of(&Failure::new(kind, reason, "store")), expected, "{reason}");
+        }
+    }
+}
