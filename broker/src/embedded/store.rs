@@ -209,26 +209,29 @@ impl Store {
         Ok(())
     }
 
-    /// The next messages in order from `from` up to `to`, at most `limit` and about `bytes`.
+    /// The next messages in order within `seqs`, at most `limit` and about `bytes`. Those up to
+    /// `mark` have been handed out once more than is written.
     pub(super) fn read(
         &self,
         qid: i64,
-        from: u64,
-        to: u64,
+        seqs: std::ops::RangeInclusive<u64>,
+        mark: u64,
         limit: usize,
         bytes: usize,
     ) -> Result<Vec<Stored>> {
         let mut select = self.0.prepare_cached(
             "SELECT id, failures, returns, type, mid, body FROM messages WHERE id BETWEEN ? AND ? ORDER BY id",
         )?;
-        let mut rows = select.query(params![id_of(qid, from), id_of(qid, to)])?;
+        let mut rows = select.query(params![id_of(qid, *seqs.start()), id_of(qid, *seqs.end())])?;
         let (mut found, mut size) = (Vec::new(), 0);
         while found.len() < limit && size < bytes {
             let Some(row) = rows.next()? else { break };
+            let seq = seq_of(row.get(0)?);
+            let returns = row.get::<_, i64>(2)? + i64::from(seq <= mark);
             let stored = Stored {
-                seq: seq_of(row.get(0)?),
+                seq,
                 failures: row.get(1)?,
-                returns: u32::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+                returns: u32::try_from(returns).unwrap_or(0),
                 message: message(row, 3)?,
             };
             size += stored.message.body.len();

@@ -330,8 +330,10 @@ impl Work for Refill {
             (returned, state.unread_from, state.unread, state.last_seq, state.mark)
         };
         for (seq, returns) in returned {
-            let found =
-                store.read(qid, seq, seq, 1, usize::MAX)?.pop().map(|stored| Stored { returns, ..stored });
+            let found = store
+                .read(qid, seq..=seq, mark, 1, usize::MAX)?
+                .pop()
+                .map(|stored| Stored { returns, ..stored });
             let kept = match found {
                 Some(stored) if self.may_be_delivered(store, &stored)? => {
                     store.set_returns(qid, seq, i64::from(returns))?;
@@ -344,11 +346,10 @@ impl Work for Refill {
         if unread == 0 {
             return Ok(());
         }
-        for mut stored in store.read(qid, from, to, WINDOW / 2, WINDOW_BYTES / 2)? {
+        for stored in store.read(qid, from..=to, mark, WINDOW / 2, WINDOW_BYTES / 2)? {
             self.last = Some(stored.seq);
             // Handed out by an earlier process, which did not settle it.
             if stored.seq <= mark {
-                stored.returns += 1;
                 if !self.may_be_delivered(store, &stored)? {
                     self.killed_unread += 1;
                     continue;
