@@ -1,1 +1,60 @@
-//! Placeholder.
+//! Running topologies: delivery, acking, flow control, lifecycle and metrics.
+//!
+//! This crate runs what `galerna-topology` declares, on tokio. It knows no broker and no store, and must not.
+//!
+//! ```
+//! use galerna_engine::{Engine, EngineOptions};
+//! use galerna_topology::prelude::*;
+//! use std::time::Duration;
+//!
+//! struct Numbers(u64);
+//!
+//! impl Spout for Numbers {
+//!     type MessageId = u64;
+//!     type Outputs = Output<u64>;
+//!
+//!     async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+//!         if self.0 == 1000 {
+//!             return Ok(Next::Done);
+//!         }
+//!         self.0 += 1;
+//!         out.root(self.0).emit(self.0);
+//!         Ok(Next::Ready)
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut topology = TopologyBuilder::new("sum");
+//! let numbers = topology.spout("numbers", || Numbers(0)).outputs();
+//! let even = topology.filter("even", |n: &u64| n % 2 == 0).shuffle(numbers).outputs();
+//! topology.for_each("sink", |_: u64| ()).shuffle(even);
+//!
+//! let running = Engine::submit(topology.build()?, EngineOptions::default()).await?;
+//! running.finished().await;
+//! let report = running.drain(Duration::from_secs(5)).await;
+//! let numbers = report.metrics.component("numbers").ok_or("no such component")?;
+//! assert_eq!((numbers.acked, numbers.failures()), (1000, 0));
+//! # Ok(())
+//! # }
+//! ```
+
+mod activity;
+mod async_worker;
+mod clock;
+mod error;
+mod histogram;
+pub mod ledger;
+mod link;
+mod metrics;
+mod plan;
+mod running;
+mod shared;
+mod source;
+mod worker;
+
+pub use clock::{ManualClock, TokioClock};
+pub use error::EngineError;
+pub use histogram::{Histogram, Latency};
+pub use metrics::{ComponentMetrics, LastError, Metrics, SpoutState};
+pub use running::{DrainReport, Engine, EngineOptions, Running};

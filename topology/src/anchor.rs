@@ -21,12 +21,13 @@ pub struct Anchor {
     // A lock only because emitting anchored to a kept tuple divides its share, and legally so through
     // a shared reference (the same anchor may be given twice).
     holding: Mutex<Holding>,
+    received: u64,
     link: Option<Arc<dyn Link>>,
 }
 
 impl Anchor {
-    pub(crate) fn new(holding: Holding, link: Arc<dyn Link>) -> Self {
-        Self { holding: Mutex::new(holding), link: Some(link) }
+    pub(crate) fn new(holding: Holding, received: u64, link: Arc<dyn Link>) -> Self {
+        Self { holding: Mutex::new(holding), received, link: Some(link) }
     }
 
     pub(crate) fn divide(&self, shares: &mut crate::lineage::Shares) -> Holding {
@@ -48,7 +49,7 @@ impl Anchor {
     /// The tuple is done.
     pub fn ack(mut self) {
         if let Some(link) = self.link.take() {
-            link.settle(&mut self.take(), 1);
+            link.settle(&mut self.take(), 1, Some(self.received));
         }
     }
 
@@ -125,6 +126,7 @@ impl<T> Tuple<T> {
 pub struct Anchors {
     lineage: Lineage,
     rows: usize,
+    received: u64,
     link: Option<Arc<dyn Link>>,
 }
 
@@ -142,7 +144,7 @@ impl Anchors {
     /// All tuples are done.
     pub fn ack(mut self) {
         if let Some(link) = self.link.take() {
-            link.settle(&mut self.lineage, self.rows as u64);
+            link.settle(&mut self.lineage, self.rows as u64, Some(self.received));
         }
     }
 
@@ -185,7 +187,7 @@ impl Anchors {
         }
         let mut rest = rows.into_rest();
         if acks > 0 {
-            link.settle(&mut acked, acks);
+            link.settle(&mut acked, acks, Some(self.received));
         }
         if done < total {
             drop_unsettled(&*link, &mut rest, (total - done) as u64);
@@ -202,7 +204,8 @@ impl Anchors {
     /// One [`Anchor`] a tuple, in order.
     pub fn into_each(mut self) -> Vec<Anchor> {
         let Some(link) = self.link.take() else { return Vec::new() };
-        self.lineage.drain().map(|holding| Anchor::new(holding, link.clone())).collect()
+        let received = self.received;
+        self.lineage.drain().map(|holding| Anchor::new(holding, received, link.clone())).collect()
     }
 }
 
@@ -230,12 +233,13 @@ impl fmt::Debug for Anchors {
 #[must_use = "dropping a batch fails its roots"]
 pub struct Batch<T> {
     pub(crate) parcel: Parcel<T>,
+    received: u64,
     pub(crate) link: Option<Arc<dyn Link>>,
 }
 
 impl<T: Send + 'static> Batch<T> {
     pub(crate) fn new(parcel: Parcel<T>, link: Arc<dyn Link>) -> Self {
-        Self { parcel, link: Some(link) }
+        Self { parcel, received: link.now(), link: Some(link) }
     }
 
     /// How many tuples it has.
@@ -274,7 +278,7 @@ impl<T: Send + 'static> Batch<T> {
         let values = std::mem::take(&mut self.parcel.values);
         let lineage = std::mem::take(&mut self.parcel.lineage);
         let rows = values.len();
-        (values, Anchors { lineage, rows, link })
+        (values, Anchors { lineage, rows, received: self.received, link })
     }
 
     /// Each tuple with its own handle.

@@ -53,6 +53,12 @@ pub trait Bolt: Send + 'static {
         Ok(())
     }
 
+    /// Called while a topology drains, whenever the input has run dry, and before `close`: finish with the
+    /// tuples that are kept, so that the spouts' roots can end.
+    fn drain(&mut self, out: &mut Emitter<Self::Outputs>) {
+        let _ = out;
+    }
+
     /// Called once after the last tuple. What it emits still goes downstream.
     fn close(&mut self, out: &mut Emitter<Self::Outputs>) {
         let _ = out;
@@ -135,8 +141,9 @@ pub trait AsyncBolt: Send + 'static {
         async { Ok(()) }
     }
 
-    /// Called while a topology drains, whenever the input has run dry: finish what is kept (send the
-    /// half-full bulk, await what is in flight), so that the spouts' roots can end.
+    /// Called while a topology drains, whenever the input has run dry, and before `close`: finish with the
+    /// tuples that are kept (send the half-full bulk, await what is in flight), so that the spouts' roots
+    /// can end.
     fn drain(&mut self, out: &mut Emitter<Self::Outputs>) -> impl Future<Output = ()> + Send {
         let _ = out;
         async {}

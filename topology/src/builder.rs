@@ -178,6 +178,7 @@ pub struct Topology {
     pub(crate) name: Arc<str>,
     pub(crate) components: Vec<Component>,
     pub(crate) message_timeout: Option<Duration>,
+    pub(crate) tracking: bool,
 }
 
 impl Topology {
@@ -194,6 +195,11 @@ impl Topology {
     /// The component with this id.
     pub fn component(&self, id: &str) -> Option<&Component> {
         self.components.iter().find(|component| &*component.id == id)
+    }
+
+    /// Whether roots are tracked; if not, they are acked when emitted.
+    pub fn tracking(&self) -> bool {
+        self.tracking
     }
 
     /// How long a root of this spout may take; `None` means for ever.
@@ -239,6 +245,7 @@ impl TopologyBuilder {
             name: name.into(),
             components: Vec::new(),
             message_timeout: Some(Duration::from_secs(30)),
+            tracking: true,
         };
         Self { topology }
     }
@@ -247,6 +254,13 @@ impl TopologyBuilder {
     /// switches timeouts off.
     pub fn message_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
         self.topology.message_timeout = timeout.into();
+        self
+    }
+
+    /// Switches tracking off: every root is acked when it is emitted, whatever becomes of its tuples, as in
+    /// Storm with no ackers.
+    pub fn tracking(&mut self, on: bool) -> &mut Self {
+        self.topology.tracking = on;
         self
     }
 
@@ -468,16 +482,29 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
 
     /// Subscribes: evenly over the tasks, less to those that lag.
     pub fn shuffle<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
-        self.subscribe(stream.into(), Grouping::Shuffle, |setup| Shuffle::new(setup, false))
+        self.subscribe(stream.into(), Grouping::Shuffle, Shuffle::new)
     }
 
     /// Subscribes: to a task in the same executor if there is one, else as [`shuffle`](Self::shuffle).
     pub fn local_or_shuffle<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
-        self.subscribe(stream.into(), Grouping::LocalOrShuffle, |setup| Shuffle::new(setup, true))
+        self.subscribe(stream.into(), Grouping::LocalOrShuffle, Shuffle::new)
     }
 
-    /// Subscribes: equal keys to the same task, always, in every run.
-    pub fn fields<T: Data + FitFor<I>, K: Hash>(
+    /// Subscribes: equal keys to the same task, always, in every run. The closure borrows the key:
+    /// `|reading| &reading.device`.
+    pub fn fields<T: Data + FitFor<I>, K: Hash + ?Sized>(
+        self,
+        stream: impl Into<Stream<T>>,
+        key: impl Fn(&T) -> &K + Clone + Send + Sync + 'static,
+    ) -> Self {
+        self.subscribe(stream.into(), Grouping::Fields, move |setup| {
+            let key = key.clone();
+            Fields::new(setup, move |value: &T| StableHasher::hash(key(value)))
+        })
+    }
+
+    /// As [`fields`](Self::fields), by a key that is computed: `|order| (order.shop, order.day)`.
+    pub fn fields_by<T: Data + FitFor<I>, K: Hash>(
         self,
         stream: impl Into<Stream<T>>,
         key: impl Fn(&T) -> K + Clone + Send + Sync + 'static,
@@ -489,15 +516,15 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
     }
 
     /// Subscribes: each key to one of two tasks, the one that has had less. Balances skewed keys for
-    /// bolts whose results are merged afterwards.
-    pub fn partial_key<T: Data + FitFor<I>, K: Hash>(
+    /// bolts whose results are merged afterwards. The closure borrows the key.
+    pub fn partial_key<T: Data + FitFor<I>, K: Hash + ?Sized>(
         self,
         stream: impl Into<Stream<T>>,
-        key: impl Fn(&T) -> K + Clone + Send + Sync + 'static,
+        key: impl Fn(&T) -> &K + Clone + Send + Sync + 'static,
     ) -> Self {
         self.subscribe(stream.into(), Grouping::PartialKey, move |setup| {
             let key = key.clone();
-            PartialKey::new(setup, move |value: &T| StableHasher::hash(&key(value)))
+            PartialKey::new(setup, move |value: &T| StableHasher::hash(key(value)))
         })
     }
 

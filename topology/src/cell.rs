@@ -112,6 +112,14 @@ impl<B: Bolt> BoltTask for SyncTask<B> {
         })
     }
 
+    fn drain(&mut self) {
+        let Self { bolt: Some(bolt), out, .. } = self else { return };
+        if catch_unwind(AssertUnwindSafe(|| bolt.drain(out))).is_err() {
+            self.bolt = None;
+        }
+        self.out.done_unanchored();
+    }
+
     fn close(&mut self) {
         if let Some(mut bolt) = self.bolt.take() {
             let _ = catch_unwind(AssertUnwindSafe(|| {
@@ -245,6 +253,7 @@ pub struct SpoutTask<S: Spout> {
     failed: Vec<Failed<S::MessageId>>,
     shipments: Shipments,
     shares: Shares,
+    tracking: bool,
 }
 
 impl<S: Spout> SpoutTask<S> {
@@ -260,6 +269,7 @@ impl<S: Spout> SpoutTask<S> {
             failed: Vec::new(),
             shipments: Shipments::default(),
             shares: Shares::new(setup.seed),
+            tracking: setup.tracking,
         }
     }
 }
@@ -282,6 +292,7 @@ impl<S: Spout> SpoutRunner for SpoutTask<S> {
                 &mut self.shipments,
                 &mut self.shares,
                 room,
+                self.tracking,
             );
             let outcome = loop {
                 let before = out.emitted();

@@ -52,7 +52,7 @@ impl<O: Outputs> Emitter<O> {
     /// Keeps the tuple at hand: returning `Ok` from `execute` no longer acks it, the handle does.
     pub fn keep(&mut self) -> Anchor {
         self.kept = true;
-        Anchor::new(self.row.divide(&mut self.shares), self.link.clone())
+        Anchor::new(self.row.divide(&mut self.shares), self.link.now(), self.link.clone())
     }
 
     /// Where this task stands in its topology.
@@ -139,14 +139,10 @@ impl<O: Outputs> Emitter<O> {
     pub(crate) fn flush(&mut self, all: bool) {
         self.outputs.route(all, &mut self.shipments);
         if self.acked > 0 || !self.shipments.acked.is_empty() {
-            self.link.settle(&mut self.shipments.acked, self.acked);
+            self.link.settle(&mut self.shipments.acked, self.acked, None);
             self.shipments.acked.clear();
             self.acked = 0;
         }
-    }
-
-    pub(crate) fn staged(&self) -> usize {
-        self.outputs.staged()
     }
 
     pub(crate) fn shipments(&mut self) -> &mut Shipments {

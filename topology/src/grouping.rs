@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::lineage::{Holding, Lineage, Shares};
 use crate::outputs::Data;
@@ -220,30 +221,29 @@ impl<T: Data> Targets<T> {
     }
 }
 
-/// Whole batches in turn, each to the task that has had the fewest rows, past those that are full.
+/// Whole batches in turn, each to the task that has had the fewest rows, past those that lag.
 pub(crate) struct Shuffle<T> {
     targets: Targets<T>,
-    // Only tasks among these: all, or the local ones.
-    among: Vec<usize>,
     given: Vec<u64>,
     at: usize,
+    // The task that is full while another has nothing to do, and since when.
+    lagging: Option<(usize, Duration)>,
 }
 
+/// How long a task must have been full beside an idle one before shuffling goes past it. Shorter, and a
+/// passing hiccup of the machine would unbalance what is even over time.
+const LAG: Duration = Duration::from_millis(100);
+
 impl<T: Data> Shuffle<T> {
-    pub(crate) fn new(setup: RouteSetup, local: bool) -> Self {
-        let among = if local && !setup.local.is_empty() {
-            setup.local.clone()
-        } else {
-            (0..setup.targets.len()).collect()
-        };
-        let at = setup.offset % among.len().max(1);
-        Self { given: vec![0; among.len()], targets: Targets::new(setup), among, at }
+    pub(crate) fn new(setup: RouteSetup) -> Self {
+        let n = setup.targets.len();
+        Self { given: vec![0; n], at: setup.offset % n.max(1), targets: Targets::new(setup), lagging: None }
     }
 
     fn choose(&mut self, rows: u64) -> usize {
-        let n = self.among.len();
+        let n = self.given.len();
         if n == 1 {
-            return self.among[0];
+            return 0;
         }
         // The fewest rows so far, starting after the last one chosen so that ties go round.
         let mut best = (self.at + 1) % n;
@@ -253,21 +253,29 @@ impl<T: Data> Shuffle<T> {
                 best = other;
             }
         }
-        let (loads, full_at) = (&self.targets.setup.loads, self.targets.setup.full_at);
-        if loads.of(self.among[best]) >= full_at {
-            // It lags. Another gets the batch if it is nearly idle, and the laggard's debt is forgiven, or
-            // it would be flooded as soon as it moves.
-            let idle =
-                (0..n).filter(|&i| loads.of(self.among[i]) * 4 <= full_at).min_by_key(|&i| self.given[i]);
-            if let Some(idle) = idle {
-                self.given[best] += rows;
-                self.at = idle;
-                return self.among[idle];
-            }
-        }
         self.given[best] += rows;
         self.at = best;
-        self.among[best]
+        let setup = &self.targets.setup;
+        if setup.loads.of(best) < setup.full_at {
+            if self.lagging.is_some_and(|(task, _)| task == best) {
+                self.lagging = None;
+            }
+            return best;
+        }
+        let Some(idle) = (0..n).find(|&task| setup.loads.of(task) == 0) else {
+            self.lagging = None;
+            return best;
+        };
+        let now = setup.clock.now();
+        match self.lagging {
+            // The laggard's turn counts as taken, or it would be flooded as soon as it moves again.
+            Some((task, since)) if task == best && now.saturating_sub(since) >= LAG => idle,
+            Some((task, _)) if task == best => best,
+            _ => {
+                self.lagging = Some((best, now));
+                best
+            }
+        }
     }
 }
 
@@ -281,7 +289,7 @@ impl<T: Data> Route<T> for Shuffle<T> {
         into: &mut Shipments,
     ) {
         let batch = self.targets.batch();
-        if self.among.len() == 1 || values.len() <= batch {
+        if self.given.len() == 1 || values.len() <= batch {
             let task = self.choose(values.len() as u64);
             self.targets.push_all(task, values, lineage, into);
             return;

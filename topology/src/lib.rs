@@ -29,7 +29,7 @@
 //! let mut topology = TopologyBuilder::new("words");
 //! let sentences = topology.spout("sentences", || Sentences(vec!["the cow jumped", "over the moon"])).outputs();
 //! let words = topology.flat_map("split", |s: &'static str| s.split(' ')).shuffle(sentences).outputs();
-//! topology.for_each("count", |word: &'static str| println!("{word}")).fields(words, |word| *word).parallelism(2);
+//! topology.for_each("count", |word: &'static str| println!("{word}")).fields(words, |word| word).parallelism(2);
 //! println!("{}", topology.build()?.table());
 //! # Ok::<(), BuildError>(())
 //! ```

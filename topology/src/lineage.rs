@@ -304,6 +304,11 @@ impl Lineage {
         copy
     }
 
+    /// Takes out the spans.
+    pub fn drain_spans(&mut self) -> std::vec::Drain<'_, Span> {
+        self.spans.drain(..)
+    }
+
     /// Takes out the holdings one by one.
     pub fn drain(&mut self) -> Rows<'_> {
         Rows { spans: self.spans.drain(..), run: Run::None }

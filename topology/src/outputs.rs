@@ -86,6 +86,9 @@ impl<T> fmt::Debug for Output<T> {
     }
 }
 
+/// So few rows are not worth a batch while there is more input: they wait until it runs dry.
+const HOLD: usize = 64;
+
 /// Gives the emitted tuples of one input their parts of its holding.
 #[doc(hidden)]
 pub struct Division<'a> {
@@ -129,8 +132,6 @@ pub trait Outputs: Send + Sized + 'static {
     fn seal(&mut self, division: &mut Division<'_>);
     #[doc(hidden)]
     fn discard(&mut self);
-    #[doc(hidden)]
-    fn staged(&self) -> usize;
     #[doc(hidden)]
     fn route(&mut self, flush: bool, into: &mut Shipments);
 }
@@ -209,14 +210,9 @@ impl<T: Data> Outputs for Output<T> {
         }
     }
 
-    #[inline]
-    fn staged(&self) -> usize {
-        self.values.len()
-    }
-
     fn route(&mut self, flush: bool, into: &mut Shipments) {
         debug_assert_eq!(self.sealed, self.values.len(), "routing rows without a holding");
-        if !self.values.is_empty() {
+        if !self.values.is_empty() && (flush || self.values.len() >= HOLD || self.routes.is_empty()) {
             into.emitted += self.values.len() as u64;
             self.sealed = 0;
             if self.direct.is_empty() {
@@ -306,10 +302,6 @@ impl Outputs for () {
     #[inline]
     fn seal(&mut self, _division: &mut Division<'_>) {}
     fn discard(&mut self) {}
-    #[inline]
-    fn staged(&self) -> usize {
-        0
-    }
     fn route(&mut self, _flush: bool, _into: &mut Shipments) {}
 }
 
@@ -433,10 +425,6 @@ macro_rules! outputs {
             }
             fn discard(&mut self) {
                 $( $crate::Outputs::discard(&mut self.$field); )+
-            }
-            #[inline]
-            fn staged(&self) -> usize {
-                0 $( + $crate::Outputs::staged(&self.$field) )+
             }
             fn route(&mut self, flush: bool, into: &mut $crate::Shipments) {
                 $( $crate::Outputs::route(&mut self.$field, flush, into); )+

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::context::TaskContext;
+use crate::context::{Clock, TaskContext};
 use crate::failure::{Failure, Fault};
 use crate::lineage::{Lineage, RootId, Shares};
 use crate::spout::Next;
@@ -43,8 +43,11 @@ impl<T> Default for Parcel<T> {
 pub trait Link: Send + Sync {
     /// The id of the component the tuples were with.
     fn component(&self) -> &Arc<str>;
-    /// These many tuples are done; their holdings go back. Leaves `lineage` empty.
-    fn settle(&self, lineage: &mut Lineage, tuples: u64);
+    /// The clock, in nanoseconds.
+    fn now(&self) -> u64;
+    /// These many tuples are done; their holdings go back. Leaves `lineage` empty. `received` is when a
+    /// kept tuple reached the bolt; without it, the engine knows by itself how long they took.
+    fn settle(&self, lineage: &mut Lineage, tuples: u64, received: Option<u64>);
     /// These many tuples failed, and so do all their roots. Leaves `lineage` empty.
     fn fail(&self, lineage: &mut Lineage, tuples: u64, failure: &Failure);
     /// The message timeout of these roots starts anew. Leaves `lineage` empty.
@@ -168,16 +171,16 @@ impl Pool {
 pub struct RouteSetup {
     /// The address of each task of the subscriber.
     pub targets: Vec<u32>,
-    /// The subscriber's tasks in the same executor, by index, if the engine has such a thing.
-    pub local: Vec<usize>,
     /// How full the subscriber's tasks are.
     pub loads: Loads,
     /// Emptied parcels of this edge.
     pub pool: Pool,
     /// The largest batch to send.
     pub batch: Arc<AtomicUsize>,
-    /// Batches waiting for a task, from which on load-aware shuffling avoids it.
+    /// Batches waiting for a task, from which on it counts as full for load-aware shuffling.
     pub full_at: usize,
+    /// The topology's clock.
+    pub clock: Arc<dyn Clock>,
     /// Where to start when choosing in turn, so that senders do not move in step.
     pub offset: usize,
 }
@@ -209,6 +212,8 @@ pub struct TaskSetup {
     pub link: Arc<dyn Link>,
     /// Where its random words start.
     pub seed: u64,
+    /// Whether roots are tracked at all; if not, they are acked when emitted.
+    pub tracking: bool,
     /// Its routes: the index of the output, and what [`crate::Input`] made.
     pub routes: Vec<(usize, Box<dyn Any + Send>)>,
 }
@@ -228,6 +233,8 @@ pub trait BoltTask: Send {
     /// # Errors
     /// What `tick` says, or that it panicked.
     fn tick(&mut self) -> Result<(), Fault>;
+    /// Runs the drain hook.
+    fn drain(&mut self);
     /// Runs the close hook.
     fn close(&mut self);
     /// Stages batches to send: full ones, or all.

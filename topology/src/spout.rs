@@ -106,6 +106,7 @@ pub struct Roots<'a, S: Spout> {
     current: Current,
     emitted: usize,
     room: usize,
+    tracking: bool,
 }
 
 enum Current {
@@ -121,6 +122,7 @@ impl<'a, S: Spout> Roots<'a, S> {
         shipments: &'a mut Shipments,
         shares: &'a mut Shares,
         room: usize,
+        tracking: bool,
     ) -> Self {
         Self {
             outputs,
@@ -133,6 +135,7 @@ impl<'a, S: Spout> Roots<'a, S> {
             current: Current::Untracked,
             emitted: 0,
             room,
+            tracking,
         }
     }
 
@@ -177,8 +180,8 @@ impl<'a, S: Spout> Roots<'a, S> {
         let rows = self.outputs.unsealed();
         let holding = match self.current {
             Current::Untracked => Holding::Untracked,
-            Current::Root(root) if rows == 0 => {
-                // Also reached when all rows of the root brought their own holding.
+            Current::Root(root) if rows == 0 || !self.tracking => {
+                // Nobody holds it: no rows, or all with a holding of their own, or tracking is off.
                 self.shipments.acked.push_whole(root, 1);
                 Holding::Untracked
             }

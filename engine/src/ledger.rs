@@ -1,0 +1,323 @@
+//! The ledger of pending roots: a slab owned by the spout's task.
+//!
+//! A root's slot is its sequence number modulo the size of the slab, so finding it is one mask and one
+//! comparison, and a run of consecutive roots is a run of consecutive slots. The full sequence number kept
+//! in the slot is its generation: what arrives late for a slot used anew does not match and is ignored.
+//! Sequence numbers whose slot still holds an older root are skipped, so one root that takes long holds up
+//! nobody; the slab doubles when it is half full.
+//!
+//! A slot collects the shares handed back; when they XOR to the root's secret, the tree is done (see
+//! [`galerna_topology::lineage`]). A free slot has collected 0, so taking it writes nothing there.
+
+use std::collections::HashMap;
+
+use galerna_topology::Failure;
+use galerna_topology::lineage::{RootId, Span};
+use galerna_topology::runtime::{Grant, RootSource, SlotRun};
+
+use crate::histogram::Histogram;
+
+const FREE: u64 = u64::MAX;
+/// The longest run of slots granted at once: bounds the look-ahead.
+const LONGEST_GRANT: u32 = 4096;
+
+/// Pending roots of one spout task. Times are nanoseconds of the topology's clock.
+#[derive(Debug)]
+pub struct Ledger {
+    task: u16,
+    /// By slot: the sequence number of the root, or [`FREE`].
+    sequence: Vec<u64>,
+    /// By slot: the XOR of the shares handed back.
+    collected: Vec<u64>,
+    /// By slot: when the root was emitted.
+    born: Vec<u64>,
+    /// When the timeout of a root started, if later than it was emitted.
+    restarted: HashMap<u64, u64>,
+    next: u64,
+    granted: Grant,
+    pending: usize,
+    timeout: Option<u64>,
+    /// No pending root runs out of time before this.
+    check_at: Option<u64>,
+    now: u64,
+    acked: Vec<SlotRun>,
+    failed: Vec<(u32, Failure)>,
+}
+
+impl Ledger {
+    /// A ledger of spout task `task` (numbered over the whole topology) whose roots may take `timeout`
+    /// nanoseconds each, or any time. It starts with room for `pending` roots and grows when there are more.
+    pub fn new(task: u16, pending: usize, timeout: Option<u64>) -> Self {
+        let capacity = (pending.max(32) * 2).next_power_of_two();
+        Self {
+            task,
+            sequence: vec![FREE; capacity],
+            collected: vec![0; capacity],
+            born: vec![0; capacity],
+            restarted: HashMap::new(),
+            next: 0,
+            granted: Grant::NONE,
+            pending: 0,
+            timeout,
+            check_at: None,
+            now: 0,
+            acked: Vec::new(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// How many roots are pending.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Roots committed from now on are born at this time.
+    pub fn set_now(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// When to call [`expire`](Self::expire) next, if at all.
+    pub fn check_at(&self) -> Option<u64> {
+        self.check_at
+    }
+
+    /// The slots whose roots are done since this was last emptied.
+    pub fn acked(&mut self) -> &mut Vec<SlotRun> {
+        &mut self.acked
+    }
+
+    /// The slots whose roots failed since this was last emptied, and why.
+    pub fn failed(&mut self) -> &mut Vec<(u32, Failure)> {
+        &mut self.failed
+    }
+
+    fn mask(&self) -> u64 {
+        self.sequence.len() as u64 - 1
+    }
+
+    fn slot(&self, root: RootId) -> Option<usize> {
+        debug_assert_eq!(root.task(), self.task, "a root of another spout task");
+        let slot = (root.sequence() & self.mask()) as usize;
+        (self.sequence[slot] == root.sequence()).then_some(slot)
+    }
+
+    /// These holdings came back. Roots already done or failed are ignored.
+    pub fn settle(&mut self, spans: impl IntoIterator<Item = Span>, complete: &Histogram) {
+        let task = self.task;
+        for span in spans {
+            match span {
+                Span::Untracked(_) => {}
+                Span::Whole(first, rows) => self.settle_whole(first, rows, complete),
+                Span::Share(root, share) => self.settle_share(root, share, complete),
+                Span::Joined(list) => {
+                    for &(root, share) in list.iter().filter(|(root, _)| root.task() == task) {
+                        self.settle_share(root, share, complete);
+                    }
+                }
+            }
+        }
+    }
+
+    /// These consecutive roots are done: all that was outstanding of each came back at once.
+    pub fn settle_whole(&mut self, first: RootId, rows: u32, complete: &Histogram) {
+        let mask = self.mask();
+        let (mut left, mut sequence) = (u64::from(rows), first.sequence());
+        while left > 0 {
+            // Up to where the slab wraps, slots and sequence numbers run side by side.
+            let slot = (sequence & mask) as usize;
+            let len = left.min(mask + 1 - slot as u64) as usize;
+            let live = &mut self.sequence[slot..slot + len];
+            let born = &self.born[slot..slot + len];
+            let whole = live.iter().zip(sequence..).all(|(&live, wanted)| live == wanted);
+            if whole && born[0] == born[len - 1] {
+                // All there and emitted together, as is usual: times in between cannot differ, since
+                // they grow with the sequence.
+                live.fill(FREE);
+                self.pending -= len;
+                complete.record(self.now.saturating_sub(born[0]), len as u64);
+                push_run(&mut self.acked, slot as u32, len as u32);
+            } else {
+                for (at, wanted) in (slot..slot + len).zip(sequence..) {
+                    if self.sequence[at] == wanted {
+                        complete.record(self.now.saturating_sub(self.born[at]), 1);
+                        self.free(at);
+                        push_run(&mut self.acked, at as u32, 1);
+                    }
+                }
+            }
+            left -= len as u64;
+            sequence += len as u64;
+        }
+    }
+
+    fn settle_share(&mut self, root: RootId, share: u64, complete: &Histogram) {
+        let Some(slot) = self.slot(root) else { return };
+        self.collected[slot] ^= share;
+        if self.collected[slot] == root.secret() {
+            complete.record(self.now.saturating_sub(self.born[slot]), 1);
+            self.free(slot);
+            push_run(&mut self.acked, slot as u32, 1);
+        }
+    }
+
+    /// All roots in these holdings failed. Roots already done or failed are ignored.
+    pub fn fail(&mut self, spans: impl IntoIterator<Item = Span>, failure: &Failure) {
+        let task = self.task;
+        for span in spans {
+            match span {
+                Span::Untracked(_) => {}
+                Span::Whole(first, rows) => {
+                    for at in 0..rows {
+                        self.fail_root(first.plus(at), failure);
+                    }
+                }
+                Span::Share(root, _) => self.fail_root(root, failure),
+                Span::Joined(list) => {
+                    for &(root, _) in list.iter().filter(|(root, _)| root.task() == task) {
+                        self.fail_root(root, failure);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fail_root(&mut self, root: RootId, failure: &Failure) {
+        if let Some(slot) = self.slot(root) {
+            self.free(slot);
+            self.failed.push((slot as u32, failure.clone()));
+        }
+    }
+
+    fn free(&mut self, slot: usize) {
+        if !self.restarted.is_empty() {
+            self.restarted.remove(&self.sequence[slot]);
+        }
+        self.sequence[slot] = FREE;
+        self.collected[slot] = 0;
+        self.pending -= 1;
+    }
+
+    /// The timeouts of these roots start anew.
+    pub fn restart(&mut self, spans: impl IntoIterator<Item = Span>) {
+        let mut restart = |root: RootId| {
+            if root.task() == self.task && self.slot(root).is_some() {
+                self.restarted.insert(root.sequence(), self.now);
+            }
+        };
+        for span in spans {
+            match span {
+                Span::Untracked(_) => {}
+                Span::Whole(first, rows) => (0..rows).for_each(|at| restart(first.plus(at))),
+                Span::Share(root, _) => restart(root),
+                Span::Joined(list) => list.iter().for_each(|&(root, _)| restart(root)),
+            }
+        }
+    }
+
+    /// Fails the roots that have run out of time, and finds out when to look again. Looks at every slot;
+    /// since a root just emitted has the whole timeout before it, that happens about once per timeout.
+    pub fn expire(&mut self, now: u64, failure: &Failure) {
+        self.now = now;
+        let Some(timeout) = self.timeout else { return };
+        let mut earliest = None;
+        for slot in 0..self.sequence.len() {
+            let sequence = self.sequence[slot];
+            if sequence == FREE {
+                continue;
+            }
+            let start = self.restarted.get(&sequence).copied().unwrap_or(self.born[slot]);
+            let deadline = start.saturating_add(timeout);
+            if deadline <= now {
+                self.free(slot);
+                self.failed.push((slot as u32, failure.clone()));
+            } else {
+                earliest = Some(earliest.map_or(deadline, |other: u64| other.min(deadline)));
+            }
+        }
+        self.check_at = earliest;
+    }
+
+    /// Fails all that is pending.
+    pub fn fail_all(&mut self, failure: &Failure) {
+        for slot in 0..self.sequence.len() {
+            if self.sequence[slot] != FREE {
+                self.free(slot);
+                self.failed.push((slot as u32, failure.clone()));
+            }
+        }
+        self.check_at = None;
+    }
+
+    fn grow(&mut self) {
+        let capacity = self.sequence.len() * 2;
+        let mut sequence = vec![FREE; capacity];
+        let mut collected = vec![0; capacity];
+        let mut born = vec![0; capacity];
+        for slot in 0..self.sequence.len() {
+            if self.sequence[slot] != FREE {
+                let to = (self.sequence[slot] & (capacity as u64 - 1)) as usize;
+                sequence[to] = self.sequence[slot];
+                collected[to] = self.collected[slot];
+                born[to] = self.born[slot];
+            }
+        }
+        (self.sequence, self.collected, self.born) = (sequence, collected, born);
+    }
+}
+
+/// Appends slots, to the last run if they follow on it.
+fn push_run(runs: &mut Vec<SlotRun>, first: u32, len: u32) {
+    match runs.last_mut() {
+        Some(last) if last.first + last.len == first => last.len += len,
+        _ => runs.push(SlotRun { first, len }),
+    }
+}
+
+impl RootSource for Ledger {
+    fn grant(&mut self) -> Grant {
+        if self.pending * 2 >= self.sequence.len() {
+            self.grow();
+        }
+        let mask = self.mask();
+        // Half the slots are free, so this ends.
+        while self.sequence[(self.next & mask) as usize] != FREE {
+            self.next += 1;
+        }
+        if self.next >> RootId::SEQUENCE_BITS != 0 {
+            self.next &= (1 << RootId::SEQUENCE_BITS) - 1;
+        }
+        let slot = (self.next & mask) as usize;
+        let ahead = &self.sequence[slot..];
+        let most = ahead.len().min(LONGEST_GRANT as usize);
+        let len = ahead[..most].iter().position(|&sequence| sequence != FREE).unwrap_or(most);
+        self.granted = Grant {
+            first: RootId::new(self.task, self.next),
+            slot: slot as u32,
+            len: len as u32,
+            capacity: self.sequence.len() as u32,
+        };
+        self.granted
+    }
+
+    fn commit(&mut self, used: u32) {
+        let (slot, used) = (self.granted.slot as usize, used.min(self.granted.len) as usize);
+        let first = self.granted.first.sequence();
+        self.granted = Grant::NONE;
+        if used == 0 {
+            return;
+        }
+        for (live, sequence) in self.sequence[slot..slot + used].iter_mut().zip(first..) {
+            *live = sequence;
+        }
+        self.born[slot..slot + used].fill(self.now);
+        self.pending += used;
+        self.next = first + used as u64;
+        if let (None, Some(timeout)) = (self.check_at, self.timeout) {
+            self.check_at = Some(self.now.saturating_add(timeout));
+        }
+    }
+
+    fn is_pending(&self, slot: u32) -> bool {
+        self.sequence.get(slot as usize).is_some_and(|&sequence| sequence != FREE)
+    }
+}

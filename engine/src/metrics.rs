@@ -1,0 +1,277 @@
+//! Exact counts and latencies of a running topology.
+//!
+//! Tasks add to atomic counters once per batch; nothing is sampled. A [`Metrics`] is a reading of them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use galerna_topology::{Failure, FailureKind};
+use serde::Serialize;
+
+use crate::histogram::{Histogram, Latency};
+
+/// The counters of one task.
+#[derive(Debug, Default)]
+pub(crate) struct TaskStats {
+    pub(crate) emitted: AtomicU64,
+    pub(crate) transferred: AtomicU64,
+    pub(crate) executed: AtomicU64,
+    pub(crate) acked: AtomicU64,
+    pub(crate) failed: [AtomicU64; FailureKind::ALL.len()],
+    pub(crate) busy: AtomicU64,
+    pub(crate) pending: AtomicU64,
+    pub(crate) batch: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    pub(crate) restarts: AtomicU64,
+    pub(crate) execute: Histogram,
+    pub(crate) process: Histogram,
+    pub(crate) complete: Histogram,
+    state: AtomicU32,
+    last_error: Mutex<Option<LastError>>,
+}
+
+pub(crate) fn add(counter: &AtomicU64, by: u64) {
+    if by > 0 {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+}
+
+impl TaskStats {
+    pub(crate) fn count_failed(&self, failure: &Failure, tuples: u64, at: Duration) {
+        add(&self.failed[failure.kind.index()], tuples);
+        if !matches!(failure.kind, FailureKind::Stopped | FailureKind::Timeout) {
+            self.report(&failure.reason, at);
+        }
+    }
+
+    pub(crate) fn report(&self, reason: &str, at: Duration) {
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(LastError { reason: reason.to_owned(), at_ms: at.as_millis() as u64 });
+    }
+
+    /// A batch of `rows` tuples took `nanos` to execute.
+    pub(crate) fn count_executed(&self, rows: u64, nanos: u64) {
+        add(&self.executed, rows);
+        add(&self.busy, nanos);
+        if rows > 0 {
+            self.execute.record(nanos / rows, rows);
+        }
+    }
+
+    /// Where a spout or bolt stands; `component` is whom it waits for.
+    pub(crate) fn set_state(&self, state: State, component: usize) {
+        self.state.store((state as u32) | ((component as u32) << 8), Ordering::Relaxed);
+    }
+
+    fn state(&self, ids: &[Arc<str>]) -> SpoutState {
+        let word = self.state.load(Ordering::Relaxed);
+        match word & 0xff {
+            1 => SpoutState::Emitting,
+            2 => SpoutState::NoData,
+            3 => SpoutState::PendingFull,
+            4 => {
+                let component = ids.get((word >> 8) as usize);
+                SpoutState::DownstreamFull(component.map_or_else(String::new, ToString::to_string))
+            }
+            5 => SpoutState::Done,
+            6 => SpoutState::Draining,
+            _ => SpoutState::Paused,
+        }
+    }
+}
+
+/// The words that [`TaskStats::set_state`] stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Paused = 0,
+    Emitting = 1,
+    NoData = 2,
+    PendingFull = 3,
+    DownstreamFull = 4,
+    Done = 5,
+    Draining = 6,
+}
+
+/// Why a spout task is, or is not, emitting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpoutState {
+    /// It emits.
+    Emitting,
+    /// It said that it has nothing.
+    NoData,
+    /// As many roots are pending as may be.
+    PendingFull,
+    /// The queue of this component is full.
+    DownstreamFull(String),
+    /// The topology is not active.
+    Paused,
+    /// It said that it will never have anything again.
+    Done,
+    /// The topology drains.
+    Draining,
+}
+
+impl std::fmt::Display for SpoutState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Emitting => f.write_str("emitting"),
+            Self::NoData => f.write_str("no data"),
+            Self::PendingFull => f.write_str("pending full"),
+            Self::DownstreamFull(component) => write!(f, "downstream full: {component}"),
+            Self::Paused => f.write_str("paused"),
+            Self::Done => f.write_str("done"),
+            Self::Draining => f.write_str("draining"),
+        }
+    }
+}
+
+/// The last error of a component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LastError {
+    /// What it said.
+    pub reason: String,
+    /// When, in milliseconds of the topology's clock.
+    pub at_ms: u64,
+}
+
+/// What one component has done since the topology was submitted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ComponentMetrics {
+    /// Its id.
+    pub id: String,
+    /// `spout`, `bolt` or `async bolt`.
+    pub kind: &'static str,
+    /// Executors.
+    pub executors: usize,
+    /// Tasks.
+    pub tasks: usize,
+    /// The component whose task it shares, if it was fused.
+    pub fused_with: Option<String>,
+    /// Tuples emitted.
+    pub emitted: u64,
+    /// Copies of tuples sent to tasks of subscribers.
+    pub transferred: u64,
+    /// Tuples executed (bolts).
+    pub executed: u64,
+    /// Tuples acked (bolts), or roots done (spouts).
+    pub acked: u64,
+    /// Tuples failed (bolts), or roots failed (spouts), by [`FailureKind::name`]. All kinds are present.
+    pub failed: BTreeMap<&'static str, u64>,
+    /// Time a tuple takes in `execute`; the mean of its batch counts for each tuple of the batch.
+    pub execute: Latency,
+    /// Time from when a tuple reaches a bolt until it is acked.
+    pub process: Latency,
+    /// Time from when a root is emitted until it is done (spouts).
+    pub complete: Latency,
+    /// Tuples executed by each task, by index (bolts), or emitted by each (spouts).
+    pub by_task: Vec<u64>,
+    /// Batches that wait for its tasks (bolts).
+    pub queued: usize,
+    /// Pending roots (spouts).
+    pub pending: u64,
+    /// The share of its executors' time spent in `execute` since the topology was submitted, 0 to 1.
+    pub busy: f64,
+    /// The size of batches it emits at present (spouts).
+    pub batch: u64,
+    /// Why each task of a spout is or is not emitting.
+    pub states: Vec<SpoutState>,
+    /// Errors of hooks, and panics.
+    pub errors: u64,
+    /// Instances replaced after a panic.
+    pub restarts: u64,
+    /// The last error, of a hook or of a failed tuple.
+    pub last_error: Option<LastError>,
+}
+
+impl ComponentMetrics {
+    /// All tuples or roots failed, whatever the kind.
+    pub fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
+}
+
+/// A reading of a running topology.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Metrics {
+    /// The topology's name.
+    pub topology: String,
+    /// Milliseconds since it was submitted.
+    pub uptime_ms: u64,
+    /// Its components, in the order of declaration.
+    pub components: Vec<ComponentMetrics>,
+}
+
+impl Metrics {
+    /// The component with this id.
+    pub fn component(&self, id: &str) -> Option<&ComponentMetrics> {
+        self.components.iter().find(|component| component.id == id)
+    }
+}
+
+/// What [`read`] needs to know of a component beside its counters.
+pub(crate) struct Described<'a> {
+    pub(crate) component: &'a galerna_topology::Component,
+    pub(crate) fused_with: Option<String>,
+    pub(crate) queued: usize,
+    pub(crate) uptime: Duration,
+    pub(crate) ids: &'a [Arc<str>],
+}
+
+pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> ComponentMetrics {
+    let component = described.component;
+    let sum = |of: fn(&TaskStats) -> &AtomicU64| -> u64 {
+        tasks.iter().map(|task| of(task).load(Ordering::Relaxed)).sum()
+    };
+    let latency = |of: fn(&TaskStats) -> &Histogram| -> Latency {
+        let all = Histogram::new();
+        tasks.iter().for_each(|task| all.merge(of(task)));
+        all.latency()
+    };
+    let is_spout = component.instances.is_spout();
+    let executors = component.settings.parallelism;
+    let available = described.uptime.as_nanos() as f64 * executors as f64;
+    let last_error = tasks
+        .iter()
+        .filter_map(|task| task.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        .max_by_key(|error| error.at_ms);
+    ComponentMetrics {
+        id: component.id.to_string(),
+        kind: component.instances.name(),
+        executors,
+        tasks: tasks.len(),
+        fused_with: described.fused_with.clone(),
+        emitted: sum(|task| &task.emitted),
+        transferred: sum(|task| &task.transferred),
+        executed: sum(|task| &task.executed),
+        acked: sum(|task| &task.acked),
+        failed: FailureKind::ALL
+            .into_iter()
+            .map(|kind| {
+                let count = tasks.iter().map(|task| task.failed[kind.index()].load(Ordering::Relaxed)).sum();
+                (kind.name(), count)
+            })
+            .collect(),
+        execute: latency(|task| &task.execute),
+        process: latency(|task| &task.process),
+        complete: latency(|task| &task.complete),
+        by_task: tasks
+            .iter()
+            .map(|task| if is_spout { &task.emitted } else { &task.executed }.load(Ordering::Relaxed))
+            .collect(),
+        queued: described.queued,
+        pending: sum(|task| &task.pending),
+        busy: if available > 0.0 { (sum(|task| &task.busy) as f64 / available).min(1.0) } else { 0.0 },
+        batch: tasks.iter().map(|task| task.batch.load(Ordering::Relaxed)).max().unwrap_or(0),
+        states: if is_spout {
+            tasks.iter().map(|task| task.state(described.ids)).collect()
+        } else {
+            Vec::new()
+        },
+        errors: sum(|task| &task.errors),
+        restarts: sum(|task| &task.restarts),
+        last_error,
+    }
+}

@@ -1,0 +1,184 @@
+//! Which tasks run together, and the addresses of all of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use galerna_topology::{Component, Grouping, Instances, Topology};
+
+/// One place a batch can be sent to: a subscription of one task of a bolt.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) worker: usize,
+    /// The cell within the worker.
+    pub(crate) cell: usize,
+    /// The subscription of the component.
+    pub(crate) input: usize,
+    pub(crate) component: usize,
+    pub(crate) task: usize,
+}
+
+/// One task of a component.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CellPlan {
+    pub(crate) component: usize,
+    pub(crate) task: usize,
+}
+
+/// Bolts' tasks that run as one.
+#[derive(Debug)]
+pub(crate) struct WorkerPlan {
+    /// In the order of the flow.
+    pub(crate) cells: Vec<CellPlan>,
+    pub(crate) computing: bool,
+    /// The component at the head of the flow.
+    pub(crate) head: usize,
+}
+
+/// A route from an output of a component to a subscription.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Edge {
+    pub(crate) output: usize,
+    pub(crate) component: usize,
+    pub(crate) input: usize,
+}
+
+/// The plan of a topology.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Sorted so that closing them one after the other closes each after all that send to it.
+    pub(crate) workers: Vec<WorkerPlan>,
+    pub(crate) targets: Vec<Target>,
+    /// By component and subscription, the address of task 0; the others follow.
+    base: Vec<Vec<usize>>,
+    /// By component: the one before it in the same task, if it is fused.
+    pub(crate) fused_with: Vec<Option<usize>>,
+    /// By component: the edges that leave it.
+    pub(crate) edges: Vec<Vec<Edge>>,
+    /// Spout tasks, numbered over the topology.
+    pub(crate) spouts: Vec<CellPlan>,
+}
+
+impl Plan {
+    pub(crate) fn new(topology: &Topology, fuse: bool) -> Self {
+        let components = topology.components();
+        let index: HashMap<&Arc<str>, usize> =
+            components.iter().enumerate().map(|(at, component)| (&component.id, at)).collect();
+        let order = flow_order(components, &index);
+        let fused_with: Vec<Option<usize>> =
+            components.iter().map(|c| if fuse { fused_with(c, components, &index) } else { None }).collect();
+
+        let mut edges = vec![Vec::new(); components.len()];
+        for (component, declared) in components.iter().enumerate() {
+            for (input, subscribed) in declared.inputs.iter().enumerate() {
+                let from = index[&subscribed.component];
+                let output = components[from].outputs.iter().position(|o| *o.name == *subscribed.stream);
+                edges[from].push(Edge { output: output.unwrap_or(0), component, input });
+            }
+        }
+
+        let spouts = components.iter().enumerate().filter(|(_, c)| c.instances.is_spout());
+        let spouts = spouts
+            .flat_map(|(component, c)| (0..c.settings.tasks()).map(move |task| CellPlan { component, task }))
+            .collect();
+
+        let mut workers: Vec<WorkerPlan> = Vec::new();
+        let mut place: HashMap<(usize, usize), (usize, usize)> = HashMap::new();
+        for &head in &order {
+            let declared = &components[head];
+            if declared.instances.is_spout() || fused_with[head].is_some() {
+                continue;
+            }
+            let computing = matches!(declared.instances, Instances::Bolt(_));
+            // Everything fused to it, directly or not, in the order of the flow.
+            let mut group = vec![head];
+            for &component in &order {
+                if fused_with[component].is_some_and(|before| group.contains(&before)) {
+                    group.push(component);
+                }
+            }
+            let tasks = declared.settings.tasks();
+            // A bolt that waits gets a task of tokio's for each of its own: they wait side by side anyway.
+            let executors = if computing { declared.settings.parallelism } else { tasks };
+            for executor in 0..executors {
+                let mut cells = Vec::new();
+                for &component in &group {
+                    // Contiguous runs of tasks, as even as can be.
+                    for task in tasks * executor / executors..tasks * (executor + 1) / executors {
+                        place.insert((component, task), (workers.len(), cells.len()));
+                        cells.push(CellPlan { component, task });
+                    }
+                }
+                workers.push(WorkerPlan { cells, computing, head });
+            }
+        }
+
+        let mut targets = Vec::new();
+        let mut base = vec![Vec::new(); components.len()];
+        for (component, declared) in components.iter().enumerate() {
+            for input in 0..declared.inputs.len() {
+                base[component].push(targets.len());
+                for task in 0..declared.settings.tasks() {
+                    let (worker, cell) = place[&(component, task)];
+                    targets.push(Target { worker, cell, input, component, task });
+                }
+            }
+        }
+        Self { workers, targets, base, fused_with, edges, spouts }
+    }
+
+    /// The addresses that a task sends to over this edge: the one beside it if the two are fused.
+    pub(crate) fn addresses(&self, from: CellPlan, edge: Edge, tasks: usize) -> Vec<u32> {
+        let base = self.base[edge.component][edge.input];
+        if self.fused_with[edge.component] == Some(from.component) {
+            vec![(base + from.task) as u32]
+        } else {
+            (base..base + tasks).map(|address| address as u32).collect()
+        }
+    }
+}
+
+/// Components sorted so that each comes after all it subscribes to, feedback aside.
+fn flow_order(components: &[Component], index: &HashMap<&Arc<str>, usize>) -> Vec<usize> {
+    let mut order: Vec<usize> = Vec::with_capacity(components.len());
+    let mut placed = vec![false; components.len()];
+    while order.len() < components.len() {
+        let before = order.len();
+        for (at, component) in components.iter().enumerate() {
+            let ready = component.inputs.iter().all(|i| i.feedback || placed[index[&i.component]]);
+            if !placed[at] && ready {
+                placed[at] = true;
+                order.push(at);
+            }
+        }
+        assert!(order.len() > before, "a built topology has no unmarked cycle");
+    }
+    order
+}
+
+/// The bolt that this one can share a task with: both compute, the hop is one-to-one, and sharing does not
+/// undo a balance that shuffling would have brought.
+fn fused_with(
+    component: &Component,
+    components: &[Component],
+    index: &HashMap<&Arc<str>, usize>,
+) -> Option<usize> {
+    let [input] = &component.inputs[..] else { return None };
+    let from = index[&input.component];
+    let before = &components[from];
+    let both_compute =
+        matches!(component.instances, Instances::Bolt(_)) && matches!(before.instances, Instances::Bolt(_));
+    let alike = component.settings.tasks() == before.settings.tasks()
+        && component.settings.parallelism == before.settings.parallelism;
+    if !both_compute || !alike || input.feedback || !component.settings.fuse {
+        return None;
+    }
+    let is_even = |grouping| matches!(grouping, Grouping::Shuffle | Grouping::LocalOrShuffle);
+    let one_to_one = match input.grouping {
+        _ if component.settings.tasks() == 1 => input.grouping != Grouping::Custom,
+        Grouping::LocalOrShuffle => true,
+        // Its own input must be even, or the skew would be passed on.
+        Grouping::Shuffle => before.inputs.iter().all(|input| is_even(input.grouping)),
+        _ => false,
+    };
+    one_to_one.then_some(from)
+}

@@ -1,0 +1,461 @@
+//! Submitting a topology, and the handle of one that runs.
+
+use std::collections::hash_map::RandomState;
+use std::future::Future;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use galerna_topology::runtime::{
+    AsyncBoltTask, BoltTask, BoxFuture, Loads, Pool, RouteSetup, SpoutRunner, TaskSetup,
+};
+use galerna_topology::{Clock, Fault, Instances, TaskContext, Topology};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::async_worker::AsyncWorker;
+use crate::clock::{TokioClock, nanos};
+use crate::error::EngineError;
+use crate::ledger::Ledger;
+use crate::link::{Ledgers, TaskLink};
+use crate::metrics::{Described, Metrics, TaskStats, read};
+use crate::plan::{CellPlan, Plan};
+use crate::shared::{Inbox, Mode, Shared};
+use crate::source::{Source, SourceState};
+use crate::worker::{Cell, Inputs, Worker};
+
+/// How to run a topology.
+#[derive(Clone)]
+pub struct EngineOptions {
+    /// Whether spouts may emit from the start. Yes unless set; see [`Running::activate`].
+    pub active: bool,
+    /// The topology's clock; tokio's unless set.
+    pub clock: Option<Arc<dyn Clock>>,
+    /// Where random words start; random unless set.
+    pub seed: Option<u64>,
+    /// Whether one-to-one hops between computing bolts are fused into one task. Yes unless set.
+    pub fuse: bool,
+    /// How long `open` or `prepare` of a task may take. 60 s unless set.
+    pub start_timeout: Duration,
+    /// How long a task may take to end after everything is drained, before it is aborted. 10 s unless set.
+    pub close_timeout: Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            active: true,
+            clock: None,
+            seed: None,
+            fuse: true,
+            start_timeout: Duration::from_secs(60),
+            close_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl std::fmt::Debug for EngineOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineOptions")
+            .field("active", &self.active)
+            .field("fuse", &self.fuse)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs topologies.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine;
+
+impl Engine {
+    /// Starts a topology on the current tokio runtime: prepares all bolts, opens all spouts, and lets it run.
+    ///
+    /// Dropping the future before it resolves starts nothing.
+    ///
+    /// # Errors
+    /// If a task cannot be prepared or opened in time.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time enabled.
+    pub async fn submit(topology: Topology, options: EngineOptions) -> Result<Running, EngineError> {
+        let clock = options.clock.clone().unwrap_or_else(|| Arc::new(TokioClock::new()));
+        let plan = Plan::new(&topology, options.fuse);
+        let components = topology.components();
+        let per_task = |component: &galerna_topology::Component| {
+            (0..component.settings.tasks()).map(|_| Arc::<TaskStats>::default()).collect()
+        };
+        let (mut inboxes, mut receivers) = (Vec::new(), Vec::new());
+        for worker in &plan.workers {
+            let (queue, queue_rx) = mpsc::channel(components[worker.head].settings.queue);
+            let (feedback, feedback_rx) = mpsc::unbounded_channel();
+            inboxes.push(Inbox { queue, feedback });
+            receivers.push((queue_rx, feedback_rx));
+        }
+        let (ledgers, told): (Vec<_>, Vec<_>) = plan.spouts.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let shared = Arc::new(Shared {
+            clock,
+            activity: Arc::default(),
+            mode: watch::Sender::new(if options.active { Mode::Active } else { Mode::Inactive }),
+            stats: components.iter().map(per_task).collect(),
+            loads: components.iter().map(|component| Loads::new(component.settings.tasks())).collect(),
+            pools: components.iter().map(|c| c.inputs.iter().map(|_| Pool::default()).collect()).collect(),
+            inboxes,
+            plan,
+            topology: topology.clone(),
+        });
+        let maker = Maker {
+            shared: shared.clone(),
+            ledgers: ledgers.into(),
+            peers: Arc::new(topology.tasks()),
+            seed: options.seed.unwrap_or_else(|| RandomState::new().hash_one(0u64)),
+            start_timeout: options.start_timeout,
+        };
+
+        // All tasks are ready before any runs. Bolts first, so that spouts open into something that works.
+        let mut workers = Vec::new();
+        for (index, (queue, feedback)) in receivers.into_iter().enumerate() {
+            let (close, closing) = watch::channel(false);
+            let inputs = Inputs { queue, feedback, mode: shared.mode.subscribe(), closing };
+            let run: BoxFuture<'static, ()> = match shared.plan.workers[index].computing {
+                true => {
+                    let cells = maker.cells(&shared.plan.workers[index].cells)?;
+                    Box::pin(Worker { shared: shared.clone(), index, cells, inputs }.run())
+                }
+                false => {
+                    Box::pin(maker.async_worker(shared.plan.workers[index].cells[0], inputs).await?.run())
+                }
+            };
+            workers.push((close, shared.plan.workers[index].head, run));
+        }
+        let (mut spouts, mut states) = (Vec::new(), Vec::new());
+        for (number, (cell, told)) in shared.plan.spouts.iter().zip(told).enumerate() {
+            let (close, closing) = watch::channel(false);
+            let source = maker.source(number, *cell, told, closing).await?;
+            states.push(source.state.clone());
+            spouts.push((close, cell.component, Box::pin(source.run()) as BoxFuture<'static, ()>));
+        }
+
+        let started = shared.clock.now();
+        let start = |(close, component, run): (watch::Sender<bool>, usize, BoxFuture<'static, ()>)| Task {
+            close,
+            component,
+            handle: tokio::spawn(run),
+        };
+        Ok(Running {
+            started,
+            close_timeout: options.close_timeout,
+            workers: workers.into_iter().map(start).collect(),
+            spouts: spouts.into_iter().map(start).collect(),
+            states: states.into(),
+            shared,
+        })
+    }
+}
+
+/// Makes the tasks of a topology.
+struct Maker {
+    shared: Arc<Shared>,
+    ledgers: Ledgers,
+    peers: Arc<std::collections::BTreeMap<Arc<str>, usize>>,
+    seed: u64,
+    start_timeout: Duration,
+}
+
+impl Maker {
+    fn setup(&self, cell: CellPlan, batch: &Arc<AtomicUsize>) -> TaskSetup {
+        let shared = &self.shared;
+        let components = shared.topology.components();
+        let id = components[cell.component].id.clone();
+        let routes = shared.plan.edges[cell.component].iter().map(|edge| {
+            let subscriber = &components[edge.component];
+            let setup = RouteSetup {
+                targets: shared.plan.addresses(cell, *edge, subscriber.settings.tasks()),
+                loads: shared.loads[edge.component].clone(),
+                pool: shared.pools[edge.component][edge.input].clone(),
+                batch: batch.clone(),
+                full_at: subscriber.settings.queue,
+                clock: shared.clock.clone(),
+                offset: cell.task,
+            };
+            (edge.output, subscriber.inputs[edge.input].route(setup))
+        });
+        // Any distinct number does: the source of random words mixes it.
+        let number = ((cell.component as u64) << 32) | cell.task as u64;
+        TaskSetup {
+            context: TaskContext::new(
+                shared.topology.name().clone(),
+                id.clone(),
+                cell.task,
+                self.peers.clone(),
+                shared.clock.clone(),
+            ),
+            link: Arc::new(TaskLink {
+                component: id,
+                stats: shared.stats[cell.component][cell.task].clone(),
+                ledgers: self.ledgers.clone(),
+                clock: shared.clock.clone(),
+                activity: shared.activity.clone(),
+            }),
+            seed: self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            tracking: shared.topology.tracking(),
+            routes: routes.collect(),
+        }
+    }
+
+    fn failed(&self, cell: CellPlan, fault: &Fault) -> EngineError {
+        EngineError::Start {
+            component: self.shared.topology.components()[cell.component].id.clone(),
+            task: cell.task,
+            reason: fault.reason().to_owned(),
+        }
+    }
+
+    async fn in_time(
+        &self,
+        cell: CellPlan,
+        hook: impl Future<Output = Result<(), Fault>>,
+    ) -> Result<(), EngineError> {
+        match tokio::time::timeout(self.start_timeout, hook).await {
+            Ok(outcome) => outcome.map_err(|fault| self.failed(cell, &fault)),
+            Err(_) => Err(EngineError::StartTimeout {
+                component: self.shared.topology.components()[cell.component].id.clone(),
+                task: cell.task,
+                waited: self.start_timeout,
+            }),
+        }
+    }
+
+    fn batch(&self, component: usize) -> Arc<AtomicUsize> {
+        Arc::new(AtomicUsize::new(self.shared.topology.components()[component].settings.batch))
+    }
+
+    fn cells(&self, plans: &[CellPlan]) -> Result<Vec<Cell>, EngineError> {
+        let mut cells = Vec::with_capacity(plans.len());
+        for &plan in plans {
+            let component = &self.shared.topology.components()[plan.component];
+            let Instances::Bolt(make) = &component.instances else { continue };
+            let mut task: Box<dyn BoltTask> = make(self.setup(plan, &self.batch(plan.component)));
+            task.prepare().map_err(|fault| self.failed(plan, &fault))?;
+            cells.push(Cell {
+                task,
+                stats: self.shared.stats[plan.component][plan.task].clone(),
+                component: plan.component,
+                index: plan.task,
+                tick: component.settings.tick,
+                next_tick: Duration::MAX,
+            });
+        }
+        Ok(cells)
+    }
+
+    async fn async_worker(&self, plan: CellPlan, inputs: Inputs) -> Result<AsyncWorker, EngineError> {
+        let component = &self.shared.topology.components()[plan.component];
+        let Instances::AsyncBolt(make) = &component.instances else {
+            return Err(self.failed(plan, &Fault::new("not a bolt that waits")));
+        };
+        let mut task: Box<dyn AsyncBoltTask> = make(self.setup(plan, &self.batch(plan.component)));
+        self.in_time(plan, task.prepare()).await?;
+        Ok(AsyncWorker {
+            shared: self.shared.clone(),
+            task,
+            stats: self.shared.stats[plan.component][plan.task].clone(),
+            component: plan.component,
+            inputs,
+        })
+    }
+
+    async fn source(
+        &self,
+        number: usize,
+        plan: CellPlan,
+        told: mpsc::UnboundedReceiver<crate::link::Told>,
+        closing: watch::Receiver<bool>,
+    ) -> Result<Source, EngineError> {
+        let component = &self.shared.topology.components()[plan.component];
+        let Instances::Spout(make) = &component.instances else {
+            return Err(self.failed(plan, &Fault::new("not a spout")));
+        };
+        let settings = &component.settings;
+        let batch = Arc::new(AtomicUsize::new(settings.batch.min(64)));
+        let mut runner: Box<dyn SpoutRunner> = make(self.setup(plan, &batch));
+        self.in_time(plan, runner.open()).await?;
+        let timeout = self.shared.topology.message_timeout(component).map(nanos);
+        Ok(Source {
+            shared: self.shared.clone(),
+            runner,
+            // Room for what a usual pending limit allows; more is grown into.
+            ledger: Ledger::new(number as u16, settings.max_pending.min(1 << 16), timeout),
+            told,
+            stats: self.shared.stats[plan.component][plan.task].clone(),
+            state: Arc::new(SourceState::default()),
+            component: plan.component,
+            mode: self.shared.mode.subscribe(),
+            closing,
+            batch,
+            max_batch: settings.batch,
+            max_pending: settings.max_pending,
+        })
+    }
+}
+
+struct Task {
+    close: watch::Sender<bool>,
+    component: usize,
+    handle: JoinHandle<()>,
+}
+
+/// How a topology ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DrainReport {
+    /// Whether every root had ended and nothing was on its way before the deadline.
+    pub drained: bool,
+    /// Roots still pending at the deadline: they failed with [`FailureKind::Stopped`](galerna_topology::FailureKind).
+    pub unfinished: usize,
+    /// Components of which a task did not end in [`EngineOptions::close_timeout`] and was aborted.
+    pub aborted: Vec<Arc<str>>,
+    /// The metrics at the end.
+    pub metrics: Metrics,
+}
+
+/// A topology that runs. Dropping it aborts all its tasks; call [`drain`](Self::drain) or
+/// [`stop`](Self::stop) to end it in order.
+pub struct Running {
+    shared: Arc<Shared>,
+    started: Duration,
+    close_timeout: Duration,
+    workers: Vec<Task>,
+    spouts: Vec<Task>,
+    states: Arc<[Arc<SourceState>]>,
+}
+
+impl Running {
+    /// Lets the spouts emit.
+    pub fn activate(&self) {
+        self.switch(Mode::Active);
+    }
+
+    /// Has the spouts stop emitting. What is on its way goes on, and its acks and fails arrive.
+    pub fn deactivate(&self) {
+        self.switch(Mode::Inactive);
+    }
+
+    fn switch(&self, to: Mode) {
+        self.shared.mode.send_if_modified(|mode| {
+            let changed = *mode != to && matches!(*mode, Mode::Active | Mode::Inactive);
+            if changed {
+                *mode = to;
+            }
+            changed
+        });
+    }
+
+    /// The topology that runs.
+    pub fn topology(&self) -> &Topology {
+        &self.shared.topology
+    }
+
+    /// The topology's clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// All counts and latencies now.
+    pub fn metrics(&self) -> Metrics {
+        let shared = &self.shared;
+        let ids: Vec<Arc<str>> = shared.topology.components().iter().map(|c| c.id.clone()).collect();
+        let uptime = shared.clock.now().saturating_sub(self.started);
+        let read_one = |(at, component): (usize, &galerna_topology::Component)| {
+            let described = Described {
+                component,
+                fused_with: shared.plan.fused_with[at].map(|before| ids[before].to_string()),
+                queued: (0..component.settings.tasks()).map(|task| shared.loads[at].of(task)).sum(),
+                uptime,
+                ids: &ids,
+            };
+            read(&described, &shared.stats[at])
+        };
+        Metrics {
+            topology: shared.topology.name().to_string(),
+            uptime_ms: uptime.as_millis() as u64,
+            components: shared.topology.components().iter().enumerate().map(read_one).collect(),
+        }
+    }
+
+    fn pending(&self) -> usize {
+        self.states.iter().map(|state| state.pending.load(Ordering::Acquire)).sum()
+    }
+
+    /// Resolves when every spout has said that it is done, every root has ended and nothing is on its way.
+    /// Cancel-safe.
+    pub async fn finished(&self) {
+        let done = || self.states.iter().all(|state| state.done.load(Ordering::Acquire));
+        self.shared
+            .activity
+            .wait_until(|| done() && self.pending() == 0 && self.shared.activity.is_idle())
+            .await;
+    }
+
+    /// Whether nothing is on its way between tasks at this moment. Kept tuples do not count.
+    pub fn is_idle(&self) -> bool {
+        self.shared.activity.is_idle()
+    }
+
+    /// Ends the topology in order: from now on nothing is emitted by spouts; once all pending roots have
+    /// ended, or when `deadline` has passed on the topology's clock, everything is closed from the spouts'
+    /// side downwards. Roots still pending then fail with
+    /// [`FailureKind::Stopped`](galerna_topology::FailureKind::Stopped).
+    pub async fn drain(mut self, deadline: Duration) -> DrainReport {
+        self.shared.mode.send_replace(Mode::Draining);
+        let until = self.shared.clock.now().saturating_add(deadline);
+        let quiet = || self.states.iter().all(|state| state.quiet.load(Ordering::Acquire));
+        let drained = tokio::select! {
+            biased;
+            () = self.shared.activity.wait_until(
+                || quiet() && self.pending() == 0 && self.shared.activity.is_idle(),
+            ) => true,
+            () = self.shared.clock.sleep_until(until) => false,
+        };
+        let unfinished = if drained { 0 } else { self.pending() };
+        self.shared.mode.send_replace(Mode::Stopping);
+        let mut aborted = Vec::new();
+        // Bolts first when all is drained: what they still emit while closing is unanchored. Spouts are kept
+        // to the end to hear of everything.
+        for task in self.workers.iter_mut().chain(&mut self.spouts) {
+            task.close.send_replace(true);
+            let ended = tokio::time::timeout(self.close_timeout, &mut task.handle).await;
+            if ended.is_err() {
+                task.handle.abort();
+                aborted.push(self.shared.topology.components()[task.component].id.clone());
+            }
+        }
+        DrainReport { drained, unfinished, aborted, metrics: self.metrics() }
+    }
+
+    /// [`drain`](Self::drain)s for at most the longest message timeout of its spouts; 30 s where that is off.
+    pub async fn kill(self) -> DrainReport {
+        let topology = &self.shared.topology;
+        let spouts = topology.components().iter().filter(|c| c.instances.is_spout());
+        let longest = spouts.filter_map(|spout| topology.message_timeout(spout)).max();
+        self.drain(longest.unwrap_or(Duration::from_secs(30))).await
+    }
+
+    /// [`drain`](Self::drain)s without waiting for what is pending.
+    pub async fn stop(self) -> DrainReport {
+        self.drain(Duration::ZERO).await
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for task in self.workers.iter().chain(&self.spouts) {
+            task.handle.abort();
+        }
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("topology", self.shared.topology.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,113 @@
+//! What all tasks of a running topology share.
+
+use std::sync::Arc;
+
+use galerna_topology::runtime::{AnyParcel, Loads, Pool, Shipment};
+use galerna_topology::{Clock, Topology};
+use tokio::sync::{mpsc, watch};
+
+use crate::activity::Activity;
+use crate::metrics::{State, TaskStats, add};
+use crate::plan::Plan;
+
+/// What a running topology is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Inactive,
+    Active,
+    /// Nothing more is emitted; what is pending ends.
+    Draining,
+    /// Time is up: what is pending fails.
+    Stopping,
+}
+
+/// A batch on its way to a worker.
+pub(crate) struct Message {
+    pub(crate) target: u32,
+    pub(crate) rows: u32,
+    pub(crate) parcel: AnyParcel,
+}
+
+/// The ways into a worker.
+pub(crate) struct Inbox {
+    pub(crate) queue: mpsc::Sender<Message>,
+    /// For feedback edges: without a bound of its own, since what circulates is bounded by what is pending.
+    pub(crate) feedback: mpsc::UnboundedSender<Message>,
+}
+
+/// What all tasks share.
+pub(crate) struct Shared {
+    pub(crate) topology: Topology,
+    pub(crate) plan: Plan,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) mode: watch::Sender<Mode>,
+    /// By component and task.
+    pub(crate) stats: Vec<Vec<Arc<TaskStats>>>,
+    /// By component.
+    pub(crate) loads: Vec<Loads>,
+    /// By component and subscription.
+    pub(crate) pools: Vec<Vec<Pool>>,
+    pub(crate) inboxes: Vec<Inbox>,
+}
+
+impl Shared {
+    /// Sends batches to other workers, waiting where a queue is full.
+    ///
+    /// Cancel-safe in so far as a batch not sent is still in `shipments`.
+    pub(crate) async fn send_all(&self, shipments: &mut Vec<Shipment>, from: &TaskStats) {
+        // From the front, so that batches of one sender to one task keep their order.
+        let mut at = shipments.drain(..);
+        while let Some(shipment) = at.next() {
+            if let Err(message) = self.try_send(shipment) {
+                let target = self.plan.targets[message.target as usize];
+                from.set_state(State::DownstreamFull, target.component);
+                if self.inboxes[target.worker].queue.send(message).await.is_err() {
+                    self.lost(target);
+                }
+                from.set_state(State::Emitting, 0);
+            }
+        }
+    }
+
+    /// Sends a batch if there is room, or gives it back.
+    pub(crate) fn try_send(&self, shipment: Shipment) -> Result<(), Message> {
+        let Shipment { target, parcel, rows } = shipment;
+        let to = self.plan.targets[target as usize];
+        let message = Message { target, rows, parcel };
+        self.activity.begin(1);
+        self.loads[to.component].add(to.task);
+        let inbox = &self.inboxes[to.worker];
+        if self.topology.components()[to.component].inputs[to.input].feedback {
+            if inbox.feedback.send(message).is_err() {
+                self.lost(to);
+            }
+            return Ok(());
+        }
+        match inbox.queue.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(message)) => Err(message),
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.lost(to);
+                Ok(())
+            }
+        }
+    }
+
+    /// The receiver has ended (it was aborted): the batch is gone, and its roots fail when the spouts stop.
+    pub(crate) fn lost(&self, to: crate::plan::Target) {
+        self.loads[to.component].take(to.task);
+        self.activity.end(1);
+    }
+}
+
+/// Counts what a task's call emitted and takes the batches it left to send.
+pub(crate) fn collect(
+    stats: &TaskStats,
+    shipments: &mut galerna_topology::runtime::Shipments,
+    into: &mut Vec<Shipment>,
+) {
+    add(&stats.emitted, std::mem::take(&mut shipments.emitted));
+    add(&stats.transferred, std::mem::take(&mut shipments.transferred));
+    into.append(&mut shipments.ready);
+}

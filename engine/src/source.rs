@@ -1,0 +1,355 @@
+//! The task loop of a spout, which owns its ledger.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use galerna_topology::runtime::{Shipment, SpoutRunner};
+use galerna_topology::{Failure, FailureKind, Fault, Next};
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::nanos;
+use crate::ledger::Ledger;
+use crate::link::Told;
+use crate::metrics::{State, TaskStats, add};
+use crate::shared::{Mode, Shared, collect};
+use crate::worker::sleep_until;
+
+/// Batches emitted before others get a turn.
+const TURN: usize = 16;
+/// The batch size starts here, and does not fall below it.
+const SMALL_BATCH: usize = 64;
+/// What is added to the batch size after each batch that was full and found room at once.
+const BATCH_STEP: usize = 16;
+/// Waiting longer than this for room downstream halves the batch size.
+const LONG_WAIT: Duration = Duration::from_millis(1);
+/// The pause after `next` failed, and what it grows to while it fails again.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What others look at of a spout's task.
+#[derive(Debug, Default)]
+pub(crate) struct SourceState {
+    pub(crate) pending: AtomicUsize,
+    pub(crate) done: AtomicBool,
+    pub(crate) quiet: AtomicBool,
+}
+
+/// One task of a spout.
+pub(crate) struct Source {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) runner: Box<dyn SpoutRunner>,
+    pub(crate) ledger: Ledger,
+    pub(crate) told: mpsc::UnboundedReceiver<Told>,
+    pub(crate) stats: Arc<TaskStats>,
+    pub(crate) state: Arc<SourceState>,
+    pub(crate) component: usize,
+    pub(crate) mode: watch::Receiver<Mode>,
+    pub(crate) closing: watch::Receiver<bool>,
+    pub(crate) batch: Arc<AtomicUsize>,
+    pub(crate) max_batch: usize,
+    pub(crate) max_pending: usize,
+}
+
+/// What a spout said about when to call it next.
+#[derive(Clone, Copy, PartialEq)]
+enum Appetite {
+    Now,
+    /// When it says that it is ready, or at this time.
+    At(Duration),
+    Never,
+}
+
+enum Event {
+    Told(Told),
+    Ready,
+    Time,
+    Mode,
+    Close,
+}
+
+impl Source {
+    fn id(&self) -> &Arc<str> {
+        &self.shared.topology.components()[self.component].id
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut outgoing: Vec<Shipment> = Vec::new();
+        let mut appetite = Appetite::Now;
+        let mut pause = FIRST_PAUSE;
+        let mut active = false;
+        let mut turn = 0;
+        loop {
+            self.hear().await;
+            let mode = *self.mode.borrow_and_update();
+            if active != (mode == Mode::Active) {
+                active = !active;
+                self.switch(active).await;
+                if active && appetite != Appetite::Never {
+                    appetite = Appetite::Now;
+                }
+            }
+            self.state.quiet.store(!active, Ordering::Release);
+            let room = self.max_pending.saturating_sub(self.ledger.pending());
+            if active && appetite == Appetite::Now && room > 0 {
+                self.stats.set_state(State::Emitting, 0);
+                appetite = match self.fill(room, &mut outgoing).await {
+                    Ok(next) => {
+                        pause = FIRST_PAUSE;
+                        self.appetite(next)
+                    }
+                    Err(fault) => {
+                        self.report(&fault);
+                        let at = self.shared.clock.now() + pause;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                        Appetite::At(at)
+                    }
+                };
+                turn += 1;
+                if turn == TURN {
+                    turn = 0;
+                    tokio::task::yield_now().await;
+                }
+                continue;
+            }
+            self.say_why(mode, appetite, room);
+            match self.wait(active && room > 0, appetite).await {
+                Event::Told(told) => self.apply(told),
+                Event::Ready => appetite = Appetite::Now,
+                Event::Time => {
+                    let now = self.shared.clock.now();
+                    if matches!(appetite, Appetite::At(at) if at <= now) {
+                        appetite = Appetite::Now;
+                    }
+                    self.expire(now);
+                }
+                Event::Mode => {}
+                Event::Close => break,
+            }
+        }
+        self.hear().await;
+        let failure = self.failure(FailureKind::Stopped, "the topology was stopped");
+        self.ledger.fail_all(&failure);
+        self.deliver().await;
+        if AssertUnwindSafe(self.runner.close()).catch_unwind().await.is_err() {
+            self.report(&Fault::new("panicked while closing"));
+        }
+    }
+
+    fn failure(&self, kind: FailureKind, reason: &str) -> Failure {
+        Failure::new(kind, reason, self.id().clone())
+    }
+
+    fn report(&self, fault: &Fault) {
+        add(&self.stats.errors, 1);
+        self.stats.report(fault.reason(), self.shared.clock.now());
+        tracing::warn!(component = &**self.id(), reason = fault.reason(), "a spout failed");
+    }
+
+    fn appetite(&self, next: Next) -> Appetite {
+        match next {
+            Next::Ready => Appetite::Now,
+            Next::Idle => Appetite::At(Duration::MAX),
+            Next::After(wait) => Appetite::At(self.shared.clock.now().saturating_add(wait)),
+            Next::Done => {
+                self.state.done.store(true, Ordering::Release);
+                self.shared.activity.touch();
+                Appetite::Never
+            }
+        }
+    }
+
+    fn say_why(&self, mode: Mode, appetite: Appetite, room: usize) {
+        let state = match (mode, appetite) {
+            (Mode::Inactive, _) => State::Paused,
+            (Mode::Draining | Mode::Stopping, _) => State::Draining,
+            (Mode::Active, Appetite::Never) => State::Done,
+            (Mode::Active, _) if room == 0 => State::PendingFull,
+            (Mode::Active, _) => State::NoData,
+        };
+        self.stats.set_state(state, 0);
+    }
+
+    async fn wait(&mut self, may_emit: bool, appetite: Appetite) -> Event {
+        let clock = &self.shared.clock;
+        let wake = match appetite {
+            Appetite::At(at) if may_emit => at,
+            _ => Duration::MAX,
+        };
+        let expiry = self.ledger.check_at().map_or(Duration::MAX, Duration::from_nanos);
+        let ready = async {
+            match appetite {
+                Appetite::At(_) if may_emit => {
+                    // A spout that panics while it waits is called again, and shows there what is wrong.
+                    let _ = AssertUnwindSafe(self.runner.ready()).catch_unwind().await;
+                }
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(told) = self.told.recv() => Event::Told(told),
+            Ok(()) = self.mode.changed() => Event::Mode,
+            Ok(_) = self.closing.wait_for(|closing| *closing) => Event::Close,
+            () = sleep_until(clock, wake.min(expiry)) => Event::Time,
+            () = ready => Event::Ready,
+        }
+    }
+
+    /// Has the spout emit, and sends what it emitted.
+    async fn fill(&mut self, room: usize, outgoing: &mut Vec<Shipment>) -> Result<Next, Fault> {
+        let batch = self.batch.load(Ordering::Relaxed);
+        let room = room.min(batch);
+        let start = self.shared.clock.now();
+        self.ledger.set_now(nanos(start));
+        let before = self.ledger.pending();
+        self.shared.activity.begin(1);
+        let outcome = AssertUnwindSafe(self.runner.fill(&mut self.ledger, room)).catch_unwind().await;
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.restart().await;
+                Err(Fault::new("panicked in next"))
+            }
+        };
+        let emitted = self.ledger.pending() - before;
+        let full = emitted >= room && matches!(outcome, Ok(Next::Ready));
+        self.runner.flush(!full);
+        let shipments = self.runner.shipments();
+        self.ledger.settle(shipments.acked.drain_spans(), &self.stats.complete);
+        collect(&self.stats, shipments, outgoing);
+        self.publish_pending();
+        let waited = self.send(outgoing).await;
+        self.shared.activity.end(1);
+        if waited > LONG_WAIT {
+            self.resize_batch((batch / 2).max(SMALL_BATCH.min(self.max_batch)));
+        } else if full && waited.is_zero() {
+            self.resize_batch((batch + BATCH_STEP).min(self.max_batch));
+        }
+        outcome
+    }
+
+    fn resize_batch(&self, batch: usize) {
+        self.batch.store(batch, Ordering::Relaxed);
+        self.stats.batch.store(batch as u64, Ordering::Relaxed);
+    }
+
+    /// Sends batches. While a queue downstream is full, the ledger is kept up to date and the spout hears of
+    /// acks and fails. Returns how long it waited.
+    async fn send(&mut self, outgoing: &mut Vec<Shipment>) -> Duration {
+        let mut waited = Duration::ZERO;
+        for shipment in outgoing.drain(..) {
+            let Err(message) = self.shared.try_send(shipment) else { continue };
+            let target = self.shared.plan.targets[message.target as usize];
+            self.stats.set_state(State::DownstreamFull, target.component);
+            let since = self.shared.clock.now();
+            let shared = self.shared.clone();
+            let sent = shared.inboxes[target.worker].queue.send(message);
+            tokio::pin!(sent);
+            loop {
+                let expiry = self.ledger.check_at().map_or(Duration::MAX, Duration::from_nanos);
+                tokio::select! {
+                    biased;
+                    sent = &mut sent => {
+                        if sent.is_err() {
+                            shared.lost(target);
+                        }
+                        break;
+                    }
+                    Some(told) = self.told.recv() => self.apply(told),
+                    () = sleep_until(&shared.clock, expiry) => self.expire(shared.clock.now()),
+                }
+                self.deliver().await;
+            }
+            waited += self.shared.clock.now().saturating_sub(since);
+            self.stats.set_state(State::Emitting, 0);
+        }
+        waited
+    }
+
+    /// Takes all that bolts have told, and tells the spout.
+    async fn hear(&mut self) {
+        let mut heard = false;
+        while let Ok(told) = self.told.try_recv() {
+            if !heard {
+                self.ledger.set_now(nanos(self.shared.clock.now()));
+                heard = true;
+            }
+            self.apply_now(told);
+        }
+        if self.ledger.check_at().is_some_and(|at| at <= nanos(self.shared.clock.now())) {
+            self.expire(self.shared.clock.now());
+        }
+        self.deliver().await;
+    }
+
+    fn apply(&mut self, told: Told) {
+        self.ledger.set_now(nanos(self.shared.clock.now()));
+        self.apply_now(told);
+    }
+
+    fn apply_now(&mut self, told: Told) {
+        match told {
+            Told::Range(first, rows) => self.ledger.settle_whole(first, rows, &self.stats.complete),
+            Told::Settled(spans) => self.ledger.settle(spans, &self.stats.complete),
+            Told::Failed(spans, failure) => self.ledger.fail(spans, &failure),
+            Told::Restart(spans) => self.ledger.restart(spans),
+        }
+        self.shared.activity.end(1);
+    }
+
+    fn expire(&mut self, now: Duration) {
+        let failure = self.failure(FailureKind::Timeout, "timeout");
+        self.ledger.expire(nanos(now), &failure);
+    }
+
+    /// Hands what is done and failed to the spout.
+    async fn deliver(&mut self) {
+        let acked: u64 = self.ledger.acked().iter().map(|run| u64::from(run.len)).sum();
+        if acked > 0 {
+            add(&self.stats.acked, acked);
+            let delivered = AssertUnwindSafe(self.runner.acked(self.ledger.acked())).catch_unwind().await;
+            if delivered.is_err() {
+                self.restart().await;
+            }
+        }
+        if !self.ledger.failed().is_empty() {
+            for (_, failure) in self.ledger.failed().iter() {
+                add(&self.stats.failed[failure.kind.index()], 1);
+            }
+            let delivered = AssertUnwindSafe(self.runner.failed(self.ledger.failed())).catch_unwind().await;
+            if delivered.is_err() {
+                self.restart().await;
+            }
+        }
+        self.publish_pending();
+    }
+
+    fn publish_pending(&self) {
+        let pending = self.ledger.pending();
+        self.stats.pending.store(pending as u64, Ordering::Relaxed);
+        if self.state.pending.swap(pending, Ordering::AcqRel) != pending && pending == 0 {
+            self.shared.activity.touch();
+        }
+    }
+
+    /// After a panic: a new instance takes over.
+    async fn restart(&mut self) {
+        self.report(&Fault::new("the spout panicked"));
+        add(&self.stats.restarts, 1);
+        self.runner.recover();
+        match AssertUnwindSafe(self.runner.open()).catch_unwind().await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => self.report(&fault),
+            Err(_) => self.report(&Fault::new("panicked while it was opened again")),
+        }
+    }
+
+    async fn switch(&mut self, active: bool) {
+        let hook = if active { self.runner.activate() } else { self.runner.deactivate() };
+        if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
+            self.restart().await;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The task loop of bolts that compute, one or several fused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use galerna_topology::Fault;
+use galerna_topology::runtime::{AnyParcel, BoltTask, Shipment};
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::nanos;
+use crate::metrics::{TaskStats, add};
+use crate::shared::{Message, Mode, Shared, collect};
+
+/// Batches taken before others get a turn.
+const TURN: usize = 32;
+
+/// One bolt's task within a worker.
+pub(crate) struct Cell {
+    pub(crate) task: Box<dyn BoltTask>,
+    pub(crate) stats: Arc<TaskStats>,
+    pub(crate) component: usize,
+    pub(crate) index: usize,
+    pub(crate) tick: Option<Duration>,
+    pub(crate) next_tick: Duration,
+}
+
+/// What a worker listens to.
+pub(crate) struct Inputs {
+    pub(crate) queue: mpsc::Receiver<Message>,
+    pub(crate) feedback: mpsc::UnboundedReceiver<Message>,
+    pub(crate) mode: watch::Receiver<Mode>,
+    pub(crate) closing: watch::Receiver<bool>,
+}
+
+impl Inputs {
+    pub(crate) fn try_take(&mut self) -> Option<Message> {
+        self.queue.try_recv().or_else(|_| self.feedback.try_recv()).ok()
+    }
+}
+
+/// Bolts that compute, running as one task.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) index: usize,
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) inputs: Inputs,
+}
+
+enum Event {
+    Message(Message),
+    Tick,
+    Mode,
+    Close,
+}
+
+impl Worker {
+    pub(crate) async fn run(mut self) {
+        let mut outgoing: Vec<Shipment> = Vec::new();
+        for cell in &mut self.cells {
+            cell.next_tick = cell.tick.map_or(Duration::MAX, |tick| self.shared.clock.now() + tick);
+        }
+        let mut turn = 0;
+        let mut taken = 0;
+        loop {
+            while let Some(message) = self.inputs.try_take() {
+                taken += 1;
+                self.take(message, &mut outgoing);
+                self.send(&mut outgoing).await;
+                turn += 1;
+                if turn == TURN {
+                    turn = 0;
+                    self.tick_if_due(&mut outgoing).await;
+                    tokio::task::yield_now().await;
+                }
+            }
+            self.flush(&mut outgoing).await;
+            if *self.inputs.mode.borrow() == Mode::Draining {
+                self.drain(&mut outgoing).await;
+            }
+            self.shared.activity.end(std::mem::take(&mut taken));
+            match self.wait().await {
+                Event::Message(message) => {
+                    taken += 1;
+                    self.take(message, &mut outgoing);
+                    self.send(&mut outgoing).await;
+                }
+                Event::Tick => self.tick_if_due(&mut outgoing).await,
+                Event::Mode => {}
+                Event::Close => break,
+            }
+        }
+        // All that send here have ended before; what they sent last may still wait.
+        while let Some(message) = self.inputs.try_take() {
+            taken += 1;
+            self.take(message, &mut outgoing);
+            self.send(&mut outgoing).await;
+        }
+        self.drain(&mut outgoing).await;
+        self.shared.activity.end(taken);
+        for at in 0..self.cells.len() {
+            self.cells[at].task.close();
+            self.flush(&mut outgoing).await;
+        }
+    }
+
+    async fn wait(&mut self) -> Event {
+        let next_tick = self.cells.iter().map(|cell| cell.next_tick).min().unwrap_or(Duration::MAX);
+        let clock = &self.shared.clock;
+        let Inputs { queue, feedback, mode, closing } = &mut self.inputs;
+        tokio::select! {
+            Some(message) = queue.recv() => Event::Message(message),
+            Some(message) = feedback.recv() => Event::Message(message),
+            () = sleep_until(clock, next_tick) => Event::Tick,
+            Ok(()) = mode.changed() => Event::Mode,
+            Ok(_) = closing.wait_for(|closing| *closing) => Event::Close,
+        }
+    }
+
+    /// Executes a batch, and what it leads to in this worker.
+    fn take(&mut self, message: Message, outgoing: &mut Vec<Shipment>) {
+        let target = self.shared.plan.targets[message.target as usize];
+        self.shared.loads[target.component].take(target.task);
+        let mut local = vec![Shipment { target: message.target, parcel: message.parcel, rows: message.rows }];
+        self.run_local(&mut local, outgoing);
+    }
+
+    fn run_local(&mut self, local: &mut Vec<Shipment>, outgoing: &mut Vec<Shipment>) {
+        while let Some(shipment) = local.pop() {
+            let target = self.shared.plan.targets[shipment.target as usize];
+            let input = &self.shared.topology.components()[target.component].inputs[target.input];
+            let cell = &mut self.cells[target.cell];
+            let start = self.shared.clock.now();
+            let (emptied, fault) = cell.task.process(input.take_in(shipment.parcel));
+            let took = nanos(self.shared.clock.now().saturating_sub(start));
+            let rows = u64::from(shipment.rows);
+            cell.stats.count_executed(rows, took);
+            cell.stats.process.record(took, rows);
+            if let Some(fault) = fault {
+                report(cell, &fault, start);
+                add(&cell.stats.restarts, 1);
+            }
+            if input.is_same_type()
+                && let Some(emptied) = emptied
+            {
+                self.give_back(target.component, target.input, emptied);
+            }
+            self.sort(target.cell, local, outgoing);
+        }
+    }
+
+    fn give_back(&self, component: usize, input: usize, emptied: AnyParcel) {
+        self.shared.pools[component][input].give(emptied);
+    }
+
+    /// Divides what a cell has ready between this worker and others.
+    fn sort(&mut self, cell: usize, local: &mut Vec<Shipment>, outgoing: &mut Vec<Shipment>) {
+        let cell = &mut self.cells[cell];
+        let first = outgoing.len();
+        collect(&cell.stats, cell.task.shipments(), outgoing);
+        let plan = &self.shared.plan;
+        let (inside, index) = (local.len(), self.index);
+        local.extend(outgoing.extract_if(first.., |shipment| {
+            let target = plan.targets[shipment.target as usize];
+            // A cycle within the worker goes through the queue, or it would starve everything else.
+            target.worker == index && plan.fused_with[target.component].is_some()
+        }));
+        // The last is taken first: turned round, so that batches keep their order.
+        local[inside..].reverse();
+    }
+
+    async fn send(&mut self, outgoing: &mut Vec<Shipment>) {
+        if !outgoing.is_empty() {
+            self.shared.send_all(outgoing, &self.cells[0].stats).await;
+        }
+    }
+
+    /// Sends all that is held back to fill batches.
+    async fn flush(&mut self, outgoing: &mut Vec<Shipment>) {
+        let mut local = Vec::new();
+        // In the order of the flow, so that what one sends is flushed by the next.
+        for at in 0..self.cells.len() {
+            self.cells[at].task.flush(true);
+            self.sort(at, &mut local, outgoing);
+            self.run_local(&mut local, outgoing);
+        }
+        self.send(outgoing).await;
+    }
+
+    async fn drain(&mut self, outgoing: &mut Vec<Shipment>) {
+        for cell in &mut self.cells {
+            cell.task.drain();
+        }
+        self.flush(outgoing).await;
+    }
+
+    async fn tick_if_due(&mut self, outgoing: &mut Vec<Shipment>) {
+        let now = self.shared.clock.now();
+        if self.cells.iter().all(|cell| cell.next_tick > now) {
+            return;
+        }
+        self.shared.activity.begin(1);
+        for cell in &mut self.cells {
+            let Some(tick) = cell.tick else { continue };
+            if cell.next_tick <= now {
+                // Ticks missed while busy are not made up for.
+                cell.next_tick = now + tick;
+                if let Err(fault) = cell.task.tick() {
+                    report(cell, &fault, now);
+                }
+            }
+        }
+        self.flush(outgoing).await;
+        self.shared.activity.end(1);
+    }
+}
+
+fn report(cell: &Cell, fault: &Fault, at: Duration) {
+    add(&cell.stats.errors, 1);
+    cell.stats.report(fault.reason(), at);
+    tracing::warn!(component = cell.component, task = cell.index, reason = fault.reason(), "a bolt failed");
+}
+
+/// Sleeps until a time; [`Duration::MAX`] is never.
+pub(crate) async fn sleep_until(clock: &Arc<dyn galerna_topology::Clock>, deadline: Duration) {
+    if deadline == Duration::MAX {
+        std::future::pending::<()>().await;
+    }
+    clock.sleep_until(deadline).await;
+}
