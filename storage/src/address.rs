@@ -1,6 +1,7 @@
 //! Where a store is, as one line of configuration.
 
-use crate::{Result, StorageError, Store, sqlite};
+use crate::mongo::MongoOptions;
+use crate::{Result, StorageError, Store, mongo, sqlite};
 
 /// Opens the store at this address, creating tables, collections and indexes that are missing.
 ///
@@ -23,6 +24,7 @@ pub async fn open(url: &str) -> Result<Store> {
             }
             sqlite::open(path).await
         }
+        Some(("mongodb" | "mongodb+srv", _)) => mongo::connect(MongoOptions::new(url)).await,
         _ => Err(StorageError::Invalid(format!(
             "store address `{url}` is not known; write embedded:/path/to/file.db or mongodb://host:27017/galerna"
         ))),

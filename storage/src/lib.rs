@@ -8,6 +8,7 @@ mod accounts;
 mod address;
 mod alerts;
 mod error;
+pub mod mongo;
 mod queues;
 mod readings;
 mod settings;

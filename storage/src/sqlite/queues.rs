@@ -83,7 +83,7 @@ fn create(writer: &mut Writer, record: &QueueRecord) -> rusqlite::Result<bool> {
         .query_row([queue], |row| Ok((uint(row, 0)?, uint(row, 1)?)))
         .optional()?;
     let (version, epoch) = match removed {
-        Some((version, epoch)) => (record.version.max(version + 1), record.epoch.max(epoch)),
+        Some((version, epoch)) => (version + 1, record.epoch.max(epoch)),
         None => (record.version, record.epoch),
     };
     let lease = record.lease.as_ref();
@@ -165,7 +165,7 @@ impl QueueStates for Sqlite {
         self.read("reading the changes of queue states", move |conn| {
             let since = if cursor == 0 { i64::MIN } else { int(cursor) };
             let removed = conn
-                .prepare_cached("SELECT queue FROM removed_queues WHERE changed > ?1")?
+                .prepare_cached("SELECT queue FROM removed_queues WHERE changed > ?1 AND ?1 > 0")?
                 .query_map([int(cursor)], |row| name(row, 0))?
                 .collect::<rusqlite::Result<_>>()?;
             let reached = u64::try_from(last_change(conn)?).unwrap_or(0);

@@ -1,0 +1,111 @@
+//! Alert rules, states and events in MongoDB.
+
+use async_trait::async_trait;
+use bson::{Document, RawDocumentBuf, doc, rawdoc};
+use galerna_broker::AccountId;
+
+use super::Mongo;
+use super::commands::{STATEMENTS, Update, WriteConcern};
+use super::documents::{date, from_document, to_document};
+use super::indexes::{ALERT_EVENTS, ALERT_STATES, RULES};
+use crate::{AlertEvent, AlertEventKind, AlertState, AlertStates, Result, Rule, Rules};
+
+#[async_trait]
+impl Rules for Mongo {
+    async fn list(&self) -> Result<Vec<Rule>> {
+        self.list_all("listing alert rules", RULES).await
+    }
+
+    async fn put(&self, rule: &Rule) -> Result<()> {
+        self.put_all("storing an alert rule", RULES, [(rule.id.as_str(), rule)].into_iter()).await
+    }
+
+    async fn delete(&self, id: &str) -> Result<bool> {
+        let attempted = "deleting an alert rule";
+        let delete = |collection: &'static str, filter: RawDocumentBuf| {
+            let command = rawdoc! {
+                "delete": collection,
+                "deletes": [{ "q": filter, "limit": 0 }],
+                "writeConcern": { "w": "majority", "j": true, "wtimeout": 5000 },
+            };
+            async move { self.command(attempted, command).await }
+        };
+        // The states first: were the rule gone and its states not, nobody would delete them.
+        let prefix = rawdoc! { "_id.rule": id };
+        delete(ALERT_STATES, prefix).await?;
+        let reply = delete(RULES, rawdoc! { "_id": id }).await?;
+        Ok(reply.get_i32("n").unwrap_or(0) > 0)
+    }
+}
+
+fn state_id(state: &AlertState) -> Document {
+    doc! { "rule": &state.rule, "source": state.source.as_str(), "device": &state.device }
+}
+
+#[async_trait]
+impl AlertStates for Mongo {
+    async fn load(&self, account: &AccountId) -> Result<Vec<AlertState>> {
+        let states = self.collection::<Document>(ALERT_STATES);
+        let find = states
+            .find(doc! { "account": account.as_str() })
+            .sort(doc! { "_id": 1 })
+            .read_concern(self.settled());
+        self.collect("loading alert states", find).await?.into_iter().map(from_document).collect()
+    }
+
+    async fn save(&self, states: &[AlertState]) -> Result<()> {
+        for states in states.chunks(STATEMENTS) {
+            let mut updates = Vec::with_capacity(states.len());
+            for state in states {
+                let id = state_id(state);
+                let mut fields = to_document(0, state, &["since", "last_seen", "not_before"])?;
+                fields.remove("_id");
+                updates.push(Update {
+                    q: doc! { "_id": id, "last_seen": { "$lte": date(state.last_seen) } },
+                    u: doc! { "$set": fields },
+                    upsert: true,
+                });
+            }
+            // A duplicate id means that a later state is stored, or that another process stored the first one at the same
+            // moment, which may be older than ours: the second try tells.
+            for _ in 0..2 {
+                let written =
+                    self.update("saving alert states", ALERT_STATES, &updates, WriteConcern::DURABLE).await?;
+                let mut index = 0..;
+                updates.retain(|_| index.next().is_some_and(|i| written.refused.contains_key(&i)));
+                if updates.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn record(&self, events: &[AlertEvent]) -> Result<usize> {
+        let mut new = 0;
+        for events in events.chunks(STATEMENTS) {
+            let documents: Vec<Document> =
+                events.iter().map(|e| to_document(e.id.as_str(), e, &["ts"])).collect::<Result<_>>()?;
+            new += self.insert("recording alert events", ALERT_EVENTS, &documents).await?.n;
+        }
+        Ok(new)
+    }
+
+    async fn events(
+        &self,
+        account: Option<&AccountId>,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<AlertEvent>> {
+        self.newest("listing alert events", ALERT_EVENTS, account, "ts", offset, limit).await
+    }
+
+    async fn count(&self, kind: AlertEventKind) -> Result<u64> {
+        let kind = match kind {
+            AlertEventKind::Raised => "raised",
+            AlertEventKind::Resolved => "resolved",
+        };
+        let events = self.collection::<Document>(ALERT_EVENTS);
+        self.in_time("counting alert events", events.count_documents(doc! { "kind": kind })).await
+    }
+}

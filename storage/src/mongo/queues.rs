@@ -1,0 +1,397 @@
+//! Queue states in MongoDB.
+//!
+//! A record is one document, `_id` the queue. `version` guards it: a swap is one update of `{_id, version}`. A removed
+//! queue leaves a small tombstone with its epoch and its version made negative (`-1 - version`), which no swap matches;
+//! a namesake created later goes on from both. Every write stamps `modified` with the server's cluster time, which is
+//! what [`super::changes`] goes by.
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use bson::{DateTime, Document, doc, rawdoc};
+use galerna_broker::{AccountId, QueueName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::Mongo;
+use super::commands::{Guarded, STATEMENTS, Update, WRITE_TIME, WriteConcern, Written};
+use super::documents::{date, int, time, uint};
+use super::indexes::QUEUES;
+use crate::queues::{COUNT_REFRESH_MS, check_swaps};
+use crate::{
+    Changes, Lease, QueueRecord, QueueState, QueueStates, ReadyCount, Result, StorageError, Swap, Swapped,
+};
+
+/// A record as it is stored.
+#[derive(Serialize, Deserialize)]
+pub(super) struct QueueDocument {
+    #[serde(rename = "_id")]
+    queue: QueueName,
+    version: i64,
+    epoch: i64,
+    #[serde(flatten)]
+    guarded: GuardedFields,
+    ready: i64,
+    unacked: i64,
+    counted_at: Option<DateTime>,
+    pub(super) modified: bson::Timestamp,
+}
+
+/// What a swap writes, beside version and epoch.
+#[derive(Serialize, Deserialize)]
+struct GuardedFields {
+    account: AccountId,
+    state: QueueState,
+    lease: Option<LeaseFields>,
+    last_delivered: Option<DateTime>,
+    crashes: i64,
+    not_before: Option<DateTime>,
+    reason: Option<String>,
+    since: DateTime,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaseFields {
+    consumer: String,
+    granted_at: DateTime,
+    expires_at: DateTime,
+    lease_ms: i64,
+    renewal: i64,
+}
+
+impl From<&QueueRecord> for GuardedFields {
+    fn from(record: &QueueRecord) -> Self {
+        Self {
+            account: record.account.clone(),
+            state: record.state,
+            lease: record.lease.as_ref().map(|l| LeaseFields {
+                consumer: l.consumer.clone(),
+                granted_at: date(l.granted_at),
+                expires_at: date(l.expires_at),
+                lease_ms: int(l.lease_ms),
+                renewal: int(l.renewal),
+            }),
+            last_delivered: record.last_delivered.map(date),
+            crashes: record.crashes.into(),
+            not_before: record.not_before.map(date),
+            reason: record.reason.clone(),
+            since: date(record.since),
+        }
+    }
+}
+
+impl From<&QueueRecord> for QueueDocument {
+    fn from(record: &QueueRecord) -> Self {
+        Self {
+            queue: record.queue.clone(),
+            version: int(record.version),
+            epoch: int(record.epoch),
+            guarded: record.into(),
+            ready: int(record.ready),
+            unacked: int(record.unacked),
+            counted_at: record.counted_at.map(date),
+            // The server puts its cluster time in place of an empty one.
+            modified: bson::Timestamp { time: 0, increment: 0 },
+        }
+    }
+}
+
+impl From<QueueDocument> for QueueRecord {
+    fn from(document: QueueDocument) -> Self {
+        let guarded = document.guarded;
+        Self {
+            queue: document.queue,
+            account: guarded.account,
+            version: uint(document.version),
+            state: guarded.state,
+            epoch: uint(document.epoch),
+            lease: guarded.lease.map(|l| Lease {
+                consumer: l.consumer,
+                granted_at: time(l.granted_at),
+                expires_at: time(l.expires_at),
+                lease_ms: uint(l.lease_ms),
+                renewal: uint(l.renewal),
+            }),
+            last_delivered: guarded.last_delivered.map(time),
+            crashes: u32::try_from(guarded.crashes).unwrap_or(0),
+            not_before: guarded.not_before.map(time),
+            reason: guarded.reason,
+            since: time(guarded.since),
+            ready: uint(document.ready),
+            unacked: uint(document.unacked),
+            counted_at: document.counted_at.map(time),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct QueueId {
+    #[serde(rename = "_id")]
+    queue: String,
+}
+
+/// The update operators of a swap.
+#[derive(Serialize)]
+struct SwapOperators {
+    #[serde(rename = "$set")]
+    set: SwapFields,
+    #[serde(rename = "$currentDate")]
+    stamp: Stamp,
+}
+
+#[derive(Serialize)]
+struct SwapFields {
+    version: i64,
+    epoch: i64,
+    #[serde(flatten)]
+    guarded: GuardedFields,
+}
+
+#[derive(Serialize)]
+struct Stamp {
+    modified: StampType,
+}
+
+#[derive(Serialize)]
+struct StampType {
+    #[serde(rename = "$type")]
+    kind: &'static str,
+}
+
+const STAMP: Stamp = Stamp { modified: StampType { kind: "timestamp" } };
+
+#[derive(Serialize)]
+struct AtVersion<'a> {
+    #[serde(rename = "_id")]
+    queue: &'a str,
+    version: i64,
+}
+
+fn stamp() -> Document {
+    doc! { "modified": { "$type": "timestamp" } }
+}
+
+/// Matches the records that are not tombstones.
+pub(super) fn live() -> Document {
+    doc! { "removed": null }
+}
+
+impl Mongo {
+    /// Records by queue; tombstones and unknown ones are not among them.
+    pub(super) async fn records(&self, attempted: &str, queues: &[&str]) -> Result<Vec<QueueDocument>> {
+        let mut found = Vec::with_capacity(queues.len());
+        for queues in queues.chunks(5 * STATEMENTS) {
+            let mut filter = live();
+            filter.insert("_id", doc! { "$in": queues });
+            let states = self.collection::<QueueDocument>(QUEUES);
+            found.extend(self.collect(attempted, states.find(filter).batch_size(10_000)).await?);
+        }
+        Ok(found)
+    }
+
+    /// Makes a record of a tombstone, if there is one.
+    async fn revive(&self, record: &QueueRecord) -> Result<bool> {
+        let document = QueueDocument::from(record);
+        let mut fields = bson::serialize_to_document(&document).map_err(|e| StorageError::Failed {
+            attempted: "creating queue states".to_owned(),
+            cause: e.to_string(),
+        })?;
+        for own in ["_id", "version", "epoch", "modified"] {
+            fields.remove(own);
+        }
+        let update = Update {
+            q: doc! { "_id": record.queue.as_str(), "removed": true },
+            u: doc! {
+                "$set": fields,
+                "$unset": { "removed": "" },
+                // From `-1 - version` to one above the version that was removed.
+                "$mul": { "version": -1_i64 },
+                "$max": { "epoch": int(record.epoch) },
+                "$currentDate": stamp(),
+            },
+            upsert: false,
+        };
+        let Written { n, .. } =
+            self.update("creating queue states", QUEUES, &[update], WriteConcern::DURABLE).await?;
+        Ok(n == 1)
+    }
+
+    /// The counts that differ from those stored, or are to be refreshed.
+    async fn changed<'a>(&self, counts: &'a [ReadyCount], at: Timestamp) -> Result<Vec<&'a ReadyCount>> {
+        #[derive(Deserialize)]
+        struct Stored {
+            #[serde(rename = "_id")]
+            queue: String,
+            ready: i64,
+            unacked: i64,
+            counted_at: Option<DateTime>,
+        }
+        let queues: Vec<&str> = counts.iter().map(|c| c.queue.as_str()).collect();
+        let mut filter = live();
+        filter.insert("_id", doc! { "$in": queues });
+        let states = self.collection::<Stored>(QUEUES);
+        let find = states
+            .find(filter)
+            .projection(doc! { "ready": 1, "unacked": 1, "counted_at": 1 })
+            .batch_size(10_000);
+        let stored: HashMap<String, Stored> = self
+            .collect("storing message counts", find)
+            .await?
+            .into_iter()
+            .map(|s| (s.queue.clone(), s))
+            .collect();
+        let differs = |count: &&ReadyCount| {
+            stored.get(count.queue.as_str()).is_some_and(|stored| match stored.counted_at.map(time) {
+                None => true,
+                Some(counted) => {
+                    counted <= at
+                        && ((stored.ready, stored.unacked) != (int(count.ready), int(count.unacked))
+                            || at.millis_since(counted) > COUNT_REFRESH_MS)
+                }
+            })
+        };
+        Ok(counts.iter().filter(differs).collect())
+    }
+}
+
+#[async_trait]
+impl QueueStates for Mongo {
+    async fn all(&self) -> Result<Vec<QueueRecord>> {
+        let states = self.collection::<QueueDocument>(QUEUES);
+        let find = states.find(live()).read_concern(self.settled()).batch_size(10_000);
+        let all = self.collect("reading all queue states", find).await?;
+        Ok(all.into_iter().map(QueueRecord::from).collect())
+    }
+
+    async fn get(&self, queue: &QueueName) -> Result<Option<QueueRecord>> {
+        let mut filter = live();
+        filter.insert("_id", queue.as_str());
+        let states = self.collection::<QueueDocument>(QUEUES);
+        let find = states.find_one(filter).read_concern(self.linearizable()).max_time(WRITE_TIME);
+        Ok(self.in_time("reading a queue state", find).await?.map(QueueRecord::from))
+    }
+
+    async fn changes(&self, cursor: u64) -> Result<Changes> {
+        self.changed_since(cursor).await
+    }
+
+    async fn create(&self, records: &[QueueRecord]) -> Result<Vec<QueueName>> {
+        let mut created = Vec::new();
+        for records in records.chunks(STATEMENTS) {
+            let documents: Vec<QueueDocument> = records.iter().map(QueueDocument::from).collect();
+            let written = self.insert("creating queue states", QUEUES, &documents).await?;
+            let known: Vec<&str> = written.refused.keys().map(|i| records[*i].queue.as_str()).collect();
+            let tombstones: HashSet<String> = if known.is_empty() {
+                HashSet::new()
+            } else {
+                let removed = self.collection::<QueueId>(QUEUES);
+                let find = removed
+                    .find(doc! { "_id": { "$in": known }, "removed": true })
+                    .projection(doc! { "_id": 1 });
+                self.collect("creating queue states", find)
+                    .await?
+                    .into_iter()
+                    .map(|id: QueueId| id.queue)
+                    .collect()
+            };
+            for (i, record) in records.iter().enumerate() {
+                let new = if written.refused.contains_key(&i) {
+                    tombstones.contains(record.queue.as_str()) && self.revive(record).await?
+                } else {
+                    true
+                };
+                if new {
+                    created.push(record.queue.clone());
+                }
+            }
+        }
+        Ok(created)
+    }
+
+    async fn swap(&self, swaps: &[Swap]) -> Result<Vec<Swapped>> {
+        check_swaps(swaps)?;
+        let mut answers = Vec::with_capacity(swaps.len());
+        for swaps in swaps.chunks(STATEMENTS) {
+            let updates: Vec<_> = swaps
+                .iter()
+                .map(|swap| {
+                    let record = &swap.record;
+                    let set = SwapFields {
+                        version: int(record.version),
+                        epoch: int(record.epoch),
+                        guarded: record.into(),
+                    };
+                    Guarded::new(
+                        AtVersion { queue: record.queue.as_str(), version: int(swap.expected) },
+                        SwapOperators { set, stamp: STAMP },
+                    )
+                })
+                .collect();
+            let Written { refused, .. } =
+                self.update("swapping queue states", QUEUES, &updates, WriteConcern::DURABLE).await?;
+            // The latest that the primary knows, though it may not be settled: what the losers go on from.
+            let lost: Vec<&str> = refused.keys().map(|i| swaps[*i].record.queue.as_str()).collect();
+            let mut stored: HashMap<QueueName, QueueRecord> = if lost.is_empty() {
+                HashMap::new()
+            } else {
+                let records = self.records("reading the winners of lost swaps", &lost).await?;
+                records.into_iter().map(|d| (d.queue.clone(), d.into())).collect()
+            };
+            answers.extend(swaps.iter().enumerate().map(|(i, swap)| {
+                if refused.contains_key(&i) {
+                    Swapped::Conflict(stored.remove(&swap.record.queue))
+                } else {
+                    Swapped::Done
+                }
+            }));
+        }
+        Ok(answers)
+    }
+
+    async fn remove(&self, queue: &QueueName, version: u64) -> Result<bool> {
+        let version = int(version);
+        let update = Update {
+            q: rawdoc! { "_id": queue.as_str(), "version": version },
+            u: doc! {
+                "$set": { "removed": true, "version": -1 - version },
+                "$unset": {
+                    "account": "", "state": "", "lease": "", "last_delivered": "", "crashes": "", "not_before": "",
+                    "reason": "", "since": "", "ready": "", "unacked": "", "counted_at": "",
+                },
+                "$currentDate": stamp(),
+            },
+            upsert: false,
+        };
+        let Written { n, .. } =
+            self.update("removing a queue state", QUEUES, &[update], WriteConcern::DURABLE).await?;
+        Ok(n == 1)
+    }
+
+    async fn set_ready(&self, counts: &[ReadyCount], at: Timestamp) -> Result<()> {
+        for counts in counts.chunks(STATEMENTS) {
+            // Looking first costs a fraction of an update that changes nothing, and most counts change nothing.
+            let changed = self.changed(counts, at).await?;
+            if changed.is_empty() {
+                continue;
+            }
+            let updates: Vec<_> = changed
+                .into_iter()
+                .map(|count| Update {
+                    q: doc! {
+                        "_id": count.queue.as_str(),
+                        "removed": null,
+                        "counted_at": { "$not": { "$gt": date(at) } },
+                    },
+                    u: doc! {
+                        "$set": {
+                            "ready": int(count.ready), "unacked": int(count.unacked), "counted_at": date(at),
+                        },
+                        "$currentDate": stamp(),
+                    },
+                    upsert: false,
+                })
+                .collect();
+            self.update("storing message counts", QUEUES, &updates, WriteConcern::LOOSE).await?;
+        }
+        Ok(())
+    }
+}
