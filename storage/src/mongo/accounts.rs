@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Mongo;
-use super::commands::{STATEMENTS, Update, WriteConcern};
+use super::commands::{STATEMENTS, Update};
 use super::documents::{from_document, to_document};
 use super::indexes::{ACCOUNTS, SETTINGS, SOURCES};
 use crate::{Account, Accounts, Result, Settings, Source, Sources, StorageError};
@@ -24,7 +24,7 @@ impl Mongo {
             updates.push(Update { q: rawdoc! { "_id": id }, u: to_document(id, record, &[])?, upsert: true });
         }
         for updates in updates.chunks(STATEMENTS) {
-            self.update(attempted, collection, updates, WriteConcern::DURABLE).await?;
+            self.update(attempted, collection, updates).await?;
         }
         Ok(())
     }
@@ -89,6 +89,6 @@ impl Settings for Mongo {
     async fn put(&self, key: &str, value: &serde_json::Value) -> Result<()> {
         let replacement = rawdoc! { "_id": key, "value": value.to_string() };
         let update = Update { q: rawdoc! { "_id": key }, u: replacement, upsert: true };
-        self.update("storing a setting", SETTINGS, &[update], WriteConcern::DURABLE).await.map(|_| ())
+        self.update("storing a setting", SETTINGS, &[update]).await.map(|_| ())
     }
 }

@@ -5,7 +5,7 @@ use bson::{Document, RawDocumentBuf, doc, rawdoc};
 use galerna_broker::AccountId;
 
 use super::Mongo;
-use super::commands::{STATEMENTS, Update, WriteConcern};
+use super::commands::{STATEMENTS, Update};
 use super::documents::{date, from_document, to_document};
 use super::indexes::{ALERT_EVENTS, ALERT_STATES, RULES};
 use crate::{AlertEvent, AlertEventKind, AlertState, AlertStates, Result, Rule, Rules};
@@ -69,8 +69,7 @@ impl AlertStates for Mongo {
             // A duplicate id means that a later state is stored, or that another process stored the first one at the same
             // moment, which may be older than ours: the second try tells.
             for _ in 0..2 {
-                let written =
-                    self.update("saving alert states", ALERT_STATES, &updates, WriteConcern::DURABLE).await?;
+                let written = self.update("saving alert states", ALERT_STATES, &updates).await?;
                 let mut index = 0..;
                 updates.retain(|_| index.next().is_some_and(|i| written.refused.contains_key(&i)));
                 if updates.is_empty() {

@@ -97,16 +97,13 @@ struct InsertCommand<'a, S> {
 
 /// How safe a write is before it is acknowledged.
 #[derive(Serialize)]
-#[serde(untagged)]
-pub(super) enum WriteConcern {
-    Durable { w: &'static str, j: bool, wtimeout: u32 },
-    Loose { w: u32 },
+struct WriteConcern {
+    w: &'static str,
+    j: bool,
+    wtimeout: u32,
 }
 
-impl WriteConcern {
-    pub(super) const DURABLE: Self = Self::Durable { w: "majority", j: true, wtimeout: 5000 };
-    pub(super) const LOOSE: Self = Self::Loose { w: 1 };
-}
+const DURABLE: WriteConcern = WriteConcern { w: "majority", j: true, wtimeout: 5000 };
 
 const WRITE_TIME_MS: u32 = WRITE_TIME.as_secs() as u32 * 1000;
 
@@ -149,19 +146,18 @@ impl Mongo {
         self.in_time(attempted, async { self.db.run_raw_command(command).await }).await
     }
 
-    /// Runs update statements in no order. Answers with those that were refused; any other error fails the call.
+    /// Runs update statements in no order, durable. Answers with those that were refused; any other error fails the call.
     pub(super) async fn update<S: Serialize>(
         &self,
         attempted: &str,
         collection: &str,
         updates: &[S],
-        write_concern: WriteConcern,
     ) -> Result<Written> {
         let command = UpdateCommand {
             update: collection,
             updates,
             ordered: false,
-            write_concern,
+            write_concern: DURABLE,
             max_time: WRITE_TIME_MS,
         };
         self.write(attempted, encode(attempted, &command)?).await
@@ -178,7 +174,7 @@ impl Mongo {
             insert: collection,
             documents,
             ordered: false,
-            write_concern: WriteConcern::DURABLE,
+            write_concern: DURABLE,
             max_time: WRITE_TIME_MS,
         };
         self.write(attempted, encode(attempted, &command)?).await
@@ -216,7 +212,7 @@ impl Mongo {
             return Ok(());
         }
         let nothing = [Update { q: rawdoc! { "_id": 0 }, u: rawdoc! { "$set": { "n": 0 } }, upsert: false }];
-        self.update(attempted, collection, &nothing, WriteConcern::DURABLE).await.map(|_| ())
+        self.update(attempted, collection, &nothing).await.map(|_| ())
     }
 
     /// Reads a whole cursor; the timeout is for each wait.

@@ -27,10 +27,10 @@ pub(super) fn uint(value: i64) -> u64 {
 
 /// A record as a document under `id`, its fields `dates` as dates.
 pub(super) fn to_document(id: impl Into<Bson>, record: &impl Serialize, dates: &[&str]) -> Result<Document> {
-    let fields = bson::serialize_to_document(record).map_err(|e| StorageError::Failed {
-        attempted: "encoding a record".to_owned(),
-        cause: e.to_string(),
-    })?;
+    let failed = |cause: String| StorageError::Failed { attempted: "encoding a record".to_owned(), cause };
+    // By way of the binary form, in which times are numbers rather than text.
+    let fields = bson::serialize_to_raw_document_buf(record).map_err(|e| failed(e.to_string()))?;
+    let fields = Document::try_from(fields).map_err(|e| failed(e.to_string()))?;
     let mut document = Document::new();
     document.insert("_id", id);
     for (field, value) in fields {

@@ -1,7 +1,6 @@
 //! MongoDB, for any number of processes at once.
 //!
-//! Every write is acknowledged by a majority and journaled (`{w: "majority", j: true}`) before a call returns, except
-//! message counts, which are counted again anyway. Each record is one document, each change one guarded update of it:
+//! Every write is acknowledged by a majority and journaled (`{w: "majority", j: true}`) before a call returns. Each record is one document, each change one guarded update of it:
 //! no transactions, so a standalone server serves as well as a replica set.
 //!
 //! Times that depend on each other: an update that stamps a queue state lives at most [`commands::WRITE_TIME`] on the

@@ -13,7 +13,7 @@ use galerna_broker::{AccountId, QueueName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Mongo;
-use super::commands::{Guarded, STATEMENTS, Update, WRITE_TIME, WriteConcern, Written};
+use super::commands::{Guarded, STATEMENTS, Update, WRITE_TIME, Written};
 use super::documents::{date, int, time, uint};
 use super::indexes::QUEUES;
 use crate::queues::{COUNT_REFRESH_MS, check_swaps};
@@ -210,8 +210,7 @@ impl Mongo {
             },
             upsert: false,
         };
-        let Written { n, .. } =
-            self.update("creating queue states", QUEUES, &[update], WriteConcern::DURABLE).await?;
+        let Written { n, .. } = self.update("creating queue states", QUEUES, &[update]).await?;
         Ok(n == 1)
     }
 
@@ -326,8 +325,7 @@ impl QueueStates for Mongo {
                     )
                 })
                 .collect();
-            let Written { refused, .. } =
-                self.update("swapping queue states", QUEUES, &updates, WriteConcern::DURABLE).await?;
+            let Written { refused, .. } = self.update("swapping queue states", QUEUES, &updates).await?;
             // The latest that the primary knows, though it may not be settled: what the losers go on from.
             let lost: Vec<&str> = refused.keys().map(|i| swaps[*i].record.queue.as_str()).collect();
             let mut stored: HashMap<QueueName, QueueRecord> = if lost.is_empty() {
@@ -361,8 +359,7 @@ impl QueueStates for Mongo {
             },
             upsert: false,
         };
-        let Written { n, .. } =
-            self.update("removing a queue state", QUEUES, &[update], WriteConcern::DURABLE).await?;
+        let Written { n, .. } = self.update("removing a queue state", QUEUES, &[update]).await?;
         Ok(n == 1)
     }
 
@@ -390,7 +387,7 @@ impl QueueStates for Mongo {
                     upsert: false,
                 })
                 .collect();
-            self.update("storing message counts", QUEUES, &updates, WriteConcern::LOOSE).await?;
+            self.update("storing message counts", QUEUES, &updates).await?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use galerna_broker::{AccountId, Measurement, ParameterCode, SourceId};
 use serde::{Deserialize, Serialize};
 
 use super::Mongo;
-use super::commands::{Guarded, STATEMENTS, WriteConcern};
+use super::commands::{Guarded, STATEMENTS};
 use super::documents::{date, int, time, uint};
 use super::indexes::{DEVICES, READINGS};
 use super::reading_id::{end, of_reading, of_time};
@@ -276,8 +276,7 @@ impl Mongo {
                     )
                 })
                 .collect();
-            let written =
-                self.update("replacing readings", READINGS, &updates, WriteConcern::DURABLE).await?;
+            let written = self.update("replacing readings", READINGS, &updates).await?;
             lost.extend(written.refused.keys().map(|i| older[*i]));
         }
         Ok(lost)

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::Mongo;
-use super::commands::{DUPLICATE_KEY, STATEMENTS, Update, WriteConcern};
+use super::commands::{DUPLICATE_KEY, STATEMENTS, Update};
 use super::indexes::DEVICES;
 use super::reading_id::of_device;
 use crate::{Result, StorageError, StoredReading};
@@ -111,7 +111,7 @@ impl Mongo {
                     });
                 }
                 tries -= 1;
-                let written = self.update(attempted, DEVICES, &updates, WriteConcern::DURABLE).await?;
+                let written = self.update(attempted, DEVICES, &updates).await?;
                 let mut index = 0..;
                 updates.retain(|_| {
                     index.next().is_some_and(|i| written.refused.get(&i) == Some(&DUPLICATE_KEY))
