@@ -20,7 +20,7 @@ use crate::world::{World, numbered};
 const QUEUES: usize = 6;
 const CONSUMERS: usize = 8;
 /// Leases given before the race ends.
-const ENOUGH: usize = 300;
+const ENOUGH: usize = 200;
 
 type Tenures = Arc<Mutex<BTreeMap<QueueName, Vec<Tenure>>>>;
 
@@ -45,7 +45,7 @@ async fn consume(
         for leased in leases {
             let from = Instant::now();
             let mut held = HeldLease::new(leased, asked);
-            let crashes = fastrand::u8(..) < 80;
+            let crashes = fastrand::u8(..) < 50;
             let renews = fastrand::u8(..) < 60;
             let stop_at = from + Duration::from_millis(fastrand::u64(0..30));
             if renews {
