@@ -1,8 +1,37 @@
 //! What Galerna remembers: queue states, readings, rejected readings, alert rules and states, sources, accounts,
 //! settings.
 //!
-//! Each kind of record has a trait; [`Store`] bundles one implementation of each. MongoDB and embedded SQLite are held
-//! to one conformance suite. The crate depends on `galerna-broker` for the wire model only, never for queues.
+//! Each kind of record has a trait; [`Store`] bundles one implementation of each: MongoDB ([`mongo`]), for any number of
+//! processes, or embedded SQLite ([`sqlite`]), for one. Both are held to one conformance suite (`tests/conformance`).
+//!
+//! ```
+//! use galerna_broker::{AccountId, QueueName, Timestamp};
+//! use galerna_storage::{QueueRecord, QueueState, Swap, Swapped};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Elsewhere: galerna_storage::open("embedded:store.db") or open("mongodb://localhost/galerna").
+//! let store = galerna_storage::sqlite::in_memory()?;
+//! let idle = QueueRecord::new(QueueName::new("D0000591")?, AccountId::new("acme")?, Timestamp(0));
+//! store.queues.create(&[idle.clone()]).await?;
+//!
+//! // Every change of a queue's state is one guarded write: of two who try, one is told that it lost, and to what.
+//! let paused = QueueRecord { version: 1, state: QueueState::Pause, ..idle };
+//! let swap = Swap { expected: 0, record: paused.clone() };
+//! assert_eq!(store.queues.swap(&[swap.clone()]).await?, [Swapped::Done]);
+//! assert_eq!(store.queues.swap(&[swap]).await?, [Swapped::Conflict(Some(paused))]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Invariants:
+//! - what a call acknowledged survives the death of any process, and on a replica set of any one server;
+//! - one document per identity of a reading, with its highest `sqn`, however often and in whatever order it is stored;
+//! - a queue's `version` and `epoch` never go back, not even when the queue is removed and created again;
+//! - integers above 2^63 - 1 are stored as that number: neither store counts further.
+//!
+//! No call is undone by cancellation: a write that is under way may or may not be done afterwards, and doing it again is
+//! harmless. The crate depends on `galerna-broker` for the wire model only, never for queues.
 
 mod accounts;
 mod address;

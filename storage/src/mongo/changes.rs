@@ -13,8 +13,9 @@
 //! here, as from another process, is answered with everything.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bson::{Timestamp, doc};
 use parking_lot::Mutex;
@@ -76,9 +77,8 @@ struct Known {
 
 impl Cursors {
     pub(super) fn new() -> Self {
-        // Started at the time, so that the cursors of two processes do not meet.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_micros());
-        let next = u64::try_from(now).unwrap_or(1).max(1);
+        // Started anywhere, so that the cursors of two processes do not meet; never 0, which is nobody's.
+        let next = RandomState::new().build_hasher().finish() / 2 + 1;
         Self(Mutex::new(Known { next, given: VecDeque::new() }))
     }
 

@@ -6,6 +6,7 @@
 //! runtime on paused time (tests) waits for the blocking pool rather than jump to its next timer.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub(super) struct Writer {
     pub(super) last_change: i64,
     /// Ids of series and accounts known to be committed or to be committed with this transaction.
     pub(super) series: SeriesCache,
+    /// Locked as long as this connection is open. Declared last: dropped after it.
+    pub(super) _lock: Option<File>,
 }
 
 /// Answers a job's caller once the fate of its transaction is known.
@@ -94,7 +97,7 @@ impl GroupCommit {
         told.await.unwrap_or_else(|_| Err(gone(attempted)))
     }
 
-    /// The next group of jobs; empty when none waits, and then nobody leads any more.
+    /// The next job that waits. When there is none for the `first` place of a group, nobody leads any more.
     fn next_job(&self, first: bool) -> Option<Job> {
         let mut waiting = self.waiting.lock();
         let job = waiting.jobs.pop_front();

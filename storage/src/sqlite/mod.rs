@@ -33,8 +33,6 @@ struct Sqlite {
     group: Arc<GroupCommit>,
     /// `None` for a store in memory, whose one connection reads too.
     readers: Option<Readers>,
-    /// Held, with its lock, as long as the store is open. Declared last: dropped after the connections.
-    _lock: Option<File>,
 }
 
 struct Readers {
@@ -65,8 +63,8 @@ pub async fn open(path: impl AsRef<Path>) -> Result<Store> {
 pub fn in_memory() -> Result<Store> {
     let attempted = "opening a store in memory";
     let conn = Connection::open_in_memory().map_err(|e| failure(attempted, &e))?;
-    let writer = writer(conn).map_err(|e| failure(attempted, &e))?;
-    Ok(Sqlite { group: Arc::new(GroupCommit::new(writer)), readers: None, _lock: None }.into_store())
+    let writer = writer(conn, None).map_err(|e| failure(attempted, &e))?;
+    Ok(Sqlite { group: Arc::new(GroupCommit::new(writer)), readers: None }.into_store())
 }
 
 fn open_file(path: &Path) -> Result<Sqlite> {
@@ -95,7 +93,7 @@ fn open_file(path: &Path) -> Result<Sqlite> {
         conn.pragma_update(None, "synchronous", "FULL")?;
         // A checkpoint per 32 MiB of log rather than per 4: fewer, larger, more sequential.
         conn.pragma_update(None, "wal_autocheckpoint", 8192)?;
-        writer(conn)
+        writer(conn, Some(lock))
     };
     let writer = connect().map_err(|e| failure(&attempted, &e))?;
     Ok(Sqlite {
@@ -105,7 +103,6 @@ fn open_file(path: &Path) -> Result<Sqlite> {
             idle: Mutex::default(),
             permits: Semaphore::new(READERS),
         }),
-        _lock: Some(lock),
     })
 }
 
@@ -130,11 +127,11 @@ fn prepare(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "temp_store", "MEMORY")
 }
 
-fn writer(conn: Connection) -> rusqlite::Result<Writer> {
+fn writer(conn: Connection, lock: Option<File>) -> rusqlite::Result<Writer> {
     prepare(&conn)?;
     schema::bring_up(&conn)?;
     let last_change = queues::last_change(&conn)?;
-    Ok(Writer { conn, last_change, series: readings::SeriesCache::default() })
+    Ok(Writer { conn, last_change, series: readings::SeriesCache::default(), _lock: lock })
 }
 
 impl Sqlite {
@@ -170,34 +167,27 @@ impl Sqlite {
             return self.group.write(attempted, |writer| query(&writer.conn)).await;
         };
         let _permit = readers.permits.acquire().await.map_err(|_| gone(attempted))?;
-        let conn = match readers.idle.lock().pop() {
-            Some(conn) => Ok(conn),
-            None => readers.connect(),
-        }
-        .map_err(|e| failure(attempted, &e))?;
-        let (conn, found) = tokio::task::spawn_blocking(move || {
+        let (idle, path) = (readers.idle.lock().pop(), readers.path.clone());
+        let read = move || {
+            let conn = idle.map_or_else(|| reader(&path), Ok)?;
             // One transaction, so that a query of several statements sees one state.
-            let found = conn.unchecked_transaction().and_then(|snapshot| {
-                let found = query(&conn)?;
-                snapshot.finish()?;
-                Ok(found)
-            });
-            (conn, found)
-        })
-        .await
-        .map_err(|_| gone(attempted))?;
+            let snapshot = conn.unchecked_transaction()?;
+            let found = query(&conn)?;
+            snapshot.finish()?;
+            Ok((conn, found))
+        };
+        let read = tokio::task::spawn_blocking(read).await.map_err(|_| gone(attempted))?;
+        let (conn, found) = read.map_err(|e: rusqlite::Error| failure(attempted, &e))?;
         readers.idle.lock().push(conn);
-        found.map_err(|e| failure(attempted, &e))
+        Ok(found)
     }
 }
 
-impl Readers {
-    fn connect(&self) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(&self.path, flags)?;
-        prepare(&conn)?;
-        Ok(conn)
-    }
+fn reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    prepare(&conn)?;
+    Ok(conn)
 }
 
 /// What went wrong, as callers tell it apart: a full disk and a busy file may pass, the rest does not.

@@ -1,0 +1,380 @@
+//! What was acknowledged survives; what was not can be tried again.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use galerna_broker::{AccountId, Measurement, ParameterCode, QueueName, SourceId, Timestamp};
+use galerna_storage::mongo::{self, MongoOptions};
+use galerna_storage::{
+    QueueRecord, QueueState, ReadingOutcome, ReadingsQuery, StorageError, Store, StoredReading, Swap,
+    Swapped, open, sqlite,
+};
+use galerna_test_servers::{Mongo, unique};
+
+const BATCH: usize = 50;
+/// In the child process: the store to load.
+const CHILD_STORE: &str = "GALERNA_STORAGE_TEST_CHILD";
+
+fn reading(n: usize) -> StoredReading {
+    StoredReading {
+        account: AccountId::new("acc").expect("valid"),
+        source: SourceId::new("s").expect("valid"),
+        device: format!("d{}", n % 7),
+        ts: Timestamp(n as i64),
+        sqn: 1,
+        values: vec![Measurement { p: ParameterCode(401), v: n as f64 }],
+        flags: Vec::new(),
+        received: Timestamp(0),
+    }
+}
+
+fn batch(n: usize) -> Vec<StoredReading> {
+    (n * BATCH..(n + 1) * BATCH).map(reading).collect()
+}
+
+fn queue() -> QueueRecord {
+    QueueRecord::new(QueueName::new("q").expect("valid"), AccountId::new("acc").expect("valid"), Timestamp(0))
+}
+
+fn next_lease(record: &QueueRecord) -> Swap {
+    let record = QueueRecord {
+        version: record.version + 1,
+        epoch: record.epoch + 1,
+        state: QueueState::Worker,
+        ..record.clone()
+    };
+    Swap { expected: record.version - 1, record }
+}
+
+/// Stores batch `n` and leases the queue once more.
+async fn step(store: &Store, n: usize, seen: &mut QueueRecord) -> Result<(), StorageError> {
+    store.readings.store(&batch(n)).await?;
+    let swap = next_lease(seen);
+    match store.queues.swap(std::slice::from_ref(&swap)).await?.remove(0) {
+        Swapped::Done => *seen = swap.record,
+        // An earlier try whose answer was lost.
+        Swapped::Conflict(Some(stored)) => *seen = stored,
+        Swapped::Conflict(None) => panic!("the queue is gone"),
+    }
+    Ok(())
+}
+
+/// All batches below `batches` are there, whole, and storing them again writes nothing.
+async fn assert_stored(store: &Store, batches: usize) {
+    let query = ReadingsQuery {
+        limit: usize::MAX,
+        until: Some(Timestamp((batches * BATCH) as i64)),
+        ..Default::default()
+    };
+    let mut found = store.readings.find(&query).await.expect("found");
+    found.reverse();
+    assert_eq!(found, (0..batches).flat_map(batch).collect::<Vec<_>>());
+    for n in 0..batches {
+        let again = store.readings.store(&batch(n)).await.expect("stored");
+        assert!(again.iter().all(|outcome| *outcome == ReadingOutcome::Duplicate));
+    }
+}
+
+/// Not a test of its own: what [`what_sqlite_acknowledged_survives_kill_9`] runs in a process of its own.
+#[tokio::test]
+async fn child_that_stores_until_it_is_killed() {
+    let Ok(path) = std::env::var(CHILD_STORE) else { return };
+    let store = sqlite::open(&path).await.expect("the child opens the store");
+    store.queues.create(&[queue()]).await.expect("created");
+    let mut seen = queue();
+    for n in 0.. {
+        step(&store, n, &mut seen).await.expect("stored");
+        // Acknowledged: from here on it must survive.
+        writeln!(std::io::stderr(), "acknowledged {} {}", n + 1, seen.epoch).expect("the parent listens");
+    }
+}
+
+fn child(path: &Path) -> std::process::Child {
+    Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "child_that_stores_until_it_is_killed", "--nocapture"])
+        .env(CHILD_STORE, path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the child starts")
+}
+
+#[tokio::test]
+async fn what_sqlite_acknowledged_survives_kill_9() {
+    for kill_after in [1, 7, 40] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        let mut child = child(&path);
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let mut acknowledged = (0, 0);
+        let mut read = |acknowledged: &mut (usize, u64), line: String| {
+            if let Some(rest) = line.strip_prefix("acknowledged ") {
+                let (batches, epoch) = rest.split_once(' ').expect("two numbers");
+                *acknowledged = (batches.parse().expect("a number"), epoch.parse().expect("a number"));
+            }
+        };
+        while acknowledged.0 < kill_after {
+            let line = lines.next().expect("the child goes on").expect("text");
+            read(&mut acknowledged, line);
+        }
+        let taken = sqlite::open(&path).await.err().expect("the child has it");
+        assert!(matches!(&taken, StorageError::Invalid(e) if e.contains("open already")), "{taken}");
+        child.kill().expect("killed");
+        child.wait().expect("dead");
+        // What it said before it died counts too; its last line may be cut.
+        for line in lines.map_while(Result::ok) {
+            if line.split(' ').count() == 3 {
+                read(&mut acknowledged, line);
+            }
+        }
+        let store = sqlite::open(&path).await.expect("the lock died with the child");
+        assert_stored(&store, acknowledged.0).await;
+        let stored = store.queues.get(&queue().queue).await.expect("read").expect("there");
+        assert!(stored.epoch >= acknowledged.1, "epoch {} after {}", stored.epoch, acknowledged.1);
+        assert!(stored.epoch <= acknowledged.1 + 1, "at most the one under way was done besides");
+    }
+}
+
+#[tokio::test]
+async fn an_embedded_store_opens_again_once_it_is_dropped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("embedded:{}", folder.path().join("store.db").display());
+    for n in 0..20 {
+        let store = open(&url).await.expect("nobody else has it");
+        assert!(matches!(open(&url).await, Err(StorageError::Invalid(_))), "it is open");
+        store.readings.store(&batch(n)).await.expect("stored");
+        assert_eq!(store.readings.count(None).await.expect("counted"), ((n + 1) * BATCH) as u64);
+    }
+}
+
+async fn connect(server: &Mongo, database: &str) -> Store {
+    let options = MongoOptions { database: Some(database.to_owned()), ..MongoOptions::new(server.uri()) };
+    mongo::connect(options).await.expect("MongoDB answers")
+}
+
+/// Steps until it fails; returns how many were acknowledged.
+async fn run_until_it_fails(store: &Store, from: usize, seen: &mut QueueRecord) -> (usize, StorageError) {
+    for n in from.. {
+        if let Err(e) = step(store, n, seen).await {
+            return (n, e);
+        }
+    }
+    unreachable!("it runs until it fails")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_mongodb_acknowledged_survives_kill_9_and_the_rest_can_be_tried_again() {
+    let server = Mongo::start().await;
+    let database = unique("durability");
+    let store = connect(&server, &database).await;
+    store.queues.create(&[queue()]).await.expect("created");
+    let mut seen = queue();
+    let mut acknowledged = 0;
+    for _ in 0..2 {
+        for _ in 0..5 {
+            step(&store, acknowledged, &mut seen).await.expect("stored");
+            acknowledged += 1;
+        }
+        let (failed, ()) = tokio::join!(run_until_it_fails(&store, acknowledged, &mut seen), server.kill());
+        let error;
+        (acknowledged, error) = failed;
+        assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
+        server.restart().await;
+        // The same store goes on: what failed is stored again, whether or not part of it was.
+        let epoch = seen.epoch;
+        step(&store, acknowledged, &mut seen).await.expect("stored again");
+        acknowledged += 1;
+        assert!((epoch..=epoch + 2).contains(&seen.epoch), "epoch {} after {epoch}", seen.epoch);
+        assert_stored(&store, acknowledged).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_set_acknowledged_survives_a_step_down() {
+    let server = Mongo::start_replica_set().await;
+    let database = unique("step_down");
+    let store = connect(&server, &database).await;
+    store.queues.create(&[queue()]).await.expect("created");
+    let mut seen = queue();
+    let (steps, ()) = tokio::join!(
+        async {
+            let mut failures = 0;
+            let mut n = 0;
+            // To the end: every failure on the way is one that may be tried again.
+            while n < 60 {
+                match step(&store, n, &mut seen).await {
+                    Ok(()) => n += 1,
+                    Err(StorageError::Unavailable { .. }) => failures += 1,
+                    Err(e) => panic!("{e}"),
+                }
+                assert!(failures < 100_000, "the set elects a primary again");
+            }
+            n
+        },
+        server.step_down(Duration::from_secs(1)),
+    );
+    assert_stored(&store, steps).await;
+    let stored = store.queues.get(&queue().queue).await.expect("read").expect("there");
+    assert_eq!(stored.epoch, seen.epoch);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mongodb_that_hangs_is_unavailable_in_time_and_then_goes_on() {
+    let server = Mongo::start().await;
+    let options = MongoOptions {
+        database: Some(unique("hang")),
+        timeout: Duration::from_millis(500),
+        ..MongoOptions::new(server.uri())
+    };
+    let store = mongo::connect(options).await.expect("MongoDB answers");
+    store.queues.create(&[queue()]).await.expect("created");
+    server.freeze().await;
+    let swap = [next_lease(&queue())];
+    let hung = [
+        store.readings.store(&batch(0)).await.err(),
+        store.queues.swap(&swap).await.err(),
+        store.queues.changes(0).await.err(),
+        store.readings.count(None).await.err(),
+    ];
+    for error in hung {
+        assert!(matches!(error, Some(StorageError::Unavailable { .. })), "{error:?}");
+    }
+    server.thaw().await;
+    let mut seen = queue();
+    while let Err(e) = step(&store, 0, &mut seen).await {
+        assert!(matches!(e, StorageError::Unavailable { .. }), "{e}");
+    }
+    assert_stored(&store, 1).await;
+}
+
+#[tokio::test]
+async fn a_reading_too_large_for_mongodb_names_itself_and_the_rest_can_be_stored() {
+    let store = connect(Mongo::shared().await, &unique("large")).await;
+    let mut readings = batch(0);
+    readings[20].device = "huge".into();
+    readings[20].values = vec![Measurement { p: ParameterCode(401), v: 1.0 }; 700_000];
+    let refused = store.readings.store(&readings).await.expect_err("17 MB are too much");
+    assert!(
+        matches!(&refused, StorageError::Failed { attempted, .. } if attempted.contains("huge")),
+        "{refused}"
+    );
+    readings.remove(20);
+    let outcomes = store.readings.store(&readings).await.expect("stored");
+    assert!(outcomes.iter().all(|o| *o == ReadingOutcome::Inserted));
+    assert_eq!(store.readings.count(None).await.expect("counted"), (BATCH - 1) as u64);
+
+    // Several megabytes each: more than one command takes.
+    let mut large = batch(1);
+    large.truncate(5);
+    for reading in &mut large {
+        reading.values = vec![Measurement { p: ParameterCode(401), v: 1.0 }; 150_000];
+    }
+    let outcomes = store.readings.store(&large).await.expect("stored");
+    assert!(outcomes.iter().all(|o| *o == ReadingOutcome::Inserted));
+    let outcomes = store.readings.store(&large).await.expect("stored");
+    assert!(outcomes.iter().all(|o| *o == ReadingOutcome::Duplicate));
+}
+
+#[tokio::test]
+async fn several_processes_may_start_on_one_empty_database_at_once() {
+    let server = Mongo::shared().await;
+    let database = unique("start");
+    let starting: Vec<_> = (0..6)
+        .map(|_| {
+            let database = database.clone();
+            tokio::spawn(async move { connect(server, &database).await })
+        })
+        .collect();
+    let mut stores = Vec::new();
+    for store in starting {
+        stores.push(store.await.expect("it starts"));
+    }
+    // What one has written the others see, whatever they remember.
+    for (n, store) in stores.iter().enumerate() {
+        store.readings.store(&batch(n)).await.expect("stored");
+    }
+    for store in &stores {
+        assert_stored(store, stores.len()).await;
+    }
+}
+
+#[tokio::test]
+async fn changes_written_by_another_process_are_seen() {
+    let server = Mongo::shared().await;
+    let database = unique("two");
+    let (one, other) = (connect(server, &database).await, connect(server, &database).await);
+    let start = one.queues.changes(0).await.expect("answered");
+    other.queues.create(&[queue()]).await.expect("created");
+    let created = one.queues.changes(start.cursor).await.expect("answered");
+    assert_eq!(created.records, [queue()]);
+    let swap = next_lease(&queue());
+    other.queues.swap(std::slice::from_ref(&swap)).await.expect("swapped");
+    // A cursor of one process is not known to the other, which answers with everything.
+    for (store, cursor) in [(&one, created.cursor), (&other, created.cursor)] {
+        let changes = store.queues.changes(cursor).await.expect("answered");
+        assert_eq!(changes.records, std::slice::from_ref(&swap.record));
+    }
+}
+
+#[tokio::test]
+async fn wrong_addresses_are_refused_with_the_remedy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let in_the_way = folder.path().join("file");
+    std::fs::write(&in_the_way, "this is no database, though it is long enough to be read as one")
+        .expect("written");
+    let cases = [
+        ("", "embedded:/path/to/file.db"),
+        ("store.db", "mongodb://host:27017/galerna"),
+        ("postgres://localhost/x", "mongodb://host:27017/galerna"),
+        ("embedded:", "names no file"),
+        ("embedded://", "names no file"),
+        (&format!("embedded:{}", folder.path().display()), "is a folder; name the file"),
+        (&format!("embedded:{}", in_the_way.display()), "not a database"),
+        (&format!("embedded:{}/x/store.db", in_the_way.display()), "opening the embedded store"),
+        ("mongodb://", "MongoDB address is wrong"),
+        ("mongodb://host:notaport/x", "MongoDB address is wrong"),
+    ];
+    for (url, part) in cases {
+        let error = open(url).await.err().expect("refused").to_string();
+        assert!(error.contains(part), "{url}: {error}");
+    }
+    let nobody = MongoOptions {
+        timeout: Duration::from_millis(300),
+        ..MongoOptions::new("mongodb://127.0.0.1:1/galerna")
+    };
+    let error = mongo::connect(nobody).await.err().expect("nobody listens there");
+    assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn documents_are_plain_for_any_mongodb_client() {
+    use bson::{Bson, Document, doc};
+    let server = Mongo::shared().await;
+    let database = unique("plain");
+    let uri = server.uri();
+    let (hosts, options) = uri.split_once('?').unwrap_or((&uri, ""));
+    let url = format!("{}/{database}?{options}", hosts.trim_end_matches('/'));
+    let store = open(&url).await.expect("MongoDB answers");
+    store
+        .readings
+        .store(&[StoredReading { flags: vec!["402:counter_backwards".into()], ..reading(8) }])
+        .await
+        .expect("stored");
+    let client = mongodb::Client::with_uri_str(server.uri()).await.expect("connected");
+    let found = client.database(&database).collection::<Document>("readings").find_one(doc! {}).await;
+    let mut found = found.expect("answered").expect("there");
+    found.remove("_id");
+    let expected = doc! {
+        "account": "acc",
+        "source": "s",
+        "device": "d1",
+        "ts": bson::DateTime::from_millis(8),
+        "sqn": 1_i64,
+        "values": [{ "p": 401_i64, "v": 8.0 }],
+        "flags": ["402:counter_backwards"],
+        "received": bson::DateTime::from_millis(0),
+    };
+    assert_eq!(Bson::Document(found), Bson::Document(expected));
+}
