@@ -39,6 +39,8 @@ pub(crate) struct NextOp {
     pub(crate) release: Vec<Release>,
     pub(crate) wait_until: Option<Instant>,
     pub(crate) attempts: u32,
+    /// Its releases are in the batch that is being planned: it is answered when they are durable.
+    pub(crate) released: bool,
     pub(crate) reply: oneshot::Sender<Result<Vec<Leased>, LeaseError>>,
 }
 
@@ -220,6 +222,7 @@ impl Core {
                 None => break,
                 Some(Op::Act(op)) => self.plan_act(&mut batch, op, now, wall, metrics),
                 Some(Op::Next(mut op)) => {
+                    op.released = !op.release.is_empty();
                     for Release { queue, epoch, empty } in std::mem::take(&mut op.release) {
                         let event = Event::Release { epoch, empty };
                         let act = ActOp { queue, event, actor: None, attempts: 0, reply: None };
@@ -338,6 +341,8 @@ impl Core {
                 Some(first) if op.id < first.id => self.waiting.push_front(op),
                 _ => self.waiting.push_back(op),
             }
+        } else if op.released && !batch.swaps.is_empty() {
+            batch.nexts.push((op, got));
         } else if self.store_answers {
             drop(op.reply.send(Ok(Vec::new())));
         } else {
@@ -487,6 +492,7 @@ impl Core {
             }
         }
         for (mut op, got) in batch.nexts {
+            let wanted = got.len();
             let leases: Vec<Leased> = got
                 .into_iter()
                 .filter(|&at| stored[at])
@@ -506,7 +512,7 @@ impl Core {
                 if let Err(Ok(leases)) = op.reply.send(Ok(leases)) {
                     self.give_back(leases);
                 }
-            } else if op.attempts < MAX_ATTEMPTS {
+            } else if wanted > 0 && op.attempts < MAX_ATTEMPTS {
                 self.pending.push_front(Op::Next(op));
             } else {
                 drop(op.reply.send(Ok(leases)));

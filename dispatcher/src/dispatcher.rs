@@ -478,6 +478,7 @@ impl Leases for Dispatcher {
                 release: request.release,
                 wait_until,
                 attempts: 0,
+                released: false,
                 reply,
             })
         })?;
