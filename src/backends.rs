@@ -14,6 +14,9 @@ use crate::config::{Config, without_password};
 /// The word for what lives in this process.
 const EMBEDDED: &str = "embedded";
 
+/// How long the management API may take to answer at its usual port.
+const PROBE: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Whether the broker lives in the process that uses it.
 pub(crate) fn broker_is_embedded(config: &Config) -> bool {
     config.text("broker.url") == EMBEDDED
@@ -74,13 +77,42 @@ pub(crate) async fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
         "classic" => QueueType::Classic,
         _ => QueueType::Quorum,
     };
-    if let Some(management) = config.optional("broker.management_url") {
-        options.management_uri = Some(management.to_owned());
-    }
+    options.management_uri = match config.optional("broker.management_url") {
+        Some(management) => Some(management.to_owned()),
+        None => usual_management(url).await,
+    };
     let broker = RabbitMqBroker::connect(options)
         .await
         .with_context(|| format!("cannot reach RabbitMQ at {}", without_password(url)))?;
     Ok(Arc::new(broker))
+}
+
+/// The management API at its usual port, when it answers there. Without it only this process's own queues can be counted.
+async fn usual_management(amqp: &str) -> Option<String> {
+    let (scheme, rest) = amqp.split_once("://")?;
+    let authority = rest.split(['/', '?']).next()?;
+    let host_and_port = authority.rsplit('@').next()?;
+    // An IPv6 address has colons of its own, inside brackets.
+    let host = match host_and_port.rfind(':') {
+        Some(colon) if !host_and_port[colon..].contains(']') => &host_and_port[..colon],
+        _ => host_and_port,
+    };
+    let url =
+        if scheme == "amqps" { format!("https://{host}:15671") } else { format!("http://{host}:15672") };
+    galerna_broker::tls::install_default_provider();
+    let client = reqwest::Client::builder().timeout(PROBE).build().ok()?;
+    // Any answer will do: without a login it is 401.
+    match client.get(format!("{url}/api/overview")).send().await {
+        Ok(_) => Some(url),
+        Err(_) => {
+            tracing::warn!(
+                url,
+                "RabbitMQ's management API does not answer: messages are counted in the queues that this process uses only; \
+                 set `broker.management_url`"
+            );
+            None
+        }
+    }
 }
 
 /// Opens the store.

@@ -82,7 +82,7 @@ pub fn topology(of: &Ingestion) -> Result<Topology, BuildError> {
     let (parameters, limits) = (of.parameters.clone(), of.limits.clone());
     let checked = topology
         .bolt("validate", move || ValidateBolt::new(parameters.clone(), limits.clone()))
-        .fields(&messages, |message| message.queue.clone())
+        .fields(&messages, |message| &message.queue)
         .parallelism(of.parallelism)
         .outputs();
 
@@ -100,7 +100,7 @@ pub fn topology(of: &Ingestion) -> Result<Topology, BuildError> {
     let (store, broker, alerting) = (of.store.clone(), of.broker.clone(), of.alerting.clone());
     topology
         .async_bolt("alert", move || AlertBolt::new(&store, broker.clone(), alerting.clone()))
-        .fields(&checked.valid, |batch| batch.account.clone())
+        .fields(&checked.valid, |batch| &batch.account)
         .parallelism(of.parallelism)
         .tick_every(ALERT_TICK);
 

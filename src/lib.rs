@@ -11,7 +11,7 @@
 //! let mut topology = TopologyBuilder::new("words");
 //! let lines = topology.spout("lines", || IteratorSpout::new(["the cow jumped", "over the moon"])).outputs();
 //! let words = topology.flat_map("split", |line: &'static str| line.split(' ')).shuffle(lines).outputs();
-//! topology.for_each("print", |word: &'static str| println!("{word}")).fields(words, |word| *word);
+//! topology.for_each("print", |word: &'static str| println!("{word}")).fields(words, |word| word);
 //!
 //! let running = Engine::submit(topology.build()?, EngineOptions::default()).await?;
 //! running.finished().await;

@@ -15,8 +15,11 @@ pub(crate) use schema::without_password;
 /// The file that is read when none is named.
 const FILE: &str = "galerna.toml";
 
-/// Variables of the environment that begin with `GALERNA_` without being a setting.
+/// The variable that names the file.
 const CONFIG_VARIABLE: &str = "GALERNA_CONFIG";
+/// Variables that are no settings: those of the scripts and tests.
+const OTHER_VARIABLES: [&str; 4] =
+    [CONFIG_VARIABLE, "GALERNA_MONGOD", "GALERNA_RABBITMQ_SERVER", "GALERNA_README_TIMEOUT"];
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -327,9 +327,13 @@ impl Demo {
             return Ok(false);
         }
         for queue in self.queues.iter() {
-            let depth = self.broker.depth(queue).await?;
-            if depth.ready + depth.unacked > 0 {
-                return Ok(false);
+            match self.broker.depth(queue).await {
+                Ok(depth) if depth.ready + depth.unacked == 0 => {}
+                Ok(_) => return Ok(false),
+                Err(e) => {
+                    tracing::warn!(%queue, error = %e, "cannot be counted now");
+                    return Ok(false);
+                }
             }
         }
         Ok(true)

@@ -1,0 +1,177 @@
+//! Running the `galerna` command from tests: each run in a folder of its own, with no settings of whoever runs the tests.
+
+#![allow(dead_code, reason = "each test file uses its part of it")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+/// The longest that any condition is waited for: far beyond what it takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The command, to be run in this folder.
+pub fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_galerna"));
+    command.current_dir(folder).args(args).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("GALERNA_") || name == "RUST_LOG" {
+            command.env_remove(&*name);
+        }
+    }
+    command
+}
+
+/// Runs the command to its end.
+pub fn run(folder: &Path, args: &[&str]) -> Output {
+    command(folder, args).output().unwrap()
+}
+
+/// Runs the command, which must do, and returns its standard output.
+pub fn run_well(folder: &Path, args: &[&str]) -> String {
+    let output = run(folder, args);
+    assert!(output.status.success(), "{args:?}: {}", errors(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What it said on standard error.
+pub fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A service that runs until it is stopped; killed with the test.
+pub struct Service {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    ended: Arc<AtomicBool>,
+    pub name: String,
+}
+
+impl Service {
+    /// Starts it, with its log as JSON.
+    pub fn start(folder: &Path, args: &[&str]) -> Self {
+        let mut all = vec!["--log-format", "json"];
+        all.extend_from_slice(args);
+        let mut child = command(folder, &all).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let ended = Arc::new(AtomicBool::new(false));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (kept, end) = (lines.clone(), ended.clone());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                kept.lock().push(line);
+            }
+            end.store(true, Ordering::SeqCst);
+        });
+        Self { child, lines, ended, name: args.join(" ") }
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        self.lines.lock().join("\n")
+    }
+
+    /// Waits for a log entry with this message and returns it.
+    pub async fn said(&self, message: &str) -> Value {
+        let found = || {
+            let lines = self.lines.lock();
+            let entries = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            entries
+                .into_iter()
+                .find(|entry| entry["fields"]["message"].as_str().is_some_and(|said| said.contains(message)))
+        };
+        let begun = Instant::now();
+        loop {
+            if let Some(entry) = found() {
+                return entry;
+            }
+            assert!(!self.ended.load(Ordering::SeqCst), "`{}` ended: {}", self.name, self.log());
+            assert!(begun.elapsed() < PATIENCE, "`{}` did not say `{message}`: {}", self.name, self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The address of its API, once it listens.
+    pub async fn api(&self) -> String {
+        let entry = self.said("the API listens").await;
+        format!("http://{}", entry["fields"]["address"].as_str().unwrap())
+    }
+
+    /// Sends a signal by its name, for instance `STOP`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.unwrap().success(), "kill -{name} of `{}`", self.name);
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; waits until it has drained and returns how it ended.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.end().await
+    }
+
+    /// Waits until it ends.
+    pub async fn end(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "`{}` did not end: {}", self.name, self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            let lines = self.lines.lock();
+            let last = lines.len().saturating_sub(60);
+            eprintln!("--- `{}` said at last:\n{}", self.name, lines[last..].join("\n"));
+        }
+    }
+}
+
+/// Waits until a condition holds.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Calls an API: status and JSON body.
+pub async fn call(method: &str, url: &str, body: Option<&str>) -> (u16, Value) {
+    galerna::broker::tls::install_default_provider();
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
+    let mut request = client.request(method.parse().unwrap(), url);
+    if let Some(body) = body {
+        request = request.header("content-type", "application/json").body(body.to_owned());
+    }
+    let answer = request.send().await.unwrap();
+    let status = answer.status().as_u16();
+    let text = answer.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+/// The address of a database of this server.
+pub fn database(server: &str, name: &str) -> String {
+    let (server, options) =
+        server.split_once('?').map_or((server, String::new()), |(s, o)| (s, format!("?{o}")));
+    format!("{}/{name}{options}", server.trim_end_matches('/'))
+}
