@@ -30,7 +30,7 @@ pub struct Delivery {
     pub tag: DeliveryTag,
     /// The message.
     pub message: Message,
-    /// How many times it has been delivered, this one included: 1 at first.
+    /// How many times it has been delivered, this one included: 1 at first. RabbitMQ counts a release as well.
     pub deliveries: u32,
 }
 
@@ -52,7 +52,8 @@ pub enum Outcome {
     Retry(Failure),
     /// Move it to the dead letters now.
     DeadLetter(Failure),
-    /// Put it back at once, unharmed and uncounted (the consumer stops).
+    /// Put it back at once, unharmed and uncounted (the consumer stops): releases never make it a dead letter. A broker may
+    /// deliver messages that were waiting before it.
     Release,
 }
 
@@ -130,9 +131,13 @@ pub trait Broker: Send + Sync + 'static {
     fn kind(&self) -> &'static str;
 
     /// Makes sure that the queue exists, durable. Idempotent.
+    ///
+    /// # Errors
+    /// [`crate::BrokerError::Invalid`] for a name that ends in `.dead` or begins with `galerna.` or `amq.`.
     async fn declare(&self, queue: &QueueName) -> Result<()>;
 
-    /// Deletes a queue with its delayed and dead-letter companions.
+    /// Deletes a queue with its delayed and dead-letter companions. On RabbitMQ, a queue that has a consumer does not count
+    /// as empty, since nothing exact tells what it holds.
     async fn delete(&self, queue: &QueueName, when: DeleteWhen) -> Result<Deleted>;
 
     /// Publishes a window of messages, each to its queue, and waits until all are confirmed.

@@ -98,6 +98,26 @@ name!(
     SourceId, "source id", 120
 );
 
+impl QueueName {
+    /// The end of the name of a dead-letter queue.
+    pub(crate) const DEAD: &str = ".dead";
+
+    /// Refuses names that the broker gives to the companions of queues.
+    pub(crate) fn check_not_reserved(&self) -> crate::Result<()> {
+        if self.is_reserved() {
+            return Err(crate::BrokerError::Invalid(format!(
+                "queue name `{self}` is reserved; names may not end in `.dead` or begin with `galerna.` or `amq.`"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_reserved(&self) -> bool {
+        let name = self.as_str();
+        name.ends_with(Self::DEAD) || name.starts_with("galerna.") || name.starts_with("amq.")
+    }
+}
+
 /// The numeric code of a measured quantity, for instance 401, active power in watts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

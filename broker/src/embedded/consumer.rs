@@ -137,12 +137,14 @@ impl Consumer for EmbeddedConsumer {
             match outcome {
                 Outcome::Ack => acked.push(seq),
                 Outcome::Release => released.push((seq, returns)),
-                Outcome::DeadLetter(failure) => aside.push((seq, Aside::Kill { deliveries, failure })),
+                Outcome::DeadLetter(failure) => {
+                    aside.push((seq, Aside::Kill { deliveries, returns, failure }))
+                }
                 Outcome::Retry(failure) => {
                     let failures = failures + 1;
                     let what = match self.inner.shared.policy.delay_after(failures) {
                         Some(after) => Aside::Delay { after, failures, returns },
-                        None => Aside::Kill { deliveries, failure },
+                        None => Aside::Kill { deliveries, returns, failure },
                     };
                     aside.push((seq, what));
                 }

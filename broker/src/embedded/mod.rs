@@ -385,6 +385,7 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn declare(&self, queue: &QueueName) -> Result<()> {
+        queue.check_not_reserved()?;
         if self.0.shared.find(queue).is_some() {
             return Ok(());
         }

@@ -79,11 +79,11 @@ pub(super) struct Delete {
 impl Work for Delete {
     fn run(&mut self, store: &Store) -> rusqlite::Result<()> {
         self.deleted = None;
-        if let Some(queue) = self.shared.find(&self.name) {
-            if self.when == DeleteWhen::Always || !store.holds_messages(queue.qid)? {
-                store.delete_queue(queue.qid)?;
-                self.deleted = Some(queue);
-            }
+        if let Some(queue) = self.shared.find(&self.name)
+            && (self.when == DeleteWhen::Always || !store.holds_messages(queue.qid)?)
+        {
+            store.delete_queue(queue.qid)?;
+            self.deleted = Some(queue);
         }
         Ok(())
     }
@@ -202,7 +202,7 @@ impl Work for Remove {
 /// Where a failed message goes.
 pub(super) enum Aside {
     Delay { after: Duration, failures: u32, returns: u32 },
-    Kill { deliveries: u32, failure: Failure },
+    Kill { deliveries: u32, returns: u32, failure: Failure },
 }
 
 /// Delays failed messages or moves them to the dead letters.
@@ -225,7 +225,9 @@ impl Work for SetAside {
                     let millis = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
                     store.delay(qid, *seq, now.plus_millis(millis).as_millis(), *failures, *returns)?;
                 }
-                Aside::Kill { deliveries, failure } => store.kill(qid, *seq, now, *deliveries, failure)?,
+                Aside::Kill { deliveries, failure, .. } => {
+                    store.kill(qid, *seq, now, *deliveries, failure)?
+                }
             }
         }
         Ok(())
@@ -247,8 +249,9 @@ impl Work for SetAside {
                         self.shared.counters.dead_lettered.add(1);
                     }
                     // Nothing changed in the store: it is delivered again, as if its consumer had gone.
-                    (Err(_), Aside::Delay { returns, .. }) => state.give_back(*seq, returns + 1),
-                    (Err(_), Aside::Kill { deliveries, .. }) => state.give_back(*seq, *deliveries),
+                    (Err(_), Aside::Delay { returns, .. } | Aside::Kill { returns, .. }) => {
+                        state.give_back(*seq, returns + 1);
+                    }
                 }
             }
         }

@@ -132,14 +132,15 @@ impl RabbitConsumer {
     }
 
     /// Publishes each message to where it goes, and acks the original once its copy is safe.
-    async fn copy_and_ack(&mut self, copies: Vec<(u64, Copy)>) -> Result<()> {
+    async fn copy_and_ack(&mut self, mut copies: Vec<(u64, Copy)>) -> Result<()> {
+        copies.retain(|(tag, _)| self.unsettled.contains_key(tag));
         if copies.is_empty() {
             return Ok(());
         }
         let now = SystemClock.now();
         let mut window = Vec::with_capacity(copies.len());
         for (tag, copy) in &copies {
-            let Some(original) = self.unsettled.get(tag) else { continue };
+            let original = &self.unsettled[tag];
             let (exchange, key, properties) = match copy {
                 Copy::Delay(delay, past) => {
                     self.shared.ensure_delay(*delay).await?;
@@ -158,16 +159,16 @@ impl RabbitConsumer {
             window.push(Outgoing { exchange, key, body: original.body.clone(), properties });
         }
         let result = self.shared.publisher.publish(&window).await;
-        let mut safe = BTreeSet::new();
         let counters = &self.shared.counters;
+        let mut safe = BTreeSet::new();
         for ((tag, copy), confirmed) in copies.iter().zip(&result.confirmed) {
-            match copy {
-                _ if !confirmed => continue,
-                Copy::Delay(..) => counters.retried.add(1),
-                Copy::Dead(..) => counters.dead_lettered.add(1),
-                Copy::Requeue(_) => {}
+            if *confirmed && safe.insert(*tag) {
+                match copy {
+                    Copy::Delay(..) => counters.retried.add(1),
+                    Copy::Dead(..) => counters.dead_lettered.add(1),
+                    Copy::Requeue(_) => {}
+                }
             }
-            safe.insert(*tag);
         }
         if result.cause.is_some() {
             // Perhaps somebody deleted what this process has declared.

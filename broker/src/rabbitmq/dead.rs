@@ -70,9 +70,8 @@ impl Shared {
         let limit = self.options.timeouts.rpc;
         let back = BasicNackOptions { multiple: true, requeue: true };
         let calls = async {
-            if look.last > 0 && look.removed < look.count {
-                look.channel.basic_nack(look.last, back).await?;
-            }
+            // 0 means all that are out, and is no error when there are none.
+            look.channel.basic_nack(0, back).await?;
             look.channel.close(200, "done".into()).await
         };
         within(limit, calls).await.map_err(|fault| fault.into_error(attempted, None))?;

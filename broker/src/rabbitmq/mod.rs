@@ -35,7 +35,7 @@ use self::fault::within;
 use self::link::{Address, Link};
 use self::management::Management;
 use self::publisher::{Outgoing, Publisher};
-use self::topology::{Topology, dead_queue, is_ordinary, key, queue_of_dead};
+use self::topology::{Topology, dead_queue, key, queue_of_dead};
 use crate::counts::Counters;
 use crate::{
     Broker, BrokerError, Clock, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted,
@@ -351,8 +351,9 @@ impl Broker for RabbitMqBroker {
         match &self.0.management {
             Some(management) => {
                 let all = management.all().await?;
-                let ordinary = all.iter().filter(|totals| is_ordinary(&totals.name));
-                Ok(ordinary.filter_map(|t| Some((QueueName::new(&t.name).ok()?, t.depth()))).collect())
+                // Queues of other programs may have names that none of ours can have.
+                let named = all.iter().filter_map(|t| Some((QueueName::new(&t.name).ok()?, t.depth())));
+                Ok(named.filter(|(name, _)| !name.is_reserved()).collect())
             }
             None => {
                 let ready = self.look_at_known(key).await?;

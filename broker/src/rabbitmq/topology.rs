@@ -25,8 +25,6 @@ use crate::{QueueName, Result};
 
 const DUE: &str = "galerna.due";
 const UNDELIVERABLE: &str = "galerna.undeliverable";
-/// Ends the name of a dead-letter queue.
-const DEAD: &str = ".dead";
 
 /// Makes queues and exchanges.
 #[derive(Debug)]
@@ -38,7 +36,7 @@ pub(super) struct Topology {
 
 pub(super) fn dead_queue(queue: &QueueName) -> ShortString {
     // Names are shorter than AMQP allows by more than the suffix.
-    ShortString::try_new(format!("{queue}{DEAD}")).unwrap_or_default()
+    ShortString::try_new(format!("{queue}{}", QueueName::DEAD)).unwrap_or_default()
 }
 
 pub(super) fn key(queue: &QueueName) -> ShortString {
@@ -51,12 +49,7 @@ pub(super) fn delay_exchange(delay: Duration) -> ShortString {
 
 /// The queue whose dead letters this one holds.
 pub(super) fn queue_of_dead(name: &str) -> Option<QueueName> {
-    name.strip_suffix(DEAD).and_then(|name| QueueName::new(name).ok())
-}
-
-/// Whether it is a queue of messages, and not a companion.
-pub(super) fn is_ordinary(name: &str) -> bool {
-    !name.ends_with(DEAD) && !name.starts_with("galerna.") && !name.starts_with("amq.")
+    name.strip_suffix(QueueName::DEAD).and_then(|name| QueueName::new(name).ok())
 }
 
 fn text(value: &str) -> AMQPValue {
@@ -70,6 +63,7 @@ fn durable() -> ExchangeDeclareOptions {
 impl Topology {
     /// A queue and its way back from the delays.
     pub(super) async fn declare(&self, queue: &QueueName) -> Result<()> {
+        queue.check_not_reserved()?;
         let attempted = format!("declaring queue `{queue}`");
         self.declare_queue(key(queue), FieldTable::default(), &attempted).await?;
         self.bind(queue, &attempted).await

@@ -39,6 +39,7 @@ sentences! {
         deleting_a_queue_takes_its_messages_and_dead_letters_along,
         deleting_a_queue_that_is_not_there_succeeds,
         what_is_asked_of_an_unknown_queue_is_an_error_that_names_it,
+        names_that_belong_to_the_broker_are_refused,
         the_broker_answers_a_ping;
     publishing:
         a_confirmed_message_is_delivered_as_it_was_sent,

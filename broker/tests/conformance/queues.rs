@@ -91,3 +91,13 @@ pub(crate) async fn what_is_asked_of_an_unknown_queue_is_an_error_that_names_it(
 pub(crate) async fn the_broker_answers_a_ping(world: &World) {
     world.broker.ping().await.unwrap();
 }
+
+pub(crate) async fn names_that_belong_to_the_broker_are_refused(world: &World) {
+    for name in ["D0000591.dead", "galerna.due", "amq.topic"] {
+        let refused = world.broker.declare(&QueueName::new(name).unwrap()).await;
+        assert!(
+            matches!(&refused, Err(BrokerError::Invalid(text)) if text.contains(name)),
+            "{name}: {refused:?}"
+        );
+    }
+}
