@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_keeps_what_is_used() {
         let mut memory = CounterMemory::with_capacity(100);
-        for n in 0..10_000 {
+        for n in 0..1_000 {
             judge(&mut memory, &format!("d{n}"), n, 402, 1.0);
             judge(&mut memory, "busy", n, 402, 1e6 + n as f64);
             assert!(memory.devices() <= 100);

@@ -20,7 +20,7 @@
 //!     let registry = Arc::new(ParameterRegistry::built_in());
 //!     let checked = topology
 //!         .bolt("validate", move || ValidateBolt::new(registry.clone(), ValidationLimits::default()))
-//!         .fields(messages, |message| message.queue.clone())
+//!         .fields(messages, |message| &message.queue)
 //!         .outputs();
 //!     let readings = store.readings.clone();
 //!     topology
@@ -32,7 +32,7 @@
 //!         .shuffle(&checked.rejected);
 //!     topology
 //!         .async_bolt("alert", move || AlertBolt::new(&store, broker.clone(), AlertOptions::default()))
-//!         .fields(&checked.valid, |batch| batch.account.clone())
+//!         .fields(&checked.valid, |batch| &batch.account)
 //!         .tick_every(Duration::from_secs(1));
 //! }
 //! ```

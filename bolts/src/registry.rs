@@ -14,8 +14,7 @@ const BUILT_IN: &str = include_str!("parameters.csv");
 const DIRECT: usize = 1024;
 
 /// How the values of a parameter behave in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ParameterKind {
     /// Only grows, such as an energy meter's total; a fall is doubtful.
     Counter,
@@ -217,13 +216,21 @@ impl ParameterRegistry {
                 let problem = format!("code {} is there already ({before}); keep one", row.code);
                 return Err(RegistryError::Malformed { at, problem });
             }
+            let kind = match row.kind.as_str() {
+                "counter" => ParameterKind::Counter,
+                "gauge" => ParameterKind::Gauge,
+                other => {
+                    let problem = format!("kind is `{other}`; write counter or gauge");
+                    return Err(RegistryError::Malformed { at, problem });
+                }
+            };
             let parameter = Parameter {
                 code: ParameterCode(row.code),
                 quantity: row.quantity,
                 unit: row.unit,
                 min: row.min.unwrap_or(f64::NEG_INFINITY),
                 max: row.max.unwrap_or(f64::INFINITY),
-                kind: row.kind,
+                kind,
             };
             check(&parameter).map_err(|problem| RegistryError::Malformed { at, problem })?;
             parameters.push(parameter);
@@ -241,7 +248,7 @@ struct Row {
     unit: String,
     min: Option<f64>,
     max: Option<f64>,
-    kind: ParameterKind,
+    kind: String,
 }
 
 fn check(p: &Parameter) -> Result<(), String> {
@@ -320,7 +327,7 @@ mod tests {
         let header = "code,quantity,unit,min,max,kind\n";
         let csv = [
             ("x,a,b,,,gauge\n", "t.csv, line 2: column 1 (`code`)"),
-            ("1,a,b,,,meter\n", "line 2: column 6 (`kind`)"),
+            ("1,a,b,,,meter\n", "line 2: kind is `meter`; write counter or gauge"),
             ("1,a,b,,,gauge\n2,a,b,low,,gauge\n", "line 3: column 4 (`min`)"),
             ("1,a,b,,\n", "line 2: 5 columns where the header has 6"),
             ("1,,b,,,gauge\n", "line 2: quantity is empty"),

@@ -56,7 +56,7 @@ fn each_rule_names_the_field_that_breaks_it() {
             TimeInFuture,
             "ts is 2026-01-01T01:00:00.001Z, 3600 s ahead of now",
         ),
-        (with_time("9999-12-31T23:59:59Z"), TimeInFuture, "at most 3600 s are allowed"),
+        (with_time("9999-12-30T00:00:00Z"), TimeInFuture, "at most 3600 s are allowed"),
         (
             with_time("1999-12-31T23:59:59Z"),
             TimeTooOld,

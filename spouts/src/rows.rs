@@ -1,5 +1,6 @@
 //! Reading rows of a file, the bad ones told apart with their place.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::marker::PhantomData;
 use std::path::Path;
@@ -99,7 +100,7 @@ enum Form<R> {
 }
 
 struct Table<R> {
-    rows: csv::Reader<io::Chain<io::Cursor<Vec<u8>>, BufReader<R>>>,
+    rows: csv::Reader<Lines<io::Chain<io::Cursor<Vec<u8>>, BufReader<R>>>>,
     header: csv::StringRecord,
     /// Lines before the header.
     before: u64,
@@ -139,7 +140,7 @@ impl<R: Read, T: DeserializeOwned> RowReader<R, T> {
             .delimiter(delimiter)
             .trim(csv::Trim::All)
             .flexible(true)
-            .from_reader(io::Cursor::new(start).chain(from));
+            .from_reader(Lines::new(io::Cursor::new(start).chain(from)));
         match rows.headers() {
             Ok(header) => {
                 let header = header.clone();
@@ -210,7 +211,8 @@ impl<R: Read, T: DeserializeOwned> RowReader<R, T> {
                 return Some(Err(self.end(line, reason)));
             }
         }
-        let line = bytes.position().map_or(0, csv::Position::line) + before;
+        let start = bytes.position().map_or(0, csv::Position::byte);
+        let line = table.rows.get_mut().line_at(start) + before;
         let shown = bytes.iter().collect::<Vec<_>>().join(&b',');
         let record = match csv::StringRecord::from_byte_record(bytes) {
             Ok(record) => record,
@@ -251,6 +253,46 @@ impl<R: Read, T: DeserializeOwned> Iterator for RowReader<R, T> {
             Form::Json { .. } => self.next_json(),
             Form::Unopened(_) | Form::Csv(_) => self.next_csv(),
         }
+    }
+}
+
+/// Counts lines. The position that the CSV reader gives of a row is from before the line ends (the second half of CR LF, blank
+/// lines) that it skips to find the row.
+struct Lines<R> {
+    from: R,
+    read: u64,
+    /// Offsets of the line ends read and not yet passed; true for LF, which are counted.
+    ends: VecDeque<(u64, bool)>,
+    passed: u64,
+}
+
+impl<R> Lines<R> {
+    fn new(from: R) -> Self {
+        Self { from, read: 0, ends: VecDeque::new(), passed: 0 }
+    }
+
+    /// The line, from 1, of the first row at or after `offset`. Offsets must not go backwards.
+    fn line_at(&mut self, mut offset: u64) -> u64 {
+        while let Some((end, counts)) = self.ends.pop_front_if(|(end, _)| *end <= offset) {
+            self.passed += u64::from(counts);
+            if end == offset {
+                offset += 1;
+            }
+        }
+        self.passed + 1
+    }
+}
+
+impl<R: Read> Read for Lines<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(into)?;
+        for (i, byte) in into[..n].iter().enumerate() {
+            if matches!(byte, b'\n' | b'\r') {
+                self.ends.push_back((self.read + i as u64, *byte == b'\n'));
+            }
+        }
+        self.read += n as u64;
+        Ok(n)
     }
 }
 

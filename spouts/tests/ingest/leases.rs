@@ -1,0 +1,215 @@
+//! What a holder does with its lease.
+
+use crate::on_both;
+
+on_both! {
+    a_paused_queue_is_left_and_gone_back_to(600),
+    a_lease_that_cannot_be_renewed_is_given_up_and_nothing_of_it_is_settled(600),
+    a_stopped_spout_waits_for_what_is_in_work_and_releases(10_000),
+    many_messages_share_the_slots_between_the_queues(10_000),
+}
+
+mod scenarios {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use galerna_broker::{Incoming, QueueName};
+    use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
+    use galerna_engine::{Engine, EngineOptions, Running};
+    use galerna_topology::{Anchor, Bolt, Emitter, Fault, TopologyBuilder};
+
+    use crate::world::{PATIENCE, World, envelopes, eventually};
+
+    /// Keeps what it gets until it is told to let go.
+    #[derive(Clone, Default)]
+    struct Keeper {
+        kept: Arc<Mutex<Vec<Anchor>>>,
+        pass: Arc<AtomicBool>,
+    }
+
+    impl Keeper {
+        fn kept(&self) -> usize {
+            self.kept.lock().unwrap().len()
+        }
+
+        fn let_go(&self) {
+            self.pass.store(true, Ordering::SeqCst);
+            self.kept.lock().unwrap().drain(..).for_each(Anchor::ack);
+        }
+    }
+
+    impl Bolt for Keeper {
+        type Input = Incoming;
+        type Outputs = ();
+
+        fn execute(&mut self, _: Incoming, out: &mut Emitter<()>) -> Result<(), Fault> {
+            if !self.pass.load(Ordering::SeqCst) {
+                self.kept.lock().unwrap().push(out.keep());
+            }
+            Ok(())
+        }
+    }
+
+    async fn run(world: &World, leases: Arc<dyn Leases>, keeper: &Keeper) -> Running {
+        let mut topology = TopologyBuilder::new("keep");
+        let messages = topology.spout("queues", world.spout(leases)).outputs();
+        let keeper = keeper.clone();
+        topology.bolt("keep", move || keeper.clone()).shuffle(&messages);
+        Engine::submit(topology.build().unwrap(), EngineOptions::default()).await.unwrap()
+    }
+
+    pub(super) async fn a_paused_queue_is_left_and_gone_back_to(world: World) {
+        let queue = world.queue("D1").await;
+        let keeper = Keeper::default();
+        world.publish(&queue, envelopes("D1", 5, 1)).await;
+        let leases = Arc::new(Flaky::over(&world));
+        let running = run(&world, leases.clone(), &keeper).await;
+        eventually("five are in work", || async { keeper.kept() == 5 }).await;
+
+        world.dispatcher.pause(&queue, Some("maintenance".to_owned()), "test").await.unwrap();
+        // The holder learns it with its next renewal, consumes nothing more, finishes what it has and gives the queue back.
+        eventually("the holder has learnt it", || async { leases.revoked.load(Ordering::SeqCst) }).await;
+        world.publish(&queue, envelopes("D1", 3, 1)).await;
+        eventually("it was told twice", || async { leases.renewals.load(Ordering::SeqCst) >= 4 }).await;
+        assert_eq!(keeper.kept(), 5);
+        keeper.let_go();
+        eventually("the lease is given back", || async {
+            world.tally.revoked() == 1 && world.tally.held() == 0
+        })
+        .await;
+        assert_eq!(world.tally.acked(), 5);
+        let leases = world.tally.leases();
+        assert_eq!(world.dispatcher.queue(&queue).await.unwrap().state, "pause");
+
+        world.dispatcher.unpause(&queue, "test").await.unwrap();
+        eventually("the rest is consumed", || async { world.tally.acked() == 8 }).await;
+        assert!(world.tally.leases() > leases);
+        assert!(running.drain(PATIENCE).await.drained);
+        assert!(world.is_empty(&queue).await);
+    }
+
+    /// A dispatcher that cannot be reached while `away`.
+    struct Flaky {
+        inner: Arc<dyn Leases>,
+        away: AtomicBool,
+        renewals: AtomicU32,
+        revoked: AtomicBool,
+    }
+
+    impl Flaky {
+        fn over(world: &World) -> Self {
+            let (away, revoked) = (AtomicBool::new(false), AtomicBool::new(false));
+            Self { inner: world.leases(), away, renewals: AtomicU32::new(0), revoked }
+        }
+    }
+
+    #[async_trait]
+    impl Leases for Flaky {
+        async fn next(&self, request: NextRequest) -> Result<Vec<Leased>, LeaseError> {
+            match self.away.load(Ordering::SeqCst) {
+                true => Err(LeaseError::Unavailable("cut off".to_owned())),
+                false => self.inner.next(request).await,
+            }
+        }
+
+        async fn renew(&self, queue: &QueueName, epoch: u64) -> Result<Renewed, LeaseError> {
+            match self.away.load(Ordering::SeqCst) {
+                true => Err(LeaseError::Unavailable("cut off".to_owned())),
+                false => {
+                    let renewed = self.inner.renew(queue, epoch).await?;
+                    self.renewals.fetch_add(1, Ordering::SeqCst);
+                    self.revoked.fetch_or(renewed.revoked, Ordering::SeqCst);
+                    Ok(renewed)
+                }
+            }
+        }
+
+        async fn release(&self, release: &Release) -> Result<(), LeaseError> {
+            match self.away.load(Ordering::SeqCst) {
+                true => Err(LeaseError::Unavailable("cut off".to_owned())),
+                false => self.inner.release(release).await,
+            }
+        }
+    }
+
+    pub(super) async fn a_lease_that_cannot_be_renewed_is_given_up_and_nothing_of_it_is_settled(
+        world: World,
+    ) {
+        let queue = world.queue("D1").await;
+        world.publish(&queue, envelopes("D1", 5, 1)).await;
+        let keeper = Keeper::default();
+        let flaky = Arc::new(Flaky::over(&world));
+        let running = run(&world, flaky.clone(), &keeper).await;
+        eventually("five are in work", || async { keeper.kept() == 5 }).await;
+        let epoch = world.dispatcher.queue(&queue).await.unwrap().epoch;
+
+        flaky.away.store(true, Ordering::SeqCst);
+        eventually("the holder gives up", || async { world.tally.lost() == 1 && world.tally.held() == 0 })
+            .await;
+        // Somebody else gets the queue and all of its messages.
+        let other = World { tally: Arc::default(), ..world };
+        let second = Keeper::default();
+        let rescuer = run(&other, other.leases(), &second).await;
+        eventually("the other has them", || async { second.kept() == 5 }).await;
+        assert!(other.dispatcher.queue(&queue).await.unwrap().epoch > epoch);
+
+        // The first one finishes late: nothing of it counts, and its release harms nobody.
+        keeper.let_go();
+        flaky.away.store(false, Ordering::SeqCst);
+        let ready_to_end = running.drain(PATIENCE).await;
+        assert!(ready_to_end.drained);
+        assert_eq!(second.kept(), 5);
+        assert_eq!(other.dispatcher.queue(&queue).await.unwrap().state, "worker");
+        second.let_go();
+        eventually("the other acks them", || async { other.tally.acked() == 5 }).await;
+        assert!(rescuer.drain(PATIENCE).await.drained);
+        assert!(other.is_empty(&queue).await);
+    }
+
+    pub(super) async fn a_stopped_spout_waits_for_what_is_in_work_and_releases(world: World) {
+        let queue = world.queue("D1").await;
+        world.publish(&queue, envelopes("D1", 30, 1)).await;
+        let keeper = Keeper::default();
+        let running = run(&world, world.leases(), &keeper).await;
+        eventually("some are in work", || async { keeper.kept() >= 10 }).await;
+        let drained = tokio::spawn(running.drain(PATIENCE));
+        assert!(!drained.is_finished());
+        let at_stop = keeper.clone();
+        eventually("the spout has stopped", || async {
+            at_stop.let_go();
+            drained.is_finished()
+        })
+        .await;
+        assert!(drained.await.unwrap().drained);
+        assert_eq!(world.tally.held(), 0);
+        assert_eq!(world.tally.acked() + world.tally.given_back(), 30);
+        let view = world.dispatcher.queue(&queue).await.unwrap();
+        assert_ne!(view.state, "worker", "the lease was released");
+        let depth = world.broker.depth(&queue).await.unwrap();
+        assert_eq!(depth.unacked, 0);
+        assert_eq!(depth.ready, 30 - world.tally.acked(), "what was not acked is there again");
+    }
+
+    pub(super) async fn many_messages_share_the_slots_between_the_queues(world: World) {
+        let keeper = Keeper::default();
+        keeper.let_go();
+        let big = world.queue("big").await;
+        world.publish(&big, envelopes("big", 2_000, 1)).await;
+        let mut small = Vec::new();
+        for n in 0..12 {
+            let name = format!("small{n}");
+            let queue = world.queue(&name).await;
+            world.publish(&queue, envelopes(&name, 5, 1)).await;
+            small.push(queue);
+        }
+        let running = run(&world, world.leases(), &keeper).await;
+        eventually("all is acked", || async { world.tally.acked() == 2_000 + 12 * 5 }).await;
+        assert!(running.drain(PATIENCE).await.drained);
+        for queue in small.iter().chain([&big]) {
+            assert!(world.is_empty(queue).await, "{queue}");
+        }
+        assert!(world.tally.leases() >= 13);
+    }
+}
