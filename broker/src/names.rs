@@ -114,7 +114,10 @@ impl QueueName {
 
     pub(crate) fn is_reserved(&self) -> bool {
         let name = self.as_str();
-        name.ends_with(Self::DEAD) || name.starts_with("galerna.") || name.starts_with("amq.")
+        // `galerna.alerts` carries alert events and is a queue like any other.
+        name.ends_with(Self::DEAD)
+            || (name.starts_with("galerna.") && name != "galerna.alerts")
+            || name.starts_with("amq.")
     }
 }
 
