@@ -1,7 +1,15 @@
 //! Durable queues on RabbitMQ 3.10 or later.
 //!
 //! Publishing, consuming and everything else have connections of their own, so that a server that blocks publishers does
-//! not keep consumers from acking. What is made on the server is in [`topology`].
+//! not keep consumers from acking. This is made on the server:
+//!
+//! | name | kind | what |
+//! |---|---|---|
+//! | `<queue>` | queue | bound to `galerna.due` under its name |
+//! | `<queue>.dead` | queue | its dead letters; made with the first one |
+//! | `galerna.delay.<ms>` | fanout exchange and queue | holds failed messages for so long, then passes them to `galerna.due` |
+//! | `galerna.due` | direct exchange | takes them to the queue named by their routing key |
+//! | `galerna.undeliverable` | fanout exchange and queue | those whose queue has been deleted meanwhile; the newest 100,000 |
 //!
 //! What differs from the embedded broker: a quorum queue counts a release like any other redelivery, so that
 //! `Delivery::deliveries` may be higher by the releases (they never bring a message to the dead letters); the number of

@@ -1,12 +1,4 @@
-//! Queues and exchanges on the server.
-//!
-//! | name | kind | what |
-//! |---|---|---|
-//! | `<queue>` | queue | bound to `galerna.due` under its name |
-//! | `<queue>.dead` | queue | its dead letters; made with the first one |
-//! | `galerna.delay.<ms>` | fanout exchange and queue | holds failed messages for so long, then passes them to `galerna.due` |
-//! | `galerna.due` | direct exchange | takes them to the queue named by their routing key |
-//! | `galerna.undeliverable` | fanout exchange and queue | those whose queue has been deleted meanwhile; the newest 100,000 |
+//! Queues and exchanges on the server, as the parent module lists them.
 //!
 //! A delay queue of quorum type hands over *at least once*: a message leaves it only when its own queue has it. Such a message would wait
 //! for ever if its queue were gone, and 32 of them would stop all others; so they do not go through the default
