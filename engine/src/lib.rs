@@ -51,6 +51,7 @@ mod plan;
 mod running;
 mod shared;
 mod source;
+pub mod testing;
 mod worker;
 
 pub use clock::{ManualClock, TokioClock};

@@ -19,11 +19,14 @@ use crate::clock::{TokioClock, nanos};
 use crate::error::EngineError;
 use crate::ledger::Ledger;
 use crate::link::{Ledgers, TaskLink};
-use crate::metrics::{Described, Metrics, TaskStats, read};
+use crate::metrics::{Described, Metrics, State, TaskStats, read};
 use crate::plan::{CellPlan, Plan};
 use crate::shared::{Inbox, Mode, Shared};
 use crate::source::{Source, SourceState};
 use crate::worker::{Cell, Inputs, Worker};
+
+/// How long an aborted task may take to let go of what it holds.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How to run a topology.
 #[derive(Clone)]
@@ -281,6 +284,9 @@ impl Maker {
         let mut runner: Box<dyn SpoutRunner> = make(self.setup(plan, &batch));
         self.in_time(plan, runner.open()).await?;
         let timeout = self.shared.topology.message_timeout(component).map(nanos);
+        if *self.shared.mode.borrow() == Mode::Active {
+            self.shared.stats[plan.component][plan.task].set_state(State::Emitting, 0);
+        }
         Ok(Source {
             shared: self.shared.clone(),
             runner,
@@ -426,6 +432,8 @@ impl Running {
             let ended = tokio::time::timeout(self.close_timeout, &mut task.handle).await;
             if ended.is_err() {
                 task.handle.abort();
+                // What it held fails when it is dropped, which a task that computes may put off for ever.
+                let _ = tokio::time::timeout(ABORT_TIMEOUT, &mut task.handle).await;
                 aborted.push(self.shared.topology.components()[task.component].id.clone());
             }
         }

@@ -91,7 +91,9 @@ impl Source {
                     appetite = Appetite::Now;
                 }
             }
-            self.state.quiet.store(!active, Ordering::Release);
+            if self.state.quiet.swap(!active, Ordering::AcqRel) == active {
+                self.shared.activity.touch();
+            }
             let room = self.max_pending.saturating_sub(self.ledger.pending());
             if active && appetite == Appetite::Now && room > 0 {
                 self.stats.set_state(State::Emitting, 0);
@@ -215,7 +217,8 @@ impl Source {
         };
         let emitted = self.ledger.pending() - before;
         let full = emitted >= room && matches!(outcome, Ok(Next::Ready));
-        self.runner.flush(!full);
+        // Rows held back to fill batches wait for the next fill only if that is at hand and worth it.
+        self.runner.flush(!full || room < SMALL_BATCH);
         let shipments = self.runner.shipments();
         self.ledger.settle(shipments.acked.drain_spans(), &self.stats.complete);
         collect(&self.stats, shipments, outgoing);

@@ -130,12 +130,12 @@ impl Worker {
             let input = &self.shared.topology.components()[target.component].inputs[target.input];
             let cell = &mut self.cells[target.cell];
             let start = self.shared.clock.now();
-            let (emptied, fault) = cell.task.process(input.take_in(shipment.parcel));
+            let (emptied, faults) = cell.task.process(input.take_in(shipment.parcel));
             let took = nanos(self.shared.clock.now().saturating_sub(start));
             let rows = u64::from(shipment.rows);
             cell.stats.count_executed(rows, took);
             cell.stats.process.record(took, rows);
-            if let Some(fault) = fault {
+            for fault in faults {
                 report(cell, &fault, start);
                 add(&cell.stats.restarts, 1);
             }

@@ -66,27 +66,27 @@ impl<B: Bolt> BoltTask for SyncTask<B> {
         self.make()
     }
 
-    fn process(&mut self, parcel: AnyParcel) -> (Option<AnyParcel>, Option<Fault>) {
+    fn process(&mut self, parcel: AnyParcel) -> (Option<AnyParcel>, Vec<Fault>) {
         let Ok(mut boxed) = parcel.downcast::<Parcel<B::Input>>() else {
-            return (None, Some(Fault::new("a batch of another type arrived")));
+            return (None, vec![Fault::new("a batch of another type arrived")]);
         };
         let mut parcel = std::mem::take(&mut *boxed);
         self.out.hold_box(boxed);
-        let mut fault = None;
+        let mut faults = Vec::new();
         loop {
             let batch = Batch::new(parcel, self.out.link().clone());
             if self.bolt.is_none()
                 && let Err(error) = self.make()
             {
                 batch.fail(error.clone());
-                fault = Some(error);
+                faults.push(error);
                 break;
             }
             let Self { bolt: Some(bolt), out, .. } = self else { break };
             let Err(panic) = catch_unwind(AssertUnwindSafe(|| bolt.execute_batch(batch, out))) else { break };
             let text = panic_text(&*panic);
             self.out.failed(FailureKind::Panic, text.as_str().into());
-            fault = Some(Fault::new(text));
+            faults.push(Fault::new(text));
             self.bolt = None;
             match self.out.take_aside().and_then(|rest| rest.downcast::<Parcel<B::Input>>().ok()) {
                 Some(rest) => parcel = *rest,
@@ -96,7 +96,7 @@ impl<B: Bolt> BoltTask for SyncTask<B> {
         // A batch override may have emitted without a tuple at hand.
         self.out.done_unanchored();
         self.out.flush(false);
-        (self.out.take_spare(), fault)
+        (self.out.take_spare(), faults)
     }
 
     fn tick(&mut self) -> Result<(), Fault> {

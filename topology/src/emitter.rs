@@ -154,6 +154,22 @@ impl<O: Outputs> Emitter<O> {
     }
 }
 
+impl<O> Drop for Emitter<O> {
+    fn drop(&mut self) {
+        // A call was cut off in the middle of a tuple (its task was aborted): the tuple must not just vanish.
+        if self.row.is_tracked() {
+            let mut lost = Lineage::new();
+            lost.push(std::mem::take(&mut self.row));
+            let failure = Failure::new(
+                FailureKind::Dropped,
+                "the bolt was aborted while it had the tuple",
+                self.link.component().clone(),
+            );
+            self.link.fail(&mut lost, 1, &failure);
+        }
+    }
+}
+
 impl<T> Emitter<Output<T>> {
     pub(crate) fn output_mut(&mut self) -> &mut Output<T> {
         &mut self.outputs

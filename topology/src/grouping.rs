@@ -89,7 +89,7 @@ impl StableHasher {
     #[inline]
     fn word(&mut self, word: u64) {
         // Multiply and fold: eight bytes at a time, where FNV-1a takes one.
-        let wide = u128::from(self.0 ^ word) * 0x9e37_79b9_7f4a_7c15_f39c_0c55_u128;
+        let wide = u128::from(self.0 ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
         self.0 = (wide as u64) ^ ((wide >> 64) as u64);
     }
 }

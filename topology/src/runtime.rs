@@ -225,9 +225,9 @@ pub trait BoltTask: Send {
     /// # Errors
     /// What `prepare` says.
     fn prepare(&mut self) -> Result<(), Fault>;
-    /// Executes a batch of the bolt's input type. Returns the emptied parcel, and the error to report if
-    /// the bolt panicked or could not be rebuilt.
-    fn process(&mut self, parcel: AnyParcel) -> (Option<AnyParcel>, Option<Fault>);
+    /// Executes a batch of the bolt's input type. Returns the emptied parcel, and what to report: each
+    /// panic of the bolt, and that it could not be rebuilt.
+    fn process(&mut self, parcel: AnyParcel) -> (Option<AnyParcel>, Vec<Fault>);
     /// Runs the tick hook.
     ///
     /// # Errors

@@ -1,0 +1,10 @@
+//! The engine's rules, a test for each: those of Storm's own tests in their words, and Galerna's beyond.
+
+mod acking;
+mod bolts;
+mod flow;
+mod groupings;
+mod lifecycle;
+mod metrics;
+mod panics;
+mod properties;
