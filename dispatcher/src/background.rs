@@ -121,7 +121,7 @@ pub(crate) async fn refresh(shared: Arc<Shared>, mut cursor: u64) {
     }
 }
 
-async fn look_at_all(shared: &Shared) -> Result<(), StorageError> {
+pub(crate) async fn look_at_all(shared: &Shared) -> Result<(), StorageError> {
     let known: Vec<QueueName> = {
         let core = shared.core.lock();
         core.board.entries().map(|e| e.record.queue.clone()).collect()

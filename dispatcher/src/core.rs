@@ -41,6 +41,8 @@ pub(crate) struct NextOp {
     pub(crate) attempts: u32,
     /// Its releases are in the batch that is being planned: it is answered when they are durable.
     pub(crate) released: bool,
+    /// How often it waited for a write under way, that may leave it a queue, before it was told that there is none.
+    pub(crate) looks: usize,
     pub(crate) reply: oneshot::Sender<Result<Vec<Leased>, LeaseError>>,
 }
 
@@ -107,6 +109,8 @@ pub(crate) struct Core {
     pending: VecDeque<Op>,
     waiting: VecDeque<NextOp>,
     deferred: Vec<ActOp>,
+    /// Callers that found nothing while writes were under way.
+    looking: Vec<NextOp>,
     last_id: u64,
     /// Bulk writes under way.
     in_flight: usize,
@@ -126,6 +130,7 @@ impl Core {
             pending: VecDeque::new(),
             waiting: VecDeque::new(),
             deferred: Vec::new(),
+            looking: Vec::new(),
             last_id: 0,
             in_flight: 0,
             spread: 1,
@@ -188,7 +193,10 @@ impl Core {
 
     /// Whether calls are queued or being written.
     pub(crate) fn busy(&self) -> bool {
-        self.in_flight > 0 || !self.pending.is_empty() || !self.deferred.is_empty()
+        self.in_flight > 0
+            || !self.pending.is_empty()
+            || !self.deferred.is_empty()
+            || !self.looking.is_empty()
     }
 
     /// Lets those who wait for a queue try again, as many as there are queues. True when somebody does.
@@ -343,6 +351,9 @@ impl Core {
             }
         } else if op.released && !batch.swaps.is_empty() {
             batch.nexts.push((op, got));
+        } else if self.in_flight > op.looks {
+            op.looks += 1;
+            self.looking.push(op);
         } else if self.store_answers {
             drop(op.reply.send(Ok(Vec::new())));
         } else {
@@ -425,6 +436,7 @@ impl Core {
             }
         }
         self.pending.extend(self.deferred.drain(..).map(Op::Act));
+        self.pending.extend(self.looking.drain(..).map(Op::Next));
         self.promote();
     }
 

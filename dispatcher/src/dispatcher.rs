@@ -350,17 +350,13 @@ impl Dispatcher {
         core.store_answers && !core.closing
     }
 
-    /// Looks at the store now rather than at the next refresh.
+    /// Looks at all of the store now: sees at once what other processes changed, removals included.
     ///
     /// # Errors
     /// [`AdminError::Unavailable`] when the store is away.
     pub async fn refresh(&self) -> Result<(), AdminError> {
-        let all = timeout(self.shared.timing.store_timeout, self.shared.queues.all()).await;
-        match all {
-            Ok(Ok(records)) => {
-                background::take(&self.shared, records, &[]);
-                Ok(())
-            }
+        match timeout(self.shared.timing.store_timeout, background::look_at_all(&self.shared)).await {
+            Ok(Ok(())) => Ok(()),
             Ok(Err(e)) => Err(AdminError::Unavailable(e.to_string())),
             Err(_) => Err(AdminError::Unavailable("the store did not answer in time".to_owned())),
         }
@@ -479,6 +475,7 @@ impl Leases for Dispatcher {
                 wait_until,
                 attempts: 0,
                 released: false,
+                looks: 0,
                 reply,
             })
         })?;

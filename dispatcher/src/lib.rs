@@ -19,6 +19,7 @@ mod dispatcher;
 mod held;
 pub mod invariants;
 mod lease;
+pub mod load;
 mod maintainer_link;
 mod metrics;
 mod service;

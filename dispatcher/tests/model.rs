@@ -240,21 +240,21 @@ impl Protocol {
         match message {
             Message::Next { to, call } => {
                 let event = Event::Lease { consumer: "a consumer".to_owned() };
-                drop(self.submit(world, to, &event, Reply::Granted { call }));
+                self.submit(world, to, &event, Reply::Granted { call }).ok(); // Refused: nothing happens.
             }
             Message::Renew { to, epoch, call } => {
                 if epoch > world.dispatchers[to].cache.epoch {
                     Self::see(world, to);
                 }
                 let event = Event::Renew { epoch: epoch.into() };
-                drop(self.submit(world, to, &event, Reply::Renewed { call }));
+                self.submit(world, to, &event, Reply::Renewed { call }).ok(); // Refused: nothing happens.
             }
             Message::Release { to, epoch, empty } => {
                 if epoch > world.dispatchers[to].cache.epoch {
                     Self::see(world, to);
                 }
                 let event = Event::Release { epoch: epoch.into(), empty };
-                drop(self.submit(world, to, &event, Reply::None));
+                self.submit(world, to, &event, Reply::None).ok(); // Refused: nothing happens.
             }
             Message::Write { by, expected, row, reply } => {
                 world.dispatchers[by].flying = false;
