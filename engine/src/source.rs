@@ -205,7 +205,6 @@ impl Source {
         let room = room.min(batch);
         let start = self.shared.clock.now();
         self.ledger.set_now(nanos(start));
-        let before = self.ledger.pending();
         self.shared.activity.begin(1);
         let outcome = AssertUnwindSafe(self.runner.fill(&mut self.ledger, room)).catch_unwind().await;
         let outcome = match outcome {
@@ -215,11 +214,14 @@ impl Source {
                 Err(Fault::new("panicked in next"))
             }
         };
-        let emitted = self.ledger.pending() - before;
-        let full = emitted >= room && matches!(outcome, Ok(Next::Ready));
         // Rows held back to fill batches wait for the next fill only if that is at hand and worth it.
-        self.runner.flush(!full || room < SMALL_BATCH);
+        let ready = matches!(outcome, Ok(Next::Ready));
+        self.runner.flush(!ready || room < SMALL_BATCH);
+        if ready && self.runner.shipments().emitted == 0 {
+            self.runner.flush(true);
+        }
         let shipments = self.runner.shipments();
+        let full = ready && shipments.emitted >= room as u64;
         self.ledger.settle(shipments.acked.drain_spans(), &self.stats.complete);
         collect(&self.stats, shipments, outgoing);
         self.publish_pending();

@@ -78,7 +78,11 @@ impl<O: Outputs> Emitter<O> {
         }
         if emitted == 0 {
             self.shipments.acked.push_settled(row);
-            self.outputs.seal(&mut Division::new(Holding::Untracked, 0, &mut self.shares));
+            if self.outputs.has_special() {
+                self.outputs.seal(&mut Division::new(Holding::Untracked, 0, &mut self.shares));
+            }
+        } else if let (1, &Holding::Whole(root)) = (emitted, &row) {
+            self.outputs.seal_whole(root, &mut self.shares);
         } else {
             self.outputs.seal(&mut Division::new(row, emitted, &mut self.shares));
         }

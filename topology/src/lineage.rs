@@ -213,12 +213,18 @@ impl Lineage {
     /// Appends one tuple.
     #[inline]
     pub fn push(&mut self, holding: Holding) {
+        // The usual cases are kept small enough to be inlined into the loops over tuples.
         match holding {
             Holding::Untracked => self.push_untracked(1),
             Holding::Whole(root) => self.push_whole(root, 1),
-            Holding::Share(root, share) => self.spans.push(Span::Share(root, share)),
-            Holding::Joined(list) => self.spans.push(Span::Joined(list)),
+            Holding::Share(root, share) => self.push_span(Span::Share(root, share)),
+            Holding::Joined(list) => self.push_span(Span::Joined(list)),
         }
+    }
+
+    #[inline(never)]
+    fn push_span(&mut self, span: Span) {
+        self.spans.push(span);
     }
 
     /// Appends untracked tuples.
@@ -247,6 +253,14 @@ impl Lineage {
     /// a row per tuple: neighbouring shares of one root are summed, untracked tuples left out.
     #[inline]
     pub fn push_settled(&mut self, holding: Holding) {
+        if let Holding::Whole(root) = holding {
+            self.push_whole(root, 1);
+        } else {
+            self.push_other_settled(holding);
+        }
+    }
+
+    fn push_other_settled(&mut self, holding: Holding) {
         match holding {
             Holding::Untracked => {}
             Holding::Whole(root) => self.push_whole(root, 1),

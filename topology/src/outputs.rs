@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::anchor::Anchor;
-use crate::lineage::{Holding, Lineage, Shares};
+use crate::lineage::{Holding, Lineage, RootId, Shares};
 use crate::runtime::{Direct, Route, Shipments};
 use crate::stream::{Stream, StreamSource, StreamSpec};
 
@@ -128,8 +128,17 @@ pub trait Outputs: Send + Sized + 'static {
     /// Rows emitted anchored to the current tuple, not sealed yet.
     #[doc(hidden)]
     fn unsealed(&self) -> usize;
+    /// Whether rows not sealed yet bring a holding of their own.
+    #[doc(hidden)]
+    fn has_special(&self) -> bool;
     #[doc(hidden)]
     fn seal(&mut self, division: &mut Division<'_>);
+    /// Seals the one row emitted for a root.
+    #[doc(hidden)]
+    #[inline]
+    fn seal_whole(&mut self, root: RootId, shares: &mut Shares) {
+        self.seal(&mut Division::new(Holding::Whole(root), 1, shares));
+    }
     #[doc(hidden)]
     fn discard(&mut self);
     #[doc(hidden)]
@@ -172,6 +181,11 @@ impl<T: Data> Outputs for Output<T> {
     }
 
     #[inline]
+    fn has_special(&self) -> bool {
+        !self.special.is_empty()
+    }
+
+    #[inline]
     fn seal(&mut self, division: &mut Division<'_>) {
         if self.special.is_empty() {
             while self.sealed < self.values.len() {
@@ -187,6 +201,16 @@ impl<T: Data> Outputs for Output<T> {
                 }
                 self.sealed += 1;
             }
+        }
+    }
+
+    #[inline]
+    fn seal_whole(&mut self, root: RootId, shares: &mut Shares) {
+        if self.special.is_empty() {
+            self.lineage.push_whole(root, 1);
+            self.sealed += 1;
+        } else {
+            self.seal(&mut Division::new(Holding::Whole(root), 1, shares));
         }
     }
 
@@ -298,6 +322,10 @@ impl Outputs for () {
     #[inline]
     fn unsealed(&self) -> usize {
         0
+    }
+    #[inline]
+    fn has_special(&self) -> bool {
+        false
     }
     #[inline]
     fn seal(&mut self, _division: &mut Division<'_>) {}
@@ -418,6 +446,10 @@ macro_rules! outputs {
             #[inline]
             fn unsealed(&self) -> usize {
                 0 $( + $crate::Outputs::unsealed(&self.$field) )+
+            }
+            #[inline]
+            fn has_special(&self) -> bool {
+                false $( || $crate::Outputs::has_special(&self.$field) )+
             }
             #[inline]
             fn seal(&mut self, division: &mut $crate::Division<'_>) {

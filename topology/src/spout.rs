@@ -175,8 +175,23 @@ impl<'a, S: Spout> Roots<'a, S> {
         self.emitted
     }
 
+    /// Gives what was emitted since the last call its holding.
     #[inline]
     fn seal(&mut self) {
+        match self.current {
+            Current::Root(root) if self.tracking && self.outputs.unsealed() == 1 => {
+                self.outputs.seal_whole(root, self.shares);
+                self.current = Current::Untracked;
+            }
+            Current::Untracked if !self.outputs.has_special() => {
+                let rows = self.outputs.unsealed();
+                self.outputs.seal(&mut Division::new(Holding::Untracked, rows, self.shares));
+            }
+            _ => self.seal_other(),
+        }
+    }
+
+    fn seal_other(&mut self) {
         let rows = self.outputs.unsealed();
         let holding = match self.current {
             Current::Untracked => Holding::Untracked,
