@@ -19,16 +19,17 @@ pub struct StoreOptions {
     pub rows: usize,
     /// Bulk writes under way at the same time.
     pub in_flight: usize,
-    /// How long a smaller one waits for more readings once the input has run dry.
+    /// How long a smaller one waits for more readings while another is under way. When none is, it does not wait at all: at
+    /// low rates that keeps the latency low, and at high rates the batches grow by themselves.
     pub linger: Duration,
     /// How long a write is tried again by itself while the store is away.
     pub patience: Duration,
 }
 
 impl Default for StoreOptions {
-    /// 1,000 rows, 4 writes under way, 2 ms of linger, 20 s of patience.
+    /// 1,000 rows, 4 writes under way, 10 ms of linger, 20 s of patience.
     fn default() -> Self {
-        Self { rows: 1_000, in_flight: 4, linger: Duration::from_millis(2), patience: DEFAULT_PATIENCE }
+        Self { rows: 1_000, in_flight: 4, linger: Duration::from_millis(10), patience: DEFAULT_PATIENCE }
     }
 }
 
@@ -56,6 +57,8 @@ pub struct StoreBolt {
     context: Option<TaskContext>,
     waiting: VecDeque<(Vec<Arc<ReadingBatch>>, Anchors)>,
     waiting_rows: usize,
+    /// When the first of what waits came, by the topology's clock.
+    waiting_since: Duration,
     under_way: JoinSet<()>,
 }
 
@@ -69,6 +72,7 @@ impl StoreBolt {
             context: None,
             waiting: VecDeque::new(),
             waiting_rows: 0,
+            waiting_since: Duration::ZERO,
             under_way: JoinSet::new(),
         }
     }
@@ -184,7 +188,10 @@ impl AsyncBolt for StoreBolt {
         Ok(())
     }
 
-    async fn execute_batch(&mut self, batch: Batch<Arc<ReadingBatch>>, _: &mut Emitter<()>) {
+    async fn execute_batch(&mut self, batch: Batch<Arc<ReadingBatch>>, out: &mut Emitter<()>) {
+        if self.waiting.is_empty() {
+            self.waiting_since = out.context().now();
+        }
         self.waiting_rows += batch.values().iter().map(|batch| batch.readings.len()).sum::<usize>();
         self.waiting.push_back(batch.into_parts());
         while self.under_way.try_join_next().is_some() {}
@@ -194,24 +201,23 @@ impl AsyncBolt for StoreBolt {
                 self.finish_one().await;
             }
             self.start();
+        } else if self.under_way.is_empty() {
+            self.start();
         }
     }
 
-    async fn progress(&mut self, _: &mut Emitter<()>) -> Result<(), Fault> {
-        if self.waiting.is_empty() {
-            if self.under_way.is_empty() {
-                std::future::pending::<()>().await;
-            }
-            self.finish_one().await;
-            return Ok(());
+    async fn progress(&mut self, out: &mut Emitter<()>) -> Result<(), Fault> {
+        if self.under_way.is_empty() && self.waiting.is_empty() {
+            std::future::pending::<()>().await;
         }
-        // A write under way is linger enough: what waits goes with the next one.
-        if self.under_way.len() >= self.options.in_flight.max(1) {
+        if self.waiting.is_empty() || self.under_way.len() >= self.options.in_flight.max(1) {
             self.finish_one().await;
-        } else if let Some(context) = &self.context
-            && !self.options.linger.is_zero()
-        {
-            context.sleep(self.options.linger).await;
+        } else if !self.under_way.is_empty() {
+            let lingered = out.context().clock().sleep_until(self.waiting_since + self.options.linger);
+            tokio::select! {
+                () = self.finish_one() => {}
+                () = lingered => {}
+            }
         }
         if self.under_way.len() < self.options.in_flight.max(1) {
             self.start();

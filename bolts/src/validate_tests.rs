@@ -247,7 +247,7 @@ fn a_counter_that_runs_backwards_is_flagged_and_stored() {
 
 #[test]
 fn the_messages_of_the_thesis_are_valid_to_the_last() {
-    let body = include_str!("../tests/data/thesis_messages.json");
+    let body = include_str!("../../examples/data/thesis_messages.json");
     let (valid, rejected) = bolt().examine(&incoming(json(body)));
     assert!(rejected.is_none(), "{rejected:?}");
     let valid = valid.unwrap();

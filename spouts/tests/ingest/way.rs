@@ -12,7 +12,6 @@ on_both! {
 mod scenarios {
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
 
     use galerna_bolts::ALERTS_QUEUE;
     use galerna_broker::envelope::JSON_CONTENT_TYPE;
@@ -160,7 +159,12 @@ mod scenarios {
 
         let alerts = QueueName::new(ALERTS_QUEUE).unwrap();
         let mut consumer = world.broker.consume(&alerts, 10).await.unwrap();
-        let deliveries = consumer.receive(10, Duration::from_secs(5)).await.unwrap();
+        let mut deliveries = Vec::new();
+        while deliveries.len() < events.len() {
+            let more = consumer.receive(10, PATIENCE).await.unwrap();
+            assert!(!more.is_empty(), "{} of {} events were published", deliveries.len(), events.len());
+            deliveries.extend(more);
+        }
         let published: Vec<AlertEvent> =
             deliveries.iter().map(|d| serde_json::from_slice(&d.message.body).unwrap()).collect();
         assert_eq!(published, events);

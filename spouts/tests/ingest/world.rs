@@ -22,13 +22,13 @@ use galerna_test_servers::{Mongo, RabbitMq, unique};
 use galerna_topology::TopologyBuilder;
 
 /// The longest that anything here may take, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct World {
-    pub broker: Arc<dyn Broker>,
-    pub store: Store,
-    pub dispatcher: Dispatcher,
-    pub tally: Arc<LeaseTally>,
+pub(crate) struct World {
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) store: Store,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) tally: Arc<LeaseTally>,
 }
 
 fn retry() -> RetryPolicy {
@@ -37,14 +37,14 @@ fn retry() -> RetryPolicy {
 
 impl World {
     /// All embedded, in memory.
-    pub async fn embedded(lease: Duration) -> Self {
+    pub(crate) async fn embedded(lease: Duration) -> Self {
         let options = EmbeddedOptions { retry: retry(), ..EmbeddedOptions::default() };
         let broker = Arc::new(EmbeddedBroker::in_memory(options).expect("embedded broker"));
         Self::of(broker, galerna_storage::sqlite::in_memory().expect("embedded store"), lease).await
     }
 
     /// RabbitMQ and MongoDB.
-    pub async fn servers(lease: Duration) -> Self {
+    pub(crate) async fn servers(lease: Duration) -> Self {
         let options = RabbitMqOptions {
             retry: retry(),
             ..RabbitMqOptions::new(RabbitMq::shared().await.vhost().await)
@@ -61,7 +61,7 @@ impl World {
     }
 
     /// Makes the queue of an account.
-    pub async fn queue(&self, name: &str) -> QueueName {
+    pub(crate) async fn queue(&self, name: &str) -> QueueName {
         let queue = QueueName::new(name).unwrap();
         self.broker.declare(&queue).await.expect("declare");
         let record = QueueRecord::new(queue.clone(), AccountId::new(name).unwrap(), Timestamp(0));
@@ -70,16 +70,16 @@ impl World {
         queue
     }
 
-    pub async fn publish(&self, queue: &QueueName, messages: impl IntoIterator<Item = Message>) {
+    pub(crate) async fn publish(&self, queue: &QueueName, messages: impl IntoIterator<Item = Message>) {
         let window = messages.into_iter().map(|message| (queue.clone(), message)).collect();
         self.broker.publish(window).await.expect("publish");
     }
 
-    pub fn leases(&self) -> Arc<dyn Leases> {
+    pub(crate) fn leases(&self) -> Arc<dyn Leases> {
         Arc::new(self.dispatcher.clone())
     }
 
-    pub fn spout(&self, leases: Arc<dyn Leases>) -> impl Fn() -> LeasedQueues + Send + Sync + 'static {
+    pub(crate) fn spout(&self, leases: Arc<dyn Leases>) -> impl Fn() -> LeasedQueues + Send + Sync + 'static {
         let (broker, tally) = (self.broker.clone(), self.tally.clone());
         move || {
             LeasedQueues::new(broker.clone(), leases.clone(), "test")
@@ -89,7 +89,7 @@ impl World {
     }
 
     /// The ingestion topology, storing into `readings`.
-    pub async fn ingest(&self, readings: Arc<dyn Readings>) -> Running {
+    pub(crate) async fn ingest(&self, readings: Arc<dyn Readings>) -> Running {
         let mut topology = TopologyBuilder::new("ingest");
         let messages = topology.spout("queues", self.spout(self.leases())).outputs();
         let registry = Arc::new(ParameterRegistry::built_in());
@@ -115,23 +115,23 @@ impl World {
         Engine::submit(topology, EngineOptions::default()).await.expect("submit")
     }
 
-    pub async fn stored(&self) -> u64 {
+    pub(crate) async fn stored(&self) -> u64 {
         self.store.readings.count(None).await.expect("count")
     }
 
-    pub async fn keys(&self, account: &str) -> Vec<ReadingKey> {
+    pub(crate) async fn keys(&self, account: &str) -> Vec<ReadingKey> {
         self.store.readings.keys(&AccountId::new(account).unwrap(), None, 1_000_000).await.expect("keys")
     }
 
     /// Whether the queue holds nothing, neither ready nor unsettled.
-    pub async fn is_empty(&self, queue: &QueueName) -> bool {
+    pub(crate) async fn is_empty(&self, queue: &QueueName) -> bool {
         let depth = self.broker.depth(queue).await.expect("depth");
         depth.ready == 0 && depth.unacked == 0
     }
 }
 
 /// Short waits, so that tests are quick.
-pub fn quick() -> LeasedOptions {
+pub(crate) fn quick() -> LeasedOptions {
     LeasedOptions {
         leases: 3,
         prefetch: 200,
@@ -142,7 +142,7 @@ pub fn quick() -> LeasedOptions {
 }
 
 /// Waits until `condition` holds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let waiting = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -151,11 +151,11 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: imp
     assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "in vain: {what}");
 }
 
-pub fn at(hours: i64) -> Timestamp {
+pub(crate) fn at(hours: i64) -> Timestamp {
     Timestamp::parse("2017-01-01T00:00:00Z").unwrap().plus_millis(hours * 3_600_000)
 }
 
-pub fn reading(device: &str, hours: i64, power: f64) -> Reading {
+pub(crate) fn reading(device: &str, hours: i64, power: f64) -> Reading {
     Reading {
         did: device.to_owned(),
         values: vec![Measurement { p: ParameterCode(401), v: power }],
@@ -164,7 +164,7 @@ pub fn reading(device: &str, hours: i64, power: f64) -> Reading {
     }
 }
 
-pub fn envelope(account: &str, id: &str, readings: Vec<Reading>) -> Envelope {
+pub(crate) fn envelope(account: &str, id: &str, readings: Vec<Reading>) -> Envelope {
     Envelope {
         id: id.to_owned(),
         account: AccountId::new(account).unwrap(),
@@ -175,7 +175,7 @@ pub fn envelope(account: &str, id: &str, readings: Vec<Reading>) -> Envelope {
 }
 
 /// `messages` envelopes of `each` readings, all different.
-pub fn envelopes(account: &str, messages: usize, each: usize) -> Vec<Message> {
+pub(crate) fn envelopes(account: &str, messages: usize, each: usize) -> Vec<Message> {
     let readings = |m: usize| (0..each).map(move |d| reading(&format!("m{d}"), m as i64, d as f64));
     (0..messages)
         .map(|m| envelope(account, &format!("{account}-{m}"), readings(m).collect()).encode())
