@@ -209,20 +209,23 @@ impl Work {
         let at = self.clock.now();
         let depths: BTreeMap<QueueName, Depth> = self.broker.depths().await?.into_iter().collect();
 
-        let counts: Vec<ReadyCount> = records
-            .iter()
-            .filter_map(|record| {
-                let depth = depths.get(&record.queue)?;
-                Some(ReadyCount { queue: record.queue.clone(), ready: depth.ready, unacked: depth.unacked })
-            })
-            .collect();
+        // Most counts are as they were: they need not be told.
+        let mut counted = 0;
+        let mut changed = Vec::new();
+        for record in &records {
+            let Some(&Depth { ready, unacked }) = depths.get(&record.queue) else { continue };
+            counted += 1;
+            if record.counted_at.is_none() || (record.ready, record.unacked) != (ready, unacked) {
+                changed.push(ReadyCount { queue: record.queue.clone(), ready, unacked });
+            }
+        }
         {
             let mut report = progress.lock();
-            report.counted = counts.len() as u64;
+            report.counted = counted;
             // A queue that the broker does not tell of may be new, or the list stale: nothing is concluded from it.
-            report.uncounted = (records.len() - counts.len()) as u64;
+            report.uncounted = records.len() as u64 - counted;
         }
-        for chunk in counts.chunks(self.options.chunk) {
+        for chunk in changed.chunks(self.options.chunk) {
             self.queues.set_ready(chunk, at).await?;
         }
         let settle = self.options.settle;

@@ -31,7 +31,6 @@ impl Interrupted {
     }
 
     /// The list of queues does not come.
-
     pub(crate) fn depths(broker: Arc<dyn Broker>) -> Self {
         Self { broker, deletions: None, depths: true }
     }

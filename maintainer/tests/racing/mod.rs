@@ -96,11 +96,11 @@ pub(crate) async fn two_maintainers_and_two_dispatchers_never_give_a_queue_to_tw
     let mut tasks: Vec<_> = maintainers.iter().map(|m| m.spawn(stop.clone())).collect();
     let tenures = Tenures::default();
     let start = Instant::now();
-    for d in 0..2 {
+    for (d, maintainer) in maintainers.iter().enumerate() {
         let options = DispatcherOptions {
             name: format!("d{d}"),
             timing: timing.clone(),
-            maintainer: MaintainerLink::Local(Arc::new(maintainers[d].clone())),
+            maintainer: MaintainerLink::Local(Arc::new(maintainer.clone())),
             ..DispatcherOptions::default()
         };
         let dispatcher = Dispatcher::open(&store, options).await.expect("the dispatcher starts");
