@@ -1,0 +1,415 @@
+//! The frontend: what calls do, and what runs beside them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use galerna_broker::{Broker, BrokerError, Clock, Envelope, Message, QueueName, Reading, Timestamp};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use utoipa::ToSchema;
+
+use crate::TIDY_EVERY;
+use crate::admission::Admission;
+use crate::answer::{Accepted, Rejected};
+use crate::body::Budget;
+use crate::hints::{Hints, QueueHints};
+use crate::metrics::Metrics;
+use crate::options::{Options, OptionsError};
+use crate::parse::Parsed;
+use crate::refusal::Refusal;
+use crate::sources::{Directory, Known, RefreshError, Refreshed, Sources};
+use crate::statistics::{LastMessage, Statistics, StatisticsStore, Tally};
+
+/// What a frontend works with.
+pub struct Parts {
+    /// Where readings go.
+    pub broker: Arc<dyn Broker>,
+    /// Where the lists of accounts and sources come from.
+    pub directory: Directory,
+    /// Who is told that a queue has got messages: a dispatcher, or nobody.
+    pub hints: Option<Arc<dyn QueueHints>>,
+    /// Where statistics are kept.
+    pub statistics: Arc<dyn StatisticsStore>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A frontend that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Settings contradict each other.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// Metrics could not be set up.
+    #[error("metrics of the frontend cannot be set up: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Takes readings. Clones are the same frontend; what runs in the background ends with the last of them.
+#[derive(Clone)]
+pub struct Frontend {
+    core: Arc<Core>,
+    _background: Arc<DropGuard>,
+}
+
+/// Whether a frontend is worth sending calls to, and why not.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Readiness {
+    /// Whether it is.
+    pub ready: bool,
+    /// It is shutting down.
+    pub draining: bool,
+    /// What the broker last said, when it was not well.
+    pub broker_problem: Option<String>,
+    /// Sources known; none while there is no list.
+    pub sources: Option<usize>,
+    /// Age of the list in milliseconds.
+    pub sources_age_ms: Option<i64>,
+    /// Why the last refresh of the list was not taken. It alone makes no frontend unready: it works with the list it has.
+    pub sources_problem: Option<String>,
+}
+
+pub(crate) struct Core {
+    broker: Arc<dyn Broker>,
+    pub(crate) sources: Sources,
+    pub(crate) admission: Admission,
+    pub(crate) budget: Budget,
+    hints: Hints,
+    pub(crate) statistics: Statistics,
+    pub(crate) metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    pub(crate) options: Options,
+    draining: AtomicBool,
+    broker_problem: Mutex<Option<String>>,
+    /// Publishes go on when their caller hangs up: what is half published is not taken back, and their counts must be right.
+    publishing: TaskTracker,
+    background: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// How often the broker is asked whether it is there, and how long it may take to answer.
+const PING_EVERY: Duration = Duration::from_secs(2);
+const PING_PATIENCE: Duration = Duration::from_secs(5);
+/// Values of one envelope: with what a value takes at most, far below the longest message that consumers read.
+const ENVELOPE_VALUES: usize = 50_000;
+
+impl Frontend {
+    /// Opens a frontend: reads the copy of the sources on disk and the first list; starts what runs in the background.
+    ///
+    /// A list that cannot be read is no error: calls get 503 until there is one.
+    ///
+    /// # Errors
+    /// [`OpenError`] when settings contradict each other.
+    pub async fn open(parts: Parts, options: Options) -> Result<Self, OpenError> {
+        options.check()?;
+        let Parts { broker, directory, hints, statistics, clock } = parts;
+        let stop = CancellationToken::new();
+        let metrics = Arc::new(Metrics::new()?);
+        let writer = new_id(clock.now());
+        let core = Arc::new(Core {
+            broker,
+            sources: Sources::open(directory, options.sources.clone(), Arc::clone(&clock)).await,
+            admission: Admission::new(&options.limits),
+            budget: Budget::new(options.limits.bytes_in_flight),
+            hints: Hints::start(hints, Arc::clone(&metrics), stop.clone()),
+            statistics: Statistics::new(statistics, Arc::clone(&clock), options.statistics.clone(), writer),
+            metrics,
+            clock,
+            options,
+            draining: AtomicBool::new(false),
+            broker_problem: Mutex::default(),
+            publishing: TaskTracker::new(),
+            background: TaskTracker::new(),
+            stop: stop.clone(),
+        });
+        // Its failure is in the log and in the readiness.
+        drop(core.refresh(false).await);
+        core.look_at_broker().await;
+        core.start(keep_sources);
+        core.start(keep_broker_in_sight);
+        core.start(keep_statistics);
+        core.start(keep_tidy);
+        Ok(Self { core, _background: Arc::new(stop.drop_guard()) })
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Reads the lists of accounts and sources now. With `force` a list that lost much is believed.
+    ///
+    /// # Errors
+    /// [`RefreshError`]; the list that was there stays in force.
+    pub async fn refresh_sources(&self, force: bool) -> Result<Refreshed, RefreshError> {
+        self.core.refresh(force).await
+    }
+
+    /// What has been sent, by whom.
+    pub fn statistics(&self) -> &Statistics {
+        &self.core.statistics
+    }
+
+    /// Whether it is worth sending calls to.
+    pub fn readiness(&self) -> Readiness {
+        self.core.readiness()
+    }
+
+    /// The metrics as Prometheus reads them.
+    ///
+    /// # Errors
+    /// When they cannot be written, which does not happen.
+    pub fn metrics_text(&self) -> Result<String, prometheus::Error> {
+        self.core.metrics_text()
+    }
+
+    /// Says 503 at `/readyz` from now on.
+    pub fn begin_drain(&self) {
+        self.core.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits for publishes under way, stops what runs in the background and writes the statistics.
+    pub async fn finish_drain(&self) {
+        self.begin_drain();
+        self.core.publishing.close();
+        if timeout(self.core.options.timeouts.publish, self.core.publishing.wait()).await.is_err() {
+            tracing::warn!("some publishes did not end in time; nobody was told that they were safe");
+        }
+        self.core.stop.cancel();
+        self.core.background.close();
+        if timeout(Duration::from_secs(5), self.core.background.wait()).await.is_err() {
+            tracing::warn!("a background task did not end in time");
+        }
+        self.core.flush_statistics().await;
+    }
+}
+
+impl Core {
+    fn start<F: Future<Output = ()> + Send + 'static>(self: &Arc<Self>, task: impl FnOnce(Arc<Self>) -> F) {
+        let (stop, task) = (self.stop.clone(), task(Arc::clone(self)));
+        self.background.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    pub(crate) async fn refresh(&self, force: bool) -> Result<Refreshed, RefreshError> {
+        let result = self.sources.refresh(force).await;
+        let word = result.as_ref().map_or_else(|e| e.code(), |_| "ok");
+        self.metrics.refreshes.with_label_values(&[word]).inc();
+        result
+    }
+
+    async fn look_at_broker(&self) {
+        let problem = match timeout(PING_PATIENCE, self.broker.ping()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(e)) => Some(e.to_string()),
+            Err(_) => Some(format!("no answer within {PING_PATIENCE:?}")),
+        };
+        *self.broker_problem.lock() = problem;
+    }
+
+    async fn flush_statistics(&self) {
+        let word = match self.statistics.flush().await {
+            Ok(()) => "ok",
+            Err(e) => {
+                tracing::error!(error = %e, "statistics were not written; they are kept and tried again");
+                "failed"
+            }
+        };
+        self.metrics.flushes.with_label_values(&[word]).inc();
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        let state = self.sources.state();
+        let draining = self.draining.load(Ordering::SeqCst);
+        let broker_problem = self.broker_problem.lock().clone();
+        Readiness {
+            ready: !draining && broker_problem.is_none() && state.is_some(),
+            draining,
+            broker_problem,
+            sources: state.map(|(sources, _)| sources),
+            sources_age_ms: state.map(|(_, age)| age),
+            sources_problem: self.sources.problem().map(|(_, sentence)| sentence),
+        }
+    }
+
+    pub(crate) fn metrics_text(&self) -> Result<String, prometheus::Error> {
+        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let metrics = &self.metrics;
+        metrics.readings_under_way.set(gauge(self.admission.under_way()));
+        metrics.bytes_under_way.set(gauge(self.budget.held()));
+        let state = self.sources.state();
+        metrics.sources.set(state.map_or(0, |(sources, _)| gauge(sources)));
+        metrics.sources_age.set(state.map_or(-1.0, |(_, age)| age as f64 / 1_000.0));
+        let suspicious = self.sources.problem().is_some_and(|(code, _)| code == "suspicious");
+        metrics.sources_suspicious.set(i64::from(suspicious));
+        metrics.ready.set(i64::from(self.readiness().ready));
+        metrics.render()
+    }
+
+    /// A new request's id.
+    pub(crate) fn new_id(&self) -> String {
+        new_id(self.clock.now())
+    }
+
+    /// Publishes what was read of a call and answers when it is safe.
+    pub(crate) async fn take(
+        self: &Arc<Self>,
+        source: Arc<Known>,
+        request: String,
+        parsed: Parsed,
+        excerpt: (String, bool),
+    ) -> Result<Accepted, Refusal> {
+        let Parsed { readings, rejected, entries } = parsed;
+        let permit = self.admission.readings(&source.id, readings.len())?;
+        if readings.is_empty() {
+            return Ok(Accepted { accepted: 0, rejected });
+        }
+        let core = Arc::clone(self);
+        let call = Call { source, request, readings, entries, rejected, excerpt, permit };
+        self.publishing.spawn(async move { core.publish(call).await }).await.unwrap_or_else(|e| {
+            tracing::error!(error = %e, "a publish ended without an answer");
+            Err(Refusal::Broker("publishing failed".to_owned()))
+        })
+    }
+
+    async fn publish(&self, call: Call) -> Result<Accepted, Refusal> {
+        let Call { source, request, readings, entries, rejected, excerpt: (text, cut), permit } = call;
+        let received = self.clock.now();
+        let tally = Tally {
+            messages: 1,
+            readings: readings.len() as u64,
+            values: readings.iter().map(|r| r.values.len() as u64).sum(),
+        };
+        let window = self.envelopes(&source, &request, readings, received);
+        let began = Instant::now();
+        let patience = self.options.timeouts.publish;
+        let published = timeout(patience, self.broker.publish(window)).await.unwrap_or_else(|_| {
+            let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+            Err(BrokerError::Timeout { attempted: "publishing a call".to_owned(), millis })
+        });
+        drop(permit);
+        self.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
+        if let Err(e) = published {
+            tracing::warn!(request, source = %source.id, queue = %source.queue, error = %e, "a call was not confirmed");
+            if matches!(e, BrokerError::UnknownQueue(_)) {
+                // The account may have got another queue.
+                self.sources.missed.notify_one();
+            }
+            return Err(e.into());
+        }
+        self.hints.arrived(&source.queue);
+        self.metrics.accepted.inc_by(tally.readings);
+        self.metrics.rejected.inc_by(rejected.len() as u64);
+        self.metrics.call_readings.observe(tally.readings as f64);
+        let message = LastMessage {
+            id: request,
+            received,
+            readings: tally.readings,
+            rejected: rejected.len() as u64,
+            text,
+            cut,
+        };
+        self.statistics.count(&source.id, &source.account, tally, message);
+        Ok(Accepted { accepted: entries, rejected })
+    }
+
+    /// A call's readings in messages of some hundreds.
+    fn envelopes(
+        &self,
+        source: &Known,
+        request: &str,
+        readings: Vec<Reading>,
+        received: Timestamp,
+    ) -> Vec<(QueueName, Message)> {
+        let most = self.options.limits.envelope_readings;
+        let mut window = Vec::with_capacity(readings.len().div_ceil(most));
+        let mut envelope = Envelope {
+            id: String::new(),
+            account: source.account.clone(),
+            source: source.id.clone(),
+            received,
+            readings: Vec::with_capacity(most.min(readings.len())),
+        };
+        let mut close = |envelope: &mut Envelope| {
+            envelope.id = format!("{request}.{}", window.len());
+            window.push((source.queue.clone(), envelope.encode()));
+            envelope.readings.clear();
+        };
+        let mut values = 0;
+        for reading in readings {
+            let more = reading.values.len();
+            let full = envelope.readings.len() == most || values + more > ENVELOPE_VALUES;
+            if full && !envelope.readings.is_empty() {
+                close(&mut envelope);
+                values = 0;
+            }
+            values += more;
+            envelope.readings.push(reading);
+        }
+        if !envelope.readings.is_empty() {
+            close(&mut envelope);
+        }
+        window
+    }
+}
+
+struct Call {
+    source: Arc<Known>,
+    request: String,
+    readings: Vec<Reading>,
+    entries: usize,
+    rejected: Vec<Rejected>,
+    excerpt: (String, bool),
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Ids that sort by time and are met once: 12 hexadecimal digits of milliseconds, 16 of chance.
+fn new_id(now: Timestamp) -> String {
+    format!("{:012x}{:016x}", now.as_millis().max(0) & 0xffff_ffff_ffff, fastrand::u64(..))
+}
+
+async fn keep_sources(core: Arc<Core>) {
+    let (every, soonest) = (core.options.sources.every, core.options.sources.soonest);
+    loop {
+        let wait = if core.sources.state().is_some() { every } else { soonest.min(every) };
+        let last = Instant::now();
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = core.sources.missed.notified() => sleep(soonest.saturating_sub(last.elapsed())).await,
+        }
+        // Its failure is in the log and in the readiness.
+        drop(core.refresh(false).await);
+    }
+}
+
+async fn keep_broker_in_sight(core: Arc<Core>) {
+    loop {
+        sleep(PING_EVERY).await;
+        core.look_at_broker().await;
+    }
+}
+
+async fn keep_statistics(core: Arc<Core>) {
+    let mut ticks = interval(core.options.statistics.flush_every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        core.flush_statistics().await;
+    }
+}
+
+async fn keep_tidy(core: Arc<Core>) {
+    loop {
+        sleep(TIDY_EVERY).await;
+        core.admission.forget_idle();
+    }
+}

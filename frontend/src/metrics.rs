@@ -1,0 +1,118 @@
+//! The frontend's metrics, in a registry of its own. No label holds the name of a source, an account or a queue.
+
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) requests: IntCounterVec,
+    pub(crate) request_seconds: HistogramVec,
+    pub(crate) publish_seconds: Histogram,
+    pub(crate) call_readings: Histogram,
+    pub(crate) accepted: IntCounter,
+    pub(crate) rejected: IntCounter,
+    pub(crate) hints: IntCounterVec,
+    pub(crate) refreshes: IntCounterVec,
+    pub(crate) flushes: IntCounterVec,
+    pub(crate) connections: IntGauge,
+    pub(crate) readings_under_way: IntGauge,
+    pub(crate) bytes_under_way: IntGauge,
+    pub(crate) sources: IntGauge,
+    pub(crate) sources_age: Gauge,
+    pub(crate) sources_suspicious: IntGauge,
+    pub(crate) ready: IntGauge,
+}
+
+/// Seconds of calls and publishes.
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        macro_rules! register {
+            ($metric:expr) => {{
+                let metric = $metric?;
+                registry.register(Box::new(metric.clone()))?;
+                metric
+            }};
+        }
+        let counters =
+            |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        let metrics = Self {
+            requests: register!(counters(
+                "galerna_frontend_requests_total",
+                "Requests by route and status",
+                &["route", "status"]
+            )),
+            request_seconds: register!(HistogramVec::new(
+                seconds("galerna_frontend_request_seconds", "From a request's head to its answer"),
+                &["route"]
+            )),
+            publish_seconds: register!(Histogram::with_opts(seconds(
+                "galerna_frontend_publish_seconds",
+                "From handing a call's window to the broker to its confirmation or failure"
+            ))),
+            call_readings: register!(Histogram::with_opts(
+                HistogramOpts::new("galerna_frontend_call_readings", "Readings of an accepted call")
+                    .buckets(vec![1.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0])
+            )),
+            accepted: register!(IntCounter::new(
+                "galerna_frontend_readings_accepted_total",
+                "Readings that the broker confirmed"
+            )),
+            rejected: register!(IntCounter::new(
+                "galerna_frontend_readings_rejected_total",
+                "Readings refused one by one"
+            )),
+            hints: register!(counters(
+                "galerna_frontend_hints_total",
+                "Queues named to the dispatcher, by what became of it (sent, lost, dropped)",
+                &["result"]
+            )),
+            refreshes: register!(counters(
+                "galerna_frontend_sources_refreshes_total",
+                "Refreshes of the list of sources by result (ok, or why it was not taken)",
+                &["result"]
+            )),
+            flushes: register!(counters(
+                "galerna_frontend_statistics_flushes_total",
+                "Flushes of the statistics by result",
+                &["result"]
+            )),
+            connections: register!(IntGauge::new("galerna_frontend_connections", "Connections open")),
+            readings_under_way: register!(IntGauge::new(
+                "galerna_frontend_readings_in_flight",
+                "Readings parsed and not yet confirmed"
+            )),
+            bytes_under_way: register!(IntGauge::new(
+                "galerna_frontend_body_bytes_in_flight",
+                "Bytes of bodies in memory"
+            )),
+            sources: register!(IntGauge::new("galerna_frontend_sources", "Sources known")),
+            sources_age: register!(Gauge::new(
+                "galerna_frontend_sources_age_seconds",
+                "Age of the list of sources; -1 while there is none"
+            )),
+            sources_suspicious: register!(IntGauge::new(
+                "galerna_frontend_sources_suspicious",
+                "1 while the list of sources lost too much to be believed; put it right or refresh with force"
+            )),
+            ready: register!(IntGauge::new("galerna_frontend_ready", "1 while ready for calls")),
+            registry,
+        };
+        for result in ["ok", "unreadable", "timeout", "suspicious"] {
+            // Counters exist from the start, so that a first failure is a step and not a beginning.
+            metrics.refreshes.with_label_values(&[result]);
+        }
+        Ok(metrics)
+    }
+
+    /// The text that Prometheus scrapes.
+    pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}

@@ -1,0 +1,313 @@
+//! From a body to readings: what can be taken, and why the rest cannot.
+//!
+//! The usual body, in which every reading is right, is read in one typed pass. When anything in it is not of its type,
+//! a second pass takes the readings one by one, and the broker's own decoder says what is wrong with each, so that a reading that
+//! is taken here is taken by those who consume it. Neither pass keeps more than a small multiple of the body in memory: the
+//! count is checked while reading, and a reading that is judged may not be longer than its limit.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use galerna_broker::envelope::JSON_CONTENT_TYPE;
+use galerna_broker::{DecodeLimits, Message, Reading, Timestamp, decode};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+use serde_json::value::RawValue;
+
+use crate::answer::Rejected;
+use crate::options::Limits;
+use crate::refusal::Refusal;
+
+/// A body read.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed {
+    /// What can be taken.
+    pub(crate) readings: Vec<Reading>,
+    /// What cannot, in the order of the body.
+    pub(crate) rejected: Vec<Rejected>,
+    /// How many entries of the body are in `readings`. The older form spreads a reading over several.
+    pub(crate) entries: usize,
+}
+
+/// Reads one reading or an array of readings.
+pub(crate) fn readings(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let parsed = match body.trim_ascii_start().first() {
+        None => return Err(Refusal::Empty),
+        Some(b'[') => match bounded::<Reading>(body, limits.readings) {
+            Ok(list) if list.iter().all(plain) => {
+                Parsed { entries: list.len(), readings: list, rejected: Vec::new() }
+            }
+            Err(Unreadable::TooMany) => return Err(too_many(limits)),
+            _ => one_by_one(&list_of_raw(body, limits)?, limits),
+        },
+        Some(b'{') => {
+            let raw: &RawValue = serde_json::from_slice(body).map_err(|e| malformed(&e))?;
+            one_by_one(&[raw], limits)
+        }
+        Some(_) => {
+            serde_json::from_slice::<IgnoredAny>(body).map_err(|e| malformed(&e))?;
+            let message = "the body is neither an object nor an array at line 1 column 1; send one reading or an array of readings";
+            return Err(Refusal::Malformed(message.to_owned()));
+        }
+    };
+    if parsed.entries == 0 && !parsed.rejected.is_empty() {
+        return Err(Refusal::NothingValid { rejected: parsed.rejected });
+    }
+    Ok(parsed)
+}
+
+/// The elements of an array, unread.
+pub(crate) fn list_of_raw<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<&'a RawValue>, Refusal> {
+    bounded::<&RawValue>(body, limits.readings).map_err(|e| match e {
+        Unreadable::TooMany => too_many(limits),
+        Unreadable::Json(e) => malformed(&e),
+    })
+}
+
+/// The parser's words, which end with line and column.
+pub(crate) fn malformed(error: &serde_json::Error) -> Refusal {
+    Refusal::Malformed(format!("the body is not what it should be: {error}"))
+}
+
+fn too_many(limits: &Limits) -> Refusal {
+    Refusal::TooLarge(format!("the call holds more than {} readings; send it in parts", limits.readings))
+}
+
+fn one_by_one(list: &[&RawValue], limits: &Limits) -> Parsed {
+    let mut parsed = Parsed::default();
+    for (index, raw) in list.iter().enumerate() {
+        match element(raw.get(), limits) {
+            Ok(reading) => parsed.readings.push(reading),
+            Err(reason) => parsed.rejected.push(Rejected { index, reason }),
+        }
+    }
+    parsed.entries = parsed.readings.len();
+    parsed
+}
+
+fn element(text: &str, limits: &Limits) -> Result<Reading, String> {
+    too_long(text, limits)?;
+    match serde_json::from_str::<Reading>(text) {
+        Ok(reading) if plain(&reading) => Ok(reading),
+        _ => judge(text),
+    }
+}
+
+/// A long entry is not looked into: judging it may take many times its length in memory.
+pub(crate) fn too_long(text: &str, limits: &Limits) -> Result<(), String> {
+    if text.len() > limits.reading_bytes {
+        return Err(format!(
+            "reading has {} bytes, at most {} are allowed",
+            text.len(),
+            limits.reading_bytes
+        ));
+    }
+    Ok(())
+}
+
+/// Asks the decoder of those who consume it.
+fn judge(text: &str) -> Result<Reading, String> {
+    // In an array, so that an object can only be a reading.
+    let message = Message {
+        body: Bytes::from(format!("[{text}]")),
+        content_type: JSON_CONTENT_TYPE.to_owned(),
+        id: String::new(),
+    };
+    let mut decoded = decode(&message).map_err(|e| e.to_string())?;
+    match (decoded.readings.pop(), decoded.bad.pop()) {
+        (Some((_, reading)), _) => Ok(reading),
+        (None, Some(bad)) => Err(bad.reason),
+        (None, None) => Err("reading cannot be read".to_owned()),
+    }
+}
+
+/// The last instant that has a text.
+const LAST_TIME: Timestamp = Timestamp(253_402_207_200_000);
+
+/// Whether a reading breaks none of the decoder's rules for sure. Whatever this is not sure of is judged.
+pub(crate) fn plain(reading: &Reading) -> bool {
+    let DecodeLimits { device_id_chars, values, .. } = DecodeLimits::default();
+    !reading.did.is_empty()
+        && reading.did.len() <= device_id_chars
+        && !reading.did.chars().any(char::is_control)
+        && reading.values.len() <= values
+        && reading.values.iter().all(|m| m.v.is_finite())
+        && (Timestamp(0)..LAST_TIME).contains(&reading.ts)
+}
+
+enum Unreadable {
+    TooMany,
+    Json(serde_json::Error),
+}
+
+/// Reads an array of at most `limit` elements; nothing is read beyond that.
+fn bounded<'de, T: Deserialize<'de>>(body: &'de [u8], limit: usize) -> Result<Vec<T>, Unreadable> {
+    let over = Cell::new(false);
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let list = Bounded { limit, over: &over, of: PhantomData }
+        .deserialize(&mut deserializer)
+        .and_then(|list| deserializer.end().map(|()| list));
+    list.map_err(|e| if over.get() { Unreadable::TooMany } else { Unreadable::Json(e) })
+}
+
+struct Bounded<'a, T> {
+    limit: usize,
+    over: &'a Cell<bool>,
+    of: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Bounded<'_, T> {
+    type Value = Vec<T>;
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Vec<T>, D::Error> {
+        d.deserialize_seq(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<'_, T> {
+    type Value = Vec<T>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of readings")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(element) = seq.next_element()? {
+            if list.len() == self.limit {
+                self.over.set(true);
+                return Err(de::Error::custom("too many"));
+            }
+            list.push(element);
+        }
+        Ok(list)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str =
+        r#"{"did":"12a","values":[{"p":401,"v":4900.0}],"sqn":2152,"ts":"2015-04-21T23:15:00+00:00"}"#;
+
+    fn limits() -> Limits {
+        Limits { readings: 5, reading_bytes: 1_000, ..Limits::default() }
+    }
+
+    #[test]
+    fn good_readings_are_taken_beside_bad_ones_which_are_told_by_index_and_field() {
+        let cases = [
+            (r#"{"did":"a"}"#, "values is missing"),
+            (r#"{"did":7,"values":[],"sqn":1,"ts":0}"#, "did is a number"),
+            (r#"{"did":"","values":[],"sqn":1,"ts":0}"#, "did is empty"),
+            (r#"{"did":"a\u0000","values":[],"sqn":1,"ts":0}"#, "control character"),
+            (r#"{"did":"a","values":[{"p":401,"v":"x"}],"sqn":1,"ts":0}"#, "values[0].v is text"),
+            (r#"{"did":"a","values":[{"p":-1,"v":1}],"sqn":1,"ts":0}"#, "values[0].p is -1"),
+            (r#"{"did":"a","values":[{"p":1,"v":1e999}],"sqn":1,"ts":0}"#, "number out of range"),
+            (r#"{"did":"a","values":{},"sqn":1,"ts":0}"#, "values is an object"),
+            (r#"{"did":"a","values":[],"sqn":-1,"ts":0}"#, "sqn is -1"),
+            (r#"{"did":"a","values":[],"sqn":1,"ts":"yesterday"}"#, "not RFC 3339"),
+            (r#"{"did":"a","values":[],"sqn":1,"ts":"2015-04-21T23:15:00"}"#, "has no zone"),
+            (r#"{"source_key":"other","body":[]}"#, "did is missing"),
+            ("null", "reading is null"),
+            ("[]", "reading is an array"),
+            ("7", "reading is a number"),
+        ];
+        for (bad, expected) in cases {
+            let parsed = readings(format!("[{GOOD},{bad},{GOOD}]").as_bytes(), &limits()).unwrap();
+            assert_eq!((parsed.readings.len(), parsed.entries), (2, 2), "{bad}");
+            assert_eq!(parsed.rejected.len(), 1, "{bad}");
+            assert_eq!(parsed.rejected[0].index, 1, "{bad}");
+            assert!(parsed.rejected[0].reason.contains(expected), "{bad}: {}", parsed.rejected[0].reason);
+            // And none beside it: an error that says the same.
+            match readings(bad.as_bytes(), &limits()) {
+                Err(Refusal::NothingValid { rejected }) => {
+                    assert!(rejected[0].reason.contains(expected), "{bad}")
+                }
+                Err(Refusal::Malformed(_)) => assert!(matches!(bad, "null" | "7"), "{bad}"),
+                Ok(parsed) => assert!(bad == "[]" && parsed.entries == 0, "{bad}"),
+                other => panic!("{bad}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_reading_that_is_too_long_is_not_looked_into() {
+        let long = format!(r#"{{"did":"a","values":[{}]}}"#, "0,".repeat(1_000) + "0");
+        let parsed = readings(format!("[{long},{GOOD}]").as_bytes(), &limits()).unwrap();
+        assert_eq!(parsed.entries, 1);
+        assert!(parsed.rejected[0].reason.contains("bytes, at most 1000"), "{}", parsed.rejected[0].reason);
+    }
+
+    #[test]
+    fn malformed_json_is_told_with_line_and_column() {
+        for (body, place) in [
+            ("{", "line 1 column 1"),
+            ("[{]", "line 1 column 3"),
+            ("[\n{\"did\":\n oops}]", "line 3 column 2"),
+            ("[1,]", "line 1 column 4"),
+            ("[] []", "line 1 column 4"),
+            ("nope", "line 1 column 2"),
+            ("7", "line 1 column 1"),
+            ("\"\x01\"", "line 1 column 1"),
+        ] {
+            match readings(body.as_bytes(), &limits()) {
+                Err(Refusal::Malformed(text)) => assert!(text.contains(place), "{body:?}: {text}"),
+                other => panic!("{body:?}: {other:?}"),
+            }
+        }
+        let cut = &GOOD[..30];
+        assert!(matches!(
+            readings(format!("[{GOOD},{cut}").as_bytes(), &limits()),
+            Err(Refusal::Malformed(_))
+        ));
+        assert!(matches!(readings(b"[\"\xff\xfe\"]", &limits()), Err(Refusal::Malformed(_))));
+    }
+
+    #[test]
+    fn empty_bodies_and_too_many_readings_are_refused_and_empty_arrays_are_not() {
+        for body in ["", " ", "\r\n\t", "\u{feff}"] {
+            assert_eq!(readings(body.as_bytes(), &limits()).unwrap_err(), Refusal::Empty, "{body:?}");
+        }
+        assert_eq!(readings(b"[]", &limits()).unwrap().entries, 0);
+        let five = format!("[{}]", vec![GOOD; 5].join(","));
+        assert_eq!(readings(five.as_bytes(), &limits()).unwrap().entries, 5);
+        let six = format!("[{}]", vec![GOOD; 6].join(","));
+        assert!(
+            matches!(readings(six.as_bytes(), &limits()), Err(Refusal::TooLarge(t)) if t.contains("5 readings"))
+        );
+        let six_bad = format!("[{}]", vec!["0"; 6].join(","));
+        assert!(matches!(readings(six_bad.as_bytes(), &limits()), Err(Refusal::TooLarge(_))));
+    }
+
+    #[test]
+    fn deep_nesting_is_a_bad_reading_or_bad_json_and_no_overflow() {
+        let limits = Limits { reading_bytes: 1 << 20, ..Limits::default() };
+        let deep = 200_000;
+        for body in [
+            "[".repeat(deep),
+            format!("{}{}", "[".repeat(deep), "]".repeat(deep)),
+            format!("{}1{}", r#"{"a":"#.repeat(deep), "}".repeat(deep)),
+            format!(r#"[{{"did":"a","values":{}{}}},{GOOD}]"#, "[".repeat(deep), "]".repeat(deep)),
+        ] {
+            match readings(body.as_bytes(), &limits) {
+                Ok(parsed) => assert_eq!((parsed.entries, parsed.rejected.len()), (1, 1)),
+                Err(Refusal::NothingValid { .. } | Refusal::Malformed(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_plain_is_taken_by_the_decoder() {
+        let body = include_bytes!("../../examples/data/thesis_messages.json");
+        let parsed = readings(body, &Limits::default()).unwrap();
+        assert_eq!((parsed.entries, parsed.rejected.len()), (28, 0));
+        assert_eq!(parsed.readings.iter().map(|r| r.values.len()).sum::<usize>(), 126);
+        for reading in parsed.readings {
+            assert!(plain(&reading));
+            assert_eq!(judge(&serde_json::to_string(&reading).unwrap()).unwrap(), reading);
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Every route, once: the router is built from this table, and a test compares it with the OpenAPI document.
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use galerna_broker::{AccountId, SourceId};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{RequestId, answered, openapi, operator};
+use crate::answer::Accepted;
+use crate::body::{self, Held};
+use crate::frontend::{Frontend, Readiness};
+use crate::options::Limits;
+use crate::refusal::{ErrorBody, Refusal};
+use crate::statistics::{LastMessage, Scope, Traffic};
+use crate::{older, parse};
+
+/// A path, its methods in lower case, and what serves it.
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    #[cfg_attr(not(test), allow(dead_code))] // the test reads it
+    pub(super) methods: &'static [&'static str],
+    pub(super) handler: MethodRouter<Frontend>,
+}
+
+pub(super) fn all() -> Vec<Route> {
+    let route = |path, methods, handler| Route { path, methods, handler };
+    vec![
+        route("/readings", &["post"], post(readings)),
+        route("/insert-json.htm", &["post"], post(insert_json)),
+        route("/healthz", &["get"], get(healthz)),
+        route("/readyz", &["get"], get(readyz)),
+        route("/metrics", &["get"], get(metrics)),
+        route("/statistics", &["get"], get(statistics)),
+        route("/sources/refresh", &["post"], post(refresh)),
+        route("/openapi.json", &["get"], get(document)),
+    ]
+}
+
+/// A path as metrics and the log show it: whatever is no route is `other`.
+pub(super) fn label(path: &str) -> &'static str {
+    const PATHS: [&str; 8] = [
+        "/readings",
+        "/insert-json.htm",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/statistics",
+        "/sources/refresh",
+        "/openapi.json",
+    ];
+    PATHS.into_iter().find(|known| *known == path).unwrap_or("other")
+}
+
+const KEY: &str = "source_key";
+const TOKEN: &str = "x-dexcell-source-token";
+/// Bodies longer than this are read on a thread of their own, so that they hold up nobody.
+const LONG_BODY: usize = 128 << 10;
+
+/// Who a call says that it is from.
+#[derive(Default)]
+struct Credentials<'a> {
+    key: Option<Cow<'a, str>>,
+    token: Option<Cow<'a, str>>,
+}
+
+impl<'a> Credentials<'a> {
+    /// From the query and the header. What is given twice must be the same.
+    fn of(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Self, Refusal> {
+        fn once<'a>(place: &mut Option<Cow<'a, str>>, value: Cow<'a, str>) -> Result<(), Refusal> {
+            match place {
+                Some(other) if *other != value => Err(Refusal::Unauthorized),
+                _ => {
+                    *place = Some(value);
+                    Ok(())
+                }
+            }
+        }
+        let mut credentials = Self::default();
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            match &*name {
+                KEY => once(&mut credentials.key, value)?,
+                TOKEN => once(&mut credentials.token, value)?,
+                _ => {}
+            }
+        }
+        for value in headers.get_all(TOKEN) {
+            let value = value.to_str().map_err(|_| Refusal::Unauthorized)?;
+            once(&mut credentials.token, value.into())?;
+        }
+        Ok(credentials)
+    }
+}
+
+/// Takes one reading or an array of readings.
+#[utoipa::path(post, path = "/readings",
+    params(
+        ("source_key" = String, Query, description = "the source"),
+        ("x-dexcell-source-token" = Option<String>, Query, description = "its token, unless it is in the header of the same name")),
+    request_body(content = Object, description = "one reading or an array of readings; Content-Encoding gzip, zstd or none",
+        example = json!({"did": "12a", "values": [{"p": 401, "v": 4900.0}], "sqn": 2152, "ts": "2015-04-21T23:15:00+00:00"})),
+    responses(
+        (status = 202, description = "the accepted readings are safe", body = Accepted),
+        (status = 400, description = "malformed, empty, cut off, or no reading can be taken", body = ErrorBody),
+        (status = 401, description = "wrong token or unknown source", body = ErrorBody),
+        (status = 408, description = "the body came too slowly", body = ErrorBody),
+        (status = 413, description = "too long or too many readings", body = ErrorBody),
+        (status = 415, description = "encoding not taken", body = ErrorBody),
+        (status = 429, description = "the source sends too much; see Retry-After", body = ErrorBody),
+        (status = 503, description = "not safe, send again; see Retry-After", body = ErrorBody)))]
+pub(super) async fn readings(
+    State(frontend): State<Frontend>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    request: Request,
+) -> Response {
+    answered(take_readings(&frontend, id, request).await.map(taken))
+}
+
+fn taken(accepted: Accepted) -> Response {
+    (StatusCode::ACCEPTED, Json(accepted)).into_response()
+}
+
+async fn take_readings(frontend: &Frontend, id: String, request: Request) -> Result<Accepted, Refusal> {
+    let core = frontend.core();
+    let (head, body) = request.into_parts();
+    let source = {
+        let credentials = Credentials::of(&head.uri, &head.headers)?;
+        core.sources.authenticate(credentials.key.as_deref(), credentials.token.as_deref())?
+    };
+    core.admission.call(&source.id)?;
+    let (limits, timeouts) = (&core.options.limits, &core.options.timeouts);
+    let held = body::read(body, &head.headers, limits, timeouts, &core.budget).await?;
+    let (held, parsed) = read_with(held, limits, parse::readings).await?;
+    let excerpt = core.statistics.excerpt(&held.bytes);
+    drop(held);
+    core.take(source, id, parsed, excerpt).await
+}
+
+/// Runs a parser, for long bodies on a thread of its own.
+async fn read_with<T: Send + 'static>(
+    held: Held,
+    limits: &Limits,
+    parser: impl FnOnce(&[u8], &Limits) -> Result<T, Refusal> + Send + 'static,
+) -> Result<(Held, T), Refusal> {
+    if held.bytes.len() <= LONG_BODY {
+        let parsed = parser(&held.bytes, limits)?;
+        return Ok((held, parsed));
+    }
+    let limits = limits.clone();
+    let parsing = tokio::task::spawn_blocking(move || {
+        let parsed = parser(&held.bytes, &limits)?;
+        Ok((held, parsed))
+    });
+    parsing.await.unwrap_or_else(|e| {
+        tracing::error!(error = %e, "a body could not be read");
+        Err(Refusal::Malformed("the body cannot be read".to_owned()))
+    })
+}
+
+/// Takes the form of old concentrators. Without `source_key` the body's `gatewayId` says who sends.
+#[utoipa::path(post, path = "/insert-json.htm",
+    params(
+        ("source_key" = Option<String>, Query, description = "the source; the body's `gatewayId` when it is left out"),
+        ("x-dexcell-source-token" = Option<String>, Query, description = "its token, unless it is in the header of the same name")),
+    request_body(content = String, content_type = "application/x-www-form-urlencoded",
+        description = "a form whose field `data` holds {\"gatewayId\", \"service\": [{\"nodeNetworkId\", \"serviceNetworkId\", \"value\", \"seqNum\", \"timeStamp\"}]}"),
+    responses(
+        (status = 202, description = "the accepted services are safe", body = Accepted),
+        (status = "default", description = "as for /readings", body = ErrorBody)))]
+pub(super) async fn insert_json(
+    State(frontend): State<Frontend>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    request: Request,
+) -> Response {
+    answered(take_services(&frontend, id, request).await.map(taken))
+}
+
+async fn take_services(frontend: &Frontend, id: String, request: Request) -> Result<Accepted, Refusal> {
+    let core = frontend.core();
+    let (head, body) = request.into_parts();
+    let credentials = Credentials::of(&head.uri, &head.headers)?;
+    let token = credentials.token.as_deref();
+    let known = match credentials.key.as_deref() {
+        Some(key) => {
+            let known = core.sources.authenticate(Some(key), token)?;
+            core.admission.call(&known.id)?;
+            Some(known)
+        }
+        // Nobody without a token has a body read.
+        None if token.is_none_or(str::is_empty) => core.sources.authenticate(None, token).map(Some)?,
+        None => None,
+    };
+    let (limits, timeouts) = (&core.options.limits, &core.options.timeouts);
+    let held = body::read(body, &head.headers, limits, timeouts, &core.budget).await?;
+    let (held, read) = read_with(held, limits, older::services).await?;
+    let source = match known {
+        Some(known) => {
+            if read.gateway.as_deref().is_some_and(|gateway| gateway != known.id.as_str()) {
+                let message = "`gatewayId` in the body is not the source that `source_key` names";
+                return Err(Refusal::Malformed(message.to_owned()));
+            }
+            known
+        }
+        None => {
+            let known = core.sources.authenticate(read.gateway.as_deref(), token)?;
+            core.admission.call(&known.id)?;
+            known
+        }
+    };
+    let excerpt = core.statistics.excerpt(&held.bytes);
+    drop(held);
+    core.take(source, id, read.parsed, excerpt).await
+}
+
+/// Whether the process serves.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, description = "it does")))]
+pub(super) async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// Whether it is worth sending calls here.
+#[utoipa::path(get, path = "/readyz", responses(
+    (status = 200, description = "it is; details may still tell of a refresh that was not taken", body = Readiness),
+    (status = 503, description = "it is not, and why", body = Readiness)))]
+pub(super) async fn readyz(State(frontend): State<Frontend>) -> Response {
+    let readiness = frontend.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+/// Prometheus text.
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = 200, description = "text exposition format 0.0.4", body = String),
+    (status = 401, description = "operators only, when they have a token", body = ErrorBody)))]
+pub(super) async fn metrics(State(frontend): State<Frontend>, headers: HeaderMap) -> Response {
+    answered(operator(&frontend, &headers).map(|()| match frontend.metrics_text() {
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+        }
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }))
+}
+
+/// What somebody has sent.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StatisticsAnswer {
+    /// Messages, readings and values by hour, day, week and month.
+    traffic: Traffic,
+    /// For one source: its last messages, newest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_messages: Option<Vec<LastMessage>>,
+}
+
+/// Traffic of all, of an account or of a source.
+#[utoipa::path(get, path = "/statistics",
+    params(
+        ("account" = Option<String>, Query, description = "of this account"),
+        ("source" = Option<String>, Query, description = "of this source, with its last messages")),
+    responses(
+        (status = 200, description = "counts of the current period, the last and the last but one", body = StatisticsAnswer),
+        (status = 400, description = "no such name can be", body = ErrorBody),
+        (status = 401, description = "operators only", body = ErrorBody),
+        (status = 404, description = "there is no operator token, so this is not served", body = ErrorBody),
+        (status = 503, description = "the store is away", body = ErrorBody)))]
+pub(super) async fn statistics(State(frontend): State<Frontend>, uri: Uri, headers: HeaderMap) -> Response {
+    answered(read_statistics(&frontend, &uri, &headers).await.map(Json))
+}
+
+/// Shows what customers sent, and changes what is believed: never without a token.
+fn guarded(frontend: &Frontend, headers: &HeaderMap) -> Result<(), Refusal> {
+    if frontend.core().options.operator_token.is_none() {
+        return Err(Refusal::NotFound("this is served only when an operator token is set".to_owned()));
+    }
+    operator(frontend, headers)
+}
+
+async fn read_statistics(
+    frontend: &Frontend,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<StatisticsAnswer, Refusal> {
+    guarded(frontend, headers)?;
+    let mut scope = Scope::All;
+    for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        let wrong = |e: galerna_broker::NameError| Refusal::Malformed(e.to_string());
+        match &*name {
+            "account" => scope = Scope::Account(AccountId::new(value).map_err(wrong)?),
+            "source" => scope = Scope::Source(SourceId::new(value).map_err(wrong)?),
+            _ => {}
+        }
+    }
+    let away = |e: crate::statistics::StatisticsError| Refusal::Statistics(e.to_string());
+    let statistics = frontend.statistics();
+    let last_messages = match &scope {
+        Scope::Source(source) => Some(statistics.last_messages(source).await.map_err(away)?),
+        _ => None,
+    };
+    let traffic = statistics.traffic(&[scope]).await.map_err(away)?;
+    Ok(StatisticsAnswer { traffic: traffic.into_iter().next().unwrap_or_default(), last_messages })
+}
+
+/// What a refresh did.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RefreshAnswer {
+    /// Sources known now.
+    sources: usize,
+    /// Entries that could not be used.
+    issues: usize,
+}
+
+/// Reads the lists of accounts and sources now.
+#[utoipa::path(post, path = "/sources/refresh",
+    params(("force" = Option<bool>, Query, description = "believe a list that lost much")),
+    responses(
+        (status = 200, description = "the new list is in force", body = RefreshAnswer),
+        (status = 401, description = "operators only", body = ErrorBody),
+        (status = 404, description = "there is no operator token, so this is not served", body = ErrorBody),
+        (status = 503, description = "the list was not taken, and why", body = ErrorBody)))]
+pub(super) async fn refresh(State(frontend): State<Frontend>, uri: Uri, headers: HeaderMap) -> Response {
+    if let Err(refusal) = guarded(&frontend, &headers) {
+        return refusal.into_response();
+    }
+    let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let force = query.any(|(name, value)| name == "force" && value == "true");
+    let refreshed = frontend.refresh_sources(force).await;
+    answered(
+        refreshed
+            .map(|r| Json(RefreshAnswer { sources: r.sources, issues: r.issues }))
+            .map_err(|e| Refusal::Refresh(e.to_string())),
+    )
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", responses((status = 200, description = "OpenAPI 3.1")))]
+pub(super) async fn document() -> Response {
+    Json(openapi::document()).into_response()
+}
+
+pub(super) async fn no_route(method: Method, uri: Uri) -> Refusal {
+    let path: String = uri.path().chars().take(200).collect();
+    Refusal::NotFound(format!("there is no {method} {path}; GET /openapi.json lists the routes"))
+}
+
+pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Refusal {
+    let path: String = uri.path().chars().take(200).collect();
+    Refusal::Method(format!("{path} does not take {method}; GET /openapi.json lists the routes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_route_has_its_label_and_nothing_else_has_one() {
+        for route in all() {
+            assert_eq!(label(route.path), route.path);
+        }
+        for path in ["", "/", "/readings/", "//readings", "/READINGS", "/readings/../metrics", "/%72eadings"]
+        {
+            assert_eq!(label(path), "other", "{path}");
+        }
+    }
+}

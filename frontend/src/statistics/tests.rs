@@ -1,0 +1,181 @@
+//! Statistics, sentence by sentence, on the store in a file.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use galerna_broker::ManualClock;
+
+use super::*;
+
+fn source(id: &str) -> SourceId {
+    SourceId::new(id).unwrap()
+}
+
+fn account(id: &str) -> AccountId {
+    AccountId::new(id).unwrap()
+}
+
+fn statistics(store: Arc<dyn StatisticsStore>, clock: &ManualClock, writer: &str) -> Statistics {
+    Statistics::new(store, Arc::new(clock.clone()), StatisticsOptions::default(), writer.to_owned())
+}
+
+fn count(statistics: &Statistics, who: (&str, &str), readings: u64, id: u32, at: Timestamp) {
+    let tally = Tally { messages: 1, readings, values: 2 * readings };
+    let message = LastMessage {
+        id: format!("r{id}"),
+        received: at,
+        readings,
+        rejected: 0,
+        text: format!("<script>{id}</script>"),
+        cut: false,
+    };
+    statistics.count(&source(who.0), &account(who.1), tally, message);
+}
+
+fn of(messages: u64, readings: u64) -> Tally {
+    Tally { messages, readings, values: 2 * readings }
+}
+
+async fn hours(statistics: &Statistics, scope: Scope) -> [Tally; 3] {
+    let three = statistics.traffic(&[scope]).await.unwrap()[0].hour;
+    [three.now, three.last, three.last_but_one]
+}
+
+#[tokio::test]
+async fn counts_by_hour_day_week_and_month_are_exact_before_and_after_flushes_and_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("statistics.db");
+    let start = Timestamp::parse("2016-02-29T22:30:00Z").unwrap();
+    let clock = ManualClock::at(start);
+    let (a, b) = (("s1", "a"), ("s2", "b"));
+    {
+        let statistics = statistics(Arc::new(SqliteStatistics::open(&path).unwrap()), &clock, "first");
+        count(&statistics, a, 10, 1, clock.now());
+        assert_eq!(hours(&statistics, Scope::Source(source("s1"))).await, [of(1, 10), of(0, 0), of(0, 0)]);
+        statistics.flush().await.unwrap();
+        count(&statistics, a, 5, 2, clock.now());
+        count(&statistics, b, 1, 3, clock.now());
+        assert_eq!(hours(&statistics, Scope::Source(source("s1"))).await, [of(2, 15), of(0, 0), of(0, 0)]);
+        statistics.flush().await.unwrap();
+    }
+    clock.advance(3_600_000);
+    let statistics = statistics(Arc::new(SqliteStatistics::open(&path).unwrap()), &clock, "second");
+    count(&statistics, a, 100, 4, clock.now());
+    assert_eq!(hours(&statistics, Scope::Source(source("s1"))).await, [of(1, 100), of(2, 15), of(0, 0)]);
+    assert_eq!(hours(&statistics, Scope::All).await, [of(1, 100), of(3, 16), of(0, 0)]);
+    assert_eq!(hours(&statistics, Scope::Account(account("b"))).await, [of(0, 0), of(1, 1), of(0, 0)]);
+
+    // Over midnight it is another day, of the same week, of another month.
+    clock.advance(3_600_000);
+    let traffic = statistics.traffic(&[Scope::Account(account("a"))]).await.unwrap()[0];
+    assert_eq!(traffic.hour.last_but_one, of(2, 15));
+    assert_eq!((traffic.day.now, traffic.day.last), (of(0, 0), of(3, 115)));
+    assert_eq!(traffic.week.now, of(3, 115));
+    assert_eq!((traffic.month.now, traffic.month.last), (of(0, 0), of(3, 115)));
+}
+
+#[tokio::test]
+async fn the_last_ten_messages_are_kept_newest_first_over_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("statistics.db");
+    let clock = ManualClock::at(Timestamp(0));
+    let store = SqliteStatistics::open(&path).unwrap();
+    let first = statistics(Arc::new(store), &clock, "first");
+    for id in 0..25 {
+        clock.advance(1);
+        count(&first, ("s1", "a"), 1, id, clock.now());
+        if id == 7 || id == 20 {
+            first.flush().await.unwrap();
+        }
+    }
+    let ids = |list: Vec<LastMessage>| list.into_iter().map(|m| m.id).collect::<Vec<_>>();
+    let expected: Vec<String> = (15..25).rev().map(|id| format!("r{id}")).collect();
+    assert_eq!(ids(first.last_messages(&source("s1")).await.unwrap()), expected);
+    first.flush().await.unwrap();
+    drop(first);
+    let second = statistics(Arc::new(SqliteStatistics::open(&path).unwrap()), &clock, "second");
+    assert_eq!(ids(second.last_messages(&source("s1")).await.unwrap()), expected);
+    assert!(second.last_messages(&source("s2")).await.unwrap().is_empty());
+}
+
+/// A store that takes a batch and then says that it failed, or fails before.
+struct Doubtful(SqliteStatistics, AtomicU32);
+
+#[async_trait]
+impl StatisticsStore for Doubtful {
+    async fn add(&self, batch: Arc<Batch>) -> Result<(), StatisticsError> {
+        let failed = StatisticsError { attempted: "adding counts", cause: "nobody knows".to_owned() };
+        match self.1.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(failed),
+            1 => self.0.add(batch).await.and(Err(failed)),
+            _ => self.0.add(batch).await,
+        }
+    }
+    async fn tallies(
+        &self,
+        scopes: &[Scope],
+        periods: &[(Period, Timestamp)],
+        writer: &str,
+    ) -> Result<(Vec<Vec<Tally>>, u64), StatisticsError> {
+        self.0.tallies(scopes, periods, writer).await
+    }
+    async fn last_messages(
+        &self,
+        s: &SourceId,
+        writer: &str,
+    ) -> Result<(Vec<LastMessage>, u64), StatisticsError> {
+        self.0.last_messages(s, writer).await
+    }
+}
+
+#[tokio::test]
+async fn a_flush_whose_outcome_is_unknown_counts_once() {
+    let clock = ManualClock::at(Timestamp(0));
+    let store = Doubtful(SqliteStatistics::in_memory().unwrap(), AtomicU32::new(0));
+    let statistics = statistics(Arc::new(store), &clock, "w");
+    let scope = || Scope::Source(source("s1"));
+    count(&statistics, ("s1", "a"), 3, 1, clock.now());
+    for (failed, then) in [(true, 3), (true, 3), (false, 3)] {
+        assert_eq!(statistics.flush().await.is_err(), failed);
+        assert_eq!(hours(&statistics, scope()).await[0].readings, then);
+        assert_eq!(statistics.last_messages(&source("s1")).await.unwrap().len(), 1);
+    }
+    count(&statistics, ("s1", "a"), 4, 2, clock.now());
+    assert_eq!(hours(&statistics, scope()).await[0], of(2, 7));
+    statistics.flush().await.unwrap();
+    assert_eq!(hours(&statistics, scope()).await[0], of(2, 7));
+}
+
+#[tokio::test]
+async fn two_frontends_add_to_one_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("statistics.db");
+    let clock = ManualClock::at(Timestamp(0));
+    let one = statistics(Arc::new(SqliteStatistics::open(&path).unwrap()), &clock, "one");
+    let two = statistics(Arc::new(SqliteStatistics::open(&path).unwrap()), &clock, "two");
+    for id in 0..20 {
+        count(&one, ("s1", "a"), 1, id, clock.now());
+        count(&two, ("s1", "a"), 2, id, clock.now());
+        let (a, b) = tokio::join!(one.flush(), two.flush());
+        a.and(b).unwrap();
+    }
+    assert_eq!(hours(&one, Scope::All).await[0], of(40, 60));
+    assert_eq!(hours(&two, Scope::All).await[0], of(40, 60));
+}
+
+#[tokio::test]
+async fn texts_that_wait_are_bounded_and_cut_between_characters() {
+    let clock = ManualClock::at(Timestamp(0));
+    let options = StatisticsOptions { waiting_bytes: 50, message_bytes: 4, ..StatisticsOptions::default() };
+    let store = Arc::new(SqliteStatistics::in_memory().unwrap());
+    let statistics = Statistics::new(store, Arc::new(clock.clone()), options, "w".to_owned());
+    assert_eq!(statistics.excerpt("abcdef".as_bytes()), ("abcd".to_owned(), true));
+    assert_eq!(statistics.excerpt("abcäf".as_bytes()), ("abc".to_owned(), true));
+    assert_eq!(statistics.excerpt(b"abcd"), ("abcd".to_owned(), false));
+    for id in 0..5 {
+        count(&statistics, (&format!("s{id}"), "a"), 1, id, clock.now());
+    }
+    assert!(statistics.state.lock().counting.bytes <= 50);
+    let last = statistics.last_messages(&source("s4")).await.unwrap();
+    assert!(last[0].text.is_empty() && last[0].cut);
+    assert_eq!(hours(&statistics, Scope::All).await[0].messages, 5);
+}
