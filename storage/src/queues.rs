@@ -122,6 +122,7 @@ pub struct Swap {
 
 /// What became of a guarded write.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "answers live briefly, and most callers take the record out")]
 pub enum Swapped {
     /// Stored, durable.
     Done,

@@ -109,7 +109,7 @@ async fn what_sqlite_acknowledged_survives_kill_9() {
         let mut child = child(&path);
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let mut acknowledged = (0, 0);
-        let mut read = |acknowledged: &mut (usize, u64), line: String| {
+        let read = |acknowledged: &mut (usize, u64), line: String| {
             if let Some(rest) = line.strip_prefix("acknowledged ") {
                 let (batches, epoch) = rest.split_once(' ').expect("two numbers");
                 *acknowledged = (batches.parse().expect("a number"), epoch.parse().expect("a number"));
