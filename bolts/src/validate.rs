@@ -20,7 +20,7 @@ use crate::rejection::{Refused, RejectCode, RejectedBatch, Rejection};
 pub struct ValidationLimits {
     /// How far a reading's time may be ahead of this machine's clock.
     pub max_ahead: Duration,
-    /// The earliest time of a reading.
+    /// The earliest time of a reading. A meter whose clock was never set says 1970-01-01; raise this to refuse such readings.
     pub not_before: Timestamp,
     /// Most values in one reading.
     pub values: usize,
@@ -33,12 +33,12 @@ pub struct ValidationLimits {
 }
 
 impl Default for ValidationLimits {
-    /// One hour ahead; nothing before the year 2000; 100 values; ids of 200 characters; messages of 8 MiB.
+    /// One hour ahead; nothing before 1970-01-01; 100 values; ids of 200 characters; messages of 8 MiB.
     fn default() -> Self {
         let decode = DecodeLimits::default();
         Self {
             max_ahead: Duration::from_secs(3600),
-            not_before: Timestamp(946_684_800_000),
+            not_before: Timestamp(0),
             values: 100,
             device_id_chars: decode.device_id_chars,
             message_bytes: decode.message_bytes,

@@ -58,11 +58,10 @@ fn each_rule_names_the_field_that_breaks_it() {
         ),
         (with_time("9999-12-30T00:00:00Z"), TimeInFuture, "at most 3600 s are allowed"),
         (
-            with_time("1999-12-31T23:59:59Z"),
+            with_time("1969-12-31T23:59:59Z"),
             TimeTooOld,
-            "ts is 1999-12-31T23:59:59Z, before 2000-01-01T00:00:00Z",
+            "ts is 1969-12-31T23:59:59Z, before 1970-01-01T00:00:00Z",
         ),
-        (with_time("1970-01-01T00:00:00Z"), TimeTooOld, "ts is 1970-01-01T00:00:00Z"),
     ];
     for (reading, code, reason) in cases {
         let rejection = validator.judge(&reading, now()).expect_err(reason);
@@ -81,7 +80,7 @@ fn what_is_unusual_but_possible_is_valid() {
         reading(&"é".repeat(200), &[(401, 0.0)]),
         reading("odd id / [x] {y} *", &[(503, -1e300)]),
         Reading { ts: at("2026-01-01T01:00:00Z"), ..reading("ahead", &[(401, 1.0)]) },
-        Reading { ts: at("2000-01-01T00:00:00Z"), ..reading("old", &[(401, 1.0)]) },
+        Reading { ts: at("1970-01-01T00:00:00Z"), ..reading("old", &[(401, 1.0)]) },
     ];
     for reading in cases {
         assert_eq!(validator.judge(&reading, now()), Ok(()), "{}", reading.did);

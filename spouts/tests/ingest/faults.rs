@@ -112,7 +112,9 @@ mod scenarios {
         assert!(running.drain(PATIENCE).await.drained);
         assert_eq!(world.stored().await, 400);
         let letter = &letters().await[0];
-        assert_eq!((letter.failure.component.as_str(), letter.deliveries), ("store", 3));
+        assert_eq!(letter.failure.component, "store");
+        // Deliveries that ended with their lease count, too.
+        assert!(letter.deliveries >= 3, "{}", letter.deliveries);
         assert!(letter.failure.reason.contains("it is cursed"), "{}", letter.failure.reason);
     }
 }

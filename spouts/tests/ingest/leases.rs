@@ -12,7 +12,6 @@ on_both! {
 mod scenarios {
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
     use async_trait::async_trait;
     use galerna_broker::{Incoming, QueueName};
