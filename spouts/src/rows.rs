@@ -99,8 +99,11 @@ enum Form<R> {
     Csv(Box<Table<R>>),
 }
 
+/// The first line, which was looked at, and what follows it.
+type Rejoined<R> = io::Chain<io::Cursor<Vec<u8>>, BufReader<R>>;
+
 struct Table<R> {
-    rows: csv::Reader<Lines<io::Chain<io::Cursor<Vec<u8>>, BufReader<R>>>>,
+    rows: csv::Reader<Lines<Rejoined<R>>>,
     header: csv::StringRecord,
     /// Lines before the header.
     before: u64,

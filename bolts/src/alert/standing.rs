@@ -211,7 +211,8 @@ mod tests {
         let held = Limit { for_ms: 20, ..above };
         let r = Some(Raised);
         let s = Some(Resolved);
-        let cases: [(&str, Limit, u64, Vec<(i64, f64)>, Vec<(Phase, Option<AlertEventKind>)>); 8] = [
+        type Case = (&'static str, Limit, u64, Vec<(i64, f64)>, Vec<(Phase, Option<AlertEventKind>)>);
+        let cases: [Case; 8] = [
             ("the limit itself is no breach", above, 0, vec![(1, 10.0)], vec![(Ok, None)]),
             ("beyond the limit fires", above, 0, vec![(1, 10.1)], vec![(Firing, r)]),
             (

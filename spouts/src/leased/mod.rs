@@ -138,6 +138,9 @@ enum Activity {
     Closing,
 }
 
+/// What becomes of messages of one lease.
+type Settlement = Vec<(DeliveryTag, Outcome)>;
+
 /// Messages of one lease on their way to the spout.
 struct Arrival {
     claim: Arc<Claim>,
@@ -152,7 +155,7 @@ struct Claim {
     /// Whether what arrived may still be emitted.
     open: AtomicBool,
     stop_at: Mutex<Instant>,
-    settle: mpsc::Sender<Vec<(DeliveryTag, Outcome)>>,
+    settle: mpsc::Sender<Settlement>,
 }
 
 impl Claim {
@@ -225,7 +228,7 @@ impl LeasedQueues {
 /// Outcomes by lease.
 #[derive(Default)]
 struct Outcomes {
-    of: Vec<(Arc<Claim>, Vec<(DeliveryTag, Outcome)>)>,
+    of: Vec<(Arc<Claim>, Settlement)>,
 }
 
 impl Outcomes {

@@ -7,13 +7,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use galerna_broker::{BrokerError, Consumer, DeliveryTag, Outcome};
+use galerna_broker::{BrokerError, Consumer, Outcome};
 use galerna_dispatcher::{HeldLease, LeaseError, Leased, NextRequest, Release, Renewed};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::tally::add;
-use super::{Activity, Arrival, Claim, Parts};
+use super::{Activity, Arrival, Claim, Parts, Settlement};
 
 /// How long a call to the dispatcher may take beyond the wait that was asked for.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -252,7 +252,7 @@ struct Turn<'a> {
     held: HeldLease,
     consumer: Box<dyn Consumer>,
     claim: Arc<Claim>,
-    outcomes: mpsc::Receiver<Vec<(DeliveryTag, Outcome)>>,
+    outcomes: mpsc::Receiver<Settlement>,
     renewal: Option<Renewal>,
     /// When to renew, when that is later than the lease says: after a renewal that failed.
     renew_at: Option<Instant>,
@@ -270,7 +270,7 @@ struct Turn<'a> {
 
 /// What happened next.
 enum Event {
-    Outcomes(Vec<Vec<(DeliveryTag, Outcome)>>),
+    Outcomes(Vec<Settlement>),
     Received(Result<Vec<galerna_broker::Delivery>, BrokerError>),
     HandedOver,
     RenewalDue,
@@ -382,7 +382,7 @@ impl Turn<'_> {
     }
 
     /// Settles what the spout says of messages, unless the lease is over.
-    async fn settle(&mut self, outcomes: Vec<Vec<(DeliveryTag, Outcome)>>) -> Result<(), BrokerError> {
+    async fn settle(&mut self, outcomes: Vec<Settlement>) -> Result<(), BrokerError> {
         let outcomes: Vec<_> = outcomes.into_iter().flatten().collect();
         let tally = &self.parts.tally;
         self.unsettled = self.unsettled.saturating_sub(outcomes.len());
