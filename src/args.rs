@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -113,7 +112,7 @@ impl Cli {
 impl Command {
     /// Defaults that differ from those of the settings.
     pub(crate) fn defaults(&self) -> Vec<(&'static str, String)> {
-        let quiet = ("log.level", "warn".to_owned());
+        let quiet = ("log.level", "warn,galerna_dispatcher::core=error".to_owned());
         match self {
             // Bars and a table are shown; the log would only be in their way. Nobody calls the API of a run that ends.
             Self::Demo(args) if args.exit => vec![quiet, ("api.listen", "127.0.0.1:0".to_owned())],
@@ -394,7 +393,7 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Lease and release queues from many callers at once
+    /// Lease and release queues from many callers at once, on the store that --store names (a database of its own)
     Dispatcher(BenchDispatcherArgs),
 }
 
@@ -409,9 +408,9 @@ pub(crate) struct BenchDispatcherArgs {
     /// Seconds for each
     #[arg(long, default_value_t = 5)]
     pub(crate) seconds: u64,
-    /// Through this dispatcher's HTTP API instead of in process
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) http: Option<SocketAddr>,
+    /// Over HTTP on loopback instead of in process
+    #[arg(long)]
+    pub(crate) http: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::args::{Cli, Command, MaintainerArgs, MaintainerOnce};
+use crate::args::{BenchCommand, Cli, Command, MaintainerArgs, MaintainerOnce};
 use crate::config::{Config, Sources};
 
 /// Exit code of a wrong command line (as clap has it) or configuration.
@@ -79,7 +79,9 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Publish(args) => commands::publish::run(&args, &config).await?,
             Command::Topology(args) => commands::topology::run(&args, &config)?,
             Command::Config(args) => commands::config::run(&args, &config)?,
-            Command::Bench(_) => anyhow::bail!("nothing to measure yet"),
+            Command::Bench(BenchCommand::Dispatcher(args)) => {
+                commands::bench::dispatcher(&args, config).await?
+            }
         }
         Ok(ExitCode::SUCCESS)
     });

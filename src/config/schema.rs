@@ -125,7 +125,7 @@ pub(crate) static KEYS: &[Key] = &[
     key(
         "worker.messages_per_lease",
         Kind::Count(1, 1_000_000_000),
-        "10000",
+        "1000",
         "messages after which a queue goes back even when it is not dry",
     ),
     key("worker.prefetch", Kind::Count(1, 65_535), "200", "unsettled messages per consumer"),
