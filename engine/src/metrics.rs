@@ -55,8 +55,8 @@ impl TaskStats {
     pub(crate) fn count_executed(&self, rows: u64, nanos: u64) {
         add(&self.executed, rows);
         add(&self.busy, nanos);
-        if rows > 0 {
-            self.execute.record(nanos / rows, rows);
+        if let Some(each) = nanos.checked_div(rows) {
+            self.execute.record(each, rows);
         }
     }
 

@@ -28,6 +28,16 @@ use crate::worker::{Cell, Inputs, Worker};
 /// How long an aborted task may take to let go of what it holds.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A channel whose bound is elsewhere: the spouts' pending limits and the bounded edges bound what can be in
+/// it (see [`Ledgers`] and [`Inbox::feedback`]), and its senders must never wait.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "pending roots bound it, and a bound of its own could deadlock"
+)]
+fn unbounded<T>() -> (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>) {
+    mpsc::unbounded_channel()
+}
+
 /// How to run a topology.
 #[derive(Clone)]
 pub struct EngineOptions {
@@ -91,11 +101,11 @@ impl Engine {
         let (mut inboxes, mut receivers) = (Vec::new(), Vec::new());
         for worker in &plan.workers {
             let (queue, queue_rx) = mpsc::channel(components[worker.head].settings.queue);
-            let (feedback, feedback_rx) = mpsc::unbounded_channel();
+            let (feedback, feedback_rx) = unbounded();
             inboxes.push(Inbox { queue, feedback });
             receivers.push((queue_rx, feedback_rx));
         }
-        let (ledgers, told): (Vec<_>, Vec<_>) = plan.spouts.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let (ledgers, told): (Vec<_>, Vec<_>) = plan.spouts.iter().map(|_| unbounded()).unzip();
         let shared = Arc::new(Shared {
             clock,
             activity: Arc::default(),

@@ -52,13 +52,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Sends batches to other workers, waiting where a queue is full.
-    ///
-    /// Cancel-safe in so far as a batch not sent is still in `shipments`.
+    /// Sends batches to other workers in their order, waiting where a queue is full.
     pub(crate) async fn send_all(&self, shipments: &mut Vec<Shipment>, from: &TaskStats) {
-        // From the front, so that batches of one sender to one task keep their order.
-        let mut at = shipments.drain(..);
-        while let Some(shipment) = at.next() {
+        for shipment in shipments.drain(..) {
             if let Err(message) = self.try_send(shipment) {
                 let target = self.plan.targets[message.target as usize];
                 from.set_state(State::DownstreamFull, target.component);

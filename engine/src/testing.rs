@@ -49,6 +49,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// activity itself, so there is no moment at which a root is nowhere.
 type Queued = Arc<AtomicUsize>;
 
+/// Lets a millisecond of real time go by, also where tokio's is paused. What happens in other threads meanwhile
+/// cannot be awaited from outside of the engine.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tokio's time may be paused; the thread is of the blocking pool"
+)]
+async fn real_millisecond() {
+    let _ = tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(1))).await;
+}
+
 /// Makes feeds and runs topologies on a clock that only the test moves.
 #[derive(Debug, Default)]
 pub struct Harness {
@@ -116,8 +126,7 @@ impl Run {
         while quiet < LOOKS {
             assert!(start.elapsed() < PATIENCE, "the topology did not settle: {:#?}", self.metrics());
             tokio::task::yield_now().await;
-            // Real time also where tokio's is paused.
-            let _ = tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(1))).await;
+            real_millisecond().await;
             let fed = self.queued.load(Ordering::SeqCst) == 0 || !self.can_emit();
             quiet = if fed && self.running.is_idle() { quiet + 1 } else { 0 };
         }
@@ -139,7 +148,7 @@ impl Run {
         let start = std::time::Instant::now();
         while !condition() {
             assert!(start.elapsed() < PATIENCE, "waited in vain until {what}: {:#?}", self.metrics());
-            let _ = tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(1))).await;
+            real_millisecond().await;
         }
     }
 

@@ -1,0 +1,155 @@
+//! What delivery costs: `cargo bench -p galerna-engine`. See `benches/README.md` for figures and where the
+//! time goes.
+
+mod floor;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use galerna_engine::{Engine, EngineOptions};
+use galerna_topology::prelude::*;
+use tokio::runtime::Runtime;
+
+/// Tuples a run.
+const TUPLES: u64 = 4_000_000;
+const SENTENCES: [&str; 5] = [
+    "the cow jumped over the moon",
+    "an apple a day keeps the doctor away",
+    "four score and seven years ago",
+    "snow white and the seven dwarfs",
+    "i am at two with nature",
+];
+
+struct Counter {
+    next: u64,
+    tracked: bool,
+}
+
+impl Spout for Counter {
+    type MessageId = u64;
+    type Outputs = Output<u64>;
+
+    async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+        let upto = TUPLES.min(self.next + out.room() as u64);
+        for n in self.next..upto {
+            if self.tracked {
+                out.root(n).emit(n);
+            } else {
+                out.untracked().emit(n);
+            }
+        }
+        self.next = upto;
+        Ok(if upto == TUPLES { Next::Done } else { Next::Ready })
+    }
+}
+
+struct Sentences(usize);
+
+impl Spout for Sentences {
+    type MessageId = usize;
+    type Outputs = Output<&'static str>;
+
+    async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+        for _ in 0..out.room() {
+            if self.0 as u64 == TUPLES / 20 {
+                return Ok(Next::Done);
+            }
+            out.root(self.0).emit(SENTENCES[self.0 % SENTENCES.len()]);
+            self.0 += 1;
+        }
+        Ok(Next::Ready)
+    }
+}
+
+#[derive(Default)]
+struct Count(HashMap<&'static str, u64>);
+
+impl Bolt for Count {
+    type Input = &'static str;
+    type Outputs = ();
+
+    fn execute(&mut self, word: &'static str, _out: &mut Emitter<()>) -> Result<(), Fault> {
+        *self.0.entry(word).or_default() += 1;
+        Ok(())
+    }
+}
+
+/// A spout, so many identities, and a sink.
+fn chain(identities: usize, tracked: bool) -> Topology {
+    let mut topology = TopologyBuilder::new("chain");
+    let mut stream = topology.spout("spout", move || Counter { next: 0, tracked }).outputs();
+    for n in 0..identities {
+        stream = topology.map(format!("identity{n}"), |n: u64| n).shuffle(stream).outputs();
+    }
+    let sink = |n: u64| {
+        std::hint::black_box(n);
+    };
+    topology.for_each("sink", sink).shuffle(stream);
+    topology.build().expect("the topology is right")
+}
+
+fn word_count() -> Topology {
+    let mut topology = TopologyBuilder::new("words");
+    let sentences = topology.spout("sentences", || Sentences(0)).outputs();
+    let words = topology.flat_map("split", |s: &'static str| s.split(' ')).shuffle(sentences).outputs();
+    topology.bolt("count", Count::default).fields(words, |word| *word).parallelism(2);
+    topology.build().expect("the topology is right")
+}
+
+/// The time from submitting a topology until its last root is done.
+async fn time(topology: Topology, fuse: bool) -> Duration {
+    let options = EngineOptions { fuse, ..EngineOptions::default() };
+    let start = Instant::now();
+    let running = Engine::submit(topology, options).await.expect("it starts");
+    running.finished().await;
+    let took = start.elapsed();
+    running.stop().await;
+    took
+}
+
+fn engine(criterion: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let mut group = criterion.benchmark_group("engine");
+    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
+    group.throughput(Throughput::Elements(TUPLES));
+    for (size, hop) in [(64, false), (256, false), (256, true)] {
+        let name = format!("floor/batches of {size}{}", if hop { ", two hops" } else { "" });
+        group.bench_function(name, |bencher| {
+            bencher.to_async(&runtime).iter(async || assert_eq!(floor::run(TUPLES, size, hop).await, TUPLES));
+        });
+    }
+    let cases = [("spout-sink", 0, true), ("spout-identity-sink fused", 1, true)];
+    let cases =
+        cases.into_iter().chain([("spout-identity-sink unfused", 1, false), ("chain of ten fused", 9, true)]);
+    for (name, identities, fuse) in cases {
+        for tracked in [true, false] {
+            let name = format!("{name}/{}", if tracked { "tracked" } else { "untracked" });
+            group.bench_function(name, |bencher| {
+                bencher.to_async(&runtime).iter_custom(async |runs| {
+                    let mut took = Duration::ZERO;
+                    for _ in 0..runs {
+                        took += time(chain(identities, tracked), fuse).await;
+                    }
+                    took
+                });
+            });
+        }
+    }
+    // Words: the sentences have six on average, all of them tracked.
+    let words: usize = SENTENCES.iter().map(|sentence| sentence.split(' ').count()).sum();
+    group.throughput(Throughput::Elements(TUPLES / 20 * words as u64 / SENTENCES.len() as u64));
+    group.bench_function("word count/words", |bencher| {
+        bencher.to_async(&runtime).iter_custom(async |runs| {
+            let mut took = Duration::ZERO;
+            for _ in 0..runs {
+                took += time(word_count(), true).await;
+            }
+            took
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, engine);
+criterion_main!(benches);
