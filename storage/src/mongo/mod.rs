@@ -1,10 +1,11 @@
 //! MongoDB, for any number of processes at once.
 //!
-//! Every write is acknowledged by a majority and journaled (`{w: "majority", j: true}`) before a call returns. Each record is one document, each change one guarded update of it:
-//! no transactions, so a standalone server serves as well as a replica set.
+//! Every write is acknowledged by a majority and journaled (`{w: "majority", j: true}`) before a call returns. Each record
+//! is one document, each change one guarded update of it: no transactions, so a standalone server serves as well as a
+//! replica set.
 //!
-//! Times that depend on each other: an update that stamps a queue state lives at most [`commands::WRITE_TIME`] on the
-//! server, so that [`changes`] need look back only a little longer; both are shorter than the timeout of a call
+//! Times that depend on each other: an update that stamps a queue state lives at most four seconds (`WRITE_TIME`) on the
+//! server, so that who reads the changes need look back only a little longer; both are shorter than the timeout of a call
 //! ([`MongoOptions::timeout`]), so that the server's own answer comes first.
 
 mod accounts;

@@ -1,6 +1,6 @@
 //! The embedded store: one SQLite file in WAL mode, for one process.
 //!
-//! Writes go through one connection with group commit ([`group_commit`]) and are on disk (`synchronous=FULL`) when they
+//! Writes go through one connection with group commit and are on disk (`synchronous=FULL`) when they
 //! return. Reads run on connections of their own on the blocking pool and see everything that was committed before.
 //! A lock file beside the database keeps a second process out, since each process keeps state of its own (the numbers
 //! of changes, the ids of series) that another writer would break.
