@@ -59,6 +59,29 @@ impl Spout for Sentences {
     }
 }
 
+/// Emits a few tuples at a time; tokio's timer makes about two milliseconds of one.
+struct Paced {
+    each: u64,
+    every: Duration,
+    left: u64,
+}
+
+impl Spout for Paced {
+    type MessageId = u64;
+    type Outputs = Output<u64>;
+
+    async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+        if self.left == 0 {
+            return Ok(Next::Done);
+        }
+        self.left -= 1;
+        for n in 0..self.each {
+            out.root(n).emit(n);
+        }
+        Ok(Next::After(self.every))
+    }
+}
+
 async fn measure(name: &str, topology: TopologyBuilder, component: &str, fuse: bool) -> Outcome {
     let options = EngineOptions { fuse, ..EngineOptions::default() };
     let (start, cpu) = (Instant::now(), cpu_seconds());
@@ -132,6 +155,18 @@ async fn main() -> Outcome {
             })
             .shuffle(stream);
         measure(&format!("chain of ten {word}"), topology, "sink", true).await?;
+    }
+    for (name, each, every) in [("about 100,000/s", 220, 1), ("about 500/s", 1, 1)] {
+        let mut topology = TopologyBuilder::new("paced");
+        let paced = move || Paced { each, every: Duration::from_millis(every), left: 1_000 };
+        let numbers = topology.spout("spout", paced).outputs();
+        let same = topology.map("identity", |n: u64| n).shuffle(numbers).outputs();
+        topology
+            .for_each("sink", |n: u64| {
+                std::hint::black_box(n);
+            })
+            .shuffle(same);
+        measure(&format!("spout->id->sink at {name}"), topology, "sink", false).await?;
     }
     let mut topology = TopologyBuilder::new("words");
     let sentences =

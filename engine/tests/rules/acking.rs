@@ -492,7 +492,7 @@ async fn fusing_changes_nothing_about_delivery() {
         let checked = topology.flat_map("twice", |n: u64| [n, n]).shuffle(stream).outputs();
         topology.bolt("seen", seen.bolt()).shuffle(&checked);
         topology
-            .for_each("check", |n: u64| if n % 7 == 0 { Err(Fault::new("seven")) } else { Ok(()) })
+            .for_each("check", |n: u64| if n.is_multiple_of(7) { Err(Fault::new("seven")) } else { Ok(()) })
             .shuffle(&checked);
         let run = harness.start(topology.build().unwrap()).await.unwrap();
         (0..100).for_each(|n| feed.emit(n, n));

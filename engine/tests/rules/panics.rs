@@ -24,7 +24,7 @@ impl Bolt for Touchy {
 
     fn execute(&mut self, n: u64, out: &mut Emitter<Output<u64>>) -> Result<(), Fault> {
         out.emit(n);
-        assert!(n % 7 != 0, "{n} is a multiple of seven");
+        assert!(!n.is_multiple_of(7), "{n} is a multiple of seven");
         Ok(())
     }
 }
@@ -36,7 +36,7 @@ impl AsyncBolt for Touchy {
     async fn execute(&mut self, n: u64, out: &mut Emitter<Output<u64>>) -> Result<(), Fault> {
         out.emit(n);
         tokio::task::yield_now().await;
-        assert!(n % 7 != 0, "{n} is a multiple of seven");
+        assert!(!n.is_multiple_of(7), "{n} is a multiple of seven");
         Ok(())
     }
 }
@@ -66,7 +66,7 @@ async fn a_panic_in_a_bolt_fails_one_tuple_and_the_bolt_is_made_anew() {
             _ => {
                 made.store(3, Ordering::SeqCst);
                 let map = |n: u64| {
-                    assert!(n % 7 != 0, "{n} is a multiple of seven");
+                    assert!(!n.is_multiple_of(7), "{n} is a multiple of seven");
                     n
                 };
                 topology.map("touchy", map).shuffle(stream).outputs()

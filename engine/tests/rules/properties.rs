@@ -66,7 +66,7 @@ impl Bolt for Actor {
             }
             Act::Keep => {
                 let anchor = out.keep();
-                if n % 2 == 0 {
+                if n.is_multiple_of(2) {
                     self.mine.push(anchor);
                 } else {
                     self.script.kept.lock().unwrap().push(anchor);
