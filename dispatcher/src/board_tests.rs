@@ -1,1 +1,130 @@
+//! What the board knows of messages, delays and leases.
 
+use galerna_storage::Lease;
+
+use super::*;
+
+const WALL: Timestamp = Timestamp(1_000_000);
+
+fn board(strategy: StrategyName, now: Instant) -> Board {
+    let mut board = Board::new(Timing::default(), HashMap::new());
+    board.set_strategy(strategy, now);
+    board
+}
+
+fn record(name: &str, state: QueueState, version: u64) -> QueueRecord {
+    let mut r = QueueRecord::new(name.parse().unwrap(), AccountId::new(name).unwrap(), WALL);
+    r.state = state;
+    r.version = version;
+    if state == QueueState::Worker {
+        r.epoch = version;
+        r.lease = Some(Lease {
+            consumer: "w".into(),
+            granted_at: WALL,
+            expires_at: WALL,
+            lease_ms: 60_000,
+            renewal: 0,
+        });
+    } else if version > 0 {
+        r.epoch = version - 1;
+    }
+    r
+}
+
+fn counted(mut r: QueueRecord, ready: u64, at: i64) -> QueueRecord {
+    r.ready = ready;
+    r.counted_at = Some(Timestamp(at));
+    r
+}
+
+#[tokio::test(start_paused = true)]
+async fn lru_knows_messages_by_counts_hints_and_how_leases_ended() {
+    use QueueState::{Empty, Idle, Worker};
+    let now = Instant::now();
+    let cases: Vec<(&str, Vec<QueueRecord>, usize)> = vec![
+        ("a new queue that nobody counted", vec![record("D1", Idle, 0)], 0),
+        ("counted with messages", vec![counted(record("D1", Idle, 0), 3, 1)], 1),
+        ("counted without", vec![counted(record("D1", Idle, 0), 0, 1)], 0),
+        ("released not empty", vec![record("D1", Worker, 1), record("D1", Idle, 2)], 1),
+        ("released empty", vec![record("D1", Worker, 1), record("D1", Empty, 2)], 0),
+        (
+            "released empty although counted before",
+            vec![counted(record("D1", Worker, 1), 9, 1), counted(record("D1", Empty, 2), 9, 1)],
+            0,
+        ),
+        (
+            "released empty and counted since",
+            vec![record("D1", Worker, 1), record("D1", Empty, 2), counted(record("D1", Empty, 2), 9, 5)],
+            1,
+        ),
+        ("an older record changes nothing", vec![record("D1", Idle, 2), record("D1", Worker, 1)], 1),
+    ];
+    for (case, records, leasable) in cases {
+        let mut b = board(StrategyName::Lru, now);
+        for r in records {
+            b.apply(r, now, WALL);
+        }
+        assert_eq!(b.leasable(), leasable, "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_void_count_is_written_once_with_a_time_just_after_it() {
+    let now = Instant::now();
+    let mut b = board(StrategyName::Lru, now);
+    b.apply(counted(record("D1", QueueState::Worker, 1), 9, 500), now, WALL);
+    b.apply(counted(record("D1", QueueState::Empty, 2), 9, 500), now, WALL);
+    assert_eq!((b.zeroed.len(), b.zeroed[0].ready), (1, 0));
+    assert_eq!(b.last_count, Some(Timestamp(500)));
+    b.apply(counted(record("D1", QueueState::Empty, 2), 9, 500), now, WALL);
+    assert_eq!(b.leasable(), 0, "the same count again is no news");
+    b.apply(counted(record("D1", QueueState::Empty, 2), 9, 900), now, WALL);
+    assert_eq!(b.leasable(), 1, "a later one is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_due_only_after_it_was_watched_for_its_time_and_the_margin() {
+    let begin = Instant::now();
+    let mut b = board(StrategyName::Fifo, begin);
+    b.apply(record("D1", QueueState::Worker, 1), begin, WALL);
+    let timing = Timing::default();
+    let due = |b: &mut Board, at: Duration| b.expired(begin + at, 10).len();
+    assert_eq!(due(&mut b, timing.lease), 0);
+    // A renewal seen after 50 s starts the watch anew.
+    let mut renewed = record("D1", QueueState::Worker, 1);
+    renewed.version = 2;
+    renewed.lease.as_mut().unwrap().renewal = 1;
+    b.apply(renewed, begin + Duration::from_secs(50), WALL);
+    assert_eq!(due(&mut b, timing.lease + timing.expiry_margin), 0);
+    assert_eq!(due(&mut b, Duration::from_secs(50) + timing.lease + timing.expiry_margin), 1);
+    assert_eq!(due(&mut b, Duration::from_secs(111)), 0, "not at every look");
+    assert_eq!(due(&mut b, Duration::from_secs(120)), 1, "but again when nothing came of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_after_crashes_is_no_longer_than_it_can_be_whatever_the_clocks_say() {
+    let now = Instant::now();
+    let mut b = board(StrategyName::Fifo, now);
+    let mut crashed = record("D1", QueueState::Idle, 5);
+    crashed.crashes = 3;
+    crashed.not_before = Some(WALL.plus_millis(86_400_000));
+    b.apply(crashed, now, WALL);
+    assert_eq!(b.leasable(), 0);
+    assert_eq!(b.next_timer(), Some(now + Duration::from_secs(2)));
+    b.expired(now + Duration::from_secs(2), 10);
+    assert_eq!(b.leasable(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn removed_queues_leave_and_their_places_are_used_again() {
+    let now = Instant::now();
+    let mut b = board(StrategyName::Fifo, now);
+    b.apply(record("D1", QueueState::Worker, 1), now, WALL);
+    b.apply(record("D2", QueueState::Idle, 0), now, WALL);
+    b.remove(&"D1".parse().unwrap());
+    b.remove(&"D2".parse().unwrap());
+    assert_eq!((b.len(), b.leasable(), b.counts()), (0, 0, [0; 5]));
+    assert!(b.expired(now + Duration::from_secs(3_600), 10).is_empty());
+    b.apply(record("D3", QueueState::Idle, 0), now, WALL);
+    assert_eq!((b.len(), b.leasable()), (1, 1));
+}

@@ -8,11 +8,15 @@
 //! - A holder counts from *before* its request, a dispatcher from *after* it saw the write, so the holder's count is
 //!   ahead by construction; `holder_margin` pays for clocks that run at different rates and for a slow last step.
 //! - A holder renews after a third of its lease, so that a renewal may be lost and tried again before it must stop:
-//!   `lease / 3 + 2 × request_timeout ≤ lease − holder_margin` is demanded of leases of the default length or more.
+//!   `lease / 3 + 2 × request_timeout ≤ lease − holder_margin`. It is demanded of leases of 10 s or more; with a shorter
+//!   one a slow answer may cost the holder its lease, which is a nuisance but no danger.
 //! - A dead holder's queue is leasable after the lease time and one sweep: `refresh + expiry_margin ≤ sweep`.
 //! - A store call gives up before the caller of the API does: `store_timeout < request_timeout`.
 
 use std::time::Duration;
+
+/// From this length on a lease must outlast a renewal that is lost.
+const LONG: Duration = Duration::from_secs(10);
 
 /// The timeouts of a dispatcher. [`Timing::check`] says whether they fit together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +77,7 @@ impl Timing {
     pub fn with_lease(lease: Duration) -> Self {
         let defaults = Self::default();
         let renewing = (lease - lease / 3).saturating_sub(holder_margin(lease)) / 2;
-        let request_timeout = defaults.request_timeout.min(renewing);
+        let request_timeout = defaults.request_timeout.min(renewing.max(Duration::from_secs(2)));
         Self {
             lease,
             request_timeout,
@@ -99,7 +103,7 @@ impl Timing {
         }
         let renewed = self.lease / 3 + 2 * self.request_timeout;
         let stops = self.lease.saturating_sub(holder_margin(self.lease));
-        if renewed > stops {
+        if self.lease >= LONG && renewed > stops {
             return fail(
                 "lease / 3 + 2 × request_timeout ≤ lease − holder_margin",
                 format!("{renewed:?} against {stops:?}"),
