@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -20,6 +21,9 @@ use crate::refusal::Refusal;
 const ZSTD_WINDOW: u32 = 23;
 /// Compressed bytes decoded at once: between two of them the memory taken is accounted for.
 const PIECE: usize = 4 << 10;
+/// How much of a refused body is read to its end, and for how long.
+const DISCARD_BYTES: usize = 1 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 /// What one permit of the budget stands for.
 const UNIT: usize = 1 << 10;
 
@@ -109,6 +113,20 @@ pub(crate) async fn read(
     timeouts: &Timeouts,
     budget: &Budget,
 ) -> Result<Held, Refusal> {
+    let result = read_whole(&mut body, headers, limits, timeouts, budget).await;
+    if !matches!(result, Ok(_) | Err(Refusal::CutOff | Refusal::TooSlow(_))) {
+        discard(body).await;
+    }
+    result
+}
+
+async fn read_whole(
+    body: &mut Body,
+    headers: &HeaderMap,
+    limits: &Limits,
+    timeouts: &Timeouts,
+    budget: &Budget,
+) -> Result<Held, Refusal> {
     let most = limits.body_bytes;
     let mut decoding = Decoding::new(encoding(headers)?, most)?;
     let told =
@@ -119,7 +137,7 @@ pub(crate) async fn read(
     let mut share = Share { budget: budget.clone(), permit: None };
     let mut came = 0usize;
     let end = Instant::now() + timeouts.body;
-    while let Some(frame) = next_frame(&mut body, end, timeouts).await? {
+    while let Some(frame) = next_frame(body, end, timeouts).await? {
         let Ok(data) = frame.into_data() else { continue };
         came = came.saturating_add(data.len());
         if came > most {
@@ -133,6 +151,19 @@ pub(crate) async fn read(
     let bytes = Bytes::from(decoding.finish(most)?);
     share.hold(bytes.len())?;
     Ok(Held { bytes, _share: share })
+}
+
+/// Reads what is left of a refused call's body, if that is soon done: a sender that is still writing when its connection
+/// is closed would never see the answer.
+pub(crate) async fn discard(mut body: Body) {
+    let end = Instant::now() + DISCARD_TIME;
+    let mut came = 0;
+    while came < DISCARD_BYTES {
+        match timeout_at(end, body.frame()).await {
+            Ok(Some(Ok(frame))) => came += frame.data_ref().map_or(0, Bytes::len),
+            _ => return,
+        }
+    }
 }
 
 async fn next_frame(
@@ -258,8 +289,6 @@ impl Write for Capped {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn gzip(data: &[u8]) -> Vec<u8> {

@@ -96,6 +96,8 @@ pub(crate) struct Core {
 /// How often the broker is asked whether it is there, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_PATIENCE: Duration = Duration::from_secs(5);
+/// For asking, after a failed publish, whether the queue is there.
+const DEPTH_PATIENCE: Duration = Duration::from_secs(2);
 /// Values of one envelope: with what a value takes at most, far below the longest message that consumers read.
 const ENVELOPE_VALUES: usize = 50_000;
 
@@ -300,11 +302,7 @@ impl Core {
         self.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
         if let Err(e) = published {
             tracing::warn!(request, source = %source.id, queue = %source.queue, error = %e, "a call was not confirmed");
-            if matches!(e, BrokerError::UnknownQueue(_)) {
-                // The account may have got another queue.
-                self.sources.missed.notify_one();
-            }
-            return Err(e.into());
+            return Err(self.why_unsafe(&source.queue, e).await);
         }
         self.hints.arrived(&source.queue);
         self.metrics.accepted.inc_by(tally.readings);
@@ -320,6 +318,25 @@ impl Core {
         };
         self.statistics.count(&source.id, &source.account, tally, message);
         Ok(Accepted { accepted: entries, rejected })
+    }
+
+    /// What a failed publish is answered with. A queue that is missing is told of as such: its account may have got another, so
+    /// the list is refreshed.
+    async fn why_unsafe(&self, queue: &QueueName, error: BrokerError) -> Refusal {
+        let missing = match &error {
+            BrokerError::UnknownQueue(_) => true,
+            // The window's messages all go to one queue.
+            BrokerError::Unconfirmed { .. } => {
+                let depth = timeout(DEPTH_PATIENCE, self.broker.depth(queue)).await;
+                matches!(depth, Ok(Err(BrokerError::UnknownQueue(_))))
+            }
+            _ => false,
+        };
+        if missing {
+            self.sources.missed.notify_one();
+            return Refusal::NoQueue;
+        }
+        error.into()
     }
 
     /// A call's readings in messages of some hundreds.

@@ -271,13 +271,13 @@ mod tests {
             assert_eq!(readings(body.as_bytes(), &limits()).unwrap_err(), Refusal::Empty, "{body:?}");
         }
         assert_eq!(readings(b"[]", &limits()).unwrap().entries, 0);
-        let five = format!("[{}]", vec![GOOD; 5].join(","));
+        let five = format!("[{}]", [GOOD; 5].join(","));
         assert_eq!(readings(five.as_bytes(), &limits()).unwrap().entries, 5);
-        let six = format!("[{}]", vec![GOOD; 6].join(","));
+        let six = format!("[{}]", [GOOD; 6].join(","));
         assert!(
             matches!(readings(six.as_bytes(), &limits()), Err(Refusal::TooLarge(t)) if t.contains("5 readings"))
         );
-        let six_bad = format!("[{}]", vec!["0"; 6].join(","));
+        let six_bad = format!("[{}]", ["0"; 6].join(","));
         assert!(matches!(readings(six_bad.as_bytes(), &limits()), Err(Refusal::TooLarge(_))));
     }
 

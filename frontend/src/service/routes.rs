@@ -128,11 +128,18 @@ fn taken(accepted: Accepted) -> Response {
 async fn take_readings(frontend: &Frontend, id: String, request: Request) -> Result<Accepted, Refusal> {
     let core = frontend.core();
     let (head, body) = request.into_parts();
-    let source = {
+    let let_in = || {
         let credentials = Credentials::of(&head.uri, &head.headers)?;
-        core.sources.authenticate(credentials.key.as_deref(), credentials.token.as_deref())?
+        let source = core.sources.authenticate(credentials.key.as_deref(), credentials.token.as_deref())?;
+        core.admission.call(&source.id).map(|()| source)
     };
-    core.admission.call(&source.id)?;
+    let source = match let_in() {
+        Ok(source) => source,
+        Err(refusal) => {
+            body::discard(body).await;
+            return Err(refusal);
+        }
+    };
     let (limits, timeouts) = (&core.options.limits, &core.options.timeouts);
     let held = body::read(body, &head.headers, limits, timeouts, &core.budget).await?;
     let (held, parsed) = read_with(held, limits, parse::readings).await?;
@@ -183,17 +190,23 @@ pub(super) async fn insert_json(
 async fn take_services(frontend: &Frontend, id: String, request: Request) -> Result<Accepted, Refusal> {
     let core = frontend.core();
     let (head, body) = request.into_parts();
-    let credentials = Credentials::of(&head.uri, &head.headers)?;
-    let token = credentials.token.as_deref();
-    let known = match credentials.key.as_deref() {
-        Some(key) => {
-            let known = core.sources.authenticate(Some(key), token)?;
-            core.admission.call(&known.id)?;
-            Some(known)
+    let let_in = || {
+        let credentials = Credentials::of(&head.uri, &head.headers)?;
+        let (key, token) = (credentials.key.as_deref(), credentials.token.as_deref());
+        // Without `source_key` the body will say who sends; but nobody without a token has a body read.
+        let known = match key {
+            None if token.is_some_and(|token| !token.is_empty()) => None,
+            key => Some(core.sources.authenticate(key, token)?),
+        };
+        known.as_ref().map_or(Ok(()), |known| core.admission.call(&known.id))?;
+        Ok((known, credentials.token))
+    };
+    let (known, token) = match let_in() {
+        Ok(let_in) => let_in,
+        Err(refusal) => {
+            body::discard(body).await;
+            return Err(refusal);
         }
-        // Nobody without a token has a body read.
-        None if token.is_none_or(str::is_empty) => core.sources.authenticate(None, token).map(Some)?,
-        None => None,
     };
     let (limits, timeouts) = (&core.options.limits, &core.options.timeouts);
     let held = body::read(body, &head.headers, limits, timeouts, &core.budget).await?;
@@ -207,7 +220,7 @@ async fn take_services(frontend: &Frontend, id: String, request: Request) -> Res
             known
         }
         None => {
-            let known = core.sources.authenticate(read.gateway.as_deref(), token)?;
+            let known = core.sources.authenticate(read.gateway.as_deref(), token.as_deref())?;
             core.admission.call(&known.id)?;
             known
         }

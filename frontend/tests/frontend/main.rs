@@ -1,0 +1,8 @@
+//! The frontend as its callers meet it: over sockets, on the embedded broker and on RabbitMQ.
+
+mod arbitrary;
+mod bad_input;
+mod good_input;
+mod operators;
+mod rabbitmq;
+mod world;
