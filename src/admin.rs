@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -68,33 +68,31 @@ impl From<BrokerError> for Refusal {
     fn from(e: BrokerError) -> Self {
         match e {
             BrokerError::UnknownQueue(_) => Self(StatusCode::NOT_FOUND, "unknown_queue", e.to_string()),
-            _ => Self(StatusCode::SERVICE_UNAVAILABLE, "broker_away", e.to_string()),
+            _ => Self(StatusCode::SERVICE_UNAVAILABLE, "unavailable", e.to_string()),
         }
-    }
-}
-
-impl From<JsonRejection> for Refusal {
-    fn from(e: JsonRejection) -> Self {
-        Self(e.status(), "bad_body", e.body_text())
     }
 }
 
 impl From<QueryRejection> for Refusal {
     fn from(e: QueryRejection) -> Self {
-        Self(e.status(), "bad_query", e.body_text())
+        Self(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", e.body_text())
     }
 }
 
 impl From<BytesRejection> for Refusal {
     fn from(e: BytesRejection) -> Self {
-        Self(e.status(), "bad_body", e.body_text())
+        Self(
+            e.status(),
+            if e.status() == StatusCode::PAYLOAD_TOO_LARGE { "body_too_large" } else { "unreadable_body" },
+            e.body_text(),
+        )
     }
 }
 
 type Answer = Result<Json<Value>, Refusal>;
 
 fn queue_name(text: &str) -> Result<QueueName, Refusal> {
-    QueueName::new(text).map_err(|e| Refusal(StatusCode::BAD_REQUEST, "bad_queue", e.to_string()))
+    QueueName::new(text).map_err(|e| Refusal(StatusCode::BAD_REQUEST, "invalid_path", e.to_string()))
 }
 
 async fn counts(State(held): State<Held>) -> Answer {
@@ -153,13 +151,24 @@ struct Which {
 }
 
 impl Which {
+    fn read(body: &[u8]) -> Result<Self, Refusal> {
+        serde_json::from_slice(body).map_err(|e| match e.classify() {
+            serde_json::error::Category::Data => Refusal(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "wrong_shape",
+                format!("the body has a wrong shape: {e}"),
+            ),
+            _ => Refusal(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is no JSON: {e}")),
+        })
+    }
+
     fn selection(self) -> Result<DeadLetterSelection, Refusal> {
         match (self.all, self.ids) {
             (true, ids) if ids.is_empty() => Ok(DeadLetterSelection::All),
             (false, ids) if !ids.is_empty() => Ok(DeadLetterSelection::Ids(ids)),
             _ => Err(Refusal(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "bad_body",
+                "wrong_shape",
                 "say either {\"all\":true} or {\"ids\":[…]}".to_owned(),
             )),
         }
@@ -169,9 +178,9 @@ impl Which {
 async fn replay(
     State(held): State<Held>,
     Path(queue): Path<String>,
-    which: Result<Json<Which>, JsonRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    let (queue, Json(which)) = (queue_name(&queue)?, which?);
+    let (queue, which) = (queue_name(&queue)?, Which::read(&body?)?);
     let replayed = held.broker.replay(&queue, which.selection()?).await?;
     tracing::info!(%queue, replayed, "dead letters replayed");
     Ok(Json(json!({ "replayed": replayed })))
@@ -180,9 +189,9 @@ async fn replay(
 async fn discard(
     State(held): State<Held>,
     Path(queue): Path<String>,
-    which: Result<Json<Which>, JsonRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    let (queue, Json(which)) = (queue_name(&queue)?, which?);
+    let (queue, which) = (queue_name(&queue)?, Which::read(&body?)?);
     let discarded = held.broker.discard(&queue, which.selection()?).await?;
     tracing::info!(%queue, discarded, "dead letters discarded");
     Ok(Json(json!({ "discarded": discarded })))
@@ -201,7 +210,7 @@ async fn publish(
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
     let (Query(form), body) = (form?, body?);
-    let away = |e: String| Refusal(StatusCode::SERVICE_UNAVAILABLE, "store_away", e);
+    let away = |e: String| Refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", e);
     let directory =
         Directory::read(&held.store, held.makes_accounts).await.map_err(|e| away(e.to_string()))?;
     let outgoing = Outgoing::new(&*held.broker, directory, Owner::default(), form.plain_json, "api");
