@@ -18,8 +18,9 @@ use galerna_topology::runtime::{Grant, RootSource, SlotRun};
 use crate::histogram::Histogram;
 
 const FREE: u64 = u64::MAX;
-/// The longest run of slots granted at once: bounds the look-ahead.
-const LONGEST_GRANT: u32 = 4096;
+/// The longest run of slots granted at once. A spout takes a batch at a time, so looking further ahead for free
+/// slots is work for nothing.
+const LONGEST_GRANT: u32 = 512;
 
 /// Pending roots of one spout task. Times are nanoseconds of the topology's clock.
 #[derive(Debug)]
