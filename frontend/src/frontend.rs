@@ -80,6 +80,8 @@ pub(crate) struct Core {
     pub(crate) sources: Sources,
     pub(crate) admission: Admission,
     pub(crate) budget: Budget,
+    /// For bodies of callers who are not known before their body is read.
+    pub(crate) strangers_budget: Budget,
     hints: Hints,
     pub(crate) statistics: Statistics,
     pub(crate) metrics: Arc<Metrics>,
@@ -98,6 +100,8 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_PATIENCE: Duration = Duration::from_secs(5);
 /// For asking, after a failed publish, whether the queue is there.
 const DEPTH_PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes of all bodies together whose senders are not known yet: whoever they are, they cannot keep known sources out.
+const STRANGERS_BYTES: usize = 32 << 20;
 /// Values of one envelope: with what a value takes at most, far below the longest message that consumers read.
 const ENVELOPE_VALUES: usize = 50_000;
 
@@ -119,6 +123,7 @@ impl Frontend {
             sources: Sources::open(directory, options.sources.clone(), Arc::clone(&clock)).await,
             admission: Admission::new(&options.limits),
             budget: Budget::new(options.limits.bytes_in_flight),
+            strangers_budget: Budget::new(STRANGERS_BYTES.min(options.limits.bytes_in_flight)),
             hints: Hints::start(hints, Arc::clone(&metrics), stop.clone()),
             statistics: Statistics::new(statistics, Arc::clone(&clock), options.statistics.clone(), writer),
             metrics,

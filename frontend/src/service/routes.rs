@@ -61,6 +61,8 @@ const KEY: &str = "source_key";
 const TOKEN: &str = "x-dexcell-source-token";
 /// Bodies longer than this are read on a thread of their own, so that they hold up nobody.
 const LONG_BODY: usize = 128 << 10;
+/// Longest body of a caller who names the source only in the body.
+const STRANGERS_BODY: usize = 512 << 10;
 
 /// Who a call says that it is from.
 #[derive(Default)]
@@ -169,7 +171,8 @@ async fn read_with<T: Send + 'static>(
     })
 }
 
-/// Takes the form of old concentrators. Without `source_key` the body's `gatewayId` says who sends.
+/// Takes the form of old concentrators. Without `source_key` the body's `gatewayId` says who sends, and the body may have
+/// 512 KiB at most.
 #[utoipa::path(post, path = "/insert-json.htm",
     params(
         ("source_key" = Option<String>, Query, description = "the source; the body's `gatewayId` when it is left out"),
@@ -208,9 +211,17 @@ async fn take_services(frontend: &Frontend, id: String, request: Request) -> Res
             return Err(refusal);
         }
     };
-    let (limits, timeouts) = (&core.options.limits, &core.options.timeouts);
-    let held = body::read(body, &head.headers, limits, timeouts, &core.budget).await?;
-    let (held, read) = read_with(held, limits, older::services).await?;
+    let timeouts = &core.options.timeouts;
+    let (limits, budget) = match &known {
+        Some(_) => (core.options.limits.clone(), &core.budget),
+        None => {
+            let mut limits = core.options.limits.clone();
+            limits.body_bytes = limits.body_bytes.min(STRANGERS_BODY);
+            (limits, &core.strangers_budget)
+        }
+    };
+    let held = body::read(body, &head.headers, &limits, timeouts, budget).await?;
+    let (held, read) = read_with(held, &limits, older::services).await?;
     let source = match known {
         Some(known) => {
             if read.gateway.as_deref().is_some_and(|gateway| gateway != known.id.as_str()) {

@@ -102,6 +102,46 @@ fn accepted_and_rejected_are_what_was_sent_whatever_was_sent() {
     runtime.block_on(world.stopped());
 }
 
+fn nearly_good_service() -> impl Strategy<Value = Value> {
+    let fields = vec!["nodeNetworkId", "serviceNetworkId", "value", "seqNum", "timeStamp", "more"];
+    (prop::sample::select(fields), any_json(), any::<bool>(), 0..3_u8).prop_map(
+        |(field, value, good, node)| {
+            let mut service = json!({"nodeNetworkId": node.to_string(), "serviceNetworkId": 401, "value": 1.5,
+            "seqNum": 1, "timeStamp": "2014-04-16T10:00:00.000 UTC"});
+            if !good {
+                service[field] = value;
+            }
+            service
+        },
+    )
+}
+
+#[test]
+fn accepted_and_rejected_services_are_what_an_old_concentrator_sent() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let world = runtime.block_on(World::embedded(Options::default()));
+    let url = world.url("/insert-json.htm?source_key=c1&x-dexcell-source-token=token-c1");
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(200));
+    let services = prop::collection::vec(prop_oneof![2 => nearly_good_service(), 1 => any_json()], 0..20);
+    runner
+        .run(&services, |services| {
+            let data = json!({"gatewayId": "c1", "service": services}).to_string();
+            let form: String =
+                form_urlencoded::Serializer::new(String::new()).append_pair("data", &data).finish();
+            let (status, answer) = runtime.block_on(async {
+                let answer = world.http.post(&url).body(form).send().await.unwrap();
+                (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+            });
+            let rejected = answer["rejected"].as_array().map_or(0, Vec::len);
+            let accepted = answer["accepted"].as_u64().unwrap_or(0) as usize;
+            prop_assert!(matches!(status, 202 | 400), "{} {}", status, answer);
+            prop_assert_eq!(accepted + rejected, services.len());
+            Ok(())
+        })
+        .unwrap();
+    runtime.block_on(world.stopped());
+}
+
 /// Takes the readings of one call out of the queue.
 async fn take(world: &World, expected: usize) -> usize {
     use galerna_broker::Outcome;
