@@ -14,9 +14,9 @@ use mongodb::bson::{DateTime, Document, doc};
 use serde::Deserialize;
 
 /// Readings per insert.
-pub const BATCH: usize = 1_000;
+pub(crate) const BATCH: usize = 1_000;
 /// Inserts under way at once.
-pub const IN_FLIGHT: usize = 4;
+pub(crate) const IN_FLIGHT: usize = 4;
 
 /// A reading as it stands in a message.
 #[derive(Deserialize)]
@@ -67,7 +67,12 @@ fn documents(body: &[u8]) -> Vec<Document> {
 }
 
 /// Moves `readings` readings from the queue into the collection and returns how long it took.
-pub async fn run(amqp: &str, queue: &str, mongo: &mongodb::Collection<Document>, readings: usize) -> Duration {
+pub(crate) async fn run(
+    amqp: &str,
+    queue: &str,
+    mongo: &mongodb::Collection<Document>,
+    readings: usize,
+) -> Duration {
     let connection = Connection::connect(amqp, ConnectionProperties::default()).await.expect("RabbitMQ");
     let channel = connection.create_channel().await.expect("a channel");
     let prefetch = 5_000;
