@@ -147,6 +147,9 @@ async fn a_server_that_blocks_freezes_or_lacks_the_queue_gets_503_and_then_flows
     assert_eq!(world.post("c1", GOOD).await.0, 202);
 
     server.block_publishers().await;
+    // The alarm may take a moment to be raised.
+    let raised = async { while world.post("c1", GOOD).await.0 == 202 {} };
+    timeout(PATIENCE, raised).await.unwrap();
     // The server tells of it with the first publish after the alarm, so that this one may still wait for its confirm.
     let mut blocked = false;
     for _ in 0..5 {
