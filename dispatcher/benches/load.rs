@@ -32,9 +32,9 @@ async fn main() {
         for callers in [1, 4, 12, 64] {
             let options =
                 LoadOptions { callers, time: Duration::from_secs(seconds), warm_up: Duration::from_secs(1) };
-            let naive =
-                naive::callers(&ground.uri, &format!("{}n{callers}", ground.database), queues, callers);
-            row("find-and-modify", queues, &run_callers(naive.await, &options).await);
+            let database = format!("{}n{callers}", ground.database);
+            let naive = naive::callers(&ground.uri, &database, queues, callers).await;
+            row("find-and-modify", queues, &run_callers(naive, &options).await);
             row("in process", queues, &run(Arc::new(ground.dispatcher.clone()), &options).await);
             row("over HTTP", queues, &run(Arc::new(ground.client.clone()), &options).await);
         }

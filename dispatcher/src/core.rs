@@ -245,10 +245,11 @@ impl Core {
         }
         let chores = self.board.chores.len().min(MAX_CHORES);
         for slot in self.board.chores.split_off(self.board.chores.len() - chores) {
+            let messages = self.board.chore(slot);
             if batch.by_slot.contains_key(&slot) {
                 continue; // Looked at again when the write of it has landed.
             }
-            if let Some(messages) = self.board.chore(slot) {
+            if let Some(messages) = messages {
                 let event = Event::Counted { messages };
                 let record = &self.board.entry(slot).record;
                 if let Ok(Transition::To(next)) = transition(record, &event, wall, &self.timing) {
