@@ -180,6 +180,40 @@ async fn galerna(
     Ok(took)
 }
 
+/// Processor seconds used so far by this process, by RabbitMQ and by MongoDB: what a rate costs, however busy the machine is
+/// with other things. Read from Linux's `/proc`; zeros elsewhere.
+#[derive(Clone, Copy, Default)]
+struct Cpu([f64; 3]);
+
+impl Cpu {
+    fn now() -> Self {
+        let own = std::process::id().to_string();
+        let mut seconds = [0.0; 3];
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        for name in processes.filter_map(|entry| entry.file_name().into_string().ok()) {
+            let Ok(stat) = std::fs::read_to_string(format!("/proc/{name}/stat")) else { continue };
+            let Some((command, fields)) = stat.rsplit_once(") ") else { continue };
+            let at = match command {
+                _ if name == own => 0,
+                _ if command.ends_with("(beam.smp") => 1,
+                _ if command.ends_with("(mongod") => 2,
+                _ => continue,
+            };
+            // Fields 14 and 15: ticks of a hundredth of a second in user and in system mode.
+            let ticks: f64 = fields.split(' ').skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
+            seconds[at] += ticks / 100.0;
+        }
+        Self(seconds)
+    }
+
+    /// Microseconds a reading since `self`: this process, RabbitMQ, MongoDB.
+    fn since(self, readings: usize) -> String {
+        let now = Self::now();
+        let each = std::array::from_fn::<_, 3, _>(|i| (now.0[i] - self.0[i]) * 1e6 / readings as f64);
+        format!("{:.1} + {:.1} + {:.1} us", each[0], each[1], each[2])
+    }
+}
+
 fn argument(name: &str, default: usize) -> usize {
     let mut arguments = std::env::args().skip_while(|a| a != name).skip(1);
     arguments.next().and_then(|value| value.parse().ok()).unwrap_or(default)
@@ -196,24 +230,29 @@ async fn main() -> Result<()> {
     let bare = client.database(&unique("bare"));
 
     println!("{readings} readings a round, {rounds} rounds, sides in turn");
+    println!("in brackets: processor time a reading of the client, of RabbitMQ and of MongoDB");
     for form in [Form::Envelope(100), Form::Json] {
         let (mut ratios, mut rates) = (Vec::new(), Vec::new());
         for round in 0..=rounds {
             let queue = QueueName::new(unique("bare"))?;
             fill(&*broker, &queue, form, readings).await?;
+            let before = Cpu::now();
             let floor = bare_loop::run(&amqp, queue.as_str(), &bare.collection(&unique("r")), readings).await;
+            let floor_cpu = before.since(readings);
             broker.delete(&queue, galerna::broker::DeleteWhen::Always).await?;
 
             let queue = QueueName::new(unique("galerna"))?;
             let messages = fill(&*broker, &queue, form, readings).await?;
+            let before = Cpu::now();
             let ours = galerna(&mongo.uri(), broker.clone(), &queue, messages).await?;
+            let our_cpu = before.since(readings);
             broker.delete(&queue, galerna::broker::DeleteWhen::Always).await?;
 
             let rate = |took: Duration| readings as f64 / took.as_secs_f64();
             let (floor, ours) = (rate(floor), rate(ours));
             let what = if round == 0 { "warm-up" } else { "round" };
             println!(
-                "{} {what} {round}: bare loop {floor:.0}/s, galerna {ours:.0}/s, ratio {:.2}",
+                "{} {what} {round}: bare loop {floor:.0}/s ({floor_cpu}), galerna {ours:.0}/s ({our_cpu}), ratio {:.2}",
                 form.name(),
                 ours / floor
             );

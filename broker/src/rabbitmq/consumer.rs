@@ -187,7 +187,7 @@ impl RabbitConsumer {
     }
 
     /// Acks on this channel: one frame for the longest prefix that holds nothing unsettled. What is beyond it waits, unless
-    /// it is little, or `all` is wanted, or so much waits that the broker would stop delivering.
+    /// it is little or `all` is wanted, as when nothing more is delivered.
     async fn ack(&mut self, tags: BTreeSet<u64>, all: bool) -> Result<()> {
         for tag in &tags {
             self.unsettled.remove(tag);
@@ -197,8 +197,7 @@ impl RabbitConsumer {
         let beyond = self.deferred.split_off(&floor);
         let below = std::mem::replace(&mut self.deferred, beyond);
         let prefix = below.last().map(|tag| self.channel.basic_ack(*tag, BasicAckOptions { multiple: true }));
-        let waiting = self.deferred.len();
-        let single = if all || waiting <= SINGLE_ACKS || waiting > self.prefetch / 2 {
+        let single = if all || self.deferred.len() <= SINGLE_ACKS {
             std::mem::take(&mut self.deferred)
         } else {
             BTreeSet::new()
