@@ -86,6 +86,12 @@ impl Source {
             let mode = *self.mode.borrow_and_update();
             if active != (mode == Mode::Active) {
                 active = !active;
+                if !active {
+                    // No fill follows that would send what was held back for it.
+                    self.runner.flush(true);
+                    collect(&self.stats, self.runner.shipments(), &mut outgoing);
+                    self.send(&mut outgoing).await;
+                }
                 self.switch(active).await;
                 if active && appetite != Appetite::Never {
                     appetite = Appetite::Now;
@@ -216,7 +222,9 @@ impl Source {
         };
         // Rows held back to fill batches wait for the next fill only if that is at hand and worth it.
         let ready = matches!(outcome, Ok(Next::Ready));
-        self.runner.flush(!ready || room < SMALL_BATCH);
+        // At the pending limit the next fill comes only when roots end, and the rows held back are such roots.
+        let at_limit = self.ledger.pending() >= self.max_pending;
+        self.runner.flush(!ready || at_limit || room < SMALL_BATCH);
         if ready && self.runner.shipments().emitted == 0 {
             self.runner.flush(true);
         }

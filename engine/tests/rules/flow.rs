@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_engine::SpoutState;
+use galerna_engine::{Engine, EngineOptions, SpoutState};
 use galerna_engine::testing::Harness;
 use galerna_topology::prelude::*;
 use tokio::sync::Semaphore;
@@ -185,4 +185,41 @@ async fn a_spout_whose_next_fails_is_called_again_after_a_growing_pause() {
     let failing = metrics.component("failing").unwrap();
     assert_eq!(failing.acked, 1);
     assert_eq!(failing.last_error.as_ref().unwrap().reason, "the broker is away");
+}
+
+/// Emits whole numbers up to a limit, as fast as it is asked.
+struct Counting {
+    next: u64,
+    end: u64,
+}
+
+impl Spout for Counting {
+    type MessageId = u64;
+    type Outputs = Output<u64>;
+
+    async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+        while out.room() > 0 && self.next < self.end {
+            out.root(self.next).emit(self.next);
+            self.next += 1;
+        }
+        Ok(if self.next < self.end { Next::Ready } else { Next::Done })
+    }
+}
+
+/// The rows that a spout held back to fill a batch were all that was pending, and so nothing ended them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spout_at_its_pending_limit_holds_nothing_back() {
+    for max_pending in [65, 100, 256, 1_000] {
+        let mut topology = TopologyBuilder::new("limit");
+        let numbers = topology
+            .spout("count", || Counting { next: 0, end: 100_000 })
+            .max_pending(max_pending)
+            .message_timeout(None)
+            .outputs();
+        topology.for_each("sink", |_: u64| {}).shuffle(numbers).parallelism(2);
+        let running = Engine::submit(topology.build().unwrap(), EngineOptions::default()).await.unwrap();
+        let finished = tokio::time::timeout(Duration::from_secs(120), running.finished()).await;
+        assert!(finished.is_ok(), "max_pending {max_pending}: {:?}", running.metrics());
+        running.stop().await;
+    }
 }
