@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_engine::{Engine, EngineOptions, SpoutState};
 use galerna_engine::testing::Harness;
+use galerna_engine::{Engine, EngineOptions, SpoutState};
 use galerna_topology::prelude::*;
 use tokio::sync::Semaphore;
 
