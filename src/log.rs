@@ -16,6 +16,9 @@ pub(crate) fn start(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(level).with_context(|| {
         format!("`log.level` is `{level}`; use a level (error, warn, info, debug, trace) or a list such as `info,galerna_engine=debug`")
     })?;
+    // The AMQP library logs every refusal of the server as an error, also those that are asked for, such as whether a queue
+    // exists. What matters of them comes back as errors of Galerna's own.
+    let filter = if level.contains("lapin") { filter } else { filter.add_directive("lapin=off".parse()?) };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.text("log.format") {
         "json" => builder.json().with_current_span(false).try_init(),

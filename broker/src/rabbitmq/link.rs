@@ -26,6 +26,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// How often the connection's own state is looked at, should an event have been missed.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How often a channel that cannot be opened on a sound connection is asked for again.
+const STRANGE: u32 = 3;
+
 #[derive(Debug, Clone)]
 enum State {
     Up(Arc<Connection>),
@@ -74,12 +77,18 @@ impl Link {
     pub(super) async fn channel(&self, attempted: &str) -> Result<Channel> {
         let deadline = Instant::now() + self.timeouts.away;
         let mut state = self.state.clone();
+        let mut strange = 0;
         loop {
             let current = state.borrow_and_update().clone();
             let cause = match current {
                 State::Up(connection) if connection.status().connected() => {
                     match timeout(self.timeouts.rpc, connection.create_channel()).await {
                         Ok(Ok(channel)) => return Ok(channel),
+                        // A channel that the server has just closed can leave its error to the next of the same number.
+                        Ok(Err(_)) if connection.status().connected() && strange < STRANGE => {
+                            strange += 1;
+                            continue;
+                        }
                         Ok(Err(e)) if connection.status().connected() => {
                             return Err(Fault::Amqp(e).into_error(attempted, None));
                         }
