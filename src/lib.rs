@@ -51,3 +51,7 @@ pub mod prelude {
     pub use galerna_storage::{Store, StoredReading};
     pub use galerna_topology::prelude::*;
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
