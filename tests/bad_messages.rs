@@ -125,7 +125,8 @@ async fn what_cannot_be_right_is_a_dead_letter_with_its_reason_and_its_neighbour
     let stored = store.readings.keys(&account, None, 1_000).await.unwrap();
     let mut stored: Vec<&str> = stored.iter().map(|key| key.device.as_str()).collect();
     let mut good = good;
-    (stored.sort_unstable(), good.sort_unstable());
+    stored.sort_unstable();
+    good.sort_unstable();
     assert_eq!(stored, good);
     let depth = broker.depth(&queue).await.unwrap();
     assert_eq!(depth.ready, 0);

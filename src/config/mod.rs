@@ -274,9 +274,11 @@ impl Layers {
         {
             self.set_named("log.level", value, Origin::Variable(name.clone()));
         }
-        for (name, value) in
-            variables.iter().filter(|(n, _)| n.starts_with("GALERNA_") && n != CONFIG_VARIABLE)
-        {
+        for (name, value) in variables {
+            let is_setting = name.starts_with("GALERNA_") && !name.starts_with("GALERNA_TEST_");
+            if !is_setting || OTHER_VARIABLES.contains(&name.as_str()) {
+                continue;
+            }
             let origin = Origin::Variable(name.clone());
             match KEYS.iter().find(|k| k.variable() == *name) {
                 Some(key) => self.set(key, value, origin),

@@ -130,7 +130,7 @@ pub(crate) static KEYS: &[Key] = &[
     ),
     key("worker.prefetch", Kind::Count(1, 65_535), "200", "unsettled messages per consumer"),
     key("worker.parallelism", Kind::Count(1, 256), "2", "executors of each of validate, store and alert"),
-    key("worker.max_pending", Kind::Count(1, 1_000_000), "1000", "messages in flight"),
+    key("worker.max_pending", Kind::Count(1, 1_000_000), "256", "messages in flight"),
     key("worker.message_timeout", Kind::Span(SECOND, DAY), "30s", "time a message may take before it fails"),
     key("worker.drain", Kind::Span(0, HOUR), "30s", "time that a stop waits for what is in flight"),
     key("ingest.parameters", Kind::Text, "", "CSV of parameters that extends the built-in registry"),

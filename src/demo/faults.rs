@@ -7,14 +7,8 @@ use galerna_broker::{
 };
 use serde_json::json;
 
-/// What must be found in the dead letters of the queue.
-#[derive(Debug, Clone)]
-pub(crate) struct Expected {
-    /// The class of the refusal.
-    pub(crate) code: &'static str,
-    /// A part of the dead letter's body that no other dead letter has.
-    pub(crate) marker: Bytes,
-}
+/// A part of the body of a dead letter that must be found in the queue, and that no other dead letter has.
+pub(crate) type Marker = Bytes;
 
 /// A message with something wrong in it.
 #[derive(Debug, Clone)]
@@ -24,7 +18,8 @@ pub(crate) struct Faulty {
     pub(crate) readings: u64,
     /// The good readings beside the bad ones: they must be stored.
     pub(crate) good: Vec<Reading>,
-    pub(crate) expected: Vec<Expected>,
+    /// What the dead letters must hold.
+    pub(crate) dead: Vec<Marker>,
 }
 
 /// Longer than any device id may be.
@@ -43,7 +38,6 @@ pub(crate) fn messages(
         sqn: 1,
         ts,
     };
-    let device = |did: &'static str, code| Expected { code, marker: Bytes::from_static(did.as_bytes()) };
     let envelope = |id: &str, readings: Vec<Reading>| Envelope {
         id: format!("{account}-{id}"),
         account: account.clone(),
@@ -51,12 +45,8 @@ pub(crate) fn messages(
         received,
         readings,
     };
-    let whole = |message: Message, code| Faulty {
-        readings: 0,
-        good: vec![],
-        expected: vec![Expected { code, marker: message.body.clone() }],
-        message,
-    };
+    let whole =
+        |message: Message| Faulty { readings: 0, good: vec![], dead: vec![message.body.clone()], message };
 
     let good = reading("neighbour-of-wrong-values", 401, 1_200.0);
     let mixed = envelope(
@@ -72,11 +62,7 @@ pub(crate) fn messages(
         readings: mixed.readings.len() as u64,
         message: mixed.encode(),
         good: vec![good],
-        expected: vec![
-            device("bad-parameter", "unknown_parameter"),
-            device("bad-number", "not_a_number"),
-            Expected { code: "device", marker: Bytes::from("d".repeat(LONG)) },
-        ],
+        dead: vec!["bad-parameter".into(), "bad-number".into(), "d".repeat(LONG).into()],
     };
 
     let good = reading("neighbour-of-wrong-time", 401, 800.0);
@@ -96,7 +82,7 @@ pub(crate) fn messages(
             id: format!("{account}-bad-json"),
         },
         good: vec![good],
-        expected: vec![device("bad-time", "bad_time"), device("bad-type", "malformed")],
+        dead: vec!["bad-time".into(), "bad-type".into()],
     };
 
     let mut version = envelope("bad-version", vec![reading("any", 401, 1.0)]).encode();
@@ -113,11 +99,5 @@ pub(crate) fn messages(
         content_type: galerna_broker::envelope::JSON_CONTENT_TYPE.to_owned(),
         id: format!("{account}-bad-cut"),
     };
-    vec![
-        mixed,
-        json_post,
-        whole(version, "undecodable"),
-        whole(noise, "undecodable"),
-        whole(cut, "undecodable"),
-    ]
+    vec![mixed, json_post, whole(version), whole(noise), whole(cut)]
 }

@@ -7,7 +7,7 @@ use galerna_broker::{Broker, QueueName, Reading, Timestamp};
 use galerna_storage::Store;
 
 use super::extract::{Load, ReplayedPost};
-use super::faults::Expected;
+use super::faults::Marker;
 
 /// Keys read from the store at a time.
 const PAGE: usize = 20_000;
@@ -17,7 +17,7 @@ const PAGE: usize = 20_000;
 pub(crate) struct Ledger {
     tenants: Vec<Entries>,
     /// Dead letters that must be found, by queue.
-    dead: HashMap<QueueName, Vec<Expected>>,
+    dead: HashMap<QueueName, Vec<Marker>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -60,7 +60,7 @@ impl Ledger {
     }
 
     /// Notes what must be found in the dead letters.
-    pub(crate) fn dead(&mut self, queue: &QueueName, expected: &[Expected]) {
+    pub(crate) fn dead(&mut self, queue: &QueueName, expected: &[Marker]) {
         self.dead.entry(queue.clone()).or_default().extend_from_slice(expected);
     }
 
@@ -136,8 +136,8 @@ impl Ledger {
                 .with_context(|| format!("cannot read the dead letters of {queue}"))?;
             for wanted in expected {
                 let found = letters.iter().any(|letter| {
-                    letter.body.len() >= wanted.marker.len()
-                        && letter.body.windows(wanted.marker.len()).any(|part| part == &wanted.marker[..])
+                    letter.body.len() >= wanted.len()
+                        && letter.body.windows(wanted.len()).any(|part| part == &wanted[..])
                 });
                 result.lost += u64::from(!found);
             }

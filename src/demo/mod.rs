@@ -43,6 +43,10 @@ const INTERRUPTED: u8 = 130;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Between two counts of what waits in the queues.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// How long the dispatcher may take to hear from the maintainer, and a broker to count what it has.
+const SETTLING: Duration = Duration::from_secs(15);
+/// When nothing has moved for so long, the log says where it hangs.
+const SLOW: Duration = Duration::from_secs(10);
 /// When nothing at all has moved for so long, the run is given up.
 const STUCK: Duration = Duration::from_secs(120);
 
@@ -110,6 +114,11 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
     let routes = admin::router(broker.clone(), store.clone(), dispatcher.clone(), false);
     let api = service::serve(&config, listener, dispatcher.clone(), routes, services.clone())?;
 
+    // The dispatcher leases by `fifo` until it has heard from the maintainer; what is measured is the chosen strategy.
+    let begun = Instant::now();
+    while dispatcher.view().strategy != dispatcher.view().configured && begun.elapsed() < SETTLING {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let measures = Arc::new(Measures::new());
     let published = Arc::new(Published::default());
     let mut demo = Demo {
@@ -231,7 +240,7 @@ impl Demo {
             // The readings are consumed while they come.
             self.start_workers(args, config).await?;
         }
-        let mut watch = Watch { waiting: 0, counted: None, moved: Instant::now(), last: 0 };
+        let mut watch = Watch { waiting: 0, counted: None, moved: Instant::now(), told: false, last: 0 };
         let ended = loop {
             if ledger.is_none() && publishing.is_finished() {
                 ledger = Some((&mut publishing).await.context("publishing panicked")??);
@@ -269,6 +278,7 @@ impl Demo {
             return Ok(None);
         };
         let mut report = self.count(args, began_ms).await?;
+        report.dead_lettered = self.dead_letters(ledger.expected_dead()).await?;
         report.compare(ledger.compare(&self.load, &self.store, &*self.broker).await?);
         Ok(Some(report))
     }
@@ -296,7 +306,14 @@ impl Demo {
         let refused: u64 = self.store.rejected.counts().await?.iter().map(|(_, n)| n).sum();
         let settled = self.measures.settled() + refused;
         if settled != watch.last {
-            (watch.last, watch.moved) = (settled, Instant::now());
+            (watch.last, watch.moved, watch.told) = (settled, Instant::now(), false);
+        } else if watch.moved.elapsed() > SLOW && !watch.told {
+            watch.told = true;
+            // Where it hangs: what each component has done and waits for.
+            for worker in &self.workers {
+                let metrics = serde_json::to_string(&worker.metrics()).unwrap_or_default();
+                tracing::warn!(metrics, "nothing was settled for {SLOW:?}");
+            }
         }
         if watch.counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
             watch.counted = Some(Instant::now());
@@ -339,11 +356,23 @@ impl Demo {
         Ok(true)
     }
 
+    /// How many messages are among the dead letters. RabbitMQ's counts may be some seconds old: they are asked for again
+    /// until they know of as many as there must be.
+    async fn dead_letters(&self, expected: u64) -> anyhow::Result<u64> {
+        let begun = Instant::now();
+        loop {
+            let count = self.broker.dead_letter_counts().await?.iter().map(|(_, n)| n).sum();
+            if count >= expected || begun.elapsed() > SETTLING {
+                return Ok(count);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     async fn count(&self, args: &DemoArgs, began_ms: u64) -> anyhow::Result<Report> {
         let rejected: std::collections::BTreeMap<String, u64> =
             self.store.rejected.counts().await?.into_iter().collect();
         let unreadable = rejected.get("undecodable").copied().unwrap_or(0);
-        let dead = self.broker.dead_letter_counts().await?;
         let last_stored = self.measures.last_stored();
         let ended_ms = last_stored.values().copied().max().unwrap_or(began_ms);
         let millis = ended_ms.saturating_sub(began_ms).max(1);
@@ -363,14 +392,13 @@ impl Demo {
             duplicates: self.measures.duplicates.load(Ordering::Relaxed),
             rejected_readings: rejected.values().sum::<u64>() - unreadable,
             rejected,
-            dead_lettered: dead.iter().map(|(_, n)| n).sum(),
             alerts_raised: self.store.alert_states.count(AlertEventKind::Raised).await?,
             alerts_resolved: self.store.alert_states.count(AlertEventKind::Resolved).await?,
             seconds,
             readings_per_second: rate,
             latency_ms: self.measures.latency(),
             leases: self.measures.leases.load(Ordering::Relaxed),
-            strategy: self.dispatcher.view().strategy.to_string(),
+            strategy: self.dispatcher.view().configured.to_string(),
             waits: args.readings.map(|_| self.waits(began_ms, &last_stored)),
             machine: report::machine(),
             ..Report::default()
@@ -401,6 +429,8 @@ struct Watch {
     waiting: u64,
     counted: Option<Instant>,
     moved: Instant,
+    /// Whether it was told already that nothing moves.
+    told: bool,
     last: u64,
 }
 

@@ -113,7 +113,7 @@ pub(crate) async fn publish(
                     for reading in &faulty.good {
                         ledger.reading(item.tenant, reading);
                     }
-                    ledger.dead(&queues[item.tenant], &faulty.expected);
+                    ledger.dead(&queues[item.tenant], &faulty.dead);
                 }
             }
         }

@@ -20,7 +20,7 @@ pub(crate) struct Report {
     pub(crate) workers: u64,
     pub(crate) messages: u64,
     /// Readings in all messages, those sent twice, corrected or bad included. It equals
-    /// `stored + replaced + duplicates + rejected_readings` when no message was delivered twice.
+    /// `stored + replaced + duplicates + rejected_readings`; a message that is delivered again adds to `duplicates`.
     pub(crate) published: u64,
     /// Distinct readings stored.
     pub(crate) stored: u64,

@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 /// The longest that any condition is waited for: far beyond what it takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The command, to be run in this folder.
-pub fn command(folder: &Path, args: &[&str]) -> Command {
+pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_galerna"));
     command.current_dir(folder).args(args).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
@@ -29,33 +29,33 @@ pub fn command(folder: &Path, args: &[&str]) -> Command {
 }
 
 /// Runs the command to its end.
-pub fn run(folder: &Path, args: &[&str]) -> Output {
+pub(crate) fn run(folder: &Path, args: &[&str]) -> Output {
     command(folder, args).output().unwrap()
 }
 
 /// Runs the command, which must do, and returns its standard output.
-pub fn run_well(folder: &Path, args: &[&str]) -> String {
+pub(crate) fn run_well(folder: &Path, args: &[&str]) -> String {
     let output = run(folder, args);
     assert!(output.status.success(), "{args:?}: {}", errors(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// What it said on standard error.
-pub fn errors(output: &Output) -> String {
+pub(crate) fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A service that runs until it is stopped; killed with the test.
-pub struct Service {
+pub(crate) struct Service {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     ended: Arc<AtomicBool>,
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Service {
     /// Starts it, with its log as JSON.
-    pub fn start(folder: &Path, args: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, args: &[&str]) -> Self {
         let mut all = vec!["--log-format", "json"];
         all.extend_from_slice(args);
         let mut child = command(folder, &all).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
@@ -73,12 +73,12 @@ impl Service {
     }
 
     /// The log so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.lines.lock().join("\n")
     }
 
     /// Waits for a log entry with this message and returns it.
-    pub async fn said(&self, message: &str) -> Value {
+    pub(crate) async fn said(&self, message: &str) -> Value {
         let found = || {
             let lines = self.lines.lock();
             let entries = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -98,31 +98,31 @@ impl Service {
     }
 
     /// The address of its API, once it listens.
-    pub async fn api(&self) -> String {
+    pub(crate) async fn api(&self) -> String {
         let entry = self.said("the API listens").await;
         format!("http://{}", entry["fields"]["address"].as_str().unwrap())
     }
 
     /// Sends a signal by its name, for instance `STOP`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.unwrap().success(), "kill -{name} of `{}`", self.name);
     }
 
     /// `kill -9`, and waits until it is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM; waits until it has drained and returns how it ended.
-    pub async fn stop(&mut self) -> ExitStatus {
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
         self.end().await
     }
 
     /// Waits until it ends.
-    pub async fn end(&mut self) -> ExitStatus {
+    pub(crate) async fn end(&mut self) -> ExitStatus {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -147,7 +147,7 @@ impl Drop for Service {
 }
 
 /// Waits until a condition holds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let begun = Instant::now();
     while !holds().await {
         assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
@@ -156,7 +156,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
 }
 
 /// Calls an API: status and JSON body.
-pub async fn call(method: &str, url: &str, body: Option<&str>) -> (u16, Value) {
+pub(crate) async fn call(method: &str, url: &str, body: Option<&str>) -> (u16, Value) {
     galerna::broker::tls::install_default_provider();
     let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
     let mut request = client.request(method.parse().unwrap(), url);
@@ -170,7 +170,7 @@ pub async fn call(method: &str, url: &str, body: Option<&str>) -> (u16, Value) {
 }
 
 /// The address of a database of this server.
-pub fn database(server: &str, name: &str) -> String {
+pub(crate) fn database(server: &str, name: &str) -> String {
     let (server, options) =
         server.split_once('?').map_or((server, String::new()), |(s, o)| (s, format!("?{o}")));
     format!("{}/{name}{options}", server.trim_end_matches('/'))
