@@ -378,3 +378,24 @@ async fn documents_are_plain_for_any_mongodb_client() {
     };
     assert_eq!(Bson::Document(found), Bson::Document(expected));
 }
+
+#[tokio::test]
+async fn an_index_that_only_earlier_versions_used_is_dropped() {
+    let server = Mongo::shared().await;
+    let database = unique("storage");
+    let options = MongoOptions { database: Some(database.clone()), ..MongoOptions::new(server.uri()) };
+    let client = mongodb::Client::with_uri_str(server.uri()).await.expect("a client");
+    let readings = client.database(&database).collection::<bson::Document>("readings");
+    let index = mongodb::IndexModel::builder()
+        .keys(bson::doc! { "account": 1, "ts": -1 })
+        .options(mongodb::options::IndexOptions::builder().name("account_ts".to_owned()).build())
+        .build();
+    readings.create_index(index).await.expect("created");
+    // Twice: the second time there is nothing to drop.
+    for _ in 0..2 {
+        let store = mongo::connect(options.clone()).await.expect("MongoDB answers");
+        store.readings.store(&batch(0)).await.expect("stored");
+        assert_eq!(readings.list_index_names().await.expect("listed"), ["_id_"]);
+        assert_eq!(store.readings.count(None).await.expect("counted"), BATCH as u64);
+    }
+}

@@ -1,6 +1,7 @@
-//! Collections and their indexes. Few: each one costs every write.
+//! Collections and their indexes. Few: each one costs every write. Readings have only that of their ids.
 
 use bson::{RawDocumentBuf, rawdoc};
+use mongodb::error::ErrorKind;
 
 use super::Mongo;
 use crate::Result;
@@ -16,14 +17,15 @@ pub(super) const ACCOUNTS: &str = "accounts";
 pub(super) const SOURCES: &str = "sources";
 pub(super) const SETTINGS: &str = "settings";
 
+/// There is no such collection, or no such index.
+const ABSENT: [i32; 2] = [26, 27];
+
 impl Mongo {
     /// Creates what is missing. The server takes the same definition any number of times, also at once.
     pub(super) async fn create_indexes(&self) -> Result<()> {
-        let wanted: [(&str, &str, RawDocumentBuf); 10] = [
+        let wanted: [(&str, &str, RawDocumentBuf); 9] = [
             // Lets the changes of queue states be read from the index alone.
             (QUEUES, "modified_id", rawdoc! { "modified": 1, "_id": 1 }),
-            // Readings are found by their id (source, device, time); this serves the newest of an account, and counts.
-            (READINGS, "account_ts", rawdoc! { "account": 1, "ts": -1 }),
             (DEVICES, "accounts", rawdoc! { "accounts": 1 }),
             (DEVICES, "device", rawdoc! { "device": 1 }),
             (REJECTED, "at", rawdoc! { "at": -1, "_id": -1 }),
@@ -37,6 +39,20 @@ impl Mongo {
             let command = rawdoc! { "createIndexes": collection, "indexes": [{ "key": key, "name": name }] };
             self.command("creating an index", command).await?;
         }
-        Ok(())
+        self.drop_index(READINGS, "account_ts").await
+    }
+
+    /// Drops an index that an earlier version created.
+    async fn drop_index(&self, collection: &str, name: &str) -> Result<()> {
+        let dropped = self.db.run_raw_command(rawdoc! { "dropIndexes": collection, "index": name });
+        self.in_time("dropping an index", async {
+            match dropped.await {
+                Err(error) if matches!(error.kind.as_ref(), ErrorKind::Command(refusal) if ABSENT.contains(&refusal.code)) => {
+                    Ok(())
+                }
+                answer => answer.map(|_| ()),
+            }
+        })
+        .await
     }
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::Mongo;
 use super::commands::{DUPLICATE_KEY, STATEMENTS, Update};
 use super::indexes::DEVICES;
-use super::reading_id::of_device;
+use super::reading_id::{end, of_device};
 use crate::{Result, StorageError, StoredReading};
 
 /// Devices remembered; when there are more, all are forgotten and looked up again.
@@ -139,5 +139,44 @@ impl Mongo {
         sources.sort_unstable();
         sources.dedup();
         Ok(sources)
+    }
+
+    /// Whether a source has had readings of this account alone.
+    pub(super) async fn is_source_of_only(&self, source: &SourceId, account: &AccountId) -> Result<bool> {
+        let devices = self.collection::<Document>(DEVICES);
+        let find = devices
+            .find_one(doc! {
+                "_id": { "$gt": format!("{source} "), "$lt": end(source.as_str()) },
+                "accounts": { "$ne": [account.as_str()] },
+            })
+            .read_concern(self.settled());
+        let other = self.in_time("reading the devices of a source", find).await?;
+        Ok(other.is_none())
+    }
+
+    /// Ids of devices that the filter finds, in order, after the given one.
+    pub(super) async fn device_ids(
+        &self,
+        attempted: &str,
+        devices: &Document,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Id {
+            #[serde(rename = "_id")]
+            id: String,
+        }
+        let mut filter = vec![devices.clone()];
+        filter.extend(after.map(|after| doc! { "_id": { "$gt": after } }));
+        let devices = self.collection::<Id>(DEVICES);
+        let find = devices
+            .find(doc! { "$and": filter })
+            .sort(doc! { "_id": 1 })
+            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+            .projection(doc! { "_id": 1 })
+            .read_concern(self.settled())
+            .batch_size(10_000);
+        Ok(self.collect(attempted, find).await?.into_iter().map(|device| device.id).collect())
     }
 }

@@ -93,6 +93,8 @@ stores!({
         readings_are_found_by_any_filter_newest_first
         identities_are_paged_in_order
         a_source_that_changes_its_account_keeps_its_readings
+        an_account_has_only_its_own_readings_of_a_shared_source
+        the_newest_are_found_however_they_lie_among_devices
         the_latest_reading_of_each_device_is_found;
     alerts:
         rules_are_put_listed_and_deleted

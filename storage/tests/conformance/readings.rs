@@ -323,6 +323,77 @@ pub(super) async fn a_source_that_changes_its_account_keeps_its_readings(store: 
     assert_eq!(store.readings.keys(&account("new"), None, 10).await.expect("listed").len(), 2);
 }
 
+pub(super) async fn an_account_has_only_its_own_readings_of_a_shared_source(store: &Store) {
+    let mut batch = Vec::new();
+    for h in 0..9 {
+        // Device `a` changes its account on the way, `b` and `c` have one each; source `t` has one alone.
+        let of = |device: &str| match (device, h) {
+            ("a", 0..3) | ("b", _) => "acc",
+            _ => "new",
+        };
+        for device in ["a", "b", "c"] {
+            batch.push(StoredReading { account: account(of(device)), ..reading("s", device, hour(h), 1) });
+        }
+        batch.push(StoredReading { account: account("new"), ..reading("t", "d", hour(h), 1) });
+    }
+    store.readings.store(&batch).await.expect("stored");
+    for (name, expected) in [("acc", 12), ("new", 24)] {
+        let mine = account(name);
+        assert_eq!(store.readings.count(Some(&mine)).await.expect("counted"), expected, "{name}");
+        assert_eq!(
+            store.readings.keys(&mine, None, 100).await.expect("listed").len() as u64,
+            expected,
+            "{name}"
+        );
+        for limit in [1, 2, 5, 11, 100] {
+            let query = ReadingsQuery { account: Some(mine.clone()), limit, ..Default::default() };
+            let found = store.readings.find(&query).await.expect("found");
+            let mut own: Vec<Timestamp> = batch.iter().filter(|r| r.account == mine).map(|r| r.ts).collect();
+            own.sort_by_key(|ts| std::cmp::Reverse(*ts));
+            own.truncate(limit);
+            assert_eq!(found.iter().map(|r| r.ts).collect::<Vec<_>>(), own, "{name} {limit}");
+            assert!(found.iter().all(|r| r.account == mine), "{name} {limit}");
+        }
+    }
+}
+
+/// Devices of very different numbers of readings, some silent for long, some all at the same times.
+pub(super) async fn the_newest_are_found_however_they_lie_among_devices(store: &Store) {
+    let device = || (0..60_usize, 0..40_i64, 1..4_i64);
+    let mut runner = TestRunner::default();
+    let mut batch = Vec::new();
+    for run in 0..4 {
+        let devices =
+            prop::collection::vec(device(), 1..25).new_tree(&mut runner).expect("devices").current();
+        let mine = account(&format!("run{run}"));
+        let of_run = batch.len();
+        for (d, (readings, end, step)) in devices.into_iter().enumerate() {
+            batch.extend((0..readings as i64).map(|n| StoredReading {
+                account: mine.clone(),
+                ..reading(&format!("s{run}{}", d % 3), &format!("d{d}"), hour(end - n * step), 1)
+            }));
+        }
+        store.readings.store(&batch[of_run..]).await.expect("stored");
+        for limit in [1, 3, 10, 50, 10_000] {
+            for from in [None, Some(hour(5))] {
+                let query = ReadingsQuery { account: Some(mine.clone()), limit, from, ..Default::default() };
+                let mut expected: Vec<&StoredReading> =
+                    batch[of_run..].iter().filter(|r| from.is_none_or(|from| r.ts >= from)).collect();
+                expected.sort_by(|a, b| {
+                    b.ts.cmp(&a.ts).then_with(|| (&a.source, &a.device).cmp(&(&b.source, &b.device)))
+                });
+                expected.truncate(limit);
+                let found = store.readings.find(&query).await.expect("found");
+                assert_eq!(
+                    found.iter().map(|r| r.ts).collect::<Vec<_>>(),
+                    expected.iter().map(|r| r.ts).collect::<Vec<_>>()
+                );
+                assert!(found.iter().all(|r| batch[of_run..].contains(r)), "{query:?}");
+            }
+        }
+    }
+}
+
 pub(super) async fn the_latest_reading_of_each_device_is_found(store: &Store) {
     let mut batch = Vec::new();
     for (device, hours) in [("a", 5), ("b", 1), ("silent", -900), ("a b", 3)] {
