@@ -1,4 +1,4 @@
-//! What the process that holds the broker offers beside the dispatcher's API: dead letters and publishing. An embedded
+//! What the process that holds the broker offers beside the dispatcher's API: dead letters, publishing, metrics. An embedded
 //! broker belongs to one process, so this is how all others reach it.
 //!
 //! | call | body | answer |
@@ -7,6 +7,7 @@
 //! | `GET /queue/<id>/dead` | `?offset=&limit=&bodies=` | `{"dead":[{…}]}` |
 //! | `POST /queue/<id>/dead/replay` | `{"all":true}` or `{"ids":[…]}` | `{"replayed":n}` |
 //! | `POST /queue/<id>/dead/discard` | as replay | `{"discarded":n}` |
+//! | `GET /workers` | | `{"workers":[{…}]}`: of each topology what its components have done and what they wait for |
 //! | `POST /publish` | NDJSON: a line is a reading, an array or a post with `account` or `source` | what was published |
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::commands::publish::{Directory, Outgoing, Owner, publish_lines};
+use crate::workers::Workers;
 
 /// Longest body of `/publish`.
 const PUBLISH_LIMIT: usize = 16 << 20;
@@ -36,6 +38,7 @@ pub(crate) fn router(
     broker: Arc<dyn Broker>,
     store: Store,
     dispatcher: Dispatcher,
+    workers: Workers,
     makes_accounts: bool,
 ) -> Router {
     Router::new()
@@ -43,8 +46,9 @@ pub(crate) fn router(
         .route("/queue/{queue}/dead", get(list))
         .route("/queue/{queue}/dead/replay", post(replay))
         .route("/queue/{queue}/dead/discard", post(discard))
+        .route("/workers", get(engine))
         .route("/publish", post(publish).layer(DefaultBodyLimit::max(PUBLISH_LIMIT)))
-        .with_state(Held { broker, store, dispatcher, makes_accounts })
+        .with_state(Held { broker, store, dispatcher, workers, makes_accounts })
 }
 
 #[derive(Clone)]
@@ -52,6 +56,7 @@ struct Held {
     broker: Arc<dyn Broker>,
     store: Store,
     dispatcher: Dispatcher,
+    workers: Workers,
     makes_accounts: bool,
 }
 
@@ -93,6 +98,10 @@ type Answer = Result<Json<Value>, Refusal>;
 
 fn queue_name(text: &str) -> Result<QueueName, Refusal> {
     QueueName::new(text).map_err(|e| Refusal(StatusCode::BAD_REQUEST, "invalid_path", e.to_string()))
+}
+
+async fn engine(State(held): State<Held>) -> Json<Value> {
+    Json(json!({ "workers": held.workers.metrics() }))
 }
 
 async fn counts(State(held): State<Held>) -> Answer {

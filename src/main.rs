@@ -14,6 +14,7 @@ mod owners;
 mod service;
 mod stop;
 mod table;
+mod workers;
 
 use std::process::ExitCode;
 use std::time::Duration;

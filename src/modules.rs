@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
-use galerna::ingest::{self, Ingestion};
+use galerna::ingest::Ingestion;
 use galerna_bolts::{AlertOptions, ParameterRegistry, RuleSet, StoreOptions, ValidationLimits};
 use galerna_broker::{Broker, SystemClock};
 use galerna_dispatcher::{Dispatcher, DispatcherOptions, Leases, MaintainerLink, Ping, StrategyName, Timing};
-use galerna_engine::{Engine, EngineOptions, Running};
 use galerna_maintainer::{
     AccountsSource, FileDirectory, HttpDirectory, HttpOptions, Maintainer, Options, StoreDirectory,
 };
@@ -141,12 +140,6 @@ pub(crate) fn ingestion(
         max_pending: config.count("worker.max_pending"),
         message_timeout: config.span("worker.message_timeout"),
     })
-}
-
-/// Starts ingestion.
-pub(crate) async fn start(ingestion: &Ingestion) -> anyhow::Result<Running> {
-    let topology = ingest::topology(ingestion)?;
-    Ok(Engine::submit(topology, EngineOptions::default()).await?)
 }
 
 /// Puts the alert rules of `ingest.rules` into the store.

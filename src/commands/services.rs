@@ -14,6 +14,7 @@ use crate::args::{TaskName, UpArgs};
 use crate::backends::{broker, must_be_shared, store};
 use crate::config::Config;
 use crate::table::{print, print_json, table, thousands};
+use crate::workers::Workers;
 use crate::{admin, modules, service};
 
 /// All modules in one process.
@@ -29,22 +30,21 @@ pub(crate) async fn up(args: UpArgs, config: &Config, stop: CancellationToken) -
 
     let services = CancellationToken::new();
     let keeping = maintainer.spawn(services.clone());
+    let workers = Workers::default();
     let makes_accounts = config.text("maintainer.accounts") == "store";
-    let routes = admin::router(broker.clone(), store.clone(), dispatcher.clone(), makes_accounts);
+    let routes =
+        admin::router(broker.clone(), store.clone(), dispatcher.clone(), workers.clone(), makes_accounts);
     let api = service::serve(config, listener, dispatcher.clone(), routes, services.clone())?;
-    let mut workers = Vec::new();
     for number in 1..=args.workers {
         let name = format!("{}-{number}", worker_name(config));
         let leases = Arc::new(dispatcher.clone());
         let ingestion = modules::ingestion(config, &name, broker.clone(), leases, store.clone())?;
-        workers.push(modules::start(&ingestion).await?);
+        workers.start(&ingestion).await?;
     }
-    tracing::info!(%address, workers = workers.len(), "all modules are up");
+    tracing::info!(%address, workers = args.workers, "all modules are up");
 
     stop.cancelled().await;
-    for worker in workers {
-        worker.drain(config.span("worker.drain")).await;
-    }
+    workers.drain(config.span("worker.drain")).await;
     services.cancel();
     drop(keeping.await);
     drop(api.await);
@@ -121,10 +121,11 @@ pub(crate) async fn worker(config: &Config, stop: CancellationToken) -> anyhow::
     let leases = Arc::new(DispatcherClient::new(config.text("dispatcher.url"), options)?);
     let name = worker_name(config);
     let ingestion = modules::ingestion(config, &name, broker, leases, store)?;
-    let running = modules::start(&ingestion).await?;
+    let workers = Workers::default();
+    workers.start(&ingestion).await?;
     tracing::info!(worker = name, dispatcher = config.text("dispatcher.url"), "the worker works");
     stop.cancelled().await;
-    running.drain(config.span("worker.drain")).await;
+    workers.drain(config.span("worker.drain")).await;
     tracing::info!("stopped");
     Ok(())
 }

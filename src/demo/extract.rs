@@ -95,7 +95,7 @@ impl Extract {
     }
 
     /// Each account with what it measured, once.
-    pub(crate) fn as_it_is(self) -> Load {
+    pub(crate) fn once(self) -> Load {
         let mut sites = Vec::new();
         let mut tenants = Vec::new();
         for (account, site) in self.accounts {
@@ -240,8 +240,8 @@ mod tests {
     }
 
     #[test]
-    fn the_load_as_it_is_has_one_reading_for_each_value() {
-        let load = small().as_it_is();
+    fn the_load_once_has_one_reading_for_each_value() {
+        let load = small().once();
         assert_eq!(load.readings(), 11);
         let posts: Vec<_> = load.posts(&load.tenants[0]).collect();
         assert_eq!(posts.iter().map(|p| p.readings.len()).collect::<Vec<_>>(), [2, 1, 2, 2]);

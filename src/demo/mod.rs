@@ -19,7 +19,6 @@ use anyhow::{Context, bail};
 use galerna_bolts::ALERTS_QUEUE;
 use galerna_broker::{AccountId, Broker, QueueName, SourceId, SystemClock};
 use galerna_dispatcher::{Dispatcher, MaintainerLink, StatusQuery};
-use galerna_engine::Running;
 use galerna_maintainer::{AccountsApi, HttpDirectory, HttpOptions, Run, Task};
 use galerna_storage::{Account, AlertEventKind, Source, Store};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +32,7 @@ use self::report::{Report, Waits};
 use crate::args::DemoArgs;
 use crate::config::Config;
 use crate::table::{print, thousands};
+use crate::workers::Workers;
 use crate::{admin, backends, modules, service};
 
 /// Exit code when a reading is not where it must be.
@@ -59,7 +59,7 @@ struct Demo {
     dispatcher: Dispatcher,
     measures: Arc<Measures>,
     published: Arc<Published>,
-    workers: Vec<Running>,
+    workers: Workers,
     store_kind: &'static str,
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
             let extract = Extract::embedded()?;
             match readings {
                 Some(readings) => extract.scaled(readings, accounts),
-                None => Ok(extract.as_it_is()),
+                None => Ok(extract.once()),
             }
         }
     })
@@ -111,7 +111,8 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
     let link = MaintainerLink::Local(Arc::new(modules::LocalMaintainer(maintainer.clone())));
     let dispatcher = modules::dispatcher(&config, &store, link).await?;
     let keeping = maintainer.spawn(services.clone());
-    let routes = admin::router(broker.clone(), store.clone(), dispatcher.clone(), false);
+    let workers = Workers::default();
+    let routes = admin::router(broker.clone(), store.clone(), dispatcher.clone(), workers.clone(), false);
     let api = service::serve(&config, listener, dispatcher.clone(), routes, services.clone())?;
 
     // The dispatcher leases by `fifo` until it has heard from the maintainer; what is measured is the chosen strategy.
@@ -129,7 +130,7 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
         dispatcher,
         measures,
         published,
-        workers: Vec::new(),
+        workers,
         store_kind: if backends::store_is_embedded(&config) { "embedded" } else { "mongodb" },
     };
     let ended = demo.replay(&args, &config, &stop).await;
@@ -150,9 +151,7 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
         Ok(None) => (ExitCode::from(INTERRUPTED), Ok(())),
         Err(e) => (ExitCode::FAILURE, Err(e)),
     };
-    for worker in demo.workers.drain(..) {
-        worker.drain(config.span("worker.drain")).await;
-    }
+    demo.workers.drain(config.span("worker.drain")).await;
     services.cancel();
     drop(keeping.await);
     drop(api.await);
@@ -297,7 +296,7 @@ impl Demo {
             });
             let name = format!("worker-{number}");
             let ingestion = modules::ingestion(config, &name, self.broker.clone(), leases, store)?;
-            self.workers.push(modules::start(&ingestion).await?);
+            self.workers.start(&ingestion).await?;
         }
         Ok(())
     }
@@ -310,8 +309,8 @@ impl Demo {
         } else if watch.moved.elapsed() > SLOW && !watch.told {
             watch.told = true;
             // Where it hangs: what each component has done and waits for.
-            for worker in &self.workers {
-                let metrics = serde_json::to_string(&worker.metrics()).unwrap_or_default();
+            for worker in self.workers.metrics() {
+                let metrics = serde_json::to_string(&worker).unwrap_or_default();
                 tracing::warn!(metrics, "nothing was settled for {SLOW:?}");
             }
         }

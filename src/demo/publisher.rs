@@ -170,7 +170,7 @@ fn write_post(
     let envelope = |id: String, readings: Vec<Reading>| {
         Envelope { id, account: account.clone(), source: source.clone(), received, readings }.encode()
     };
-    let message = if count % JSON_EVERY == 0 {
+    let message = if count.is_multiple_of(JSON_EVERY) {
         let body =
             json!({ "account": account, "source_key": source, "received": received, "body": post.readings });
         Message {
@@ -181,8 +181,8 @@ fn write_post(
     } else {
         envelope(id.clone(), post.readings.clone())
     };
-    let again = (count % TWICE_EVERY == 0).then(|| message.clone());
-    let correction = post.readings.first().filter(|_| count % CORRECTED_EVERY == 0).map(|first| {
+    let again = count.is_multiple_of(TWICE_EVERY).then(|| message.clone());
+    let correction = post.readings.first().filter(|_| count.is_multiple_of(CORRECTED_EVERY)).map(|first| {
         let mut reading = first.clone();
         reading.sqn += 1;
         for value in &mut reading.values {
