@@ -6,9 +6,10 @@
 //! "all of a source", "all of a device" and "of a device from a time on" are ranges of the one index that every collection
 //! has.
 //!
-//! Measured alternatives (MongoDB 6, 2 cores, four writers, batches of 1,000, with the index on account and time): as
-//! document `{s, d, t}` 311,000 to 321,000 inserts/s and 276,000 looked up/s; as this text 330,000 to 339,000 and 752,000; a
-//! 16-byte hash and a unique index on the three fields 150,000 and 511,000; an `ObjectId` and that index 158,000 to 166,000.
+//! Measured alternatives (MongoDB 6, 2 cores, four writers, batches of 1,000, with an index on account and time that is no
+//! longer there): as document `{s, d, t}` 311,000 to 321,000 inserts/s and 276,000 looked up/s; as this text 330,000 to
+//! 339,000 and 752,000; a 16-byte hash and a unique index on the three fields 150,000 and 511,000; an `ObjectId` and that
+//! index 158,000 to 166,000.
 
 use galerna_broker::{SourceId, Timestamp};
 
