@@ -247,6 +247,8 @@ impl Demo {
                     // A backlog: all is there before the first queue is leased.
                     began_ms = self.measures.elapsed_ms();
                     self.start_workers(args, config).await?;
+                    // Nothing could be settled while the backlog was made.
+                    watch.moved = Instant::now();
                 }
             }
             let snapshot = self.look(&mut watch).await?;

@@ -99,14 +99,14 @@ impl AlertBook {
     }
 
     /// Whether the states of the batch's account are to be loaded before [`judge`](Self::judge): it is new here, or somebody
-    /// else had its queue since the last batch, which a gap between the epochs tells.
+    /// else may have had its queue since it was loaded or judged last, which a gap between the epochs tells.
     pub fn must_load(&self, batch: &ReadingBatch) -> bool {
         match self.accounts.get(&batch.account) {
             None => self.rules.watch_account(&batch.account),
             Some(page) => {
                 page.watched
                     && batch.epoch > 0
-                    && page.lease.as_ref().is_some_and(|(queue, epoch)| {
+                    && page.lease.as_ref().is_none_or(|(queue, epoch)| {
                         *queue != batch.queue || !(*epoch..=epoch + 1).contains(&batch.epoch)
                     })
             }

@@ -86,6 +86,14 @@ fn an_account_that_no_rule_watches_is_neither_loaded_nor_remembered() {
 }
 
 #[test]
+fn states_that_were_loaded_for_silence_are_loaded_again_with_the_first_batch() {
+    let mut book = book(vec![above_10(None, 0, 0)]);
+    book.load(&account(), Vec::new(), Duration::ZERO);
+    // Hours may have gone by, and another worker had the queue.
+    assert!(book.must_load(&batch(20, vec![reading("a", 1, 1.0)])));
+}
+
+#[test]
 fn states_are_loaded_again_when_somebody_else_had_the_queue() {
     let mut book = book(vec![above_10(None, 0, 0)]);
     let cases = [
