@@ -38,6 +38,10 @@ fn main() -> ExitCode {
             return ExitCode::from(WRONG);
         }
     };
+    if let Err(e) = log::start(&config) {
+        eprintln!("error: {e:#}");
+        return ExitCode::from(WRONG);
+    }
     match run(cli.command, config) {
         Ok(code) => code,
         Err(e) => {
@@ -62,7 +66,6 @@ fn configuration(cli: &Cli) -> Result<Config, String> {
 }
 
 fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
-    log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         match command {

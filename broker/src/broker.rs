@@ -187,8 +187,7 @@ pub trait Consumer: Send {
     /// the queue is dry. Cancellation-safe: no message is lost.
     async fn receive(&mut self, max: usize, wait: Duration) -> Result<Vec<Delivery>>;
 
-    /// Settles deliveries of this consumer, in any order. Acks are coalesced, and may wait for an earlier delivery to be
-    /// settled or for [`close`](Self::close): of a consumer that is dropped or lost, some that were acked may come again. When it returns, `Retry` and
+    /// Settles deliveries of this consumer, in any order. Acks are coalesced. When it returns, `Retry` and
     /// `DeadLetter` outcomes are durable.
     ///
     /// # Errors

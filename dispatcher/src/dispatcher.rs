@@ -389,6 +389,9 @@ impl Dispatcher {
     }
 
     async fn admin(&self, queue: &QueueName, event: Event, actor: &str) -> Result<QueueView, AdminError> {
+        // Another dispatcher may just have done the opposite: what is wanted is judged against the store, not against what
+        // this one last saw of it.
+        self.look(queue).await?;
         self.act(queue, event, Some(Cow::Owned(actor.to_owned()))).await?;
         self.view_of(queue)
     }
@@ -440,6 +443,11 @@ impl Dispatcher {
                 return Ok(());
             }
         }
+        self.look(queue).await
+    }
+
+    /// Reads the queue's record from the store.
+    async fn look(&self, queue: &QueueName) -> Result<(), LeaseError> {
         match timeout(self.shared.timing.store_timeout, self.shared.queues.get(queue)).await {
             Ok(Ok(Some(record))) => {
                 background::take(&self.shared, vec![record], &[]);

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use galerna_broker::{Clock, ManualClock, SystemClock};
 use galerna_dispatcher::{
     Dispatcher, DispatcherOptions, LeaseError, Leases, MaintainerLink, NextRequest, Ping, Release,
-    StatusQuery, StrategyName,
+    StatusQuery, StrategyName, Timing,
 };
 use galerna_storage::QueueState;
 use stage::{Stage, lease, options, queue, short_leases, until};
@@ -417,6 +417,24 @@ async fn two_dispatchers_and_many_consumers_never_share_a_queue() {
         got.dedup();
         assert_eq!(got.len(), given, "P1: {}", stage.kind);
         assert_eq!(given, 40, "all of them were given: {}", stage.kind);
+    }
+}
+
+#[tokio::test]
+async fn an_operator_is_answered_by_the_store_and_not_by_what_a_dispatcher_last_saw() {
+    for stage in Stage::all().await {
+        stage.queues(&[("D1", 1)]).await;
+        let slow = || {
+            let timing = Timing { refresh: Duration::from_millis(800), ..Timing::default() };
+            DispatcherOptions { timing, ..options() }
+        };
+        let (d1, d2) = (stage.dispatcher_with(slow()).await, stage.dispatcher_with(slow()).await);
+        for _ in 0..3 {
+            d1.pause(&queue("D1"), None, "ann").await.expect("pause");
+            assert_eq!(stage.record("D1").await.state, QueueState::Pause, "{}", stage.kind);
+            d2.unpause(&queue("D1"), "bob").await.expect("unpause");
+            assert_ne!(stage.record("D1").await.state, QueueState::Pause, "{}", stage.kind);
+        }
     }
 }
 

@@ -97,7 +97,7 @@ impl Report {
         row("duplicates", self.duplicates, "sent again, not written again".to_owned());
         let reasons: Vec<String> = self.rejected.iter().map(|(code, n)| format!("{n} {code}")).collect();
         row("rejected", self.rejected.values().sum(), reasons.join(", "));
-        row("dead letters", self.dead_lettered, "see `galerna queues dead list`".to_owned());
+        row("dead letters", self.dead_lettered, "each with its reason".to_owned());
         row("alerts raised", self.alerts_raised, format!("{} resolved", thousands(self.alerts_resolved)));
         row("leases", self.leases, format!("strategy {}, {} worker(s)", self.strategy, self.workers));
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

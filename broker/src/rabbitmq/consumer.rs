@@ -28,10 +28,6 @@ use crate::{
 /// AMQP counts deliveries of a channel from 1; the bits above tell consumers apart.
 const TAG_SHIFT: u32 = 40;
 
-/// Up to so many acks beyond an unsettled delivery are sent one by one at once. More of them wait for it to be settled:
-/// a quorum queue writes each ack frame to its log, so a thousand of them cost it far more than one that means a thousand.
-const SINGLE_ACKS: usize = 16;
-
 struct Unsettled {
     past: Past,
     body: Bytes,
@@ -48,8 +44,6 @@ pub(super) struct RabbitConsumer {
     generation: u64,
     prefetch: usize,
     unsettled: BTreeMap<u64, Unsettled>,
-    /// Settled as acked, not told to the broker yet: an earlier delivery is unsettled.
-    deferred: BTreeSet<u64>,
     /// Received, not to be handed out, not yet among the dead letters.
     poison: Vec<(u64, Failure)>,
     lost: bool,
@@ -91,7 +85,6 @@ impl RabbitConsumer {
             deliveries,
             prefetch: prefetch.into(),
             unsettled: BTreeMap::new(),
-            deferred: BTreeSet::new(),
             poison: Vec::new(),
             lost: false,
         })
@@ -181,30 +174,21 @@ impl RabbitConsumer {
             // Perhaps somebody deleted what this process has declared.
             self.shared.forget_declared();
         }
-        // The copies are there: should these come again, they would be there twice.
-        self.ack(safe, true).await?;
+        self.ack(safe).await?;
         result.into_result()
     }
 
-    /// Acks on this channel: one frame for the longest prefix that holds nothing unsettled. What is beyond it waits, unless
-    /// it is little or `all` is wanted, as when nothing more is delivered.
-    async fn ack(&mut self, tags: BTreeSet<u64>, all: bool) -> Result<()> {
+    /// Acks on this channel: one frame for the longest prefix that holds nothing unsettled, one for each beyond it.
+    async fn ack(&mut self, tags: BTreeSet<u64>) -> Result<()> {
         for tag in &tags {
             self.unsettled.remove(tag);
         }
-        self.deferred.extend(tags);
         let floor = self.unsettled.first_key_value().map_or(u64::MAX, |(tag, _)| *tag);
-        let beyond = self.deferred.split_off(&floor);
-        let below = std::mem::replace(&mut self.deferred, beyond);
-        let prefix = below.last().map(|tag| self.channel.basic_ack(*tag, BasicAckOptions { multiple: true }));
-        let single = if all || self.deferred.len() <= SINGLE_ACKS {
-            std::mem::take(&mut self.deferred)
-        } else {
-            BTreeSet::new()
-        };
-        let single = single.iter().map(|tag| self.channel.basic_ack(*tag, BasicAckOptions::default()));
-        let frames = futures_util::future::try_join_all(prefix.into_iter().chain(single));
-        let acked = within(self.shared.options.timeouts.rpc, frames).await;
+        let last_below = tags.range(..floor).next_back().copied();
+        let prefix = last_below.map(|tag| self.channel.basic_ack(tag, BasicAckOptions { multiple: true }));
+        let single = tags.range(floor..).map(|tag| self.channel.basic_ack(*tag, BasicAckOptions::default()));
+        let all = futures_util::future::try_join_all(prefix.into_iter().chain(single));
+        let acked = within(self.shared.options.timeouts.rpc, all).await;
         match acked {
             Ok(_) => Ok(()),
             Err(_) => Err(self.lost()),
@@ -267,9 +251,6 @@ impl Consumer for RabbitConsumer {
                 }
                 next = if taken.len() < room { self.deliveries.next().now_or_never() } else { None };
             }
-            if waited_out && taken.is_empty() && !self.deferred.is_empty() {
-                self.ack(BTreeSet::new(), true).await?;
-            }
             if !taken.is_empty() || waited_out {
                 self.shared.counters.delivered.add(taken.len());
                 return Ok(taken);
@@ -302,7 +283,7 @@ impl Consumer for RabbitConsumer {
         }
         let count = acked.len();
         if count > 0 {
-            self.ack(acked, false).await?;
+            self.ack(acked).await?;
             self.shared.counters.acked.add(count);
         }
         if !released.is_empty() {
@@ -316,7 +297,6 @@ impl Consumer for RabbitConsumer {
         if self.lost || !self.channel.status().connected() {
             return Ok(());
         }
-        self.ack(BTreeSet::new(), true).await?;
         // Closing the channel gives back what is unsettled, in its place.
         let closed = within(limit, self.channel.close(200, "done".into())).await;
         self.lost = true;

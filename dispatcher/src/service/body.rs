@@ -5,7 +5,7 @@ use std::fmt;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use galerna_broker::QueueName;
-use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor, value};
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -27,6 +27,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             ApiError::new(status, code, format!("the body cannot be read: {e}; at most 1 MiB is taken"))
         })?;
         let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
+        // Serde would take an array for a struct, field by field.
+        if text.trim_ascii_start().first() == Some(&b'[')
+            && serde_json::from_slice::<IgnoredAny>(text).is_ok()
+        {
+            let message = "the body has the wrong shape: it is an array, not an object";
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong_shape", message.to_owned()));
+        }
         serde_json::from_slice(text).map(Self).map_err(|e| {
             if e.is_data() {
                 ApiError::new(
