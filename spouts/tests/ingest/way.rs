@@ -206,10 +206,10 @@ mod scenarios {
         assert!(world.is_empty(&queue).await);
         let mut letters = letters().await;
         letters.sort_by(|a, b| a.failure.reason.cmp(&b.failure.reason));
-        let told: Vec<_> = letters
-            .iter()
-            .map(|l| (l.failure.reason.as_str(), l.failure.component.as_str(), l.deliveries))
-            .collect();
-        assert_eq!(told, [("never", "picky", 3), ("no such meter", "picky", 1)]);
+        let told: Vec<_> =
+            letters.iter().map(|l| (l.failure.reason.as_str(), l.failure.component.as_str())).collect();
+        assert_eq!(told, [("never", "picky"), ("no such meter", "picky")]);
+        // A delivery that only its lease ended is counted by RabbitMQ too, so there may be more of them than failures.
+        assert!(letters[0].deliveries >= 3 && letters[1].deliveries >= 1, "{letters:?}");
     }
 }
