@@ -4,7 +4,7 @@ use crate::on_both;
 
 on_both! {
     a_paused_queue_is_left_and_gone_back_to(600),
-    a_lease_that_cannot_be_renewed_is_given_up_and_nothing_of_it_is_settled(600),
+    a_lease_that_cannot_be_renewed_is_given_up_and_nothing_of_it_is_settled(2_000),
     a_stopped_spout_waits_for_what_is_in_work_and_releases(10_000),
     many_messages_share_the_slots_between_the_queues(10_000),
 }
@@ -145,7 +145,7 @@ mod scenarios {
         let epoch = world.dispatcher.queue(&queue).await.unwrap().epoch;
 
         flaky.away.store(true, Ordering::SeqCst);
-        eventually("the holder gives up", || async { world.tally.lost() == 1 && world.tally.held() == 0 })
+        eventually("the holder gives up", || async { world.tally.lost() >= 1 && world.tally.held() == 0 })
             .await;
         // Somebody else gets the queue and all of its messages.
         let other = World { tally: Arc::default(), ..world };
