@@ -220,6 +220,40 @@ async fn what_a_replica_set_acknowledged_survives_a_step_down() {
     assert_eq!(stored.epoch, seen.epoch);
 }
 
+#[tokio::test]
+async fn what_decides_about_leases_is_read_only_when_it_can_no_longer_be_rolled_back() {
+    let server = Mongo::start_replica_set().await;
+    let database = unique("read_concern");
+    let store = connect(&server, &database).await;
+    store.queues.create(&[queue()]).await.expect("created");
+    let cursor = store.queues.changes(0).await.expect("changes").cursor;
+    let client = mongodb::Client::with_uri_str(server.uri()).await.expect("an address");
+    let db = client.database(&database);
+    db.run_command(bson::doc! { "profile": 2 }).await.expect("all commands are recorded");
+
+    let swap = [next_lease(&queue())];
+    assert_eq!(store.queues.swap(&swap).await.expect("swapped"), [Swapped::Done]);
+    let lost = store.queues.swap(&swap).await.expect("answered");
+    assert!(matches!(&lost[..], [Swapped::Conflict(Some(winner))] if winner.epoch == 1), "{lost:?}");
+    let changes = store.queues.changes(cursor).await.expect("changes");
+    assert_eq!(changes.records.iter().map(|r| r.epoch).max(), Some(1));
+    store.queues.get(&queue().queue).await.expect("read").expect("there");
+    store.queues.all().await.expect("read");
+
+    db.run_command(bson::doc! { "profile": 0 }).await.expect("no more commands are recorded");
+    let recorded = db.collection::<bson::Document>("system.profile");
+    let mut reads = recorded.find(bson::doc! { "command.find": "queue_states" }).await.expect("recorded");
+    let mut levels = Vec::new();
+    while reads.advance().await.expect("recorded") {
+        let read = reads.deserialize_current().expect("a document");
+        let concern = read.get_document("command").and_then(|c| c.get_document("readConcern"));
+        let level = concern.and_then(|c| c.get_str("level")).unwrap_or("none").to_owned();
+        assert!(["majority", "linearizable"].contains(&level.as_str()), "{level}: {read}");
+        levels.push(level);
+    }
+    assert!(levels.len() >= 5, "winners, stamps, changes, one, all: {levels:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mongodb_that_hangs_is_unavailable_in_time_and_then_goes_on() {
     let server = Mongo::start().await;

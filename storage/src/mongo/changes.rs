@@ -174,14 +174,24 @@ impl Mongo {
             }
             return Ok(Some(Changes { records: Vec::new(), removed: Vec::new(), cursor }));
         }
-        let records: Vec<QueueRecord> =
-            self.records(attempted, &news).await?.into_iter().map(QueueRecord::from).collect();
+        let documents = self.records(attempted, &news).await?;
         let mut gone: HashSet<&str> = news.into_iter().collect();
-        for record in &records {
+        let mut records = Vec::with_capacity(documents.len());
+        // The stamps of what is given, not of what was seen first: another primary may have answered the second read, and
+        // it may yet have to catch up.
+        let mut read = HashMap::with_capacity(documents.len());
+        for document in documents {
+            let modified = document.modified;
+            let record = QueueRecord::from(document);
             gone.remove(record.queue.as_str());
+            read.insert(record.queue.to_string(), modified);
+            records.push(record);
         }
         let removed = gone.into_iter().filter_map(|queue| QueueName::new(queue).ok()).collect();
-        let stamps = stamped.into_iter().map(|s| (s.queue, s.modified));
+        let stamps = stamped.into_iter().map(|s| {
+            let modified = read.get(&s.queue).copied().unwrap_or(s.modified);
+            (s.queue, modified)
+        });
         let given = Given::new(stamps);
         Ok(Some(Changes { records, removed, cursor: self.cursors.put(cursor, given) }))
     }

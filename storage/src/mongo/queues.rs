@@ -176,14 +176,18 @@ pub(super) fn live() -> Document {
 }
 
 impl Mongo {
-    /// Records by queue; tombstones and unknown ones are not among them.
+    /// Records by queue, as a majority has them; tombstones and unknown ones are not among them.
+    ///
+    /// A lease is decided by what is read here. From a record that may yet be rolled back, a later version could be
+    /// computed whose epoch somebody else was given as well.
     pub(super) async fn records(&self, attempted: &str, queues: &[&str]) -> Result<Vec<QueueDocument>> {
         let mut found = Vec::with_capacity(queues.len());
         for queues in queues.chunks(5 * STATEMENTS) {
             let mut filter = live();
             filter.insert("_id", doc! { "$in": queues });
             let states = self.collection::<QueueDocument>(QUEUES);
-            found.extend(self.collect(attempted, states.find(filter).batch_size(10_000)).await?);
+            let find = states.find(filter).read_concern(self.settled()).batch_size(10_000);
+            found.extend(self.collect(attempted, find).await?);
         }
         Ok(found)
     }
@@ -326,7 +330,8 @@ impl QueueStates for Mongo {
                 })
                 .collect();
             let Written { refused, .. } = self.update("swapping queue states", QUEUES, &updates).await?;
-            // The latest that the primary knows, though it may not be settled: what the losers go on from.
+            // What the losers go on from. The winners are settled by now: an update that changed nothing waits, as its
+            // write concern says, until a majority has all that its primary had written before.
             let lost: Vec<&str> = refused.keys().map(|i| swaps[*i].record.queue.as_str()).collect();
             let mut stored: HashMap<QueueName, QueueRecord> = if lost.is_empty() {
                 HashMap::new()
