@@ -116,7 +116,7 @@ async fn fill(broker: &dyn Broker, queue: &QueueName, form: Form, readings: usiz
         broker.publish(window.iter().map(|m| (queue.clone(), m.clone())).collect()).await?;
     }
     let deadline = Instant::now() + Duration::from_secs(30);
-    while broker.depth(queue).await? != (Depth { ready: count as u64, unacked: 0 })
+    while broker.depth(queue).await? != (Depth { ready: count as u64, ..Depth::default() })
         && Instant::now() < deadline
     {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -64,6 +64,16 @@ pub struct Depth {
     pub ready: u64,
     /// Delivered and not yet settled.
     pub unacked: u64,
+    /// Of those ready, the ones that wait for their redelivery, where the broker can tell. 0 on RabbitMQ, which counts them in
+    /// queues of their own.
+    pub delayed: u64,
+}
+
+impl Depth {
+    /// Those that a consumer gets as soon as it asks.
+    pub fn deliverable(&self) -> u64 {
+        self.ready.saturating_sub(self.delayed)
+    }
 }
 
 /// Condition of a deletion.

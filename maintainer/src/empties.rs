@@ -62,7 +62,7 @@ mod tests {
                 )
             };
             let now = Timestamp(10_000 + age);
-            let event = judge(&record, Depth { ready, unacked }, Duration::from_secs(5), now);
+            let event = judge(&record, Depth { ready, unacked, delayed: 0 }, Duration::from_secs(5), now);
             assert_eq!(event.is_some(), acts, "{state:?} ready {ready} unacked {unacked} age {age}");
         }
     }

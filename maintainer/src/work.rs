@@ -213,7 +213,7 @@ impl Work {
         let mut counted = 0;
         let mut changed = Vec::new();
         for record in &records {
-            let Some(&Depth { ready, unacked }) = depths.get(&record.queue) else { continue };
+            let Some(&Depth { ready, unacked, .. }) = depths.get(&record.queue) else { continue };
             counted += 1;
             if record.counted_at.is_none() || (record.ready, record.unacked) != (ready, unacked) {
                 changed.push(ReadyCount { queue: record.queue.clone(), ready, unacked });

@@ -57,7 +57,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn depth(&self) -> Depth {
         let ready = self.window.len() as u64 + self.returned.len() as u64 + self.unread + self.delayed;
-        Depth { ready, unacked: self.unacked }
+        Depth { ready, unacked: self.unacked, delayed: self.delayed }
     }
 
     /// A sequence number for a new message. Those of a transaction that fails are skipped.

@@ -31,7 +31,7 @@ pub(super) struct QueueTotals {
 
 impl QueueTotals {
     pub(super) fn depth(&self) -> Depth {
-        Depth { ready: self.messages_ready, unacked: self.messages_unacknowledged }
+        Depth { ready: self.messages_ready, unacked: self.messages_unacknowledged, delayed: 0 }
     }
 }
 

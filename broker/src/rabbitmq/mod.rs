@@ -352,7 +352,7 @@ impl Broker for RabbitMqBroker {
             }
             _ => 0,
         };
-        Ok(Depth { ready: ready.into(), unacked })
+        Ok(Depth { ready: ready.into(), unacked, delayed: 0 })
     }
 
     async fn depths(&self) -> Result<Vec<(QueueName, Depth)>> {
@@ -365,7 +365,10 @@ impl Broker for RabbitMqBroker {
             }
             None => {
                 let ready = self.look_at_known(key).await?;
-                Ok(ready.into_iter().map(|(name, ready)| (name, Depth { ready, unacked: 0 })).collect())
+                Ok(ready
+                    .into_iter()
+                    .map(|(name, ready)| (name, Depth { ready, ..Depth::default() }))
+                    .collect())
             }
         }
     }

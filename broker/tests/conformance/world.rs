@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use galerna_broker::{
-    Broker, Consumer, Delivery, DeliveryTag, Depth, Failure, Message, Outcome, QueueName, RetryPolicy,
+    Broker, Consumer, Delivery, DeliveryTag, Failure, Message, Outcome, QueueName, RetryPolicy,
 };
 use galerna_test_servers::RabbitMq;
 
@@ -68,11 +68,11 @@ impl World {
 
     /// Waits until a queue has this depth.
     pub(crate) async fn depth_becomes(&self, queue: &QueueName, ready: u64, unacked: u64) {
-        let wanted = Depth { ready, unacked };
+        let wanted = (ready, unacked);
         let start = Instant::now();
         loop {
             let found = self.broker.depth(queue).await.unwrap();
-            if found == wanted {
+            if (found.ready, found.unacked) == wanted {
                 return;
             }
             assert!(start.elapsed() < PATIENCE, "{queue} has {found:?}, wanted {wanted:?}");

@@ -23,8 +23,11 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Most messages that travel to the spout at once.
 const ARRIVAL: usize = 512;
-/// How often a queue that says it has messages may give none before it counts as empty (they wait for a redelivery).
-const DRY_PROBES: u32 = 3;
+/// A queue that has messages and gives none is waited for this much longer each time it is asked: a large message takes
+/// its time on the wire, and a lease that ends meanwhile would begin its way anew.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(1);
+/// After so many times [`LeasedOptions::hold`](super::LeasedOptions::hold) without the message, the channel is given up.
+const STUCK_AFTER: u32 = 12;
 
 /// The pause after a lease under which nothing came, doubled with each further one.
 const BARREN_PAUSE: Duration = Duration::from_millis(2);
@@ -303,8 +306,8 @@ impl Turn<'_> {
                     }
                 }
                 Event::Received(Ok(deliveries)) if deliveries.is_empty() => {
-                    if self.unsettled == 0 && self.is_dry().await {
-                        self.end = Some(End::Dry);
+                    if self.unsettled == 0 {
+                        self.end = self.nothing_came().await;
                     }
                 }
                 Event::Received(Ok(deliveries)) => {
@@ -342,7 +345,9 @@ impl Turn<'_> {
 
     fn has_had_its_share(&self) -> bool {
         let options = &self.parts.options;
-        self.received >= options.messages_per_lease || self.began.elapsed() >= options.hold
+        // A share of nothing is none: the first message may be on its way still.
+        self.received >= options.messages_per_lease
+            || (self.received > 0 && self.began.elapsed() >= options.hold)
     }
 
     async fn next_event(&mut self, activity: &mut watch::Receiver<Activity>) -> Event {
@@ -351,8 +356,11 @@ impl Turn<'_> {
         let share = options.messages_per_lease.saturating_sub(self.received);
         let receiving = self.end.is_none() && self.arrival.is_none() && room > 0 && share > 0;
         // While messages are in work there is no hurry to find the queue dry.
-        let patience =
-            if self.unsettled > 0 { options.dry_after * 10 } else { options.dry_after * (1 + self.probes) };
+        let patience = if self.unsettled > 0 {
+            options.dry_after * 10
+        } else {
+            (options.dry_after * (1 << self.probes.min(10))).min(LONGEST_PATIENCE.max(options.dry_after))
+        };
         let renew_at = self.renew_at.unwrap_or_else(|| self.held.renew_at());
         let renewing = self.renewal.is_some();
         let never = self.held.stop_at();
@@ -430,13 +438,23 @@ impl Turn<'_> {
     }
 
     /// Nothing came and nothing is in work: asks the broker whether nothing is there.
-    async fn is_dry(&mut self) -> bool {
+    async fn nothing_came(&mut self) -> Option<End> {
         self.probes += 1;
-        match self.parts.broker.depth(&self.claim.queue).await {
-            Ok(depth) => depth.ready == 0 || self.probes >= DRY_PROBES,
+        let depth = match self.parts.broker.depth(&self.claim.queue).await {
+            Ok(depth) => depth,
             // The next call on the consumer tells what is the matter.
-            Err(_) => false,
+            Err(_) => return None,
+        };
+        if depth.deliverable() == 0 {
+            return Some(End::Dry);
         }
+        let waited = self.began.elapsed();
+        if self.received == 0 && waited >= self.parts.options.hold * STUCK_AFTER {
+            let (queue, ready) = (&self.claim.queue, depth.ready);
+            tracing::warn!(%queue, ready, ?waited, "a queue has messages and none comes; it is consumed anew");
+            return Some(End::ChannelLost);
+        }
+        None
     }
 
     fn renew(&mut self) {
