@@ -38,6 +38,7 @@ mod address;
 mod alerts;
 mod error;
 pub mod mongo;
+mod notifications;
 mod queues;
 mod readings;
 mod settings;
@@ -51,6 +52,10 @@ pub use alerts::{
     AlertEvent, AlertEventKind, AlertState, AlertStates, Comparison, Condition, Phase, Rule, Rules, Severity,
 };
 pub use error::{Result, StorageError};
+pub use notifications::{
+    Attempt, Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, EndpointKind, Enqueued,
+    MAX_GROUP, Notifications, Resent, Silence, alert_key,
+};
 pub use queues::{Changes, Lease, QueueRecord, QueueState, QueueStates, ReadyCount, Swap, Swapped};
 pub use readings::{
     ReadingKey, ReadingOutcome, Readings, ReadingsQuery, RejectedReading, RejectedReadings, StoredReading,
@@ -76,4 +81,6 @@ pub struct Store {
     pub sources: Arc<dyn Sources>,
     /// Settings that several processes share.
     pub settings: Arc<dyn Settings>,
+    /// Who is told of alerts, and what they were told.
+    pub notifications: Arc<dyn Notifications>,
 }

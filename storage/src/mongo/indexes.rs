@@ -16,6 +16,10 @@ pub(super) const ALERT_EVENTS: &str = "alert_events";
 pub(super) const ACCOUNTS: &str = "accounts";
 pub(super) const SOURCES: &str = "sources";
 pub(super) const SETTINGS: &str = "settings";
+pub(super) const ENDPOINTS: &str = "endpoints";
+pub(super) const SILENCES: &str = "silences";
+pub(super) const DELIVERIES: &str = "deliveries";
+pub(super) const TAKEN_EVENTS: &str = "taken_events";
 
 /// There is no such collection, or no such index.
 const ABSENT: [i32; 2] = [26, 27];
@@ -23,7 +27,7 @@ const ABSENT: [i32; 2] = [26, 27];
 impl Mongo {
     /// Creates what is missing. The server takes the same definition any number of times, also at once.
     pub(super) async fn create_indexes(&self) -> Result<()> {
-        let wanted: [(&str, &str, RawDocumentBuf); 9] = [
+        let wanted: [(&str, &str, RawDocumentBuf); 18] = [
             // Lets the changes of queue states be read from the index alone.
             (QUEUES, "modified_id", rawdoc! { "modified": 1, "_id": 1 }),
             (DEVICES, "accounts", rawdoc! { "accounts": 1 }),
@@ -34,11 +38,24 @@ impl Mongo {
             (ALERT_STATES, "account", rawdoc! { "account": 1 }),
             (ALERT_EVENTS, "ts", rawdoc! { "ts": -1, "_id": -1 }),
             (ALERT_EVENTS, "account_ts", rawdoc! { "account": 1, "ts": -1, "_id": -1 }),
+            (ALERT_EVENTS, "alert", rawdoc! { "rule": 1, "source": 1, "device": 1, "kind": 1, "ts": -1 }),
+            (DELIVERIES, "due", rawdoc! { "status": 1, "next_try": 1, "_id": 1 }),
+            (DELIVERIES, "created", rawdoc! { "created": -1, "_id": -1 }),
+            (DELIVERIES, "status_created", rawdoc! { "status": 1, "created": -1, "_id": -1 }),
+            (DELIVERIES, "endpoint", rawdoc! { "endpoint": 1, "status": 1, "created": -1, "_id": -1 }),
+            (DELIVERIES, "account", rawdoc! { "accounts": 1, "created": -1, "_id": -1 }),
+            (DELIVERIES, "alert", rawdoc! { "alerts": 1, "created": -1, "_id": -1 }),
+            (DELIVERIES, "event", rawdoc! { "events.id": 1 }),
+            (DELIVERIES, "after", rawdoc! { "after": 1 }),
         ];
         for (collection, name, key) in wanted {
             let command = rawdoc! { "createIndexes": collection, "indexes": [{ "key": key, "name": name }] };
             self.command("creating an index", command).await?;
         }
+        // An endpoint gets each event once.
+        let entries = rawdoc! { "key": { "entries": 1 }, "name": "entries", "unique": true };
+        let command = rawdoc! { "createIndexes": DELIVERIES, "indexes": [entries] };
+        self.command("creating an index", command).await?;
         self.drop_index(READINGS, "account_ts").await
     }
 

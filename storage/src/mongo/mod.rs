@@ -14,6 +14,7 @@ mod changes;
 mod commands;
 mod documents;
 mod indexes;
+mod notifications;
 mod queues;
 mod reading_id;
 mod readings;
@@ -109,7 +110,8 @@ impl Mongo {
             alert_states: store.clone(),
             accounts: store.clone(),
             sources: store.clone(),
-            settings: store,
+            settings: store.clone(),
+            notifications: store,
         }
     }
 

@@ -9,6 +9,7 @@ mod accounts;
 mod alerts;
 mod columns;
 mod group_commit;
+mod notifications;
 mod queues;
 mod readings;
 mod rejected;
@@ -145,7 +146,8 @@ impl Sqlite {
             alert_states: store.clone(),
             accounts: store.clone(),
             sources: store.clone(),
-            settings: store,
+            settings: store.clone(),
+            notifications: store,
         }
     }
 
