@@ -163,6 +163,8 @@ pub trait Rules: Send + Sync + 'static {
 pub trait AlertStates: Send + Sync + 'static {
     /// The states of all rules for the devices of one account.
     async fn load(&self, account: &AccountId) -> Result<Vec<AlertState>>;
+    /// The states that fire, of all accounts, those that began last first; at most `limit`.
+    async fn firing(&self, limit: usize) -> Result<Vec<AlertState>>;
     /// Stores states, each replacing the one of its (rule, source, device) unless that has a later `last_seen`.
     async fn save(&self, states: &[AlertState]) -> Result<()>;
     /// Records events; those whose id is known are left. Returns how many were new.

@@ -36,7 +36,9 @@
 mod accounts;
 mod address;
 mod alerts;
+mod audit;
 mod error;
+mod history;
 pub mod mongo;
 mod notifications;
 mod queues;
@@ -51,7 +53,9 @@ pub use address::open;
 pub use alerts::{
     AlertEvent, AlertEventKind, AlertState, AlertStates, Comparison, Condition, Phase, Rule, Rules, Severity,
 };
+pub use audit::{AuditEntry, AuditLog};
 pub use error::{Result, StorageError};
+pub use history::{History, Sample};
 pub use notifications::{
     Attempt, Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, EndpointKind, Enqueued,
     MAX_GROUP, Notifications, Resent, Silence, alert_key,
@@ -83,4 +87,8 @@ pub struct Store {
     pub settings: Arc<dyn Settings>,
     /// Who is told of alerts, and what they were told.
     pub notifications: Arc<dyn Notifications>,
+    /// What operators did.
+    pub audit: Arc<dyn AuditLog>,
+    /// Samples for charts.
+    pub history: Arc<dyn History>,
 }

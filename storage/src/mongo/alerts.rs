@@ -53,6 +53,16 @@ impl AlertStates for Mongo {
         self.collect("loading alert states", find).await?.into_iter().map(from_document).collect()
     }
 
+    async fn firing(&self, limit: usize) -> Result<Vec<AlertState>> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let states = self.collection::<Document>(ALERT_STATES);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let find = states.find(doc! { "phase": "firing" }).sort(doc! { "since": -1 }).limit(limit);
+        self.collect("listing what fires", find).await?.into_iter().map(from_document).collect()
+    }
+
     async fn save(&self, states: &[AlertState]) -> Result<()> {
         for states in states.chunks(STATEMENTS) {
             let mut updates = Vec::with_capacity(states.len());

@@ -21,13 +21,16 @@ pub(super) const SILENCES: &str = "silences";
 pub(super) const DELIVERIES: &str = "deliveries";
 pub(super) const TAKEN_EVENTS: &str = "taken_events";
 
+pub(super) const AUDIT: &str = "audit";
+pub(super) const HISTORY: &str = "history";
+
 /// There is no such collection, or no such index.
 const ABSENT: [i32; 2] = [26, 27];
 
 impl Mongo {
     /// Creates what is missing. The server takes the same definition any number of times, also at once.
     pub(super) async fn create_indexes(&self) -> Result<()> {
-        let wanted: [(&str, &str, RawDocumentBuf); 18] = [
+        let wanted: [(&str, &str, RawDocumentBuf); 19] = [
             // Lets the changes of queue states be read from the index alone.
             (QUEUES, "modified_id", rawdoc! { "modified": 1, "_id": 1 }),
             (DEVICES, "accounts", rawdoc! { "accounts": 1 }),
@@ -47,6 +50,7 @@ impl Mongo {
             (DELIVERIES, "alert", rawdoc! { "alerts": 1, "created": -1, "_id": -1 }),
             (DELIVERIES, "event", rawdoc! { "events.id": 1 }),
             (DELIVERIES, "after", rawdoc! { "after": 1 }),
+            (AUDIT, "at", rawdoc! { "at": -1, "_id": -1 }),
         ];
         for (collection, name, key) in wanted {
             let command = rawdoc! { "createIndexes": collection, "indexes": [{ "key": key, "name": name }] };
@@ -55,6 +59,12 @@ impl Mongo {
         // An endpoint gets each event once.
         let entries = rawdoc! { "key": { "entries": 1 }, "name": "entries", "unique": true };
         let command = rawdoc! { "createIndexes": DELIVERIES, "indexes": [entries] };
+        self.command("creating an index", command).await?;
+        // Few of many states fire.
+        let firing = rawdoc! {
+            "key": { "since": -1 }, "name": "firing", "partialFilterExpression": { "phase": "firing" },
+        };
+        let command = rawdoc! { "createIndexes": ALERT_STATES, "indexes": [firing] };
         self.command("creating an index", command).await?;
         self.drop_index(READINGS, "account_ts").await
     }

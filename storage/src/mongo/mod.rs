@@ -15,6 +15,7 @@ mod commands;
 mod documents;
 mod indexes;
 mod notifications;
+mod operations;
 mod queues;
 mod reading_id;
 mod readings;
@@ -111,7 +112,9 @@ impl Mongo {
             accounts: store.clone(),
             sources: store.clone(),
             settings: store.clone(),
-            notifications: store,
+            notifications: store.clone(),
+            audit: store.clone(),
+            history: store,
         }
     }
 

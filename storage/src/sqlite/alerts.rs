@@ -141,6 +141,18 @@ impl AlertStates for Sqlite {
         .await
     }
 
+    async fn firing(&self, limit: usize) -> Result<Vec<AlertState>> {
+        self.read("listing what fires", move |conn| {
+            conn.prepare_cached(
+                "SELECT rule, source, device, account, phase, since, last_seen, last_value, not_before \
+                 FROM alert_states WHERE phase = 'firing' ORDER BY since DESC LIMIT ?1",
+            )?
+            .query_map([rows(limit)], state)?
+            .collect()
+        })
+        .await
+    }
+
     async fn save(&self, states: &[AlertState]) -> Result<()> {
         if states.is_empty() {
             return Ok(());

@@ -10,6 +10,7 @@ mod alerts;
 mod columns;
 mod group_commit;
 mod notifications;
+mod operations;
 mod queues;
 mod readings;
 mod rejected;
@@ -147,7 +148,9 @@ impl Sqlite {
             accounts: store.clone(),
             sources: store.clone(),
             settings: store.clone(),
-            notifications: store,
+            notifications: store.clone(),
+            audit: store.clone(),
+            history: store,
         }
     }
 

@@ -86,5 +86,9 @@ pub(super) fn bring_up(conn: &Connection) -> rusqlite::Result<()> {
     if found < VERSION {
         conn.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))?;
     }
-    conn.execute_batch(&format!("BEGIN IMMEDIATE; {} COMMIT;", super::notifications::TABLES))
+    conn.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {}{} COMMIT;",
+        super::notifications::TABLES,
+        super::operations::TABLES
+    ))
 }

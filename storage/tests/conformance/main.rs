@@ -2,6 +2,7 @@
 //! and against a replica set.
 
 mod alerts;
+mod operations;
 mod queues;
 mod readings;
 mod registries;
@@ -108,4 +109,9 @@ stores!({
         rejected_readings_are_paged_and_counted
         accounts_and_sources_are_replaced_by_id
         settings_keep_any_json;
+    operations:
+        what_operators_did_is_listed_newest_first
+        what_operators_did_is_searched_as_text
+        samples_are_kept_replaced_and_pruned
+        what_fires_is_found_over_all_accounts;
 }: in_memory, in_a_file, on_mongo, on_a_replica_set);

@@ -1,0 +1,31 @@
+//! Samples of numbers over time, for charts.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use galerna_broker::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+/// Numbers at one time.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Sample {
+    /// When: the key. Whoever samples rounds it to the interval of sampling, so that two who do leave one sample.
+    pub at: Timestamp,
+    /// The numbers by name; what could not be told is not in it.
+    pub values: BTreeMap<String, f64>,
+}
+
+/// Store of samples.
+#[async_trait]
+pub trait History: Send + Sync + 'static {
+    /// Stores a sample, replacing the one of the same time.
+    async fn put(&self, sample: &Sample) -> Result<()>;
+
+    /// The samples from this time on, oldest first.
+    async fn since(&self, from: Timestamp) -> Result<Vec<Sample>>;
+
+    /// Forgets the samples before this time; returns how many.
+    async fn prune(&self, before: Timestamp) -> Result<u64>;
+}
