@@ -280,3 +280,54 @@ async fn queues_of_other_publishers_are_used_as_they_are() {
     assert_eq!(ours.depths().await.unwrap().len(), 1);
     assert_eq!(ours.dead_letter_counts().await.unwrap(), [(name, 1)]);
 }
+
+/// Declares a durable quorum queue by hand; whether the server took it.
+async fn declare_by_hand(at: &str, name: &str, limit: Option<i32>) -> bool {
+    let connection = lapin::Connection::connect(at, lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let mut arguments = lapin::types::FieldTable::default();
+    arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("quorum".into()));
+    if let Some(limit) = limit {
+        arguments.insert("x-delivery-limit".into(), lapin::types::AMQPValue::LongInt(limit));
+    }
+    let durable =
+        lapin::options::QueueDeclareOptions { durable: true, ..lapin::options::QueueDeclareOptions::default() };
+    channel.queue_declare(name.into(), durable, arguments).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_servers_own_limit_drops_what_is_looked_at_or_returned_often() {
+    let server = RabbitMq::shared().await;
+    let at = server.vhost().await;
+    let broker = RabbitMqBroker::connect(RabbitMqOptions { amqp_uri: at.clone(), ..options(server) });
+    let broker = broker.await.unwrap();
+    let name = queue("D0000591");
+    broker.declare(&name).await.unwrap();
+    let letter = galerna_broker::NewDeadLetter { message: message("dead"), failure: failure() };
+    broker.dead_letter(&name, vec![letter]).await.unwrap();
+    for made in ["D0000591", "D0000591.dead"] {
+        // The server takes an existing queue's declaration only with the arguments that the queue has.
+        assert!(!declare_by_hand(&at, made, None).await, "{made} has a limit of its own");
+        assert!(declare_by_hand(&at, made, Some(1_000_000_000)).await, "{made} has one that is never reached");
+    }
+    for _ in 0..25 {
+        assert_eq!(broker.dead_letters(&name, 0, 10).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queues_made_before_they_had_a_limit_are_used_as_they_are() {
+    let server = RabbitMq::shared().await;
+    let at = server.vhost().await;
+    for made in ["D0000591", "D0000591.dead"] {
+        assert!(declare_by_hand(&at, made, None).await);
+    }
+    let broker = RabbitMqBroker::connect(RabbitMqOptions { amqp_uri: at, ..options(server) }).await.unwrap();
+    let name = queue("D0000591");
+    broker.declare(&name).await.unwrap();
+    broker.publish(vec![(name.clone(), message("a"))]).await.unwrap();
+    let mut consumer = broker.consume(&name, 1).await.unwrap();
+    let taken = receive(&mut *consumer, 1).await.remove(0);
+    consumer.settle(vec![(taken.tag, Outcome::DeadLetter(failure()))]).await.unwrap();
+    assert_eq!(broker.dead_letters(&name, 0, 10).await.unwrap().len(), 1);
+}

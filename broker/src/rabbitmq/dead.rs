@@ -18,11 +18,14 @@ use super::Shared;
 use super::fault::{Fault, within};
 use super::headers;
 use super::publisher::Outgoing;
-use super::topology::{dead_queue, key};
+use super::topology::{LookFault, dead_queue, key};
 use crate::{DeadLetter, DeadLetterSelection, QueueName, Result};
 
 /// How long the next dead letter is waited for; another process may have it out.
 const NEXT: Duration = Duration::from_secs(2);
+/// How often dead letters that are there and cannot be taken out are tried for, and the pause, which grows.
+const TRIES: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(10);
 /// Dead letters replayed in one confirmed window.
 const WINDOW: usize = 500;
 
@@ -45,23 +48,35 @@ struct Letter {
 impl Shared {
     /// Takes every dead letter of a queue out; none when it has no dead letters.
     async fn look(&self, queue: &QueueName, attempted: &str) -> Result<Option<Look>> {
+        let mut tries = 1;
+        loop {
+            match self.take_out(queue, attempted).await {
+                // The queue has just been seen: this is the late answer to a look from before it was made.
+                Err(LookFault::Fault(fault)) if fault.not_found() && tries < TRIES => {
+                    tokio::time::sleep(PAUSE * tries).await;
+                    tries += 1;
+                }
+                taken => return taken.map_err(|fault| fault.into_error(attempted, None)),
+            }
+        }
+    }
+
+    async fn take_out(&self, queue: &QueueName, attempted: &str) -> Result<Option<Look>, LookFault> {
         let (count, _) = match self.topology.look(dead_queue(queue)).await {
             Ok(found) => found,
             Err(fault) if fault.not_found() => return Ok(None),
-            Err(fault) => return Err(fault.into_error(attempted, None)),
+            Err(fault) => return Err(fault),
         };
         if count == 0 {
             return Ok(None);
         }
-        let channel = self.topology.link.channel(attempted).await?;
+        let channel = self.topology.link.channel(attempted).await.map_err(LookFault::Away)?;
         let calls = async {
             channel.basic_qos(u16::try_from(count).unwrap_or(u16::MAX), BasicQosOptions::default()).await?;
             let options = BasicConsumeOptions::default();
             channel.basic_consume(dead_queue(queue), "".into(), options, FieldTable::default()).await
         };
-        let letters = within(self.options.timeouts.rpc, calls)
-            .await
-            .map_err(|fault| fault.into_error(attempted, None))?;
+        let letters = within(self.options.timeouts.rpc, calls).await.map_err(LookFault::Fault)?;
         Ok(Some(Look { channel, letters, left: count.min(u16::MAX.into()), count, last: 0, removed: 0 }))
     }
 

@@ -26,8 +26,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// How often the connection's own state is looked at, should an event have been missed.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often a channel that cannot be opened on a sound connection is asked for again.
-const STRANGE: u32 = 3;
+/// How often a channel that cannot be opened on a sound connection is asked for again, with pauses that begin with this one
+/// and double: 0.5 s in all.
+const STRANGE: u32 = 8;
+const STRANGE_PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Clone)]
 enum State {
@@ -84,8 +86,10 @@ impl Link {
                 State::Up(connection) if connection.status().connected() => {
                     match timeout(self.timeouts.rpc, connection.create_channel()).await {
                         Ok(Ok(channel)) => return Ok(channel),
-                        // A channel that the server has just closed can leave its error to the next of the same number.
+                        // The error of a channel that the server has just closed can meet those that are opened before the
+                        // close is through.
                         Ok(Err(_)) if connection.status().connected() && strange < STRANGE => {
+                            tokio::time::sleep(STRANGE_PAUSE * (1 << strange)).await;
                             strange += 1;
                             continue;
                         }

@@ -15,6 +15,11 @@
 //! `Delivery::deliveries` may be higher by the releases (they never bring a message to the dead letters); the number of
 //! unacked messages comes from the management API, some seconds old; delayed messages are not in the depth of their
 //! queue; a queue that has a consumer counts as not empty.
+//!
+//! Quorum queues and their dead letters are made with an `x-delivery-limit` that no message reaches. A queue that exists
+//! without it is used as it is; before such a system moves to RabbitMQ 4, whose own limit is 20 (after which it drops the
+//! message), give them a policy: `rabbitmqctl set_policy galerna '.*' '{"delivery-limit": 1000000000}' --apply-to queues`.
+//! The tests run against RabbitMQ 3.10; of 4.x only its documentation was read.
 
 mod consumer;
 mod dead;

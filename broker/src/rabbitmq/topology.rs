@@ -17,6 +17,12 @@ use crate::{QueueName, Result};
 
 const DUE: &str = "galerna.due";
 const UNDELIVERABLE: &str = "galerna.undeliverable";
+const LIMIT: &str = "x-delivery-limit";
+
+/// How often a quorum queue may take a message back before the server drops it: never, in effect. Galerna counts by itself
+/// and keeps what it gives up; from RabbitMQ 4.0 on a queue that says nothing drops a message after 20 returns, and a look at
+/// dead letters returns all of them. (`-1`, no limit, is refused before 4.0.)
+const RETURNS: i32 = 1_000_000_000;
 
 /// Makes queues and exchanges.
 #[derive(Debug)]
@@ -57,7 +63,7 @@ impl Topology {
     pub(super) async fn declare(&self, queue: &QueueName) -> Result<()> {
         queue.check_not_reserved()?;
         let attempted = format!("declaring queue `{queue}`");
-        self.declare_queue(key(queue), FieldTable::default(), &attempted).await?;
+        self.declare_queue(key(queue), self.returns(), &attempted).await?;
         self.bind(queue, &attempted).await
     }
 
@@ -88,7 +94,16 @@ impl Topology {
 
     pub(super) async fn declare_dead(&self, queue: &QueueName) -> Result<()> {
         let attempted = format!("declaring the dead letters of queue `{queue}`");
-        self.declare_queue(dead_queue(queue), FieldTable::default(), &attempted).await
+        self.declare_queue(dead_queue(queue), self.returns(), &attempted).await
+    }
+
+    /// Arguments of a queue that gives messages out.
+    fn returns(&self) -> FieldTable {
+        let mut arguments = FieldTable::default();
+        if self.kind == QueueType::Quorum {
+            arguments.insert(LIMIT.into(), AMQPValue::LongInt(RETURNS));
+        }
+        arguments
     }
 
     /// The exchange and the queue of one delay.
@@ -146,7 +161,12 @@ impl Topology {
         match within(self.timeouts.rpc, channel.queue_declare(name.clone(), options, arguments)).await {
             Ok(_) => Ok(()),
             Err(fault) if fault.made_otherwise() => {
-                tracing::warn!(queue = %name, "the queue exists with other arguments; it is used as it is");
+                // Queues made before the limit was set are as good, but for RabbitMQ 4.
+                if fault.says(LIMIT) {
+                    tracing::debug!(queue = %name, "the queue exists without a delivery limit; it is used as it is");
+                } else {
+                    tracing::warn!(queue = %name, "the queue exists with other arguments; it is used as it is");
+                }
                 self.look(name).await.map(drop).map_err(|fault| fault.into_error(attempted, None))
             }
             Err(fault) => Err(fault.into_error(attempted, None)),
