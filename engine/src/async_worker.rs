@@ -1,6 +1,6 @@
 //! The task loop of a bolt that waits.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,10 +123,14 @@ impl AsyncWorker {
     async fn take(&mut self, message: Message, outgoing: &mut Vec<Shipment>) {
         let target = self.shared.plan.targets[message.target as usize];
         self.shared.loads[target.component].take(target.task);
-        let parcel = {
+        let (parcel, lost) = {
             let input = &self.shared.topology.components()[target.component].inputs[target.input];
             input.take_in(message.parcel)
         };
+        let rows = u64::from(message.rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
+        if !lost.is_empty() {
+            self.task.lose(lost);
+        }
         let start = self.shared.clock.now();
         let mut rest = Some(parcel);
         while let Some(parcel) = rest.take() {
@@ -136,7 +140,8 @@ impl AsyncWorker {
             }
         }
         let took = nanos(self.shared.clock.now().saturating_sub(start));
-        self.stats.count_executed(u64::from(message.rows), took);
+        self.stats.count_executed(rows, took);
+        self.stats.count_returned(std::mem::take(&mut self.task.shipments().returned), took);
         self.send(outgoing).await;
     }
 
@@ -178,7 +183,9 @@ impl AsyncWorker {
     }
 
     async fn flush(&mut self, outgoing: &mut Vec<Shipment>) {
-        self.task.flush(true);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.task.flush(true))) {
+            self.report(&Fault::panicked(&*panic));
+        }
         self.send(outgoing).await;
     }
 

@@ -133,6 +133,11 @@ impl Ledger {
             if whole && born[0] == born[len - 1] {
                 // All there and emitted together, as is usual: times in between cannot differ, since
                 // they grow with the sequence.
+                if !self.restarted.is_empty() {
+                    live.iter().for_each(|root| {
+                        self.restarted.remove(root);
+                    });
+                }
                 live.fill(FREE);
                 self.pending -= len;
                 complete.record(self.now.saturating_sub(born[0]), len as u64);
@@ -320,5 +325,36 @@ impl RootSource for Ledger {
 
     fn is_pending(&self, slot: u32) -> bool {
         self.sequence.get(slot as usize).is_some_and(|&sequence| sequence != FREE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_started_anew_is_forgotten_with_its_root_however_that_ends() {
+        let failure = Failure::new(galerna_topology::FailureKind::Error, "no", "bolt");
+        let complete = Histogram::new();
+        type End = fn(&mut Ledger, RootId, &Failure, &Histogram);
+        let ends: [(&str, End); 5] = [
+            ("acked with others", |ledger, first, _, complete| ledger.settle_whole(first, 3, complete)),
+            ("acked one by one", |ledger, first, _, complete| {
+                (0..3).for_each(|at| ledger.settle_whole(first.plus(at), 1, complete));
+            }),
+            ("failed", |ledger, first, failure, _| ledger.fail([Span::Whole(first, 3)], failure)),
+            ("out of time", |ledger, _, failure, _| ledger.expire(1_000, failure)),
+            ("stopped", |ledger, _, failure, _| ledger.fail_all(failure)),
+        ];
+        for (what, end) in ends {
+            let mut ledger = Ledger::new(0, 32, Some(100));
+            let first = ledger.grant().first;
+            ledger.commit(3);
+            ledger.set_now(50);
+            ledger.restart([Span::Whole(first, 2)]);
+            assert_eq!(ledger.restarted.len(), 2, "{what}");
+            end(&mut ledger, first, &failure, &complete);
+            assert_eq!((ledger.pending(), ledger.restarted.len()), (0, 0), "{what}");
+        }
     }
 }

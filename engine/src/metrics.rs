@@ -60,6 +60,14 @@ impl TaskStats {
         }
     }
 
+    /// A batch took `nanos` until it was executed, and so many of its tuples were acked by that. What a bolt
+    /// keeps is counted when it acks it.
+    pub(crate) fn count_returned(&self, tuples: u64, nanos: u64) {
+        if tuples > 0 {
+            self.process.record(nanos, tuples);
+        }
+    }
+
     /// Where a spout or bolt stands; `component` is whom it waits for.
     pub(crate) fn set_state(&self, state: State, component: usize) {
         self.state.store((state as u32) | ((component as u32) << 8), Ordering::Relaxed);
@@ -159,6 +167,7 @@ pub struct ComponentMetrics {
     /// Tuples acked (bolts), or roots done (spouts).
     pub acked: u64,
     /// Tuples failed (bolts), or roots failed (spouts), by [`FailureKind::name`]. All kinds are present.
+    /// Tuples that a bolt emitted and that its grouping or their `Clone` lost by a panic are among its own.
     pub failed: BTreeMap<&'static str, u64>,
     /// Time a tuple takes in `execute`; the mean of its batch counts for each tuple of the batch.
     pub execute: Latency,
@@ -178,7 +187,7 @@ pub struct ComponentMetrics {
     pub batch: u64,
     /// Why each task of a spout is or is not emitting.
     pub states: Vec<SpoutState>,
-    /// Errors of hooks, and panics.
+    /// Errors of hooks, and panics, also those of groupings and of tuples being copied or converted.
     pub errors: u64,
     /// Instances replaced after a panic.
     pub restarts: u64,

@@ -105,5 +105,7 @@ pub(crate) fn collect(
 ) {
     add(&stats.emitted, std::mem::take(&mut shipments.emitted));
     add(&stats.transferred, std::mem::take(&mut shipments.transferred));
+    add(&stats.restarts, std::mem::take(&mut shipments.restarts));
+    add(&stats.errors, std::mem::take(&mut shipments.panics));
     into.append(&mut shipments.ready);
 }

@@ -1,6 +1,6 @@
 //! The task loop of a spout, which owns its ledger.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -88,9 +88,10 @@ impl Source {
                 active = !active;
                 if !active {
                     // No fill follows that would send what was held back for it.
-                    self.runner.flush(true);
-                    collect(&self.stats, self.runner.shipments(), &mut outgoing);
+                    self.flush(true);
+                    self.take_staged(&mut outgoing);
                     self.send(&mut outgoing).await;
+                    self.deliver().await;
                 }
                 self.switch(active).await;
                 if active && appetite != Appetite::Never {
@@ -215,24 +216,22 @@ impl Source {
         let outcome = AssertUnwindSafe(self.runner.fill(&mut self.ledger, room)).catch_unwind().await;
         let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err(_) => {
+            Err(panic) => {
+                let fault = Fault::panicked(&*panic);
                 self.restart().await;
-                Err(Fault::new("panicked in next"))
+                Err(fault)
             }
         };
         // Rows held back to fill batches wait for the next fill only if that is at hand and worth it.
         let ready = matches!(outcome, Ok(Next::Ready));
         // At the pending limit the next fill comes only when roots end, and the rows held back are such roots.
         let at_limit = self.ledger.pending() >= self.max_pending;
-        self.runner.flush(!ready || at_limit || room < SMALL_BATCH);
+        self.flush(!ready || at_limit || room < SMALL_BATCH);
         if ready && self.runner.shipments().emitted == 0 {
-            self.runner.flush(true);
+            self.flush(true);
         }
-        let shipments = self.runner.shipments();
-        let full = ready && shipments.emitted >= room as u64;
-        self.ledger.settle(shipments.acked.drain_spans(), &self.stats.complete);
-        collect(&self.stats, shipments, outgoing);
-        self.publish_pending();
+        let full = ready && self.runner.shipments().emitted >= room as u64;
+        self.take_staged(outgoing);
         let waited = self.send(outgoing).await;
         self.shared.activity.end(1);
         if waited > LONG_WAIT {
@@ -241,6 +240,31 @@ impl Source {
             self.resize_batch((batch + BATCH_STEP).min(self.max_batch));
         }
         outcome
+    }
+
+    /// Distributes what the spout emitted: all, or what fills batches.
+    fn flush(&mut self, all: bool) {
+        // What groupings and copied tuples panic with is caught row by row; this is for the rest.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.runner.flush(all))) {
+            self.report(&Fault::panicked(&*panic));
+        }
+    }
+
+    /// Takes the batches to send, and tells the ledger of roots that end here: nobody received them, or they
+    /// were lost by a panic on the way.
+    fn take_staged(&mut self, outgoing: &mut Vec<Shipment>) {
+        let lost = std::mem::take(&mut self.runner.shipments().lost);
+        for lost in lost {
+            let fault = lost.fault;
+            self.stats.report(fault.reason(), self.shared.clock.now());
+            tracing::warn!(component = &**self.id(), reason = fault.reason(), "tuples were lost on the way");
+            let failure = self.failure(FailureKind::Panic, fault.reason());
+            self.ledger.fail(lost.lineage.into_spans(), &failure);
+        }
+        let shipments = self.runner.shipments();
+        self.ledger.settle(shipments.acked.drain_spans(), &self.stats.complete);
+        collect(&self.stats, shipments, outgoing);
+        self.publish_pending();
     }
 
     fn resize_batch(&self, batch: usize) {
@@ -323,8 +347,8 @@ impl Source {
         if acked > 0 {
             add(&self.stats.acked, acked);
             let delivered = AssertUnwindSafe(self.runner.acked(self.ledger.acked())).catch_unwind().await;
-            if delivered.is_err() {
-                self.restart().await;
+            if let Err(panic) = delivered {
+                self.panicked(Fault::panicked(&*panic)).await;
             }
         }
         if !self.ledger.failed().is_empty() {
@@ -332,8 +356,8 @@ impl Source {
                 add(&self.stats.failed[failure.kind.index()], 1);
             }
             let delivered = AssertUnwindSafe(self.runner.failed(self.ledger.failed())).catch_unwind().await;
-            if delivered.is_err() {
-                self.restart().await;
+            if let Err(panic) = delivered {
+                self.panicked(Fault::panicked(&*panic)).await;
             }
         }
         self.publish_pending();
@@ -347,9 +371,13 @@ impl Source {
         }
     }
 
+    async fn panicked(&mut self, fault: Fault) {
+        self.report(&fault);
+        self.restart().await;
+    }
+
     /// After a panic: a new instance takes over.
     async fn restart(&mut self) {
-        self.report(&Fault::new("the spout panicked"));
         add(&self.stats.restarts, 1);
         self.runner.recover();
         match AssertUnwindSafe(self.runner.open()).catch_unwind().await {
@@ -361,8 +389,8 @@ impl Source {
 
     async fn switch(&mut self, active: bool) {
         let hook = if active { self.runner.activate() } else { self.runner.deactivate() };
-        if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
-            self.restart().await;
+        if let Err(panic) = AssertUnwindSafe(hook).catch_unwind().await {
+            self.panicked(Fault::panicked(&*panic)).await;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The task loop of bolts that compute, one or several fused.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +99,8 @@ impl Worker {
         self.drain(&mut outgoing).await;
         self.shared.activity.end(taken);
         for at in 0..self.cells.len() {
-            self.cells[at].task.close();
+            let closed = self.cells[at].task.close();
+            self.cells[at].report(closed, &self.shared);
             self.flush(&mut outgoing).await;
         }
     }
@@ -130,14 +132,20 @@ impl Worker {
             let input = &self.shared.topology.components()[target.component].inputs[target.input];
             let cell = &mut self.cells[target.cell];
             let start = self.shared.clock.now();
-            let (emptied, faults) = cell.task.process(input.take_in(shipment.parcel));
+            let (parcel, lost) = input.take_in(shipment.parcel);
+            let rows = u64::from(shipment.rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
+            if !lost.is_empty() {
+                cell.task.lose(lost);
+            }
+            // The task catches what the bolt and the groupings panic with, tuple by tuple. This is for the
+            // rest, such as a tuple that panics when it is dropped: no panic ends an executor.
+            let processed = catch_unwind(AssertUnwindSafe(|| cell.task.process(parcel)));
+            let (emptied, faults) = processed.unwrap_or_else(|panic| (None, vec![Fault::panicked(&*panic)]));
             let took = nanos(self.shared.clock.now().saturating_sub(start));
-            let rows = u64::from(shipment.rows);
             cell.stats.count_executed(rows, took);
-            cell.stats.process.record(took, rows);
+            cell.stats.count_returned(std::mem::take(&mut cell.task.shipments().returned), took);
             for fault in faults {
-                report(cell, &fault, start);
-                add(&cell.stats.restarts, 1);
+                cell.report(Err(fault), &self.shared);
             }
             if input.is_same_type()
                 && let Some(emptied) = emptied
@@ -179,7 +187,9 @@ impl Worker {
         let mut local = Vec::new();
         // In the order of the flow, so that what one sends is flushed by the next.
         for at in 0..self.cells.len() {
-            self.cells[at].task.flush(true);
+            let task = &mut self.cells[at].task;
+            let flushed = catch_unwind(AssertUnwindSafe(|| task.flush(true)));
+            self.cells[at].report(flushed.map_err(|panic| Fault::panicked(&*panic)), &self.shared);
             self.sort(at, &mut local, outgoing);
             self.run_local(&mut local, outgoing);
         }
@@ -188,7 +198,8 @@ impl Worker {
 
     async fn drain(&mut self, outgoing: &mut Vec<Shipment>) {
         for cell in &mut self.cells {
-            cell.task.drain();
+            let drained = cell.task.drain();
+            cell.report(drained, &self.shared);
         }
         self.flush(outgoing).await;
     }
@@ -204,9 +215,8 @@ impl Worker {
             if cell.next_tick <= now {
                 // Ticks missed while busy are not made up for.
                 cell.next_tick = now + tick;
-                if let Err(fault) = cell.task.tick() {
-                    report(cell, &fault, now);
-                }
+                let ticked = cell.task.tick();
+                cell.report(ticked, &self.shared);
             }
         }
         self.flush(outgoing).await;
@@ -214,10 +224,14 @@ impl Worker {
     }
 }
 
-fn report(cell: &Cell, fault: &Fault, at: Duration) {
-    add(&cell.stats.errors, 1);
-    cell.stats.report(fault.reason(), at);
-    tracing::warn!(component = cell.component, task = cell.index, reason = fault.reason(), "a bolt failed");
+impl Cell {
+    fn report(&self, outcome: Result<(), Fault>, shared: &Shared) {
+        let Err(fault) = outcome else { return };
+        add(&self.stats.errors, 1);
+        self.stats.report(fault.reason(), shared.clock.now());
+        let component = &*shared.topology.components()[self.component].id;
+        tracing::warn!(component, task = self.index, reason = fault.reason(), "a bolt failed");
+    }
 }
 
 /// Sleeps until a time; [`Duration::MAX`] is never.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,11 @@ use crate::closure::{Filter, FlatMap, ForEach, Map, Outcome};
 use crate::grouping::{
     All, ByTask, Custom, CustomGrouping, Fields, Global, Grouping, PartialKey, Shuffle, StableHasher,
 };
+use crate::lineage::Lineage;
 use crate::outputs::{Data, Outputs};
-use crate::runtime::{AnyParcel, AsyncBoltTask, BoltTask, Parcel, Route, RouteSetup, SpoutRunner, TaskSetup};
+use crate::runtime::{
+    AnyParcel, AsyncBoltTask, BoltTask, Lost, Parcel, Route, RouteSetup, Shipments, SpoutRunner, TaskSetup,
+};
 use crate::spout::Spout;
 use crate::stream::{Stream, StreamSource, StreamSpec};
 
@@ -81,14 +85,15 @@ pub struct Input {
     pub(crate) type_id: TypeId,
     pub(crate) type_name: &'static str,
     direct_type: bool,
-    intake: fn(AnyParcel) -> AnyParcel,
+    intake: fn(AnyParcel) -> (AnyParcel, Vec<Lost>),
     route: Arc<dyn Fn(RouteSetup) -> Box<dyn Any + Send> + Send + Sync>,
 }
 
 impl Input {
-    /// Makes a batch of the stream's type one of the bolt's input type.
-    pub fn take_in(&self, parcel: AnyParcel) -> AnyParcel {
-        if self.direct_type { parcel } else { (self.intake)(parcel) }
+    /// Makes a batch of the stream's type one of the bolt's input type. Tuples whose conversion panicked
+    /// are left out and returned beside it.
+    pub fn take_in(&self, parcel: AnyParcel) -> (AnyParcel, Vec<Lost>) {
+        if self.direct_type { (parcel, Vec::new()) } else { (self.intake)(parcel) }
     }
 
     /// Whether the stream's type is the bolt's input type, so that emptied batches can go back.
@@ -102,14 +107,34 @@ impl Input {
     }
 }
 
-fn take_in<T: FitFor<I> + Send + 'static, I: Send + 'static>(parcel: AnyParcel) -> AnyParcel {
-    match parcel.downcast::<Parcel<T>>() {
-        Ok(parcel) => Box::new(Parcel {
-            values: parcel.values.into_iter().map(FitFor::fit).collect::<Vec<I>>(),
-            lineage: parcel.lineage,
-        }),
-        Err(other) => other,
+fn take_in<T: FitFor<I> + Send + 'static, I: Send + 'static>(parcel: AnyParcel) -> (AnyParcel, Vec<Lost>) {
+    let mut parcel = match parcel.downcast::<Parcel<T>>() {
+        Ok(parcel) => parcel,
+        Err(other) => return (other, Vec::new()),
+    };
+    let mut fit = Parcel { values: Vec::with_capacity(parcel.values.len()), lineage: Lineage::new() };
+    let mut rows = parcel.values.drain(..);
+    let mut convert = || fit.values.extend(rows.by_ref().map(FitFor::<I>::fit));
+    let Err(mut panic) = catch_unwind(AssertUnwindSafe(&mut convert)) else {
+        fit.lineage = std::mem::take(&mut parcel.lineage);
+        return (Box::new(fit), Vec::new());
+    };
+    // The row that panicked is the one after those converted: it is left out, and the others go on.
+    let (mut holdings, mut lost) = (parcel.lineage.drain(), Shipments::default());
+    let mut paired = 0;
+    loop {
+        let converted = fit.values.len();
+        holdings.by_ref().take(converted - paired).for_each(|holding| fit.lineage.push(holding));
+        paired = converted;
+        lost.lose(holdings.next().unwrap_or_default(), &*panic);
+        let go_on = || fit.values.extend(rows.by_ref().map(FitFor::<I>::fit));
+        match catch_unwind(AssertUnwindSafe(go_on)) {
+            Ok(()) => break,
+            Err(next) => panic = next,
+        }
     }
+    holdings.for_each(|holding| fit.lineage.push(holding));
+    (Box::new(fit), lost.lost)
 }
 
 /// What a component is told about itself when it runs.

@@ -11,19 +11,10 @@ use crate::failure::{Failed, Failure, FailureKind, Fault};
 use crate::lineage::Shares;
 use crate::outputs::Outputs;
 use crate::runtime::{
-    AnyParcel, AsyncBoltTask, BoltTask, BoxFuture, Parcel, RootSource, Shipments, SlotRun, SpoutRunner,
+    AnyParcel, AsyncBoltTask, BoltTask, BoxFuture, Lost, Parcel, RootSource, Shipments, SlotRun, SpoutRunner,
     TaskSetup,
 };
 use crate::spout::{Next, Roots, Spout};
-
-/// What a panic said.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panicked: {}", text.as_deref().unwrap_or("no message"))
-}
 
 fn open_outputs<O: Outputs>(setup: &mut TaskSetup) -> O {
     let mut outputs = O::open(setup.seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
@@ -56,9 +47,35 @@ impl<B: Bolt> SyncTask<B> {
             let mut bolt = (self.factory)();
             bolt.prepare(&self.context).map(|()| bolt)
         }));
-        self.bolt = Some(made.map_err(|panic| Fault::new(panic_text(&*panic)))??);
+        self.bolt = Some(made.map_err(|panic| Fault::panicked(&*panic))??);
         Ok(())
     }
+
+    /// After a panic: a new instance is made when one is needed.
+    fn give_up(&mut self) {
+        self.out.shipments().restarts += 1;
+        drop_panicked(&mut self.bolt);
+    }
+
+    /// Runs a hook if there is a bolt. What it emitted is unanchored.
+    fn hook<R>(
+        &mut self,
+        hook: impl FnOnce(&mut B, &mut Emitter<B::Outputs>) -> R,
+    ) -> Result<Option<R>, Fault> {
+        let Self { bolt: Some(bolt), out, .. } = self else { return Ok(None) };
+        let outcome = catch_unwind(AssertUnwindSafe(|| hook(bolt, out)));
+        self.out.done_unanchored();
+        outcome.map(Some).map_err(|panic| {
+            self.give_up();
+            Fault::panicked(&*panic)
+        })
+    }
+}
+
+/// Dropping a bolt or spout that panicked may panic again.
+fn drop_panicked<B>(instance: &mut Option<B>) {
+    let instance = instance.take();
+    let _ = catch_unwind(AssertUnwindSafe(move || drop(instance)));
 }
 
 impl<B: Bolt> BoltTask for SyncTask<B> {
@@ -84,10 +101,10 @@ impl<B: Bolt> BoltTask for SyncTask<B> {
             }
             let Self { bolt: Some(bolt), out, .. } = self else { break };
             let Err(panic) = catch_unwind(AssertUnwindSafe(|| bolt.execute_batch(batch, out))) else { break };
-            let text = panic_text(&*panic);
-            self.out.failed(FailureKind::Panic, text.as_str().into());
-            faults.push(Fault::new(text));
-            self.bolt = None;
+            let fault = Fault::panicked(&*panic);
+            self.out.failed(FailureKind::Panic, fault.clone().into_reason());
+            faults.push(fault);
+            self.give_up();
             match self.out.take_aside().and_then(|rest| rest.downcast::<Parcel<B::Input>>().ok()) {
                 Some(rest) => parcel = *rest,
                 None => break,
@@ -99,35 +116,27 @@ impl<B: Bolt> BoltTask for SyncTask<B> {
         (self.out.take_spare(), faults)
     }
 
+    fn lose(&mut self, lost: Vec<Lost>) {
+        self.out.shipments().panics += lost.len() as u64;
+        self.out.lose(lost);
+    }
+
     fn tick(&mut self) -> Result<(), Fault> {
         if self.bolt.is_none() {
             self.make()?;
         }
-        let Self { bolt: Some(bolt), out, .. } = self else { return Ok(()) };
-        let outcome = catch_unwind(AssertUnwindSafe(|| bolt.tick(out)));
-        self.out.done_unanchored();
-        outcome.unwrap_or_else(|panic| {
-            self.bolt = None;
-            Err(Fault::new(panic_text(&*panic)))
-        })
+        self.hook(|bolt, out| bolt.tick(out))?.unwrap_or(Ok(()))
     }
 
-    fn drain(&mut self) {
-        let Self { bolt: Some(bolt), out, .. } = self else { return };
-        if catch_unwind(AssertUnwindSafe(|| bolt.drain(out))).is_err() {
-            self.bolt = None;
-        }
-        self.out.done_unanchored();
+    fn drain(&mut self) -> Result<(), Fault> {
+        self.hook(|bolt, out| bolt.drain(out)).map(drop)
     }
 
-    fn close(&mut self) {
-        if let Some(mut bolt) = self.bolt.take() {
-            let _ = catch_unwind(AssertUnwindSafe(|| {
-                bolt.close(&mut self.out);
-                drop(bolt);
-            }));
-        }
-        self.out.done_unanchored();
+    fn close(&mut self) -> Result<(), Fault> {
+        let closed = self.hook(|bolt, out| bolt.close(out)).map(drop);
+        let bolt = self.bolt.take();
+        let dropped = catch_unwind(AssertUnwindSafe(move || drop(bolt)));
+        closed.and(dropped.map_err(|panic| Fault::panicked(&*panic)))
     }
 
     fn flush(&mut self, all: bool) {
@@ -159,7 +168,7 @@ impl<B: AsyncBolt> AsyncBoltTask for AsyncTask<B> {
     fn prepare(&mut self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let made = catch_unwind(AssertUnwindSafe(|| (self.factory)()));
-            let mut bolt = made.map_err(|panic| Fault::new(panic_text(&*panic)))?;
+            let mut bolt = made.map_err(|panic| Fault::panicked(&*panic))?;
             bolt.prepare(&self.context).await?;
             self.bolt = Some(bolt);
             Ok(())
@@ -183,10 +192,13 @@ impl<B: AsyncBolt> AsyncBoltTask for AsyncTask<B> {
         self.out.failed(FailureKind::Panic, "the bolt panicked while it had the tuple".into());
         self.out.done_unanchored();
         self.out.flush(false);
-        // Dropping a bolt that panicked may panic again.
-        let bolt = self.bolt.take();
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(bolt)));
+        drop_panicked(&mut self.bolt);
         self.out.take_aside()
+    }
+
+    fn lose(&mut self, lost: Vec<Lost>) {
+        self.out.shipments().panics += lost.len() as u64;
+        self.out.lose(lost);
     }
 
     fn refuse(&mut self, parcel: AnyParcel, fault: &Fault) {
@@ -276,7 +288,7 @@ impl<S: Spout> SpoutTask<S> {
 
 impl<S: Spout> SpoutRunner for SpoutTask<S> {
     fn open(&mut self) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(self.spout.open(&self.context))
+        Box::pin(async move { self.spout.open(&self.context).await })
     }
 
     fn fill<'a>(
@@ -310,12 +322,12 @@ impl<S: Spout> SpoutRunner for SpoutTask<S> {
 
     fn recover(&mut self) {
         if let Ok(spout) = catch_unwind(AssertUnwindSafe(|| (self.factory)())) {
-            self.spout = spout;
+            drop_panicked(&mut Some(std::mem::replace(&mut self.spout, spout)));
         }
     }
 
     fn ready(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(self.spout.ready())
+        Box::pin(async move { self.spout.ready().await })
     }
 
     fn acked<'a>(&'a mut self, slots: &'a mut Vec<SlotRun>) -> BoxFuture<'a, ()> {
@@ -346,15 +358,15 @@ impl<S: Spout> SpoutRunner for SpoutTask<S> {
     }
 
     fn activate(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(self.spout.activate())
+        Box::pin(async move { self.spout.activate().await })
     }
 
     fn deactivate(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(self.spout.deactivate())
+        Box::pin(async move { self.spout.deactivate().await })
     }
 
     fn close(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(self.spout.close())
+        Box::pin(async move { self.spout.close().await })
     }
 
     fn flush(&mut self, all: bool) {

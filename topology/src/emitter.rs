@@ -10,7 +10,7 @@ use crate::context::TaskContext;
 use crate::failure::{Failure, FailureKind};
 use crate::lineage::{Holding, Lineage, Shares};
 use crate::outputs::{Division, Output, Outputs};
-use crate::runtime::{Link, Parcel, Shipments};
+use crate::runtime::{Link, Lost, Parcel, Shipments};
 
 /// A bolt's outputs, and the tuple at hand.
 ///
@@ -142,10 +142,25 @@ impl<O: Outputs> Emitter<O> {
     /// Routes what is staged and tells the ledger what is done.
     pub(crate) fn flush(&mut self, all: bool) {
         self.outputs.route(all, &mut self.shipments);
+        if !self.shipments.lost.is_empty() {
+            let lost = std::mem::take(&mut self.shipments.lost);
+            self.lose(lost);
+        }
         if self.acked > 0 || !self.shipments.acked.is_empty() {
             self.link.settle(&mut self.shipments.acked, self.acked, None);
             self.shipments.acked.clear();
+            self.shipments.returned += self.acked;
             self.acked = 0;
+        }
+    }
+
+    /// These tuples reach nobody: their roots fail here.
+    #[cold]
+    pub(crate) fn lose(&mut self, lost: Vec<Lost>) {
+        for Lost { mut lineage, rows, fault } in lost {
+            let component = self.link.component().clone();
+            let failure = Failure::new(FailureKind::Panic, fault.into_reason(), component);
+            self.link.fail(&mut lineage, rows, &failure);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Why a tuple failed, and where.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,6 +29,13 @@ impl Fault {
     /// A fault with this reason.
     pub fn new(reason: impl Into<Arc<str>>) -> Self {
         Self { reason: reason.into() }
+    }
+
+    /// What a panic said, as [`std::panic::catch_unwind`] gives it.
+    pub fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::new(format!("panicked: {}", text.unwrap_or("no message")))
     }
 
     /// The reason in words.
@@ -74,7 +82,8 @@ impl<E: std::error::Error> From<E> for Fault {
 pub enum FailureKind {
     /// A bolt returned `Err`, or failed a kept tuple.
     Error,
-    /// A bolt panicked while it had the tuple.
+    /// A bolt panicked while it had the tuple, or the author's code that distributes, copies or converts
+    /// tuples between two components did.
     Panic,
     /// A kept tuple was dropped without being acked or failed.
     Dropped,

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::lineage::{Holding, Lineage, Shares};
-use crate::outputs::Data;
+use crate::lineage::{Holding, Lineage, Rows, Shares};
+use crate::outputs::{Data, copies};
 use crate::runtime::{Parcel, Route, RouteSetup, Shipment, Shipments};
 
 /// The kinds of grouping, as declared.
@@ -58,7 +59,8 @@ impl fmt::Display for Grouping {
 pub trait CustomGrouping<T>: Send + 'static {
     /// Pushes onto `chosen` (which is empty) the indexes of the tasks that get a copy of `value`, out of
     /// `tasks` tasks. An index beyond the last task counts from the first again; none at all means that
-    /// the tuple goes nowhere and is done.
+    /// the tuple goes nowhere and is done. If it panics, the tuple fails and the same grouping is asked
+    /// again for the next.
     fn choose(&mut self, value: &T, tasks: usize, chosen: &mut Vec<usize>);
 }
 
@@ -221,6 +223,29 @@ impl<T: Data> Targets<T> {
     }
 }
 
+/// Distributes the rows of a batch one by one.
+///
+/// `give` runs the author's code before it takes the row's holding. So if that code panics, the holding is
+/// still there to be failed, and the rows after it go on; that takes one catch for the batch and nothing for
+/// a row.
+#[inline]
+fn each_row<T>(
+    values: &mut Vec<T>,
+    lineage: &mut Lineage,
+    into: &mut Shipments,
+    mut give: impl FnMut(T, &mut Rows<'_>, &mut Shipments),
+) {
+    let mut rows = values.drain(..);
+    let mut holdings = lineage.drain();
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| {
+        for value in rows.by_ref() {
+            give(value, &mut holdings, into);
+        }
+    })) {
+        into.lose(holdings.next().unwrap_or_default(), &*panic);
+    }
+}
+
 /// Whole batches in turn, each to the task that has had the fewest rows, past those that lag.
 pub(crate) struct Shuffle<T> {
     targets: Targets<T>,
@@ -338,10 +363,11 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for Fields<T, F> {
             return;
         }
         let batch = self.targets.batch();
-        for (value, holding) in values.drain(..).zip(lineage.drain()) {
-            let task = reduce((self.key)(&value), n);
-            self.targets.push(task, value, holding, batch, into);
-        }
+        let Self { targets, key } = self;
+        each_row(values, lineage, into, |value, holdings, into| {
+            let task = reduce(key(&value), n);
+            targets.push(task, value, holdings.next().unwrap_or_default(), batch, into);
+        });
     }
 
     fn flush(&mut self, into: &mut Shipments) {
@@ -374,17 +400,18 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for PartialKey<T, F> {
     ) {
         let n = self.targets.len();
         let batch = self.targets.batch();
-        for (value, holding) in values.drain(..).zip(lineage.drain()) {
-            let hash = (self.key)(&value);
+        let Self { targets, key, given } = self;
+        each_row(values, lineage, into, |value, holdings, into| {
+            let hash = key(&value);
             let first = reduce(hash, n);
             let mut second = reduce(StableHasher::hash(&hash), n);
             if second == first {
                 second = (first + 1) % n;
             }
-            let task = if self.given[second] < self.given[first] { second } else { first };
-            self.given[task] += 1;
-            self.targets.push(task, value, holding, batch, into);
-        }
+            let task = if given[second] < given[first] { second } else { first };
+            given[task] += 1;
+            targets.push(task, value, holdings.next().unwrap_or_default(), batch, into);
+        });
     }
 
     fn flush(&mut self, into: &mut Shipments) {
@@ -413,8 +440,12 @@ impl<T: Data> Route<T> for All<T> {
         into: &mut Shipments,
     ) {
         for task in 1..self.targets.len() {
+            let mut copied = copies(values, lineage, &mut Vec::new(), into);
+            if values.is_empty() {
+                return;
+            }
             let mut copy = lineage.divide(shares);
-            self.targets.push_all(task, &mut values.clone(), &mut copy, into);
+            self.targets.push_all(task, &mut copied, &mut copy, into);
         }
         self.targets.push_all(0, values, lineage, into);
     }
@@ -488,11 +519,12 @@ pub(crate) struct Custom<T, G> {
     targets: Targets<T>,
     grouping: G,
     chosen: Vec<usize>,
+    copies: Vec<T>,
 }
 
 impl<T: Data, G> Custom<T, G> {
     pub(crate) fn new(setup: RouteSetup, grouping: G) -> Self {
-        Self { targets: Targets::new(setup), grouping, chosen: Vec::new() }
+        Self { targets: Targets::new(setup), grouping, chosen: Vec::new(), copies: Vec::new() }
     }
 }
 
@@ -506,19 +538,24 @@ impl<T: Data, G: CustomGrouping<T>> Route<T> for Custom<T, G> {
         into: &mut Shipments,
     ) {
         let (n, batch) = (self.targets.len(), self.targets.batch());
-        for (value, mut holding) in values.drain(..).zip(lineage.drain()) {
-            self.chosen.clear();
-            self.grouping.choose(&value, n, &mut self.chosen);
-            let Some((&last, rest)) = self.chosen.split_last() else {
-                into.acked.push_settled(holding);
-                continue;
+        let Self { targets, grouping, chosen, copies } = self;
+        each_row(values, lineage, into, |value, holdings, into| {
+            chosen.clear();
+            // A copy that panicked leaves those made before it.
+            copies.clear();
+            grouping.choose(&value, n, chosen);
+            let Some((&last, rest)) = chosen.split_last() else {
+                drop(value);
+                into.acked.push_settled(holdings.next().unwrap_or_default());
+                return;
             };
-            for &task in rest {
-                let part = holding.divide(shares);
-                self.targets.push(task % n, value.clone(), part, batch, into);
+            copies.extend(rest.iter().map(|_| value.clone()));
+            let mut holding = holdings.next().unwrap_or_default();
+            for (&task, copy) in rest.iter().zip(copies.drain(..)) {
+                targets.push(task % n, copy, holding.divide(shares), batch, into);
             }
-            self.targets.push(last % n, value, holding, batch, into);
-        }
+            targets.push(last % n, value, holding, batch, into);
+        });
     }
 
     fn flush(&mut self, into: &mut Shipments) {

@@ -323,6 +323,11 @@ impl Lineage {
         self.spans.drain(..)
     }
 
+    /// The spans by themselves.
+    pub fn into_spans(self) -> Vec<Span> {
+        self.spans
+    }
+
     /// Takes out the holdings one by one.
     pub fn drain(&mut self) -> Rows<'_> {
         Rows { spans: self.spans.drain(..), run: Run::None }

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::anchor::Anchor;
 use crate::lineage::{Holding, Lineage, RootId, Shares};
@@ -245,7 +246,7 @@ impl<T: Data> Outputs for Output<T> {
                     false,
                     &mut self.values,
                     &mut self.lineage,
-                    &[],
+                    &mut Vec::new(),
                     &mut self.shares,
                     into,
                 );
@@ -279,8 +280,9 @@ impl<T: Data> Output<T> {
                 plain_lineage.push(holding);
             }
         }
-        deliver(&mut self.routes, false, &mut plain, &mut plain_lineage, &[], &mut self.shares, into);
-        deliver(&mut self.routes, true, &mut chosen, &mut chosen_lineage, &tasks, &mut self.shares, into);
+        let Self { routes, shares, .. } = self;
+        deliver(routes, false, &mut plain, &mut plain_lineage, &mut Vec::new(), shares, into);
+        deliver(routes, true, &mut chosen, &mut chosen_lineage, &mut tasks, shares, into);
     }
 }
 
@@ -290,7 +292,7 @@ fn deliver<T: Data>(
     direct: bool,
     values: &mut Vec<T>,
     lineage: &mut Lineage,
-    tasks: &[usize],
+    tasks: &mut Vec<usize>,
     shares: &mut Shares,
     into: &mut Shipments,
 ) {
@@ -299,17 +301,65 @@ fn deliver<T: Data>(
     }
     let Some(last) = routes.iter().rposition(|route| route.is_direct() == direct) else {
         // Nobody subscribed: the tuples are done as soon as they are emitted.
-        values.clear();
         into.acked.settle_all(lineage);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| values.clear())) {
+            into.note(&*panic);
+        }
         return;
     };
     for route in routes[..last].iter_mut().filter(|route| route.is_direct() == direct) {
+        let mut copied = copies(values, lineage, tasks, into);
+        if values.is_empty() {
+            return;
+        }
         let mut copy = lineage.divide(shares);
-        route.route(&mut values.clone(), &mut copy, tasks, shares, into);
+        route.route(&mut copied, &mut copy, tasks, shares, into);
     }
     routes[last].route(values, lineage, tasks, shares, into);
     values.clear();
     lineage.clear();
+}
+
+/// Copies the values of a batch. Rows whose `Clone` panics are lost, and leave the batch; `tasks` has an
+/// entry for each row, or none at all.
+pub(crate) fn copies<T: Clone>(
+    values: &mut Vec<T>,
+    lineage: &mut Lineage,
+    tasks: &mut Vec<usize>,
+    into: &mut Shipments,
+) -> Vec<T> {
+    // One catch for the batch; only when it caught something are the rows copied one by one.
+    let copied = catch_unwind(AssertUnwindSafe(|| values.clone()));
+    copied.unwrap_or_else(|_| sound_copies(values, lineage, tasks, into))
+}
+
+#[cold]
+fn sound_copies<T: Clone>(
+    values: &mut Vec<T>,
+    lineage: &mut Lineage,
+    tasks: &mut Vec<usize>,
+    into: &mut Shipments,
+) -> Vec<T> {
+    let mut copied = Vec::with_capacity(values.len());
+    let (mut sound, mut sound_lineage, mut sound_tasks) = (Vec::new(), Lineage::new(), Vec::new());
+    for (row, (value, holding)) in std::mem::take(values).into_iter().zip(lineage.drain()).enumerate() {
+        match catch_unwind(AssertUnwindSafe(|| value.clone())) {
+            Ok(copy) => {
+                copied.push(copy);
+                sound.push(value);
+                sound_lineage.push(holding);
+                sound_tasks.extend(tasks.get(row));
+            }
+            Err(panic) => {
+                into.lose(holding, &*panic);
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(move || drop(value))) {
+                    into.note(&*panic);
+                }
+            }
+        }
+    }
+    (*values, *lineage, *tasks) = (sound, sound_lineage, sound_tasks);
+    copied
 }
 
 impl Outputs for () {

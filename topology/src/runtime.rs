@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::context::{Clock, TaskContext};
 use crate::failure::{Failure, Fault};
-use crate::lineage::{Lineage, RootId, Shares};
+use crate::lineage::{Holding, Lineage, RootId, Shares};
 use crate::spout::Next;
 
 pub use crate::cell::{AsyncTask, SpoutTask, SyncTask};
@@ -103,6 +103,51 @@ pub struct Shipments {
     pub emitted: u64,
     /// Copies of tuples sent to tasks since last taken.
     pub transferred: u64,
+    /// Tuples acked by returning from `execute` since last taken.
+    pub returned: u64,
+    /// Instances given up after a panic since last taken.
+    pub restarts: u64,
+    /// Panics outside of the component's own code since last taken: in groupings, and in the tuples'
+    /// `Clone`, `Drop` and conversions.
+    pub panics: u64,
+    /// Tuples lost by such panics. The task of a bolt fails them itself.
+    pub lost: Vec<Lost>,
+}
+
+/// Tuples that reach nobody, since the author's code that distributes, copies or converts them panicked.
+#[derive(Debug, Clone)]
+pub struct Lost {
+    /// What they hold. Their roots are to fail.
+    pub lineage: Lineage,
+    /// How many they are.
+    pub rows: u64,
+    /// What the panic said.
+    pub fault: Fault,
+}
+
+impl Lost {
+    pub(crate) fn new(fault: Fault) -> Self {
+        Self { lineage: Lineage::new(), rows: 0, fault }
+    }
+}
+
+impl Shipments {
+    /// Such a panic cost one tuple.
+    #[cold]
+    pub(crate) fn lose(&mut self, holding: Holding, panic: &(dyn Any + Send)) {
+        self.panics += 1;
+        let mut lost = Lost::new(Fault::panicked(panic));
+        lost.rows = 1;
+        lost.lineage.push(holding);
+        self.lost.push(lost);
+    }
+
+    /// Such a panic cost no tuple: it happened when one that was done with was dropped.
+    #[cold]
+    pub(crate) fn note(&mut self, panic: &(dyn Any + Send)) {
+        self.panics += 1;
+        self.lost.push(Lost::new(Fault::panicked(panic)));
+    }
 }
 
 /// A row emitted by direct grouping.
@@ -228,15 +273,23 @@ pub trait BoltTask: Send {
     /// Executes a batch of the bolt's input type. Returns the emptied parcel, and what to report: each
     /// panic of the bolt, and that it could not be rebuilt.
     fn process(&mut self, parcel: AnyParcel) -> (Option<AnyParcel>, Vec<Fault>);
+    /// Fails tuples that could not be made ones of the bolt's input type.
+    fn lose(&mut self, lost: Vec<Lost>);
     /// Runs the tick hook.
     ///
     /// # Errors
     /// What `tick` says, or that it panicked.
     fn tick(&mut self) -> Result<(), Fault>;
     /// Runs the drain hook.
-    fn drain(&mut self);
+    ///
+    /// # Errors
+    /// That it panicked.
+    fn drain(&mut self) -> Result<(), Fault>;
     /// Runs the close hook.
-    fn close(&mut self);
+    ///
+    /// # Errors
+    /// That it panicked.
+    fn close(&mut self) -> Result<(), Fault>;
     /// Stages batches to send: full ones, or all.
     fn flush(&mut self, all: bool);
     /// What there is to send.
@@ -252,6 +305,8 @@ pub trait AsyncBoltTask: Send {
     /// After a panic: fails the tuple at hand, forgets the bolt, and returns the tuples not reached.
     /// [`prepare`](Self::prepare) makes a new one.
     fn recover(&mut self) -> Option<AnyParcel>;
+    /// Fails tuples that could not be made ones of the bolt's input type.
+    fn lose(&mut self, lost: Vec<Lost>);
     /// Fails a batch that cannot be executed.
     fn refuse(&mut self, parcel: AnyParcel, fault: &Fault);
     /// Runs the progress hook. Cancel-safe.

@@ -7,4 +7,5 @@ mod groupings;
 mod lifecycle;
 mod metrics;
 mod panics;
+mod panics_between;
 mod properties;

@@ -59,3 +59,89 @@ async fn latencies_are_of_the_topologys_clock() {
     let hold = metrics.component("hold").unwrap();
     assert_eq!((hold.process.max_ms, hold.acked, hold.execute.max_ms), (1_500.0, 1, 0.0));
 }
+
+/// Acks, keeps and fails, by the number modulo 4; what is kept is acked when the bolt drains or ticks.
+#[derive(Default)]
+struct Mixed(Vec<Anchor>);
+
+impl Mixed {
+    fn take(&mut self, n: u64, out: &mut Emitter<()>) -> Result<(), Fault> {
+        match n % 4 {
+            0 => Err(Fault::new("a multiple of four")),
+            1 => {
+                self.0.push(out.keep());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Bolt for Mixed {
+    type Input = u64;
+    type Outputs = ();
+    fn execute(&mut self, n: u64, out: &mut Emitter<()>) -> Result<(), Fault> {
+        self.take(n, out)
+    }
+    fn tick(&mut self, _: &mut Emitter<()>) -> Result<(), Fault> {
+        self.0.drain(..).for_each(Anchor::ack);
+        Ok(())
+    }
+}
+
+impl AsyncBolt for Mixed {
+    type Input = u64;
+    type Outputs = ();
+    async fn execute(&mut self, n: u64, out: &mut Emitter<()>) -> Result<(), Fault> {
+        self.take(n, out)
+    }
+    async fn tick(&mut self, _: &mut Emitter<()>) -> Result<(), Fault> {
+        self.0.drain(..).for_each(Anchor::ack);
+        Ok(())
+    }
+}
+
+/// Acks batches as a whole.
+struct Sink;
+
+impl Bolt for Sink {
+    type Input = u64;
+    type Outputs = ();
+    fn execute(&mut self, _: u64, _: &mut Emitter<()>) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn execute_batch(&mut self, batch: Batch<u64>, _: &mut Emitter<()>) {
+        batch.ack();
+    }
+}
+
+#[tokio::test]
+async fn the_process_latency_counts_each_acked_tuple_once() {
+    let second = Duration::from_secs(1);
+    for (what, acked, slowest) in [("bolt", 15, 1_000.0), ("async bolt", 15, 1_000.0), ("sink", 20, 0.0)] {
+        let harness = Harness::new();
+        let feed = harness.feed::<u64>();
+        let mut topology = TopologyBuilder::new("process");
+        let stream = topology.spout("feed", feed.spout()).outputs();
+        match what {
+            "bolt" => {
+                topology.bolt("it", Mixed::default).shuffle(stream).tick_every(second);
+            }
+            "async bolt" => {
+                topology.async_bolt("it", Mixed::default).shuffle(stream).tick_every(second);
+            }
+            _ => {
+                topology.bolt("it", || Sink).shuffle(stream);
+            }
+        }
+        let run = harness.start(topology.build().unwrap()).await.unwrap();
+        (1..=20).for_each(|n| feed.emit(n, n));
+        run.settle().await;
+        run.advance(second).await;
+        let metrics = run.metrics();
+        let it = metrics.component("it").unwrap();
+        assert_eq!((it.executed, it.acked, it.process.count), (20, acked, acked), "{what}");
+        assert_eq!(it.process.max_ms, slowest, "{what}");
+        assert_eq!(it.failures(), 20 - acked, "{what}");
+    }
+}
