@@ -1,6 +1,7 @@
 //! The spout that consumes leased queues.
 
 mod holdoff;
+mod keeper;
 mod slot;
 mod tally;
 

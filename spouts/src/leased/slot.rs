@@ -1,22 +1,21 @@
 //! One lease after another: leasing, consuming, settling, renewing, giving back.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use galerna_broker::{BrokerError, Consumer, Outcome};
-use galerna_dispatcher::{HeldLease, LeaseError, Leased, NextRequest, Release, Renewed};
+use galerna_dispatcher::{HeldLease, LeaseError, Leased, NextRequest, Release};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::keeper::{Keeper, News};
 use super::tally::add;
 use super::{Activity, Arrival, Claim, Parts, Settlement};
 
 /// How long a call to the dispatcher may take beyond the wait that was asked for.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the release of a lease is tried when the spout stops.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long stopping waits for the slots; it must cover a release.
@@ -35,7 +34,7 @@ const LONGEST_BARREN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Why a lease ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// The queue is empty.
     Dry,
     /// It has had its share of messages or of time.
@@ -228,12 +227,10 @@ impl Slot {
         let turn = Turn {
             parts: &self.parts,
             arrived: &self.arrived,
-            held,
+            keeper: Keeper::new(held, claim.clone(), self.parts.leases.clone()),
             consumer,
             claim,
             outcomes,
-            renewal: None,
-            renew_at: None,
             arrival: None,
             unsettled: 0,
             received: 0,
@@ -246,19 +243,14 @@ impl Slot {
     }
 }
 
-type Renewal = Pin<Box<dyn Future<Output = (Instant, Result<Renewed, LeaseError>)> + Send>>;
-
 /// One lease in use.
 struct Turn<'a> {
     parts: &'a Parts,
     arrived: &'a mpsc::Sender<Arrival>,
-    held: HeldLease,
+    keeper: Keeper,
     consumer: Box<dyn Consumer>,
     claim: Arc<Claim>,
     outcomes: mpsc::Receiver<Settlement>,
-    renewal: Option<Renewal>,
-    /// When to renew, when that is later than the lease says: after a renewal that failed.
-    renew_at: Option<Instant>,
     /// Received, and not yet handed to the spout.
     arrival: Option<Arrival>,
     unsettled: usize,
@@ -276,10 +268,8 @@ enum Event {
     Outcomes(Vec<Settlement>),
     Received(Result<Vec<galerna_broker::Delivery>, BrokerError>),
     HandedOver,
-    RenewalDue,
-    Renewed(Instant, Result<Renewed, LeaseError>),
     Deactivated,
-    LeaseOver,
+    Lease(News),
     GiveUp,
 }
 
@@ -287,8 +277,14 @@ impl Turn<'_> {
     async fn run(mut self, activity: &mut watch::Receiver<Activity>) -> (End, bool) {
         let end = loop {
             // Checked before anything else: after a stop of the process, the clock has gone on.
-            if self.held.must_stop() {
+            if self.keeper.must_stop() {
                 break End::Expired;
+            }
+            if self.keeper.revoked() && !matches!(self.end, Some(End::Inactive | End::Away | End::Revoked)) {
+                self.end = Some(End::Revoked);
+                self.give_up_at = Some(Instant::now() + self.parts.options.grace);
+                // What has arrived and was not emitted is given back by the spout.
+                self.claim.open.store(false, Relaxed);
             }
             if self.end.is_none() && self.has_had_its_share() {
                 self.end = Some(End::Share);
@@ -300,14 +296,16 @@ impl Turn<'_> {
             }
             match self.next_event(activity).await {
                 Event::Outcomes(outcomes) => {
-                    if let Err(error) = self.settle(outcomes).await {
-                        tracing::warn!(queue = %self.claim.queue, %error, "messages could not be settled");
-                        break if self.held.must_stop() { End::Expired } else { End::ChannelLost };
+                    if let Err(end) = self.settle(outcomes).await {
+                        break end;
                     }
                 }
                 Event::Received(Ok(deliveries)) if deliveries.is_empty() => {
                     if self.unsettled == 0 {
-                        self.end = self.nothing_came().await;
+                        match self.nothing_came().await {
+                            Ok(end) => self.end = end,
+                            Err(end) => break end,
+                        }
                     }
                 }
                 Event::Received(Ok(deliveries)) => {
@@ -322,15 +320,13 @@ impl Turn<'_> {
                     break End::ChannelLost;
                 }
                 Event::HandedOver => {}
-                Event::RenewalDue => self.renew(),
-                Event::Renewed(asked, answer) => {
-                    self.renewal = None;
-                    if let Some(end) = self.take_renewal(asked, answer) {
+                Event::Deactivated => {
+                    if let Err(end) = self.stop_receiving(End::Inactive).await {
                         break end;
                     }
                 }
-                Event::Deactivated => self.stop_receiving(End::Inactive).await,
-                Event::LeaseOver => break End::Expired,
+                Event::Lease(News::Revoked) => {}
+                Event::Lease(News::Over(end)) => break end,
                 Event::GiveUp => break self.end.unwrap_or(End::Inactive),
             }
         };
@@ -361,21 +357,17 @@ impl Turn<'_> {
         } else {
             (options.dry_after * (1 << self.probes.min(10))).min(LONGEST_PATIENCE.max(options.dry_after))
         };
-        let renew_at = self.renew_at.unwrap_or_else(|| self.held.renew_at());
-        let renewing = self.renewal.is_some();
-        let never = self.held.stop_at();
+        let give_up_at = self.give_up_at;
         let handing = self.arrival.is_some();
         let mut settled = Vec::new();
         tokio::select! {
             biased;
-            () = sleep_until(self.held.stop_at()) => Event::LeaseOver,
-            answer = poll_renewal(&mut self.renewal), if renewing => Event::Renewed(answer.0, answer.1),
-            () = sleep_until(renew_at), if !renewing => Event::RenewalDue,
+            news = self.keeper.keep() => Event::Lease(news),
             changed = activity.wait_for(|a| *a != Activity::Active), if self.end.is_none() => {
                 drop(changed);
                 Event::Deactivated
             }
-            () = sleep_until(self.give_up_at.unwrap_or(never)), if self.give_up_at.is_some() => Event::GiveUp,
+            () = sleep_until(give_up_at.unwrap_or_else(Instant::now)), if give_up_at.is_some() => Event::GiveUp,
             _ = self.outcomes.recv_many(&mut settled, usize::MAX), if self.unsettled > 0 => Event::Outcomes(settled),
             permit = self.arrived.reserve(), if handing => {
                 if let (Ok(permit), Some(arrival)) = (permit, self.arrival.take()) {
@@ -389,16 +381,17 @@ impl Turn<'_> {
         }
     }
 
-    /// Settles what the spout says of messages, unless the lease is over.
-    async fn settle(&mut self, outcomes: Vec<Settlement>) -> Result<(), BrokerError> {
+    /// Settles what the spout says of messages, unless the lease is over or ends meanwhile.
+    async fn settle(&mut self, outcomes: Vec<Settlement>) -> Result<(), End> {
         let outcomes: Vec<_> = outcomes.into_iter().flatten().collect();
         let tally = &self.parts.tally;
         self.unsettled = self.unsettled.saturating_sub(outcomes.len());
-        if self.held.must_stop() {
+        if self.keeper.must_stop() {
             // They may be somebody else's by now.
             add(&tally.too_late, outcomes.len());
-            return Err(BrokerError::ConsumerLost(self.claim.queue.clone()));
+            return Err(End::Expired);
         }
+        let count = outcomes.len();
         let (mut acked, mut retried, mut dead, mut given_back) = (0, 0, 0, 0);
         for (_, outcome) in &outcomes {
             match outcome {
@@ -408,14 +401,24 @@ impl Turn<'_> {
                 Outcome::Release => given_back += 1,
             }
         }
-        self.consumer.settle(outcomes).await?;
+        match self.keeper.during(self.consumer.settle(outcomes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(queue = %self.claim.queue, %error, "messages could not be settled");
+                return Err(if self.keeper.must_stop() { End::Expired } else { End::ChannelLost });
+            }
+            Err(end) => {
+                add(&tally.too_late, count);
+                return Err(end);
+            }
+        }
         add(&tally.acked, acked);
         add(&tally.retried, retried);
         add(&tally.dead_lettered, dead);
         add(&tally.given_back, given_back);
         if given_back > 0 && !matches!(self.end, Some(End::Inactive | End::Revoked)) {
             // Received again at once, they would fail again at once.
-            self.stop_receiving(End::Away).await;
+            self.stop_receiving(End::Away).await?;
         } else if acked > 0 {
             self.parts.hold_off.end();
         }
@@ -423,7 +426,7 @@ impl Turn<'_> {
     }
 
     /// Receives nothing more; waits for what is in work, up to a limit.
-    async fn stop_receiving(&mut self, end: End) {
+    async fn stop_receiving(&mut self, end: End) -> Result<(), End> {
         self.end = Some(end);
         self.give_up_at = Some(Instant::now() + self.parts.options.grace);
         self.claim.open.store(false, Relaxed);
@@ -431,76 +434,30 @@ impl Turn<'_> {
             self.unsettled -= arrival.deliveries.len();
             add(&self.parts.tally.given_back, arrival.deliveries.len());
             let back = arrival.deliveries.into_iter().map(|d| (d.tag, Outcome::Release)).collect();
-            if let Err(error) = self.consumer.settle(back).await {
+            if let Err(error) = self.keeper.during(self.consumer.settle(back)).await? {
                 tracing::debug!(queue = %self.claim.queue, %error, "messages go back with their channel");
             }
         }
+        Ok(())
     }
 
     /// Nothing came and nothing is in work: asks the broker whether nothing is there.
-    async fn nothing_came(&mut self) -> Option<End> {
+    async fn nothing_came(&mut self) -> Result<Option<End>, End> {
         self.probes += 1;
-        let depth = match self.parts.broker.depth(&self.claim.queue).await {
+        let depth = match self.keeper.during(self.parts.broker.depth(&self.claim.queue)).await? {
             Ok(depth) => depth,
             // The next call on the consumer tells what is the matter.
-            Err(_) => return None,
+            Err(_) => return Ok(None),
         };
         if depth.deliverable() == 0 {
-            return Some(End::Dry);
+            return Ok(Some(End::Dry));
         }
         let waited = self.began.elapsed();
         if self.received == 0 && waited >= self.parts.options.hold * STUCK_AFTER {
             let (queue, ready) = (&self.claim.queue, depth.ready);
             tracing::warn!(%queue, ready, ?waited, "a queue has messages and none comes; it is consumed anew");
-            return Some(End::ChannelLost);
+            return Ok(Some(End::ChannelLost));
         }
-        None
-    }
-
-    fn renew(&mut self) {
-        let leases = self.parts.leases.clone();
-        let (queue, epoch) = (self.claim.queue.clone(), self.claim.epoch);
-        self.renewal = Some(Box::pin(async move {
-            let asked = Instant::now();
-            let answer = timeout(CALL_TIMEOUT, leases.renew(&queue, epoch)).await;
-            let away = |_| Err(LeaseError::Unavailable("it did not answer in time".to_owned()));
-            (asked, answer.unwrap_or_else(away))
-        }));
-    }
-
-    fn take_renewal(&mut self, asked: Instant, answer: Result<Renewed, LeaseError>) -> Option<End> {
-        match answer {
-            Ok(renewed) => {
-                self.held.renewed(renewed, asked);
-                self.claim.renewed(self.held.stop_at());
-                self.renew_at = None;
-                if self.held.revoked() && !matches!(self.end, Some(End::Inactive | End::Away | End::Revoked))
-                {
-                    self.end = Some(End::Revoked);
-                    self.give_up_at = Some(Instant::now() + self.parts.options.grace);
-                    // What has arrived and was not emitted is given back by the spout.
-                    self.claim.open.store(false, Relaxed);
-                }
-                None
-            }
-            Err(error @ (LeaseError::StaleEpoch { .. } | LeaseError::UnknownQueue(_))) => {
-                tracing::warn!(queue = %self.claim.queue, %error, "a lease cannot be renewed");
-                Some(End::Stale)
-            }
-            Err(error) => {
-                tracing::warn!(queue = %self.claim.queue, %error, left = ?self.held.left(), "a renewal failed");
-                // Several tries fit into what is left, whatever the length of a lease.
-                let pause = (self.held.left() / 8).clamp(Duration::from_millis(5), Duration::from_secs(1));
-                self.renew_at = Some(Instant::now() + pause);
-                None
-            }
-        }
-    }
-}
-
-async fn poll_renewal(renewal: &mut Option<Renewal>) -> (Instant, Result<Renewed, LeaseError>) {
-    match renewal {
-        Some(renewal) => renewal.await,
-        None => std::future::pending().await,
+        Ok(None)
     }
 }

@@ -13,13 +13,17 @@ mod scenarios {
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     use std::sync::{Arc, Mutex};
 
+    use std::time::Duration;
+
     use async_trait::async_trait;
+    use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions, Timeouts};
     use galerna_broker::{Incoming, QueueName};
     use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
     use galerna_engine::{Engine, EngineOptions, Running};
+    use galerna_test_servers::RabbitMq;
     use galerna_topology::{Anchor, Bolt, Emitter, Fault, TopologyBuilder};
 
-    use crate::world::{PATIENCE, World, envelopes, eventually};
+    use crate::world::{PATIENCE, World, envelopes, eventually, retry};
 
     /// Keeps what it gets until it is told to let go.
     #[derive(Clone, Default)]
@@ -36,6 +40,12 @@ mod scenarios {
         fn let_go(&self) {
             self.pass.store(true, Ordering::SeqCst);
             self.kept.lock().unwrap().drain(..).for_each(Anchor::ack);
+        }
+
+        /// Fails what it kept and lets pass what comes from now on.
+        fn fail(&self) {
+            self.pass.store(true, Ordering::SeqCst);
+            self.kept.lock().unwrap().drain(..).for_each(|anchor| anchor.fail(Fault::new("not yet")));
         }
     }
 
@@ -210,5 +220,62 @@ mod scenarios {
             assert!(world.is_empty(queue).await, "{queue}");
         }
         assert!(world.tally.leases() >= 13);
+    }
+
+    /// Five messages in work under one lease, with a broker that no longer answers.
+    async fn five_in_work_and_a_frozen_broker(
+        server: &RabbitMq,
+        lease: Duration,
+    ) -> (World, Keeper, Arc<Flaky>, Running) {
+        let options = RabbitMqOptions {
+            retry: retry(),
+            // Settling a failed message waits for the confirm of its copy.
+            timeouts: Timeouts { confirm: 10 * PATIENCE, ..Timeouts::default() },
+            ..RabbitMqOptions::new(server.amqp_uri())
+        };
+        let broker = Arc::new(RabbitMqBroker::connect(options).await.expect("RabbitMQ"));
+        let world = World::of(broker, galerna_storage::sqlite::in_memory().expect("a store"), lease).await;
+        let queue = world.queue("D1").await;
+        world.publish(&queue, envelopes("D1", 5, 1)).await;
+        let keeper = Keeper::default();
+        let leases = Arc::new(Flaky::over(&world));
+        let running = run(&world, leases.clone(), &keeper).await;
+        eventually("five are in work", || async { keeper.kept() == 5 }).await;
+        server.freeze().await;
+        (world, keeper, leases, running)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_lease_is_renewed_while_settling_takes_longer_than_it_lasts() {
+        let server = RabbitMq::start().await;
+        let (world, keeper, leases, running) =
+            five_in_work_and_a_frozen_broker(&server, Duration::from_secs(4)).await;
+        let before = leases.renewals.load(Ordering::SeqCst);
+        keeper.fail();
+        eventually("it was renewed for longer than it lasts", || async {
+            leases.renewals.load(Ordering::SeqCst) >= before + 5
+        })
+        .await;
+        assert_eq!(world.tally.lost(), 0);
+        server.thaw().await;
+        eventually("all came again", || async { world.tally.acked() == 5 }).await;
+        assert_eq!((world.tally.lost(), world.tally.retried()), (0, 5));
+        assert!(running.drain(PATIENCE).await.drained);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn settling_ends_with_the_lease() {
+        let server = RabbitMq::start().await;
+        let (world, keeper, leases, running) =
+            five_in_work_and_a_frozen_broker(&server, Duration::from_secs(2)).await;
+        leases.away.store(true, Ordering::SeqCst);
+        keeper.fail();
+        eventually("the lease is given up", || async { world.tally.lost() == 1 && world.tally.held() == 0 })
+            .await;
+        assert_eq!((world.tally.retried(), world.tally.too_late()), (0, 5));
+        server.thaw().await;
+        leases.away.store(false, Ordering::SeqCst);
+        eventually("all came again", || async { world.tally.acked() >= 5 }).await;
+        assert!(running.drain(PATIENCE).await.drained);
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct World {
     pub(crate) tally: Arc<LeaseTally>,
 }
 
-fn retry() -> RetryPolicy {
+pub(crate) fn retry() -> RetryPolicy {
     RetryPolicy { max_deliveries: 3, delays: vec![Duration::from_millis(50)], ..RetryPolicy::default() }
 }
 
@@ -54,7 +54,7 @@ impl World {
         Self::of(broker, galerna_storage::open(&uri).await.expect("MongoDB"), lease).await
     }
 
-    async fn of(broker: Arc<dyn Broker>, store: Store, lease: Duration) -> Self {
+    pub(crate) async fn of(broker: Arc<dyn Broker>, store: Store, lease: Duration) -> Self {
         let options = DispatcherOptions { timing: Timing::with_lease(lease), ..DispatcherOptions::default() };
         let dispatcher = Dispatcher::open(&store, options).await.expect("dispatcher");
         Self { broker, store, dispatcher, tally: Arc::default() }
