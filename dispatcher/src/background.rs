@@ -137,10 +137,14 @@ pub(crate) async fn look_at_all(shared: &Shared) -> Result<(), StorageError> {
 
 /// Reads what all dispatchers of the store share: whether they run, and the strategy.
 pub(crate) async fn read_settings(shared: &Shared) -> Result<(), StorageError> {
+    let before = shared.core.lock().settings;
     let running = shared.settings.get(RUNNING).await?.and_then(|v| v.as_bool());
     let strategy = shared.settings.get(STRATEGY).await?;
     let strategy = strategy.as_ref().and_then(|v| v.as_str()).and_then(|s| s.parse::<StrategyName>().ok());
     let mut core = shared.core.lock();
+    if core.settings != before {
+        return Ok(()); // Changed here while it was read; the next look sees it.
+    }
     if let Some(running) = running
         && running != core.running
     {

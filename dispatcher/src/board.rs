@@ -40,6 +40,8 @@ pub(crate) struct Entry {
     pub(crate) watch: Option<LeaseWatch>,
     /// A guarded write of it is under way: nobody else touches it.
     pub(crate) flying: bool,
+    /// Messages were announced while that write was under way: it knows nothing of them.
+    announced: bool,
     /// Since when messages are presumed, by a hint or by how its last lease ended, beside what was counted.
     expected: Option<Instant>,
     not_before: Option<Instant>,
@@ -179,13 +181,17 @@ impl Board {
 
     /// A write of the queue starts: it is out of the index until [`Self::landed`].
     pub(crate) fn launched(&mut self, slot: Slot) {
-        self.entries[slot as usize].flying = true;
+        let entry = &mut self.entries[slot as usize];
+        entry.flying = true;
+        entry.announced = false;
         self.index.remove(slot);
     }
 
     /// The write is over.
     pub(crate) fn landed(&mut self, slot: Slot, now: Instant) {
-        self.entries[slot as usize].flying = false;
+        let entry = &mut self.entries[slot as usize];
+        entry.flying = false;
+        entry.announced = false;
         self.reindex(slot, now);
         self.file(slot);
     }
@@ -208,7 +214,9 @@ impl Board {
         for queue in queues {
             let Some(slot) = self.slot(queue) else { continue };
             known += 1;
-            self.entries[slot as usize].expected = Some(now);
+            let entry = &mut self.entries[slot as usize];
+            entry.expected = Some(now);
+            entry.announced = entry.flying;
             self.reindex(slot, now);
             self.file(slot);
         }
@@ -247,6 +255,7 @@ impl Board {
         let entry = Entry {
             watch: LeaseWatch::look(None, &record, now),
             flying: false,
+            announced: false,
             // It has been leased and was not found empty at the end: presume messages rather than starve it.
             expected: (record.state == QueueState::Idle && record.epoch > 0).then_some(now),
             not_before: None,
@@ -304,7 +313,9 @@ impl Board {
             match record.state {
                 QueueState::Idle => entry.expected = Some(now),
                 QueueState::Empty => {
-                    entry.expected = None;
+                    if !entry.announced {
+                        entry.expected = None;
+                    }
                     if let Some(counted) = record.counted_at
                         && record.ready + record.unacked > 0
                         && !fresh_count
@@ -369,6 +380,12 @@ impl Board {
         self.by_name.remove(queue);
         self.index.remove(slot);
         self.free.push(slot);
+    }
+
+    /// How many leases are watched, and when the last of them will have expired unless it is renewed or released.
+    pub(crate) fn watched(&self) -> Option<(usize, Instant)> {
+        let expiries = || self.entries().filter_map(|e| e.watch).map(|w| w.expires_at(self.timing.expiry_margin));
+        expiries().max().map(|last| (expiries().count(), last))
     }
 
     /// The next timer.

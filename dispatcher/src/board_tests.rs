@@ -69,6 +69,41 @@ async fn lru_knows_messages_by_counts_hints_and_how_leases_ended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hint_that_comes_while_a_queue_is_filed_as_empty_is_not_forgotten() {
+    let now = Instant::now();
+    let name = ["D1".parse().unwrap()];
+    for (case, before) in [("filed by its count", QueueState::Idle), ("found dry", QueueState::Worker)] {
+        let mut b = board(StrategyName::Lru, now);
+        let slot = b.apply(record("D1", before, 1), now, WALL);
+        b.launched(slot);
+        assert_eq!((b.hint(&name, now), b.leasable()), (1, 0), "{case}: a write is under way");
+        // Seen in the store before the write has been answered.
+        b.apply(record("D1", QueueState::Empty, 2), now, WALL);
+        b.landed(slot, now);
+        assert_eq!(b.leasable(), 1, "{case}");
+        b.launched(slot);
+        b.apply(record("D1", QueueState::Worker, 3), now, WALL);
+        b.landed(slot, now);
+        b.launched(slot);
+        b.apply(record("D1", QueueState::Empty, 4), now, WALL);
+        b.landed(slot, now);
+        assert_eq!(b.leasable(), 0, "{case}: an earlier hint says nothing of what was found since");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_that_a_dispatcher_finds_are_watched_for_their_whole_time() {
+    let now = Instant::now();
+    let mut b = board(StrategyName::Lru, now);
+    b.apply(record("D1", QueueState::Idle, 1), now, WALL);
+    assert_eq!(b.watched(), None);
+    b.apply(record("D2", QueueState::Worker, 1), now, WALL);
+    b.apply(record("D3", QueueState::Worker, 1), now, WALL);
+    let timing = Timing::default();
+    assert_eq!(b.watched(), Some((2, now + timing.lease + timing.expiry_margin)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_void_count_is_written_once_with_a_time_just_after_it() {
     let now = Instant::now();
     let mut b = board(StrategyName::Lru, now);

@@ -100,6 +100,8 @@ pub(crate) struct Core {
     pub(crate) board: Board,
     pub(crate) running: bool,
     pub(crate) configured: StrategyName,
+    /// Grows with every setting that is changed here: what was read from the store before is older.
+    pub(crate) settings: u64,
     /// Whether the maintainer answers its pings.
     pub(crate) maintained: bool,
     /// Whether the store answered last.
@@ -124,6 +126,7 @@ impl Core {
             board,
             running: true,
             configured,
+            settings: 0,
             maintained: false,
             store_answers: true,
             closing: false,

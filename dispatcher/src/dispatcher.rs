@@ -164,6 +164,10 @@ impl Dispatcher {
         for record in records {
             board.apply(record, now, wall);
         }
+        if let Some((leases, last)) = board.watched() {
+            // Expiry goes by an observer's own clock, so that what an earlier one has watched counts for nothing.
+            tracing::info!(leases, within = ?(last - now), "leases found: those whose holders are gone expire within this time from now");
+        }
         let (link, has_maintainer) = options.maintainer.ready(timing.ping_timeout)?;
         let shared = Arc::new(Shared {
             name: options.name,
@@ -258,7 +262,11 @@ impl Dispatcher {
 
     async fn set_running(&self, running: bool) -> Result<(), AdminError> {
         self.put_setting(background::RUNNING, serde_json::Value::Bool(running)).await?;
-        self.shared.core.lock().set_running(running);
+        {
+            let mut core = self.shared.core.lock();
+            core.settings += 1;
+            core.set_running(running);
+        }
         tracing::info!(running, "dispatcher switched");
         Ok(())
     }
@@ -271,6 +279,7 @@ impl Dispatcher {
         self.put_setting(background::STRATEGY, strategy.as_str().into()).await?;
         {
             let mut core = self.shared.core.lock();
+            core.settings += 1;
             core.configured = strategy;
             core.settle_strategy(Instant::now());
         }
@@ -313,7 +322,8 @@ impl Dispatcher {
         let dispatcher = self.view();
         let core = self.shared.core.lock();
         let (total, queues) = selection.page(&core.board, Instant::now());
-        Ok(StatusPage { dispatcher, total, counts: status::counts(&core.board), queues })
+        let (counts, backlog) = (status::counts(&core.board), status::backlog(&core.board));
+        Ok(StatusPage { dispatcher, total, counts, backlog, queues })
     }
 
     /// One queue.

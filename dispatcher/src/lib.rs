@@ -35,7 +35,7 @@ pub use held::HeldLease;
 pub use lease::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
 pub use maintainer_link::{MaintainerLink, Ping};
 pub use service::{ServeError, ServiceOptions, router, serve};
-pub use status::{DispatcherView, QueryError, QueueView, StatusPage, StatusQuery};
+pub use status::{Backlog, DispatcherView, QueryError, QueueView, StatusPage, StatusQuery};
 pub use strategy::{StrategyName, UnknownStrategy};
 pub use timing::{Timing, TimingError, holder_margin, renew_after};
 pub use transition::{Event, Refusal, Transition, UNTIL_UNPAUSED, transition};

@@ -112,7 +112,7 @@ async fn authorise(State(token): State<Option<Arc<str>>>, request: Request, next
             .headers()
             .get(header::AUTHORIZATION)
             .and_then(|v| v.to_str().ok())
-            .and_then(|v| v.strip_prefix("Bearer "))
+            .and_then(bearer)
             .unwrap_or_default();
         if !same(given.as_bytes(), token.as_bytes()) {
             let message = "send `Authorization: Bearer <token>` with the dispatcher's token";
@@ -122,6 +122,12 @@ async fn authorise(State(token): State<Option<Arc<str>>>, request: Request, next
         }
     }
     next.run(request).await
+}
+
+/// The token of credentials whose scheme is `Bearer`, in whatever case (RFC 9110, section 11.1).
+fn bearer(credentials: &str) -> Option<&str> {
+    let (scheme, token) = credentials.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }
 
 /// Compares in a time that depends on the lengths only.

@@ -84,6 +84,15 @@ pub struct DispatcherView {
     pub leases: u64,
 }
 
+/// Messages of the queues in one state, as last counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Backlog {
+    /// Ready.
+    pub ready: u64,
+    /// Delivered and not settled.
+    pub unacked: u64,
+}
+
 /// A page of queues.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusPage {
@@ -93,6 +102,9 @@ pub struct StatusPage {
     pub total: usize,
     /// All queues by state, whatever the filter.
     pub counts: BTreeMap<String, usize>,
+    /// Messages by the state of their queue, as last counted, whatever the filter.
+    #[serde(default)]
+    pub backlog: BTreeMap<String, Backlog>,
     /// The queues of the page.
     pub queues: Vec<QueueView>,
 }
@@ -230,6 +242,17 @@ impl Selection {
         let views = found.into_iter().skip(self.skip).map(|e| QueueView::of(e, now)).collect();
         (total, views)
     }
+}
+
+/// Messages by the state of their queue, by name.
+pub(crate) fn backlog(board: &Board) -> BTreeMap<String, Backlog> {
+    let mut sums = BTreeMap::<_, Backlog>::new();
+    for entry in board.entries() {
+        let sum = sums.entry(entry.record.state.as_str()).or_default();
+        sum.ready += entry.record.ready;
+        sum.unacked += entry.record.unacked;
+    }
+    sums.into_iter().map(|(state, sum)| (state.to_owned(), sum)).collect()
 }
 
 /// Queues by state, by name.

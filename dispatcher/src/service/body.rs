@@ -94,6 +94,25 @@ fn one() -> usize {
     1
 }
 
+/// A release that is an object: serde would take an array for it as well, field by field.
+struct Object(Release);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Object;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a release {\"queue\", \"epoch\", \"empty\"}")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object, A::Error> {
+                Release::deserialize(value::MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        d.deserialize_map(Fields)
+    }
+}
+
 fn one_or_many<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Release>, D::Error> {
     struct Either;
     impl<'de> Visitor<'de> for Either {
@@ -104,8 +123,12 @@ fn one_or_many<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Release>, D::Error
         fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
             Release::deserialize(value::MapAccessDeserializer::new(map)).map(|r| vec![r])
         }
-        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-            Vec::deserialize(value::SeqAccessDeserializer::new(seq))
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut releases = Vec::new();
+            while let Some(Object(release)) = seq.next_element()? {
+                releases.push(release);
+            }
+            Ok(releases)
         }
         fn visit_unit<E>(self) -> Result<Self::Value, E> {
             Ok(Vec::new())
