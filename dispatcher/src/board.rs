@@ -384,7 +384,8 @@ impl Board {
 
     /// How many leases are watched, and when the last of them will have expired unless it is renewed or released.
     pub(crate) fn watched(&self) -> Option<(usize, Instant)> {
-        let expiries = || self.entries().filter_map(|e| e.watch).map(|w| w.expires_at(self.timing.expiry_margin));
+        let expiries =
+            || self.entries().filter_map(|e| e.watch).map(|w| w.expires_at(self.timing.expiry_margin));
         expiries().max().map(|last| (expiries().count(), last))
     }
 

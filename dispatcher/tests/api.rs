@@ -141,10 +141,23 @@ async fn stopping_status_and_strategy_over_http() {
     }
 }
 
+/// A path as the document has it.
+fn template(path: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default();
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts[..] {
+        ["", "queue", "next" | "hint" | "status"] => path.to_owned(),
+        ["", "queue", _] => "/queue/{id}".to_owned(),
+        ["", "queue", _, call] => format!("/queue/{{id}}/{call}"),
+        _ => path.to_owned(),
+    }
+}
+
 #[tokio::test]
 async fn wrong_requests_get_the_error_form_and_harm_nothing() {
     let (stage, _d, s) = staged(&[("D1", 5)]).await;
     let before = stage.record("D1").await;
+    let (_, document) = s.get("/openapi.json").await;
     let deep = "[".repeat(100_000);
     let long = "x".repeat(2_000_000);
     let cases: Vec<(&str, &str, &str, u16, &str)> = vec![
@@ -177,6 +190,9 @@ async fn wrong_requests_get_the_error_form_and_harm_nothing() {
         ("POST", "/queue/next", r#"{"release":{"queue":"a b","epoch":1}}"#, 422, "wrong_shape"),
         ("POST", "/queue/next", r#"{"release":{"queue":"D1"}}"#, 422, "wrong_shape"),
         ("POST", "/queue/next", r#"{"release":7}"#, 422, "wrong_shape"),
+        ("POST", "/queue/next", r#"{"release":[["D1",0,true]]}"#, 422, "wrong_shape"),
+        ("POST", "/queue/next", r#"{"release":["D1",0,true]}"#, 422, "wrong_shape"),
+        ("POST", "/queue/next", r#"{"release":[{"queue":"D1","epoch":0},["D1",0]]}"#, 422, "wrong_shape"),
         ("POST", "/queue/D1/renew", "", 422, "wrong_shape"),
         ("POST", "/queue/D1/release", r#"{"epoch":-1}"#, 422, "wrong_shape"),
         ("POST", "/queue/D1/release", r#"{"epoch":"1"}"#, 422, "wrong_shape"),
@@ -194,6 +210,10 @@ async fn wrong_requests_get_the_error_form_and_harm_nothing() {
         let shown: String = body.chars().take(60).collect();
         assert_eq!(got.as_u16(), status, "{method} {path} {shown}: {answer}");
         assert_eq!(answer["error"]["code"], json!(code), "{method} {path} {shown}");
+        if !matches!(code, "no_route" | "method_not_allowed") {
+            let documented = &document["paths"][template(path)][method.to_lowercase()]["responses"];
+            assert!(documented[status.to_string()].is_object(), "{method} {path} {status}: {documented}");
+        }
         let message = answer["error"]["message"].as_str().unwrap_or_default();
         assert!(!message.is_empty(), "{method} {path} {shown}");
         if code == "malformed_json" {
@@ -220,6 +240,12 @@ async fn health_metrics_and_the_document_are_served() {
     }
     let (_, document) = s.get("/openapi.json").await;
     assert!(document["paths"]["/queue/{id}/release"]["post"].is_object());
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let open = matches!(path.as_str(), "/healthz" | "/readyz");
+            assert_eq!(operation["responses"]["401"].is_null(), open, "{method} {path}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -236,6 +262,18 @@ async fn a_token_is_demanded_where_one_is_set_and_needed_off_loopback() {
         assert_eq!(answer.status(), status, "{token:?}");
         let body: Value = answer.json().await.expect("JSON");
         assert_eq!(body["error"]["code"] == json!("unauthorized"), status == 401);
+    }
+    for (given, status) in [
+        ("bearer secret", 200),
+        ("BEARER  secret", 200),
+        ("Basic secret", 401),
+        ("secret", 401),
+        ("Bearer", 401),
+        ("Bearersecret", 401),
+        ("bearer Secret", 401),
+    ] {
+        let request = s.http.get(format!("{}/queue/status", s.base)).header("authorization", given);
+        assert_eq!(request.send().await.expect("an answer").status(), status, "{given}");
     }
     assert_eq!(s.get("/healthz").await.0, 200);
     let options = ClientOptions { token: Some("secret".into()), ..ClientOptions::default() };

@@ -3,7 +3,7 @@
 mod stage;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,8 +12,9 @@ use galerna_dispatcher::{
     Dispatcher, DispatcherOptions, LeaseError, Leases, MaintainerLink, NextRequest, Ping, Release,
     StatusQuery, StrategyName, Timing,
 };
-use galerna_storage::QueueState;
+use galerna_storage::{QueueState, Settings};
 use stage::{Stage, lease, options, queue, short_leases, until};
+use tokio::sync::Semaphore;
 
 fn asking(consumer: &str) -> NextRequest {
     NextRequest { consumer: consumer.to_owned(), count: 1, ..NextRequest::default() }
@@ -245,6 +246,58 @@ async fn stop_keeps_releases_and_renewals_working_and_survives_a_restart() {
         d.start().await.expect("started");
         assert!(lease(&d, "w2").await.is_some());
     }
+}
+
+/// Settings that are read slowly: a read has its value, and gives it when it is let.
+struct SlowReads {
+    inner: Arc<dyn Settings>,
+    slow: AtomicBool,
+    reads: AtomicUsize,
+    let_go: Semaphore,
+}
+
+#[async_trait]
+impl Settings for SlowReads {
+    async fn get(&self, key: &str) -> galerna_storage::Result<Option<serde_json::Value>> {
+        let value = self.inner.get(key).await;
+        if self.slow.load(Ordering::SeqCst) {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            self.let_go.acquire().await.expect("never closed").forget();
+        }
+        value
+    }
+
+    async fn put(&self, key: &str, value: &serde_json::Value) -> galerna_storage::Result<()> {
+        self.inner.put(key, value).await
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_setting_was_changed_does_not_undo_it() {
+    let mut stage = Stage::embedded().await;
+    let inner = Arc::clone(&stage.store.settings);
+    let settings = Arc::new(SlowReads {
+        inner,
+        slow: AtomicBool::new(false),
+        reads: AtomicUsize::new(0),
+        let_go: Semaphore::new(0),
+    });
+    stage.store.settings = settings.clone();
+    let d = stage.dispatcher().await;
+    d.start().await.expect("started");
+    d.set_strategy(StrategyName::Lru).await.expect("set");
+    settings.slow.store(true, Ordering::SeqCst);
+    // The first setting of a look is waited for, and from then on each read has its value from before the change.
+    until("a look has begun", || async { settings.reads.load(Ordering::SeqCst) == 1 }).await;
+    d.stop().await.expect("stopped");
+    settings.let_go.add_permits(1);
+    until("the second is read", || async { settings.reads.load(Ordering::SeqCst) == 2 }).await;
+    d.set_strategy(StrategyName::Fair).await.expect("set");
+    settings.let_go.add_permits(1);
+    until("the next look has begun", || async { settings.reads.load(Ordering::SeqCst) == 3 }).await;
+    let view = d.view();
+    assert_eq!((view.running, view.configured), (false, StrategyName::Fair));
+    settings.let_go.add_permits(1_000);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ pub(crate) fn error(status: StatusCode, code: &str, message: impl Into<String>) 
 pub(crate) async fn require(State(token): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
     if let Some(token) = token {
         let brought = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let brought = brought.and_then(|v| v.strip_prefix("Bearer ")).unwrap_or_default();
+        let brought = brought.and_then(bearer).unwrap_or_default();
         if !same(token.as_bytes(), brought.as_bytes()) {
             return error(
                 StatusCode::UNAUTHORIZED,
@@ -43,6 +43,12 @@ pub(crate) async fn require(State(token): State<Option<Arc<str>>>, request: Requ
         }
     }
     next.run(request).await
+}
+
+/// The token of credentials whose scheme is `Bearer`, in whatever case (RFC 9110, section 11.1).
+fn bearer(credentials: &str) -> Option<&str> {
+    let (scheme, token) = credentials.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }
 
 /// Whether two byte strings are the same, in a time that depends on the length of the second only.
@@ -57,7 +63,21 @@ fn same(right: &[u8], brought: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::same;
+    use super::{bearer, same};
+
+    #[test]
+    fn the_scheme_is_taken_in_whatever_case() {
+        for (credentials, token) in [
+            ("Bearer secret", Some("secret")),
+            ("bearer secret", Some("secret")),
+            ("BEARER  secret", Some("secret")),
+            ("Basic secret", None),
+            ("secret", None),
+            ("Bearersecret", None),
+        ] {
+            assert_eq!(bearer(credentials), token, "{credentials}");
+        }
+    }
 
     #[test]
     fn only_the_token_itself_is_the_same() {

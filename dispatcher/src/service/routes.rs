@@ -190,14 +190,18 @@ pub(crate) struct Running {
 }
 
 /// Stops giving leases; releases and renewals still work. Survives restarts.
-#[utoipa::path(post, path = "/stop", responses((status = 200, description = "stopped", body = Running)))]
+#[utoipa::path(post, path = "/stop", responses(
+    (status = 200, description = "stopped", body = Running),
+    (status = 503, description = "`unavailable`: the store is away", body = ErrorBody)))]
 pub(super) async fn stop(State(dispatcher): State<Dispatcher>) -> Answer<Running> {
     dispatcher.stop().await?;
     Ok(Json(Running { running: false }))
 }
 
 /// Gives leases again.
-#[utoipa::path(post, path = "/start", responses((status = 200, description = "started", body = Running)))]
+#[utoipa::path(post, path = "/start", responses(
+    (status = 200, description = "started", body = Running),
+    (status = 503, description = "`unavailable`: the store is away", body = ErrorBody)))]
 pub(super) async fn start(State(dispatcher): State<Dispatcher>) -> Answer<Running> {
     dispatcher.start().await?;
     Ok(Json(Running { running: true }))
@@ -252,7 +256,8 @@ pub(super) async fn strategy(State(dispatcher): State<Dispatcher>) -> Json<Strat
 /// Sets the strategy; no lease is touched. Survives restarts.
 #[utoipa::path(put, path = "/strategy", request_body = StrategyBody, responses(
     (status = 200, description = "set", body = StrategyAnswer),
-    (status = 422, description = "`wrong_shape`: no such strategy", body = ErrorBody)))]
+    (status = 422, description = "`wrong_shape`: no such strategy", body = ErrorBody),
+    (status = 503, description = "`unavailable`: the store is away", body = ErrorBody)))]
 pub(super) async fn set_strategy(
     State(dispatcher): State<Dispatcher>,
     Body(body): Body<StrategyBody>,
