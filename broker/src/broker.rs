@@ -197,6 +197,14 @@ pub trait Consumer: Send {
     /// the queue is dry. Cancellation-safe: no message is lost.
     async fn receive(&mut self, max: usize, wait: Duration) -> Result<Vec<Delivery>>;
 
+    /// Waits until what the broker has sent to this consumer is here, and returns how many messages there were that it had not
+    /// sent: only with 0, and when nothing is received afterwards, is the queue dry. A message on its way is neither ready in
+    /// the queue nor received, and a large one is so for long. None when the broker did not answer in time.
+    ///
+    /// # Errors
+    /// [`crate::BrokerError::ConsumerLost`] when the channel is gone.
+    async fn fence(&mut self) -> Result<Option<u64>>;
+
     /// Settles deliveries of this consumer, in any order. Acks are coalesced. When it returns, `Retry` and
     /// `DeadLetter` outcomes are durable.
     ///

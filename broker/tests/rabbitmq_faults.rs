@@ -290,8 +290,10 @@ async fn declare_by_hand(at: &str, name: &str, limit: Option<i32>) -> bool {
     if let Some(limit) = limit {
         arguments.insert("x-delivery-limit".into(), lapin::types::AMQPValue::LongInt(limit));
     }
-    let durable =
-        lapin::options::QueueDeclareOptions { durable: true, ..lapin::options::QueueDeclareOptions::default() };
+    let durable = lapin::options::QueueDeclareOptions {
+        durable: true,
+        ..lapin::options::QueueDeclareOptions::default()
+    };
     channel.queue_declare(name.into(), durable, arguments).await.is_ok()
 }
 
@@ -308,7 +310,10 @@ async fn no_servers_own_limit_drops_what_is_looked_at_or_returned_often() {
     for made in ["D0000591", "D0000591.dead"] {
         // The server takes an existing queue's declaration only with the arguments that the queue has.
         assert!(!declare_by_hand(&at, made, None).await, "{made} has a limit of its own");
-        assert!(declare_by_hand(&at, made, Some(1_000_000_000)).await, "{made} has one that is never reached");
+        assert!(
+            declare_by_hand(&at, made, Some(1_000_000_000)).await,
+            "{made} has one that is never reached"
+        );
     }
     for _ in 0..25 {
         assert_eq!(broker.dead_letters(&name, 0, 10).await.unwrap().len(), 1);

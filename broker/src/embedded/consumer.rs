@@ -120,6 +120,10 @@ impl Consumer for EmbeddedConsumer {
         }
     }
 
+    async fn fence(&mut self) -> Result<Option<u64>> {
+        Ok(Some(self.queue.state.lock().depth().deliverable()))
+    }
+
     async fn settle(&mut self, outcomes: Vec<(DeliveryTag, Outcome)>) -> Result<()> {
         if self.queue.state.lock().gone {
             return Err(self.lost());

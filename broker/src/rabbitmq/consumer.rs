@@ -10,13 +10,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
+};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
-use super::fault::within;
+use super::fault::{Fault, within};
 use super::headers::{self, Past};
 use super::link::Link;
 use super::publisher::Outgoing;
@@ -255,6 +257,20 @@ impl Consumer for RabbitConsumer {
                 self.shared.counters.delivered.add(taken.len());
                 return Ok(taken);
             }
+        }
+    }
+
+    async fn fence(&mut self) -> Result<Option<u64>> {
+        if self.lost {
+            return Err(self.lost());
+        }
+        // The answer comes on the channel of the messages, so behind all that were sent before.
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let look = self.channel.queue_declare(key(&self.queue), options, FieldTable::default());
+        match within(self.shared.options.timeouts.rpc, look).await {
+            Ok(queue) => Ok(Some(queue.message_count().into())),
+            Err(Fault::Late(_)) => Ok(None),
+            Err(Fault::Amqp(_)) => Err(self.lost()),
         }
     }
 

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use galerna_broker::{BrokerError, DeleteWhen, DeliveryTag, Outcome};
+use galerna_broker::{BrokerError, DeleteWhen, DeliveryTag, Message, Outcome};
 
 use crate::world::*;
 
@@ -249,4 +249,29 @@ pub(crate) async fn a_receive_that_is_cancelled_loses_nothing(world: &World) {
     let ((), got) =
         tokio::time::timeout(PATIENCE, async { tokio::join!(publishing, consuming) }).await.unwrap();
     assert_eq!(got, (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+pub(crate) async fn a_large_message_on_its_way_is_here_behind_the_fence(world: &World) {
+    let queue = world.queue("fence").await;
+    let large = Message { body: vec![7; 10_000_000].into(), ..text("large") };
+    for _ in 0..5 {
+        world.broker.publish(vec![(queue.clone(), large.clone())]).await.unwrap();
+        let mut consumer = world.consume(&queue, 10).await;
+        let start = Instant::now();
+        // Most likely it is neither in the queue nor here, for a while.
+        let got = loop {
+            let left = consumer.fence().await.unwrap();
+            match consumer.receive(1, MOMENT).await.unwrap().pop() {
+                Some(got) => break got,
+                None => assert_ne!(left, Some(0), "the queue is not dry"),
+            }
+            assert!(start.elapsed() < PATIENCE, "it never came");
+        };
+        assert!(got.message == large, "the message changed on its way");
+        ack(&mut *consumer, &[got]).await;
+        consumer.close().await.unwrap();
+    }
+    let mut consumer = world.consume(&queue, 10).await;
+    assert_eq!(consumer.fence().await.unwrap(), Some(0));
+    expect_nothing(&mut *consumer).await;
 }

@@ -51,6 +51,7 @@ sentences! {
         a_message_of_ten_megabytes_is_carried;
     consuming:
         an_empty_queue_gives_nothing_after_the_wait,
+        a_large_message_on_its_way_is_here_behind_the_fence,
         a_message_that_arrives_wakes_a_waiting_consumer,
         no_more_than_prefetch_messages_are_unsettled,
         two_consumers_share_a_queue,

@@ -235,6 +235,7 @@ impl Slot {
             unsettled: 0,
             received: 0,
             probes: 0,
+            fenced: false,
             end: None,
             give_up_at: None,
             began: Instant::now(),
@@ -256,6 +257,8 @@ struct Turn<'a> {
     unsettled: usize,
     received: usize,
     probes: u32,
+    /// The queue had nothing more, and what it had sent is here.
+    fenced: bool,
     /// Why nothing more is received.
     end: Option<End>,
     /// When messages in work are given up.
@@ -309,7 +312,7 @@ impl Turn<'_> {
                     }
                 }
                 Event::Received(Ok(deliveries)) => {
-                    self.probes = 0;
+                    (self.probes, self.fenced) = (0, false);
                     self.unsettled += deliveries.len();
                     self.received += deliveries.len();
                     add(&self.parts.tally.received, deliveries.len());
@@ -352,7 +355,9 @@ impl Turn<'_> {
         let share = options.messages_per_lease.saturating_sub(self.received);
         let receiving = self.end.is_none() && self.arrival.is_none() && room > 0 && share > 0;
         // While messages are in work there is no hurry to find the queue dry.
-        let patience = if self.unsettled > 0 {
+        let patience = if self.fenced {
+            options.dry_after / 4
+        } else if self.unsettled > 0 {
             options.dry_after * 10
         } else {
             (options.dry_after * (1 << self.probes.min(10))).min(LONGEST_PATIENCE.max(options.dry_after))
@@ -443,19 +448,23 @@ impl Turn<'_> {
 
     /// Nothing came and nothing is in work: asks the broker whether nothing is there.
     async fn nothing_came(&mut self) -> Result<Option<End>, End> {
+        if self.fenced {
+            return Ok(Some(End::Dry));
+        }
         self.probes += 1;
-        let depth = match self.keeper.during(self.parts.broker.depth(&self.claim.queue)).await? {
-            Ok(depth) => depth,
+        let ready = match self.keeper.during(self.consumer.fence()).await? {
+            // What was on its way is here now, and is looked for once more.
+            Ok(Some(0)) => {
+                self.fenced = true;
+                return Ok(None);
+            }
+            Ok(ready) => ready,
             // The next call on the consumer tells what is the matter.
             Err(_) => return Ok(None),
         };
-        if depth.deliverable() == 0 {
-            return Ok(Some(End::Dry));
-        }
         let waited = self.began.elapsed();
         if self.received == 0 && waited >= self.parts.options.hold * STUCK_AFTER {
-            let (queue, ready) = (&self.claim.queue, depth.ready);
-            tracing::warn!(%queue, ready, ?waited, "a queue has messages and none comes; it is consumed anew");
+            tracing::warn!(queue = %self.claim.queue, ?ready, ?waited, "a queue has messages and none comes; it is consumed anew");
             return Ok(Some(End::ChannelLost));
         }
         Ok(None)

@@ -11,11 +11,20 @@ mod scenarios {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+    use std::time::Duration;
+
     use async_trait::async_trait;
+    use galerna_bolts::{
+        ParameterRegistry, StoreBolt, StoreOptions, ValidateBolt, ValidationLimits,
+    };
     use galerna_broker::AccountId;
+    use galerna_engine::{Engine, EngineOptions};
+    use galerna_storage::mongo::{self, MongoOptions};
     use galerna_storage::{
         ReadingKey, ReadingOutcome, Readings, ReadingsQuery, Result, StorageError, StoredReading,
     };
+    use galerna_test_servers::{Mongo, unique};
+    use galerna_topology::TopologyBuilder;
 
     use crate::world::{PATIENCE, World, envelope, envelopes, eventually, reading};
 
@@ -116,5 +125,52 @@ mod scenarios {
         // Deliveries that ended with their lease count, too.
         assert!(letter.deliveries >= 3, "{}", letter.deliveries);
         assert!(letter.failure.reason.contains("it is cursed"), "{}", letter.failure.reason);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn messages_outlast_a_store_that_hangs_for_longer_than_their_timeout() {
+        let server = Mongo::start().await;
+        let options = MongoOptions {
+            database: Some(unique("hangs")),
+            // An attempt alone takes longer than a message may.
+            timeout: Duration::from_secs(6),
+            ..MongoOptions::new(server.uri())
+        };
+        let hanging = mongo::connect(options).await.expect("MongoDB answers");
+        let world = World::embedded(Duration::from_secs(10)).await;
+        let queue = world.queue("D1").await;
+        let mut topology = TopologyBuilder::new("store");
+        topology.message_timeout(Duration::from_secs(5));
+        let messages = topology.spout("queues", world.spout(world.leases())).outputs();
+        let registry = Arc::new(ParameterRegistry::built_in());
+        let checked = topology
+            .bolt("validate", move || ValidateBolt::new(registry.clone(), ValidationLimits::default()))
+            .shuffle(&messages)
+            .outputs();
+        let readings = hanging.readings.clone();
+        topology
+            .async_bolt("store", move || {
+                // More than one bulk's worth is waiting at a time.
+                let patience = Duration::from_secs(10);
+                let options = StoreOptions { rows: 50, in_flight: 1, patience, ..StoreOptions::default() };
+                StoreBolt::new(readings.clone(), options)
+            })
+            .shuffle(&checked.valid);
+        let running =
+            Engine::submit(topology.build().expect("a topology"), EngineOptions::default()).await.unwrap();
+        world.publish(&queue, envelopes("D1", 1, 1)).await;
+        eventually("the first is stored", || async { world.tally.acked() == 1 }).await;
+
+        server.freeze().await;
+        for message in envelopes("D1", 60, 10) {
+            world.publish(&queue, [message]).await;
+        }
+        eventually("the bolt's patience is over", || async { world.tally.given_back() >= 60 }).await;
+        assert_eq!(world.tally.retried(), 0, "none timed out");
+        server.thaw().await;
+        eventually("all is stored", || async { world.is_empty(&queue).await }).await;
+        assert_eq!((world.tally.retried(), world.tally.dead_lettered()), (0, 0));
+        assert!(running.drain(PATIENCE).await.drained);
+        assert!(world.broker.dead_letters(&queue, 0, 10).await.unwrap().is_empty());
     }
 }
