@@ -1,16 +1,22 @@
 //! The sink that stores readings.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use galerna_storage::{ReadingOutcome, Readings, StoredReading};
-use galerna_topology::{Anchors, AsyncBolt, Batch, Emitter, Fault, TaskContext};
+use galerna_broker::AWAY;
+use galerna_storage::{ReadingOutcome, Readings, StorageError, StoredReading};
+use galerna_topology::{Anchor, Anchors, AsyncBolt, Batch, Emitter, Fault, TaskContext};
 use tokio::task::JoinSet;
 
 use crate::batch::ReadingBatch;
 use crate::patience::{DEFAULT_PATIENCE, GivenUp, patiently};
 use crate::tally::StoreTally;
+
+/// A write that takes longer holds tuples for longer than they reckon with: so often the message timeouts of all tuples in
+/// the bolt's hands start anew. Message timeouts must be longer, by some seconds.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// How the store bolt batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +28,7 @@ pub struct StoreOptions {
     /// How long a smaller one waits for more readings while another is under way. When none is, it does not wait at all: at
     /// low rates that keeps the latency low, and at high rates the batches grow by themselves.
     pub linger: Duration,
-    /// How long a write is tried again by itself while the store is away.
+    /// How long writes are tried again by themselves while the store is away, from the first that failed.
     pub patience: Duration,
 }
 
@@ -35,9 +41,11 @@ impl Default for StoreOptions {
 
 /// Stores readings: in bulk, several writes at a time, and acks each tuple when all of its readings are durable.
 ///
-/// Readings that arrive twice are no matter: the store knows them by (source, device, ts). When the store is away the write
-/// is tried again for a while (which holds the topology back, and fails nothing), and then its tuples fail with a reason
-/// that begins with [`AWAY`](galerna_broker::AWAY). When the store refuses a bulk, each message of it is tried on its own,
+/// Readings that arrive twice are no matter: the store knows them by (source, device, ts). When the store is away or does not
+/// answer, writes are tried again for a while. All tuples that the bolt has are kept from timing out meanwhile, and it
+/// goes on taking tuples, which would time out elsewhere: the spouts' pending limits bound them. Then all of them fail with a
+/// reason that begins with [`AWAY`](galerna_broker::AWAY), and so do those that follow, but for one attempt at a time, until one
+/// succeeds. When the store refuses a bulk, each message of it is tried on its own,
 /// so that a bad one does not take its neighbours with it.
 ///
 /// ```
@@ -59,7 +67,12 @@ pub struct StoreBolt {
     waiting_rows: usize,
     /// When the first of what waits came, by the topology's clock.
     waiting_since: Duration,
+    /// When those that wait were last kept from timing out.
+    kept_alive: Duration,
+    /// When a write last ended, or began while no other was under way.
+    moved: Duration,
     under_way: JoinSet<()>,
+    outage: Arc<Outage>,
 }
 
 impl StoreBolt {
@@ -73,7 +86,10 @@ impl StoreBolt {
             waiting: VecDeque::new(),
             waiting_rows: 0,
             waiting_since: Duration::ZERO,
+            kept_alive: Duration::ZERO,
+            moved: Duration::ZERO,
             under_way: JoinSet::new(),
+            outage: Arc::default(),
         }
     }
 
@@ -84,28 +100,107 @@ impl StoreBolt {
         self
     }
 
-    /// Starts a bulk write of all that waits.
+    fn in_flight(&self) -> usize {
+        self.options.in_flight.max(1)
+    }
+
+    /// Starts a bulk write of what waits, or of as much of it as makes a full one.
     fn start(&mut self) {
         let Some(context) = self.context.clone() else { return };
-        if self.waiting.is_empty() {
+        let (mut messages, mut rows) = (Vec::new(), 0);
+        while rows < self.options.rows.max(1)
+            && let Some((batches, anchors)) = self.waiting.pop_front()
+        {
+            rows += rows_of(&batches);
+            messages.push((batches, anchors));
+        }
+        if messages.is_empty() {
             return;
         }
-        let messages = std::mem::take(&mut self.waiting);
-        let rows = std::mem::take(&mut self.waiting_rows);
+        self.waiting_rows -= rows;
+        if self.under_way.is_empty() {
+            self.moved = context.now();
+        }
         let write = Write {
             store: self.store.clone(),
             context,
             patience: self.options.patience,
             tally: self.tally.clone(),
+            outage: self.outage.clone(),
         };
         // A task of its own: the encoding of several bulks then runs on several cores.
-        self.under_way.spawn(write.run(messages.into(), rows));
+        self.under_way.spawn(write.run(messages, rows));
     }
 
+    /// Waits for the end of a write, for so long that those that wait must be kept from timing out. Cancel-safe.
     async fn finish_one(&mut self) {
-        if let Some(Err(error)) = self.under_way.join_next().await {
-            // Its anchors were dropped, so its tuples have failed.
-            tracing::error!(%error, "a bulk write ended without an outcome");
+        let Some(context) = self.context.clone() else { return };
+        tokio::select! {
+            ended = self.under_way.join_next() => {
+                if let Some(Err(error)) = ended {
+                    // Its anchors were dropped, so its tuples have failed.
+                    tracing::error!(%error, "a bulk write ended without an outcome");
+                }
+                self.moved = context.now();
+            }
+            () = context.clock().sleep_until(context.now() + KEEP_ALIVE) => {}
+        }
+        self.keep_alive(context.now());
+    }
+
+    /// Keeps what waits from timing out; fails it when the store is away for longer than the patience lasts.
+    fn keep_alive(&mut self, now: Duration) {
+        if let Some(fault) = self.outage.beyond(now, self.options.patience) {
+            self.waiting_rows = 0;
+            for (_, anchors) in self.waiting.drain(..) {
+                anchors.fail(fault.clone());
+            }
+        } else if now >= self.waiting_since.max(self.kept_alive) + KEEP_ALIVE {
+            self.kept_alive = now;
+            self.waiting.iter().for_each(|(_, anchors)| anchors.reset_timeout());
+        }
+    }
+
+    /// Whether the writes under way take too long for the topology to be held back by them.
+    fn stands_still(&self, now: Duration) -> bool {
+        !self.under_way.is_empty() && now >= self.moved + KEEP_ALIVE
+    }
+}
+
+fn rows_of(batches: &[Arc<ReadingBatch>]) -> usize {
+    batches.iter().map(|batch| batch.readings.len()).sum()
+}
+
+/// That the store is away, as the writes of a bolt have found.
+#[derive(Default)]
+struct Outage(Mutex<Option<(Duration, String)>>);
+
+impl Outage {
+    fn found(&self, now: Duration, error: &StorageError) {
+        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *since {
+            Some((_, cause)) => *cause = error.to_string(),
+            None => *since = Some((now, error.to_string())),
+        }
+    }
+
+    fn over(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What is left of the patience.
+    fn left(&self, now: Duration, patience: Duration) -> Duration {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((since, _)) => (*since + patience).saturating_sub(now),
+            None => patience,
+        }
+    }
+
+    /// The fault to fail tuples with when the patience is over.
+    fn beyond(&self, now: Duration, patience: Duration) -> Option<Fault> {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((since, cause)) if now >= *since + patience => Some(Fault::new(format!("{AWAY}{cause}"))),
+            _ => None,
         }
     }
 }
@@ -115,6 +210,7 @@ struct Write {
     context: TaskContext,
     patience: Duration,
     tally: Arc<StoreTally>,
+    outage: Arc<Outage>,
 }
 
 impl Write {
@@ -125,7 +221,8 @@ impl Write {
             readings.extend_from_slice(&batch.readings);
         }
         let tuples = values.iter().map(Vec::len).sum::<usize>();
-        match self.store(&readings, &anchors).await {
+        let keep_alive = || anchors.iter().for_each(Anchors::reset_timeout);
+        match self.store(&readings, keep_alive).await {
             Ok(outcomes) => {
                 self.tally.count(&outcomes);
                 anchors.into_iter().for_each(Anchors::ack);
@@ -133,9 +230,8 @@ impl Write {
             Err(GivenUp::Failed(error)) if tuples > 1 => {
                 tracing::warn!(%error, tuples, "the store refused a bulk; each message is tried on its own");
                 drop(readings);
-                for (batches, anchors) in values.into_iter().zip(anchors) {
-                    self.one_by_one(batches, anchors).await;
-                }
+                let anchors = anchors.into_iter().flat_map(Anchors::into_each);
+                self.one_by_one(values.into_iter().flatten().zip(anchors).collect()).await;
             }
             Err(given_up) => {
                 let fault = given_up.fault();
@@ -144,34 +240,63 @@ impl Write {
         }
     }
 
-    async fn one_by_one(&self, batches: Vec<Arc<ReadingBatch>>, anchors: Anchors) {
-        for (batch, anchor) in batches.into_iter().zip(anchors.into_each()) {
-            match self.store(&batch.readings, &[]).await {
+    async fn one_by_one(&self, mut messages: VecDeque<(Arc<ReadingBatch>, Anchor)>) {
+        while let Some((batch, anchor)) = messages.pop_front() {
+            let keep_alive = || {
+                anchor.reset_timeout();
+                messages.iter().for_each(|(_, anchor)| anchor.reset_timeout());
+            };
+            match self.store(&batch.readings, keep_alive).await {
                 Ok(outcomes) => {
                     self.tally.count(&outcomes);
                     anchor.ack();
                 }
-                Err(given_up) => anchor.fail(given_up.fault()),
+                Err(given_up) => {
+                    let fault = given_up.fault();
+                    if matches!(given_up, GivenUp::Away(_)) {
+                        messages.drain(..).for_each(|(_, anchor)| anchor.fail(fault.clone()));
+                    }
+                    anchor.fail(fault);
+                }
             }
         }
     }
 
+    /// Stores, for as long as the patience lasts. `keep_alive` is called every so often meanwhile: the tuples are in good
+    /// hands, and must not time out while they wait here.
     async fn store(
         &self,
         readings: &[StoredReading],
-        anchors: &[Anchors],
-    ) -> Result<Vec<ReadingOutcome>, GivenUp<galerna_storage::StorageError>> {
-        patiently(
-            self.context.clock(),
-            self.patience,
+        keep_alive: impl Fn(),
+    ) -> Result<Vec<ReadingOutcome>, GivenUp<StorageError>> {
+        let clock = self.context.clock();
+        let mut writing = pin!(patiently(
+            clock,
+            self.outage.left(clock.now(), self.patience),
             |error| {
                 tracing::warn!(%error, readings = readings.len(), "readings wait for the store");
-                // The tuples are in good hands: they must not time out while they wait here.
-                anchors.iter().for_each(Anchors::reset_timeout);
+                self.outage.found(clock.now(), error);
             },
             || self.store.store(readings),
-        )
-        .await
+        ));
+        let mut due = clock.now() + KEEP_ALIVE;
+        loop {
+            tokio::select! {
+                biased;
+                written = &mut writing => {
+                    match &written {
+                        Err(GivenUp::Away(error)) => self.outage.found(clock.now(), error),
+                        // It answered.
+                        Ok(_) | Err(GivenUp::Failed(_)) => self.outage.over(),
+                    }
+                    return written;
+                }
+                () = clock.sleep_until(due) => {
+                    keep_alive();
+                    due = clock.now() + KEEP_ALIVE;
+                }
+            }
+        }
     }
 }
 
@@ -189,20 +314,29 @@ impl AsyncBolt for StoreBolt {
     }
 
     async fn execute_batch(&mut self, batch: Batch<Arc<ReadingBatch>>, out: &mut Emitter<()>) {
+        let now = out.context().now();
         if self.waiting.is_empty() {
-            self.waiting_since = out.context().now();
+            self.waiting_since = now;
         }
-        self.waiting_rows += batch.values().iter().map(|batch| batch.readings.len()).sum::<usize>();
+        self.waiting_rows += rows_of(batch.values());
         self.waiting.push_back(batch.into_parts());
-        while self.under_way.try_join_next().is_some() {}
+        while self.under_way.try_join_next().is_some() {
+            self.moved = now;
+        }
         if self.waiting_rows >= self.options.rows {
-            // Waiting here is what holds the topology back.
-            while self.under_way.len() >= self.options.in_flight.max(1) {
+            // Waiting here is what holds the topology back. When nothing moves, tuples are better kept here, where they
+            // do not time out.
+            while self.under_way.len() >= self.in_flight() && !self.stands_still(out.context().now()) {
                 self.finish_one().await;
             }
-            self.start();
+            if self.under_way.len() < self.in_flight() {
+                self.start();
+            }
         } else if self.under_way.is_empty() {
             self.start();
+        }
+        if !self.under_way.is_empty() {
+            self.keep_alive(out.context().now());
         }
     }
 
@@ -210,7 +344,7 @@ impl AsyncBolt for StoreBolt {
         if self.under_way.is_empty() && self.waiting.is_empty() {
             std::future::pending::<()>().await;
         }
-        if self.waiting.is_empty() || self.under_way.len() >= self.options.in_flight.max(1) {
+        if self.waiting.is_empty() || self.under_way.len() >= self.in_flight() {
             self.finish_one().await;
         } else if !self.under_way.is_empty() {
             let lingered = out.context().clock().sleep_until(self.waiting_since + self.options.linger);
@@ -219,15 +353,17 @@ impl AsyncBolt for StoreBolt {
                 () = lingered => {}
             }
         }
-        if self.under_way.len() < self.options.in_flight.max(1) {
+        if self.under_way.len() < self.in_flight() {
             self.start();
         }
         Ok(())
     }
 
     async fn drain(&mut self, _: &mut Emitter<()>) {
-        self.start();
-        while !self.under_way.is_empty() {
+        while !self.under_way.is_empty() || !self.waiting.is_empty() {
+            if self.under_way.len() < self.in_flight() {
+                self.start();
+            }
             self.finish_one().await;
         }
     }

@@ -14,9 +14,7 @@ mod scenarios {
     use std::time::Duration;
 
     use async_trait::async_trait;
-    use galerna_bolts::{
-        ParameterRegistry, StoreBolt, StoreOptions, ValidateBolt, ValidationLimits,
-    };
+    use galerna_bolts::{ParameterRegistry, StoreBolt, StoreOptions, ValidateBolt, ValidationLimits};
     use galerna_broker::AccountId;
     use galerna_engine::{Engine, EngineOptions};
     use galerna_storage::mongo::{self, MongoOptions};
