@@ -115,7 +115,10 @@ impl Command {
         let quiet = ("log.level", "warn,galerna_dispatcher::core=error".to_owned());
         match self {
             // Bars and a table are shown; the log would only be in their way. Nobody calls the API of a run that ends.
-            Self::Demo(args) if args.exit => vec![quiet, ("api.listen", "127.0.0.1:0".to_owned())],
+            Self::Demo(args) if args.exit => {
+                let free = || "127.0.0.1:0".to_owned();
+                vec![quiet, ("api.listen", free()), ("frontend.listen", free()), ("page.listen", free())]
+            }
             Self::Demo(_)
             | Self::Queues(_)
             | Self::Publish(_)
@@ -124,7 +127,7 @@ impl Command {
             | Self::Bench(_) => {
                 vec![quiet]
             }
-            Self::Up(_) | Self::Dispatcher | Self::Maintainer(_) | Self::Worker => vec![],
+            Self::Up(_) | Self::Dispatcher | Self::Maintainer(_) | Self::Worker | Self::Frontend => vec![],
         }
     }
 }
@@ -141,6 +144,8 @@ pub(crate) enum Command {
     Maintainer(MaintainerArgs),
     /// Run a worker: the ingestion topology (needs RabbitMQ and MongoDB)
     Worker,
+    /// Run a frontend: takes readings over HTTP (needs RabbitMQ and MongoDB)
+    Frontend,
     /// See and steer the queues, and the leasing of them
     Queues(QueuesArgs),
     /// Publish readings from a file to the queues

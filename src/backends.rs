@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_broker::rabbitmq::{QueueType, RabbitMqBroker, RabbitMqOptions};
 use galerna_broker::{Broker, RetryPolicy};
+use galerna_frontend::{SqliteStatistics, StatisticsStore};
 use galerna_storage::Store;
 
 use crate::config::{Config, without_password};
@@ -49,7 +50,8 @@ pub(crate) fn must_be_shared(config: &Config, command: &str, broker: bool) -> an
     )
 }
 
-fn data_file(config: &Config, name: &str) -> PathBuf {
+/// A file in the folder `data`.
+pub(crate) fn data_file(config: &Config, name: &str) -> PathBuf {
     PathBuf::from(config.text("data")).join(name)
 }
 
@@ -125,4 +127,17 @@ pub(crate) async fn store(config: &Config) -> anyhow::Result<Store> {
     galerna_storage::open(&address)
         .await
         .with_context(|| format!("cannot open the store {}", without_password(&address)))
+}
+
+/// Opens the statistics of what sources send: in the store's database, or in a file beside the embedded store.
+pub(crate) async fn statistics(config: &Config) -> anyhow::Result<Arc<dyn StatisticsStore>> {
+    let url = config.text("store.url");
+    if url == EMBEDDED {
+        let file = data_file(config, "statistics.db");
+        let opened = tokio::task::spawn_blocking(move || SqliteStatistics::open(&file)).await?;
+        return Ok(Arc::new(opened.context("cannot open the statistics")?));
+    }
+    let file = data_file(config, "statistics.db");
+    let opened = tokio::task::spawn_blocking(move || SqliteStatistics::open(&file)).await?;
+    Ok(Arc::new(opened.context("cannot open the statistics")?))
 }

@@ -14,6 +14,7 @@ mod owners;
 mod service;
 mod stop;
 mod table;
+mod together;
 mod workers;
 
 use std::process::ExitCode;
@@ -79,6 +80,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
                 commands::services::run_once(task, json, &config).await?;
             }
             Command::Worker => commands::services::worker(&config, stop::on_signals()?).await?,
+            Command::Frontend => commands::services::frontend(&config, stop::on_signals()?).await?,
             Command::Queues(args) => commands::queues::run(args, &config).await?,
             Command::Publish(args) => commands::publish::run(&args, &config).await?,
             Command::Topology(args) => commands::topology::run(&args, &config)?,

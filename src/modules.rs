@@ -11,6 +11,7 @@ use galerna::ingest::Ingestion;
 use galerna_bolts::{AlertOptions, ParameterRegistry, RuleSet, StoreOptions, ValidationLimits};
 use galerna_broker::{Broker, SystemClock};
 use galerna_dispatcher::{Dispatcher, DispatcherOptions, Leases, MaintainerLink, Ping, StrategyName, Timing};
+use galerna_frontend::{Directory, Frontend, Limits, Parts, QueueHints, Rate, StatisticsStore};
 use galerna_maintainer::{
     AccountsSource, FileDirectory, HttpDirectory, HttpOptions, Maintainer, Options, StoreDirectory,
 };
@@ -18,7 +19,7 @@ use galerna_spouts::LeasedOptions;
 use galerna_storage::{Rule, Store};
 use tokio::net::TcpListener;
 
-use crate::backends::broker_is_embedded;
+use crate::backends::{broker_is_embedded, data_file};
 use crate::config::Config;
 use crate::owners::KnownOwners;
 
@@ -57,19 +58,65 @@ pub(crate) async fn dispatcher(
     Ok(dispatcher)
 }
 
-/// Where the maintainer reads accounts from.
-pub(crate) fn accounts_source(config: &Config, store: &Store) -> anyhow::Result<Arc<dyn AccountsSource>> {
-    let source = config.text("maintainer.accounts");
-    Ok(match source {
-        "store" => Arc::new(StoreDirectory::new(store.accounts.clone(), store.sources.clone())),
+/// Where accounts and sources are read from.
+fn directory(config: &Config, store: &Store, setting: &str) -> anyhow::Result<Directory> {
+    Ok(match config.text(setting) {
+        "store" => Directory::new(StoreDirectory::new(store.accounts.clone(), store.sources.clone())),
         url if url.starts_with("http://") || url.starts_with("https://") => {
             let token = config.optional("maintainer.accounts_token").map(str::to_owned);
-            Arc::new(HttpDirectory::new(url, HttpOptions { token, ..HttpOptions::default() })?)
+            Directory::new(HttpDirectory::new(url, HttpOptions { token, ..HttpOptions::default() })?)
         }
-        path => Arc::new(FileDirectory::new(Path::new(path)).with_context(|| {
-            format!("`maintainer.accounts` is `{path}`; use `store`, an http(s) URL, or a .json or .csv file")
+        path => Directory::new(FileDirectory::new(Path::new(path)).with_context(|| {
+            format!("`{setting}` is `{path}`; use `store`, an http(s) URL, or a .json or .csv file")
         })?),
     })
+}
+
+/// Where the maintainer reads accounts from.
+pub(crate) fn accounts_source(config: &Config, store: &Store) -> anyhow::Result<Arc<dyn AccountsSource>> {
+    Ok(directory(config, store, "maintainer.accounts")?.accounts)
+}
+
+/// Where the frontend reads accounts and sources from.
+pub(crate) fn frontend_directory(config: &Config, store: &Store) -> anyhow::Result<Directory> {
+    let both = directory(config, store, "maintainer.accounts")?;
+    if config.text("frontend.sources").is_empty() {
+        return Ok(both);
+    }
+    Ok(Directory { accounts: both.accounts, ..directory(config, store, "frontend.sources")? })
+}
+
+/// Opens a frontend on these lists. It hints to `hints` and counts in `statistics`.
+pub(crate) async fn frontend(
+    config: &Config,
+    broker: &Arc<dyn Broker>,
+    directory: Directory,
+    hints: Arc<dyn QueueHints>,
+    statistics: Arc<dyn StatisticsStore>,
+) -> anyhow::Result<Frontend> {
+    let rate = |name: &str| u32::try_from(config.count(name)).unwrap_or(u32::MAX);
+    let per_second = |name: &str| Rate::new(rate(name), rate(name).saturating_mul(2));
+    let mut options = galerna_frontend::Options {
+        limits: Limits {
+            body_bytes: config.count("frontend.max_body"),
+            readings: config.count("frontend.max_readings"),
+            calls: per_second("frontend.calls_per_second"),
+            source_readings: per_second("frontend.readings_per_second"),
+            ..Limits::default()
+        },
+        operator_token: config.optional("api.token").map(str::to_owned),
+        ..galerna_frontend::Options::default()
+    };
+    options.timeouts.notice = config.span("frontend.notice");
+    options.sources.every = config.span("frontend.sources_every");
+    let copy = match config.optional("frontend.sources_copy") {
+        Some(path) => Path::new(path).to_owned(),
+        None => data_file(config, "sources.json"),
+    };
+    options.sources.disk_copy = Some(copy);
+    let clock = Arc::new(SystemClock);
+    let parts = Parts { broker: broker.clone(), directory, hints: Some(hints), statistics, clock };
+    Ok(Frontend::open(parts, options).await?)
 }
 
 /// Makes a maintainer; it does nothing yet.

@@ -1,7 +1,4 @@
-//! `galerna up`, `dispatcher`, `maintainer` and `worker`: the modules, together or alone, until asked to stop.
-//!
-//! They stop in the order of the readings' way: first the workers, which settle what is in flight and give their leases
-//! back, then the maintainer, then the dispatcher's API.
+//! `galerna up`, `dispatcher`, `maintainer`, `worker` and `frontend`: the modules, together or alone, until asked to stop.
 
 use std::sync::Arc;
 
@@ -11,45 +8,58 @@ use galerna_maintainer::{Run, Task};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{TaskName, UpArgs};
-use crate::backends::{broker, must_be_shared, store};
+use crate::backends::{broker, must_be_shared, statistics, store};
 use crate::config::Config;
 use crate::table::{print, print_json, table, thousands};
+use crate::together::{Listeners, Together};
 use crate::workers::Workers;
-use crate::{admin, modules, service};
+use crate::{modules, service};
 
 /// All modules in one process.
 pub(crate) async fn up(args: UpArgs, config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let listener = modules::listen(config.address("api.listen"), "api.listen").await?;
-    let address = listener.local_addr()?;
+    let listeners = Listeners::open(config).await?;
     let (broker, store) = (broker(config).await?, store(config).await?);
     modules::load_rules(config, &store).await?;
-    let accounts = modules::accounts_source(config, &store)?;
-    let maintainer = modules::maintainer(config, &store, &broker, accounts)?;
-    let link = MaintainerLink::Local(Arc::new(modules::LocalMaintainer(maintainer.clone())));
-    let dispatcher = modules::dispatcher(config, &store, link).await?;
-
-    let services = CancellationToken::new();
-    let keeping = maintainer.spawn(services.clone());
-    let workers = Workers::default();
+    let directory = modules::frontend_directory(config, &store)?;
     let makes_accounts = config.text("maintainer.accounts") == "store";
-    let routes =
-        admin::router(broker.clone(), store.clone(), dispatcher.clone(), workers.clone(), makes_accounts);
-    let api = service::serve(config, listener, dispatcher.clone(), routes, services.clone())?;
+    let all = Together::start(config, listeners, broker, store, directory, makes_accounts).await?;
     for number in 1..=args.workers {
         let name = format!("{}-{number}", worker_name(config));
-        let leases = Arc::new(dispatcher.clone());
-        let ingestion = modules::ingestion(config, &name, broker.clone(), leases, store.clone())?;
-        workers.start(&ingestion).await?;
+        let leases = Arc::new(all.dispatcher.clone());
+        let ingestion = modules::ingestion(config, &name, all.broker.clone(), leases, all.store.clone())?;
+        all.workers.start(&ingestion).await?;
     }
-    tracing::info!(%address, workers = args.workers, "all modules are up");
+    tracing::info!(
+        address = %all.api_address,
+        frontend = %all.frontend_address,
+        workers = args.workers,
+        "all modules are up"
+    );
 
     stop.cancelled().await;
-    workers.drain(config.span("worker.drain")).await;
-    services.cancel();
-    drop(keeping.await);
-    drop(api.await);
+    all.stop(config).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A frontend of its own.
+pub(crate) async fn frontend(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(config, "frontend", true)?;
+    let listener = modules::listen(config.address("frontend.listen"), "frontend.listen").await?;
+    let (broker, store) = (broker(config).await?, store(config).await?);
+    let directory = modules::frontend_directory(config, &store)?;
+    let hints = Arc::new(dispatcher_client(config)?);
+    let statistics = statistics(config).await?;
+    let frontend = modules::frontend(config, &broker, directory, hints, statistics).await?;
+    frontend.serve(listener, async move { stop.cancelled().await }).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn dispatcher_client(config: &Config) -> anyhow::Result<DispatcherClient> {
+    let options =
+        ClientOptions { token: config.optional("api.token").map(str::to_owned), ..ClientOptions::default() };
+    Ok(DispatcherClient::new(config.text("dispatcher.url"), options)?)
 }
 
 /// A dispatcher of its own.
@@ -116,9 +126,7 @@ pub(crate) async fn worker(config: &Config, stop: CancellationToken) -> anyhow::
     must_be_shared(config, "worker", true)?;
     let (broker, store) = (broker(config).await?, store(config).await?);
     modules::load_rules(config, &store).await?;
-    let options =
-        ClientOptions { token: config.optional("api.token").map(str::to_owned), ..ClientOptions::default() };
-    let leases = Arc::new(DispatcherClient::new(config.text("dispatcher.url"), options)?);
+    let leases = Arc::new(dispatcher_client(config)?);
     let name = worker_name(config);
     let ingestion = modules::ingestion(config, &name, broker, leases, store)?;
     let workers = Workers::default();

@@ -98,7 +98,7 @@ impl Config {
     /// Rules that need more than one setting.
     fn check_together(&self, problems: &mut Vec<String>) {
         let token = self.text("api.token");
-        for name in ["api.listen", "maintainer.listen"] {
+        for name in ["api.listen", "maintainer.listen", "worker.listen", "frontend.listen", "notifier.listen"] {
             if !self.address(name).ip().is_loopback() && token.is_empty() {
                 problems.push(format!(
                     "`{name}` is {}, which other machines reach: set `api.token` too, or listen on 127.0.0.1",
@@ -106,10 +106,19 @@ impl Config {
                 ));
             }
         }
-        if !token.is_empty() && (token.len() < 16 || !token.chars().all(|c| c.is_ascii_graphic())) {
-            problems.push(
-                "`api.token` is too weak; use at least 16 visible ASCII characters without spaces".to_owned(),
-            );
+        if !self.address("page.listen").ip().is_loopback() && self.text("page.operator_token").is_empty() {
+            problems.push(format!(
+                "`page.listen` is {}, which other machines reach: set `page.operator_token` too, or listen on 127.0.0.1",
+                self.address("page.listen")
+            ));
+        }
+        for name in ["api.token", "page.viewer_token", "page.operator_token"] {
+            let token = self.text(name);
+            if !token.is_empty() && (token.len() < 16 || !token.chars().all(|c| c.is_ascii_graphic())) {
+                problems.push(format!(
+                    "`{name}` is too weak; use at least 16 visible ASCII characters without spaces"
+                ));
+            }
         }
     }
 

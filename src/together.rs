@@ -1,0 +1,130 @@
+//! All modules in one process, as `galerna up` and `galerna demo` run them.
+//!
+//! They stop in the order of the readings' way: first the frontend, which takes no more calls and finishes those under way, then
+//! the workers, which settle what is in flight and give their leases back, then the maintainer and the dispatcher's API.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use galerna_broker::Broker;
+use galerna_dispatcher::{Dispatcher, MaintainerLink};
+use galerna_frontend::{Directory, Frontend, StatisticsStore};
+use galerna_maintainer::{Maintainer, Run, Task};
+use galerna_storage::Store;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::workers::Workers;
+use crate::{admin, backends, modules, service};
+
+/// Where they listen; opened before anything else, so that a port that is taken stops the start before it does anything.
+pub(crate) struct Listeners {
+    api: TcpListener,
+    frontend: TcpListener,
+}
+
+impl Listeners {
+    /// Opens those that the configuration names.
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let open = async |name: &'static str| modules::listen(config.address(name), name).await;
+        Ok(Self { api: open("api.listen").await?, frontend: open("frontend.listen").await? })
+    }
+}
+
+/// The modules, running.
+pub(crate) struct Together {
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) store: Store,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) workers: Workers,
+    pub(crate) frontend: Frontend,
+    pub(crate) api_address: SocketAddr,
+    pub(crate) frontend_address: SocketAddr,
+    /// What the accounts task did before anything was leased.
+    pub(crate) accounts: Option<galerna_maintainer::Report>,
+    /// Ends the frontend.
+    closing: CancellationToken,
+    posting: JoinHandle<Result<(), galerna_frontend::ServeError>>,
+    /// Ends the rest.
+    services: CancellationToken,
+    keeping: JoinHandle<()>,
+    api: JoinHandle<()>,
+}
+
+impl Together {
+    /// Starts all but the workers, with accounts and sources from `directory`.
+    pub(crate) async fn start(
+        config: &Config,
+        listeners: Listeners,
+        broker: Arc<dyn Broker>,
+        store: Store,
+        directory: Directory,
+        makes_accounts: bool,
+    ) -> anyhow::Result<Self> {
+        let statistics: Arc<dyn StatisticsStore> = backends::statistics(config).await?;
+        let accounts = directory.accounts.clone();
+        let maintainer: Maintainer = modules::maintainer(config, &store, &broker, accounts)?;
+        let created = match maintainer.run_once(Task::Accounts, Run::default()).await {
+            Ok(report) => Some(report),
+            Err(e) => {
+                tracing::error!(error = %e, "the accounts cannot be read now; what is known is served");
+                None
+            }
+        };
+        let link = MaintainerLink::Local(Arc::new(modules::LocalMaintainer(maintainer.clone())));
+        let dispatcher = modules::dispatcher(config, &store, link).await?;
+
+        let services = CancellationToken::new();
+        let keeping = maintainer.spawn(services.clone());
+        let workers = Workers::default();
+        let (api_address, frontend_address) =
+            (listeners.api.local_addr()?, listeners.frontend.local_addr()?);
+        let routes = admin::router(
+            broker.clone(),
+            store.clone(),
+            dispatcher.clone(),
+            workers.clone(),
+            makes_accounts,
+        );
+        let api = service::serve(config, listeners.api, dispatcher.clone(), routes, services.clone())?;
+        let hints = Arc::new(dispatcher.clone());
+        let frontend = modules::frontend(config, &broker, directory, hints, statistics).await?;
+        let closing = CancellationToken::new();
+        let posting = tokio::spawn({
+            let (frontend, closing) = (frontend.clone(), closing.clone());
+            async move { frontend.serve(listeners.frontend, async move { closing.cancelled().await }).await }
+        });
+        Ok(Self {
+            broker,
+            store,
+            dispatcher,
+            workers,
+            frontend,
+            api_address,
+            frontend_address,
+            accounts: created,
+            closing,
+            posting,
+            services,
+            keeping,
+            api,
+        })
+    }
+
+    /// Stops all, in order.
+    pub(crate) async fn stop(self, config: &Config) {
+        self.closing.cancel();
+        match self.posting.await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::error!(error = %e, "the frontend ended badly"),
+            Err(e) => tracing::error!(error = %e, "the frontend ended badly"),
+        }
+        self.workers.drain(config.span("worker.drain")).await;
+        self.services.cancel();
+        drop(self.keeping.await);
+        drop(self.api.await);
+        self.dispatcher.shutdown().await;
+    }
+}
