@@ -1,0 +1,411 @@
+//! What `deploy/` and `docs/operations.md` say is true of this build: settings, commands, ports, metrics, alerts.
+
+mod system;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+use serde_json::Value;
+use system::{Service, call, command, errors, run, run_well};
+
+const MODULES: [&str; 6] = ["dispatcher", "maintainer", "worker", "frontend", "notifier", "page"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// All files below a folder.
+fn files(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn extension(path: &Path) -> &str {
+    path.extension().and_then(|e| e.to_str()).unwrap_or_default()
+}
+
+/// The documents of a YAML file.
+fn yaml(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let documents = serde_norway::Deserializer::from_str(&text);
+    documents
+        .map(|document| Value::deserialize(document).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+        .collect()
+}
+
+/// The only document of a YAML file of the repository.
+fn one(path: &str) -> Value {
+    let mut documents = yaml(&root().join(path));
+    assert_eq!(documents.len(), 1, "{path}");
+    documents.remove(0)
+}
+
+/// The words made of these characters, wherever they stand.
+fn words<'a>(text: &'a str, of: impl Fn(char) -> bool + Copy + 'a) -> impl Iterator<Item = &'a str> {
+    text.split(move |c: char| !of(c)).filter(|word| !word.is_empty())
+}
+
+/// All settings with their values when nothing is set.
+fn settings() -> BTreeMap<String, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let shown: Value = serde_json::from_str(&run_well(folder.path(), &["config", "--json"])).unwrap();
+    let shown = shown.as_object().unwrap();
+    shown
+        .iter()
+        .map(|(name, of)| (name.clone(), of["value"].as_str().unwrap_or_default().to_owned()))
+        .collect()
+}
+
+#[test]
+fn every_file_parses() {
+    let mut seen = BTreeSet::new();
+    for path in files("deploy") {
+        let kind = extension(&path);
+        match kind {
+            "yaml" => assert!(!yaml(&path).is_empty(), "{}", path.display()),
+            "json" => drop(serde_json::from_str::<Value>(&read(&path)).unwrap()),
+            _ => continue,
+        }
+        seen.insert(kind.to_owned());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["json", "yaml"]);
+}
+
+#[test]
+fn every_variable_that_is_set_is_a_setting() {
+    let known: BTreeSet<String> =
+        settings().keys().map(|name| format!("GALERNA_{}", name.to_uppercase().replace('.', "_"))).collect();
+    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let mut seen = 0;
+    for path in files("deploy").into_iter().chain([root().join("docs/operations.md")]) {
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        for word in words(&text, is_name).filter(|word| word.starts_with("GALERNA_") && word.len() > 8) {
+            assert!(known.contains(word), "{} sets {word}, which is no setting", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}
+
+/// The port at which a module listens by default.
+fn port(settings: &BTreeMap<String, String>, module: &str) -> u64 {
+    let name = if module == "dispatcher" { "api.listen".to_owned() } else { format!("{module}.listen") };
+    let address = settings.get(&name).unwrap_or_else(|| panic!("there is no setting {name}"));
+    address.rsplit(':').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn every_module_is_deployed_with_its_command_and_its_port() {
+    let settings = settings();
+    let folder = tempfile::tempdir().unwrap();
+    let compose = one("deploy/compose.yaml");
+    let prometheus = one("deploy/prometheus/prometheus.yaml");
+    let kustomization = one("deploy/kubernetes/kustomization.yaml");
+    for module in MODULES {
+        run_well(folder.path(), &[module, "--help"]);
+        let port = port(&settings, module);
+
+        let service = &compose["services"][module];
+        assert_eq!(service["command"][0], module, "compose");
+        assert_eq!(service["environment"]["HEALTHCHECK_PORT"], port.to_string(), "compose: {module}");
+
+        let jobs = prometheus["scrape_configs"].as_array().unwrap();
+        let job = jobs.iter().find(|job| job["job_name"] == format!("galerna-{module}")).unwrap();
+        assert_eq!(job["dns_sd_configs"][0]["names"][0], module, "prometheus");
+        assert_eq!(job["dns_sd_configs"][0]["port"], port, "prometheus: {module}");
+
+        let file = format!("{module}.yaml");
+        assert!(
+            kustomization["resources"].as_array().unwrap().contains(&Value::from(file.as_str())),
+            "{file}"
+        );
+        let documents = yaml(&root().join("deploy/kubernetes").join(&file));
+        let of = |kind: &str| documents.iter().find(|document| document["kind"] == kind);
+        let pod = &of("Deployment").unwrap()["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        assert_eq!(container["args"][0], module, "{file}");
+        assert_eq!(container["ports"][0]["containerPort"], port, "{file}");
+        assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz", "{file}");
+        assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/healthz", "{file}");
+        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true, "{file}");
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{file}");
+        assert!(container["resources"]["requests"]["memory"].is_string(), "{file}");
+        assert!(of("PodDisruptionBudget").is_some(), "{file}");
+
+        let unit = read(format!("deploy/systemd/galerna-{module}@.service"));
+        assert!(unit.contains(&format!("/etc/galerna/galerna.toml {module}\n")), "{unit}");
+    }
+}
+
+#[test]
+fn the_configuration_of_the_systemd_units_is_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = root().join("deploy/systemd/galerna.toml");
+    let output = run(folder.path(), &["--config", file.to_str().unwrap(), "config"]);
+    assert!(output.status.success(), "{}", errors(&output));
+}
+
+#[test]
+fn systemd_accepts_the_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut units = Vec::new();
+    for path in files("deploy/systemd").into_iter().filter(|path| extension(path) == "service") {
+        let unit = read(&path).replace("/usr/local/bin/galerna", env!("CARGO_BIN_EXE_galerna"));
+        // A section begins a line, and a setting is a name and a value.
+        for line in unit.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let section = line.starts_with('[') && line.ends_with(']');
+            assert!(section || line.split_once('=').is_some(), "{}: {line}", path.display());
+        }
+        for section in ["[Unit]", "[Service]", "[Install]", "NoNewPrivileges=yes", "ProtectSystem=strict"] {
+            assert!(unit.contains(section), "{}: {section}", path.display());
+        }
+        let name = path.file_name().unwrap().to_str().unwrap().replace("@.", "@1.");
+        let copy = folder.path().join(name);
+        std::fs::write(&copy, unit).unwrap();
+        units.push(copy);
+    }
+    assert_eq!(units.len(), MODULES.len() + 1);
+    // Where there is no systemd, that each line parses has to do.
+    let Ok(output) = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output()
+    else {
+        return;
+    };
+    assert!(output.status.success(), "{}", errors(&output));
+}
+
+/// The expressions of the alert rules, by alert.
+fn alerts() -> BTreeMap<String, Value> {
+    let rules = one("deploy/prometheus/rules.yaml");
+    let groups = rules["groups"].as_array().unwrap();
+    let rules = groups.iter().flat_map(|group| group["rules"].as_array().unwrap());
+    rules.map(|rule| (rule["alert"].as_str().unwrap().to_owned(), rule.clone())).collect()
+}
+
+/// What is asked of Prometheus anywhere in `deploy/`, with where that is.
+fn queries() -> Vec<(String, String)> {
+    fn collect(value: &Value, at: &str, into: &mut Vec<(String, String)>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    match value {
+                        Value::String(query) if matches!(&**name, "expr" | "query") => {
+                            into.push((at.to_owned(), query.clone()));
+                        }
+                        _ => collect(value, at, into),
+                    }
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| collect(value, at, into)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    for path in files("deploy") {
+        let at = path.display().to_string();
+        match extension(&path) {
+            "yaml" => yaml(&path).iter().for_each(|document| collect(document, &at, &mut found)),
+            "json" => collect(&serde_json::from_str(&read(&path)).unwrap(), &at, &mut found),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The metrics that the modules register, by their sources: a metric with labels is in the text of `/metrics` only from its
+/// first use on, so that the text of a process that has just started lacks many.
+fn registered() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    for folder in ["src", "dispatcher/src", "maintainer/src", "frontend/src", "notifier/src", "engine/src"] {
+        for path in files(folder).into_iter().filter(|path| extension(path) == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for literal in text.split('"').skip(1).step_by(2) {
+                if literal.starts_with("galerna_") && literal.chars().all(is_name) {
+                    names.insert(literal.to_owned());
+                }
+            }
+        }
+    }
+    // The dispatcher's have their common beginning put before them.
+    let text = read("dispatcher/src/metrics.rs");
+    for maker in ["opts(", "seconds("] {
+        for (at, _) in text.match_indices(maker) {
+            let rest = text[at + maker.len()..].trim_start();
+            if let Some((name, _)) = rest.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+                names.insert(format!("galerna_dispatcher_{name}"));
+            }
+        }
+    }
+    names
+}
+
+/// What RabbitMQ's own plugin (rabbitmq_prometheus 3.10 and later) tells of.
+const RABBITMQ: [&str; 8] = [
+    "rabbitmq_alarms_free_disk_space_watermark",
+    "rabbitmq_alarms_memory_used_watermark",
+    "rabbitmq_disk_space_available_bytes",
+    "rabbitmq_disk_space_available_limit_bytes",
+    "rabbitmq_process_resident_memory_bytes",
+    "rabbitmq_queue_messages_ready",
+    "rabbitmq_queue_messages_unacked",
+    "rabbitmq_resident_memory_limit_bytes",
+];
+
+#[test]
+fn every_metric_that_is_asked_for_exists() {
+    let registered = registered();
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let mut seen = BTreeSet::new();
+    for (at, query) in queries() {
+        // What stands in quotes is a label's value.
+        let outside: String = query.split('"').step_by(2).collect();
+        for word in words(&outside, is_name) {
+            let known = match word {
+                _ if word.starts_with("galerna_") => {
+                    let base = ["_bucket", "_count", "_sum"].iter().find_map(|end| word.strip_suffix(end));
+                    registered.contains(word) || base.is_some_and(|base| registered.contains(base))
+                }
+                _ if word.starts_with("rabbitmq_") => RABBITMQ.contains(&word),
+                _ => continue,
+            };
+            assert!(known, "{at} asks for {word}, which nothing registers: {query}");
+            seen.insert(word.to_owned());
+        }
+    }
+    assert!(seen.len() > 40, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_up_is_found_alive_and_tells_what_the_alerts_look_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["up", "--listen", "127.0.0.1:0"]);
+    let api = service.api().await;
+    let port = api.rsplit(':').next().unwrap().to_owned();
+    let check = |port: &str| {
+        let script = root().join("deploy/healthcheck");
+        Command::new("bash").arg(script).arg(port).output().unwrap().status.success()
+    };
+    assert!(check(&port));
+    assert!(!check("1"), "nothing listens there");
+
+    let answer = reqwest_text(&api).await;
+    for name in ["queues", "running", "leases_total", "store_errors_total", "commit_seconds_bucket"] {
+        let name = format!("galerna_dispatcher_{name}");
+        assert!(answer.lines().any(|line| line.starts_with(&name)), "{name} is not in {answer}");
+    }
+    let told: BTreeSet<&str> = answer
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|rest| rest.split(' ').next())
+        .filter(|name| name.starts_with("galerna_"))
+        .collect();
+    let registered = registered();
+    for name in told {
+        assert!(registered.contains(name), "{name} is told of and was not found in the sources");
+    }
+    let (status, _) = call("GET", &format!("{api}/readyz"), None).await;
+    assert_eq!(status, 200);
+}
+
+async fn reqwest_text(api: &str) -> String {
+    galerna::broker::tls::install_default_provider();
+    reqwest::get(format!("{api}/metrics")).await.unwrap().text().await.unwrap()
+}
+
+/// Prometheus' own checker.
+fn promtool(folder: &Path, args: &[&str]) {
+    let fetched = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("servers/bin/promtool");
+    let named = std::env::var_os("PROMTOOL").map(PathBuf::from);
+    let program = named.unwrap_or(if fetched.is_file() { fetched } else { PathBuf::from("promtool") });
+    let output = Command::new(&program).current_dir(folder).args(args).output().unwrap_or_else(|e| {
+        panic!(
+            "{} does not run ({e}): run scripts/servers, which fetches it, or name one in PROMTOOL",
+            program.display()
+        )
+    });
+    assert!(
+        output.status.success(),
+        "promtool {args:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        errors(&output)
+    );
+}
+
+#[test]
+fn promtool_accepts_the_rules_and_the_configuration_and_the_rules_fire_when_they_should() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in files("deploy/prometheus") {
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(folder.path().join("token"), "secret").unwrap();
+    promtool(folder.path(), &["check", "rules", "rules.yaml"]);
+    promtool(folder.path(), &["check", "config", "prometheus.yaml"]);
+    promtool(folder.path(), &["test", "rules", "rules_test.yaml"]);
+}
+
+#[test]
+fn every_alert_has_an_entry_in_the_runbook_and_every_entry_says_what_it_should() {
+    let text = read("docs/operations.md");
+    let alerts = alerts();
+    for (alert, rule) in &alerts {
+        let link = format!("docs/operations.md#{}", alert.to_lowercase());
+        assert_eq!(rule["annotations"]["runbook"], link, "{alert}");
+        assert!(matches!(rule["labels"]["severity"].as_str(), Some("page" | "ticket")), "{alert}");
+        let heading = format!("\n### {alert}\n");
+        let (_, entry) = text.split_once(&heading).unwrap_or_else(|| panic!("{alert} has no entry"));
+        let entry = entry.split("\n#").next().unwrap();
+        for part in ["**Symptom.**", "**Meaning.**", "**Look at.**", "**Do.**"] {
+            assert!(entry.contains(part), "the entry of {alert} has no {part}");
+        }
+    }
+    for heading in text.lines().filter_map(|line| line.strip_prefix("### ")) {
+        let named = heading.starts_with("Galerna") || heading.starts_with("RabbitMq");
+        assert!(!named || alerts.contains_key(heading), "{heading} is no alert");
+    }
+}
+
+/// The commands that a text prints: lines of its `sh` blocks, and what stands in backquotes.
+fn commands(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        if let Some(language) = line.strip_prefix("```") {
+            inside = language == "sh";
+        } else if inside {
+            found.extend(line.trim().starts_with("galerna ").then(|| line.trim().to_owned()));
+        } else {
+            let quoted = line.split('`').skip(1).step_by(2);
+            found.extend(quoted.filter(|quoted| quoted.starts_with("galerna ")).map(str::to_owned));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_command_of_the_operations_page_exists() {
+    let folder = tempfile::tempdir().unwrap();
+    let found = commands(&read("docs/operations.md"));
+    assert!(found.len() > 20, "{found:?}");
+    for line in found {
+        let told = line.split(['#', '|', '>']).next().unwrap_or_default();
+        let args: Vec<&str> = told.split_whitespace().skip(1).map(|word| word.trim_matches('"')).collect();
+        // With `--help` at its end a command line is read, and found wrong, and does nothing.
+        let output = command(folder.path(), &args).arg("--help").output().unwrap();
+        assert!(output.status.success(), "{line}: {}", errors(&output));
+    }
+}
