@@ -171,6 +171,10 @@ impl Mongo {
         let newest = doc! { "created": -1, "_id": -1 };
         let open = self.find_deliveries(attempted, open, newest, 0, 20).await?;
         let Some(mut open) = open.into_iter().find(|open| open.takes(new)) else { return Ok(None) };
+        if new.events.iter().any(|event| open.events.iter().any(|known| known.id == event.id)) {
+            // The unique index does not compare the entries of one document.
+            return Ok(Some(None));
+        }
         open.events.extend_from_slice(&new.events);
         open.version += 1;
         Ok(Some(self.replace(attempted, &open).await?.then_some(open.id)))
@@ -280,7 +284,7 @@ impl Notifications for Mongo {
         }
         let until = claim.now.plus_millis(int(claim.lease_ms));
         let mut claimed = Vec::with_capacity(wanted.len());
-        for chunk in wanted.chunks_mut(STATEMENTS) {
+        for chunk in wanted.chunks(STATEMENTS) {
             let updates: Vec<_> = chunk
                 .iter()
                 .map(|d| {
@@ -295,8 +299,7 @@ impl Notifications for Mongo {
                 })
                 .collect();
             let written = self.update(attempted, DELIVERIES, &updates).await?;
-            for (i, delivery) in chunk.iter().enumerate().filter(|(i, _)| !written.refused.contains_key(i)) {
-                debug_assert!(i < chunk.len());
+            for (_, delivery) in chunk.iter().enumerate().filter(|(i, _)| !written.refused.contains_key(i)) {
                 claimed.push(Delivery {
                     claimed_by: Some(claim.notifier.clone()),
                     claimed_until: Some(until),

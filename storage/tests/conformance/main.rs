@@ -2,6 +2,7 @@
 //! and against a replica set.
 
 mod alerts;
+mod notifications;
 mod operations;
 mod queues;
 mod readings;
@@ -104,6 +105,22 @@ stores!({
         concurrent_states_leave_the_latest
         an_event_is_recorded_once
         events_are_paged_newest_first;
+    notifications:
+        endpoints_and_silences_are_put_listed_and_deleted
+        an_endpoint_is_disabled_unless_it_was_edited
+        a_delivery_comes_back_as_it_was_enqueued
+        an_endpoint_gets_each_event_once
+        concurrent_enqueuing_of_the_same_events_leaves_each_once
+        events_join_an_open_delivery
+        a_claimed_delivery_is_given_to_nobody_else_until_its_claim_runs_out
+        of_concurrent_claims_each_delivery_goes_to_one
+        a_claim_keeps_to_its_limits
+        a_delivery_waits_for_those_before_it
+        deliveries_are_filtered_counted_and_paged
+        a_delivery_is_sent_again_unless_a_notifier_is_at_it
+        the_alert_of_a_recovery_is_found
+        the_deliveries_of_an_alert_are_found_newest_first
+        an_event_is_taken_once_it_is_marked;
     registries:
         rejected_readings_are_stored_once
         rejected_readings_are_paged_and_counted
