@@ -30,7 +30,8 @@ pub struct QueueView {
     pub ready: u64,
     /// Messages delivered and not settled when last counted.
     pub unacked: u64,
-    /// When they were last counted and had changed; of counts that stay the same, the time is renewed every five minutes.
+    /// When they were last counted and had changed. Of counts that stay the same, the time is renewed about every five
+    /// minutes.
     pub counted_at: Option<String>,
     /// When it was last leased.
     pub last_delivered: Option<String>,

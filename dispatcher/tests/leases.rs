@@ -321,7 +321,7 @@ async fn a_waiting_consumer_wakes_at_a_hint_a_count_or_a_release() {
         let wait = |consumer: &'static str| {
             let d = d.clone();
             tokio::spawn(async move {
-                d.next(NextRequest { wait: Duration::from_secs(10), ..asking(consumer) }).await
+                d.next(NextRequest { wait: Duration::from_secs(60), ..asking(consumer) }).await
             })
         };
         let waits = || async { d.metrics_text().contains("waiting_callers 1") };

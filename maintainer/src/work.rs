@@ -23,6 +23,10 @@ use crate::timeouts::LeaseWatches;
 /// How often a write that lost to a newer one is tried again, where it may be.
 const ROUNDS: u32 = 5;
 
+/// A count that stays the same is told again when the stored one is older than this, in milliseconds, so that its time
+/// shows that the queue is counted. The store ignores it before.
+const COUNT_OLD_MS: i64 = 300_000;
+
 /// Pause between two looks at the leases of a run that watches them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -209,13 +213,18 @@ impl Work {
         let at = self.clock.now();
         let depths: BTreeMap<QueueName, Depth> = self.broker.depths().await?.into_iter().collect();
 
-        // Most counts are as they were: they need not be told.
-        let mut counted = 0;
+        // Most counts are as they were: they need not be told, but for some of the old ones in each round.
+        let (mut counted, mut renewed) = (0, 0);
         let mut changed = Vec::new();
         for record in &records {
             let Some(&Depth { ready, unacked, .. }) = depths.get(&record.queue) else { continue };
             counted += 1;
-            if record.counted_at.is_none() || (record.ready, record.unacked) != (ready, unacked) {
+            let differs = record.counted_at.is_none() || (record.ready, record.unacked) != (ready, unacked);
+            let old = !differs
+                && renewed < self.options.chunk
+                && record.counted_at.is_some_and(|counted| at.millis_since(counted) > COUNT_OLD_MS);
+            renewed += usize::from(old);
+            if differs || old {
                 changed.push(ReadyCount { queue: record.queue.clone(), ready, unacked });
             }
         }

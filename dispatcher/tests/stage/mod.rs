@@ -126,9 +126,9 @@ pub async fn lease(d: &impl Leases, consumer: &str) -> Option<Leased> {
     d.next(request).await.expect("next").pop()
 }
 
-/// Waits until the condition holds; fails after ten seconds.
+/// Waits until the condition holds; fails after a minute.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
         let mut tick = tokio::time::interval(Duration::from_millis(5));
         while !holds().await {
             tick.tick().await;

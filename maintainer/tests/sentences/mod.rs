@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::{DeadLetterSelection, Depth, Failure, Message, NewDeadLetter};
+use galerna_broker::{
+    Clock, DeadLetterSelection, Depth, Failure, ManualClock, Message, NewDeadLetter, SystemClock,
+};
 use galerna_dispatcher::Event;
 use galerna_maintainer::{Options, Run, Task, TaskError};
 use galerna_storage::QueueState;
@@ -170,6 +172,15 @@ pub(crate) async fn counts_move_queues_between_idle_and_empty(world: World) {
     let record = world.record("Qa").await.unwrap();
     assert_eq!((record.ready, record.unacked), (1, 0));
     assert!(record.counted_at.is_some());
+
+    // A count that stays the same is stamped anew after some minutes.
+    let before = world.record("Qb").await.unwrap().counted_at.unwrap();
+    let later = ManualClock::at(SystemClock.now().plus_millis(6 * 60_000));
+    let maintainer = world.maintainer_at(Arc::new(later));
+    maintainer.run_once(Task::Empties, Run::default()).await.unwrap_or_else(|failure| panic!("{failure}"));
+    let record = world.record("Qb").await.unwrap();
+    assert_eq!(record.ready, 3);
+    assert!(record.counted_at.unwrap().millis_since(before) >= 5 * 60_000);
 }
 
 pub(crate) async fn a_message_that_somebody_holds_keeps_a_queue_from_being_empty(world: World) {
