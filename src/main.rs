@@ -11,6 +11,8 @@ mod log;
 mod meters;
 mod modules;
 mod owners;
+#[allow(dead_code)] // served once `up` has it
+mod page;
 mod service;
 mod stop;
 mod table;

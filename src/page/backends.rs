@@ -1,0 +1,231 @@
+//! What the page asks of the rest of the system, by traits with a form in this process and one over HTTP.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use galerna_broker::{QueueName, Timestamp};
+use galerna_dispatcher::{
+    AdminError, Dispatcher, DispatcherClient, QueueView, StatusPage, StatusQuery, StrategyName,
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::workers::Workers;
+
+/// Who is named as actor where the dispatcher logs one.
+fn actor(who: &str) -> String {
+    if who.is_empty() { "page".to_owned() } else { format!("page: {who}") }
+}
+
+/// A dispatcher, here or elsewhere.
+#[async_trait]
+pub(crate) trait Dispatching: Send + Sync {
+    /// A page of queues.
+    async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError>;
+    /// One queue.
+    async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError>;
+    /// Blocks a queue.
+    async fn pause(&self, queue: &QueueName, reason: Option<String>, who: &str) -> Result<(), AdminError>;
+    /// Unblocks a queue.
+    async fn unpause(&self, queue: &QueueName, who: &str) -> Result<(), AdminError>;
+    /// Gives leases again, or no more.
+    async fn set_running(&self, running: bool) -> Result<(), AdminError>;
+    /// Sets the strategy.
+    async fn set_strategy(&self, strategy: StrategyName) -> Result<(), AdminError>;
+}
+
+#[async_trait]
+impl Dispatching for Dispatcher {
+    async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError> {
+        Dispatcher::status(self, query)
+    }
+
+    async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError> {
+        Dispatcher::queue(self, queue).await
+    }
+
+    async fn pause(&self, queue: &QueueName, reason: Option<String>, who: &str) -> Result<(), AdminError> {
+        Dispatcher::pause(self, queue, reason, &actor(who)).await.map(drop)
+    }
+
+    async fn unpause(&self, queue: &QueueName, who: &str) -> Result<(), AdminError> {
+        Dispatcher::unpause(self, queue, &actor(who)).await.map(drop)
+    }
+
+    async fn set_running(&self, running: bool) -> Result<(), AdminError> {
+        if running { self.start().await } else { self.stop().await }
+    }
+
+    async fn set_strategy(&self, strategy: StrategyName) -> Result<(), AdminError> {
+        Dispatcher::set_strategy(self, strategy).await
+    }
+}
+
+/// The dispatcher's API names no actor: its log then says `operator api`, the audit log of the page who it was.
+#[async_trait]
+impl Dispatching for DispatcherClient {
+    async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError> {
+        DispatcherClient::status(self, query).await
+    }
+
+    async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError> {
+        DispatcherClient::queue(self, queue).await
+    }
+
+    async fn pause(&self, queue: &QueueName, reason: Option<String>, _: &str) -> Result<(), AdminError> {
+        DispatcherClient::pause(self, queue, reason).await.map(drop)
+    }
+
+    async fn unpause(&self, queue: &QueueName, _: &str) -> Result<(), AdminError> {
+        DispatcherClient::unpause(self, queue).await.map(drop)
+    }
+
+    async fn set_running(&self, running: bool) -> Result<(), AdminError> {
+        if running { self.start().await } else { self.stop().await }
+    }
+
+    async fn set_strategy(&self, strategy: StrategyName) -> Result<(), AdminError> {
+        DispatcherClient::set_strategy(self, strategy).await
+    }
+}
+
+/// What one component has done, as `/workers` tells it (see `galerna_engine::ComponentMetrics`).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ComponentReport {
+    pub(crate) id: String,
+    pub(crate) kind: String,
+    pub(crate) executors: usize,
+    pub(crate) fused_with: Option<String>,
+    pub(crate) emitted: u64,
+    pub(crate) executed: u64,
+    pub(crate) acked: u64,
+    pub(crate) failed: BTreeMap<String, u64>,
+    pub(crate) execute: LatencyReport,
+    pub(crate) process: LatencyReport,
+    pub(crate) complete: LatencyReport,
+    pub(crate) queued: usize,
+    pub(crate) pending: u64,
+    pub(crate) busy: f64,
+    pub(crate) states: Vec<Value>,
+    pub(crate) errors: u64,
+    pub(crate) restarts: u64,
+    pub(crate) last_error: Option<ErrorReport>,
+}
+
+/// A latency of a component, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct LatencyReport {
+    pub(crate) count: u64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) max_ms: f64,
+}
+
+/// The last error of a component; its time is that of the topology's own clock.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct ErrorReport {
+    pub(crate) reason: String,
+    pub(crate) at_ms: u64,
+}
+
+/// What one topology has done since it was submitted.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct WorkerReport {
+    pub(crate) topology: String,
+    pub(crate) uptime_ms: u64,
+    pub(crate) components: Vec<ComponentReport>,
+}
+
+/// The metrics of every topology that runs.
+#[async_trait]
+pub(crate) trait WorkersView: Send + Sync {
+    /// What each has done.
+    ///
+    /// # Errors
+    /// A sentence that says which workers do not answer; nothing is told of the others then.
+    async fn reports(&self) -> Result<Vec<WorkerReport>, String>;
+}
+
+#[async_trait]
+impl WorkersView for Workers {
+    async fn reports(&self) -> Result<Vec<WorkerReport>, String> {
+        let metrics = serde_json::to_value(self.metrics()).map_err(|e| e.to_string())?;
+        serde_json::from_value(metrics).map_err(|e| e.to_string())
+    }
+}
+
+/// Workers elsewhere: `GET <url>/workers` of each.
+pub(crate) struct RemoteWorkers {
+    client: reqwest::Client,
+    urls: Vec<String>,
+    token: Option<String>,
+}
+
+/// How long a worker may take to tell what it does.
+const WORKER_PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Deserialize)]
+struct Reports {
+    workers: Vec<WorkerReport>,
+}
+
+impl RemoteWorkers {
+    /// The workers whose APIs are at these base URLs and take this token.
+    pub(crate) fn new(urls: Vec<String>, token: Option<String>) -> anyhow::Result<Self> {
+        galerna_broker::tls::install_default_provider();
+        let client = reqwest::Client::builder().timeout(WORKER_PATIENCE).build()?;
+        Ok(Self { client, urls, token })
+    }
+
+    async fn ask(&self, url: &str) -> Result<Vec<WorkerReport>, String> {
+        let mut request = self.client.get(format!("{}/workers", url.trim_end_matches('/')));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let away = |e: reqwest::Error| format!("{url}: {}", e.without_url());
+        let answer = request.send().await.map_err(away)?.error_for_status().map_err(away)?;
+        answer.json::<Reports>().await.map(|r| r.workers).map_err(away)
+    }
+}
+
+#[async_trait]
+impl WorkersView for RemoteWorkers {
+    async fn reports(&self) -> Result<Vec<WorkerReport>, String> {
+        let asked = futures_util::future::join_all(self.urls.iter().map(|url| self.ask(url))).await;
+        let mut reports = Vec::new();
+        let mut wrong = Vec::new();
+        for answer in asked {
+            match answer {
+                Ok(some) => reports.extend(some),
+                Err(e) => wrong.push(e),
+            }
+        }
+        if wrong.is_empty() { Ok(reports) } else { Err(wrong.join("; ")) }
+    }
+}
+
+/// A step of a message's way.
+#[derive(Debug, Clone)]
+pub(crate) struct TraceStep {
+    /// When.
+    pub(crate) at: Timestamp,
+    /// Where: frontend, broker, a component, the store, the notifier.
+    pub(crate) place: String,
+    /// What happened there.
+    pub(crate) what: String,
+}
+
+/// Finds the way that a message took.
+#[async_trait]
+pub(crate) trait Traces: Send + Sync {
+    /// Its steps in order; empty when nothing is known of it.
+    ///
+    /// # Errors
+    /// A sentence that says why nothing can be told.
+    async fn trace(&self, message: &str) -> Result<Vec<TraceStep>, String>;
+}

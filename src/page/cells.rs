@@ -1,0 +1,245 @@
+//! The numbers that live on pages: each has a name (`data-cell` of its elements), a text, and a tone that its text repeats in words.
+//!
+//! A page and the stream of updates take them from here alike, so that both show the same.
+
+use std::collections::BTreeMap;
+
+use galerna_dispatcher::QueueView;
+use maud::{Markup, html};
+
+use super::watch::{Component, Look};
+use super::words;
+
+/// How something stands; never told by colour alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Good,
+    Warn,
+    Bad,
+}
+
+impl Tone {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Good => "good",
+            Self::Warn => "warn",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// Texts and tones by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Cells(pub(super) BTreeMap<String, (String, &'static str)>);
+
+impl Cells {
+    fn set(&mut self, id: impl Into<String>, text: impl Into<String>, tone: Tone) {
+        self.0.insert(id.into(), (text.into(), tone.as_str()));
+    }
+
+    fn plain(&mut self, id: impl Into<String>, text: impl Into<String>) {
+        self.set(id, text, Tone::Plain);
+    }
+
+    /// An element that shows it.
+    pub(super) fn show(&self, id: &str) -> Markup {
+        let (text, tone) = self.0.get(id).map_or(("–", "plain"), |(text, tone)| (text.as_str(), *tone));
+        html! { span.live data-cell=(id) data-tone=(tone) { (text) } }
+    }
+
+    /// It as a pill.
+    pub(super) fn pill(&self, id: &str) -> Markup {
+        let (text, tone) = self.0.get(id).map_or(("–", "plain"), |(text, tone)| (text.as_str(), *tone));
+        html! { span.pill data-cell=(id) data-tone=(tone) { (text) } }
+    }
+
+    /// It within a drawing.
+    pub(super) fn svg(&self, id: &str, x: f64, y: f64, class: &str) -> Markup {
+        let (text, tone) = self.0.get(id).map_or(("–", "plain"), |(text, tone)| (text.as_str(), *tone));
+        html! { text.(class) data-cell=(id) data-tone=(tone) x=(x) y=(y) { (text) } }
+    }
+
+    /// What differs from what was sent before.
+    pub(super) fn since(&self, before: &Self) -> BTreeMap<&str, (&str, &str)> {
+        let changed = self.0.iter().filter(|(id, cell)| before.0.get(*id) != Some(cell));
+        changed.map(|(id, (text, tone))| (id.as_str(), (text.as_str(), *tone))).collect()
+    }
+}
+
+fn rate(of: Option<f64>) -> String {
+    of.map_or_else(|| "–".to_owned(), words::rate)
+}
+
+/// The tone of a queue's state.
+pub(super) fn state_tone(state: &str) -> Tone {
+    match state {
+        "worker" => Tone::Good,
+        "pause" => Tone::Warn,
+        "delete" => Tone::Bad,
+        _ => Tone::Plain,
+    }
+}
+
+/// A queue's state in a word or two.
+pub(super) fn state_word(state: &str) -> &str {
+    match state {
+        "worker" => "leased",
+        "pause" => "paused",
+        "delete" => "deleting",
+        other => other,
+    }
+}
+
+/// Why this strategy, in a sentence.
+pub(super) fn why_strategy(view: &galerna_dispatcher::DispatcherView) -> String {
+    let wanted = view.configured;
+    match (view.strategy == wanted, view.maintainer.as_str()) {
+        (true, "answers") if wanted.needs_counts() => {
+            format!("{wanted} was asked for, and the maintainer, whose counts it needs, answers")
+        }
+        (true, _) if !wanted.needs_counts() => format!("{wanted} was asked for, and needs no counts of messages"),
+        (true, _) => format!("{wanted} was asked for"),
+        (false, "none") => {
+            format!("{wanted} was asked for, but it needs counts of messages and there is no maintainer that counts them")
+        }
+        (false, _) => format!(
+            "{wanted} was asked for, but the maintainer, whose counts it needs, does not answer; {wanted} comes back with it",
+        ),
+    }
+}
+
+/// How full a component is: a bolt near its capacity holds up the others.
+pub(super) fn capacity_tone(capacity: Option<f64>) -> Tone {
+    match capacity {
+        Some(c) if c >= 0.95 => Tone::Bad,
+        Some(c) if c >= 0.8 => Tone::Warn,
+        _ => Tone::Plain,
+    }
+}
+
+/// Why the tasks of a spout do or do not emit.
+pub(super) fn spout_states(component: &Component) -> (String, Tone) {
+    let total: u64 = component.states.values().sum();
+    let text = component
+        .states
+        .iter()
+        .map(|(state, n)| if total > 1 { format!("{state} ×{n}") } else { state.clone() })
+        .collect::<Vec<_>>()
+        .join(", ");
+    let has = |word: &str| component.states.keys().any(|s| s.starts_with(word));
+    let tone = if has("emitting") {
+        Tone::Good
+    } else if has("downstream full") || has("pending full") || has("paused") || has("draining") {
+        Tone::Warn
+    } else {
+        Tone::Plain
+    };
+    (if text.is_empty() { "–".to_owned() } else { text }, tone)
+}
+
+/// Everything that every page may show live.
+pub(super) fn of_look(look: &Look) -> Cells {
+    let mut cells = Cells::default();
+    cells.plain("o-time", words::time(look.at));
+    match &look.dispatcher {
+        Ok(page) => {
+            let view = &page.dispatcher;
+            let (text, tone) = if view.running { ("running", Tone::Good) } else { ("stopped", Tone::Warn) };
+            cells.set("o-running", text, tone);
+            let fell_back = view.strategy != view.configured;
+            cells.set("o-strategy", view.strategy.as_str(), if fell_back { Tone::Warn } else { Tone::Plain });
+            cells.plain("o-why", why_strategy(view));
+            cells.plain("o-leases", words::count(view.leases));
+            for (state, n) in &page.counts {
+                cells.plain(format!("o-queues-{state}"), words::count(*n as u64));
+                let backlog = page.backlog.get(state).copied().unwrap_or_default();
+                cells.plain(format!("o-ready-{state}"), words::count(backlog.ready));
+                cells.plain(format!("o-unacked-{state}"), words::count(backlog.unacked));
+            }
+            cells.plain("o-queues", words::count(page.counts.values().sum::<usize>() as u64));
+        }
+        Err(_) => cells.set("o-running", "no answer", Tone::Bad),
+    }
+    if let Some((ready, unacked)) = look.backlog() {
+        cells.plain("o-ready", words::count(ready));
+        cells.plain("o-unacked", words::count(unacked));
+    }
+    match &look.waiting {
+        Some(queue) => {
+            let since = galerna_broker::Timestamp::parse(&queue.since).unwrap_or(look.at);
+            let waited = look.at.millis_since(since);
+            let tone = if waited > 300_000 { Tone::Warn } else { Tone::Plain };
+            cells.set("o-oldest", words::span(waited), tone);
+            cells.plain("o-oldest-queue", queue.queue.clone());
+        }
+        None => {
+            cells.plain("o-oldest", "none");
+            cells.plain("o-oldest-queue", "no queue with messages waits");
+        }
+    }
+    match look.dead_total() {
+        Some(n) => cells.set("o-dead", words::count(n), if n > 0 { Tone::Warn } else { Tone::Plain }),
+        None => cells.plain("o-dead", "–"),
+    }
+    if let Ok(firing) = &look.firing {
+        let n = firing.len() as u64;
+        let text = if firing.len() >= super::watch::MOST_FIRING { format!("{n}+") } else { words::count(n) };
+        cells.set("o-firing", text, if n > 0 { Tone::Bad } else { Tone::Plain });
+    }
+    cells.plain("o-accepted", rate(look.accepted_rate));
+    cells.plain("o-emitted", rate(look.spouts(|c| c.rate)));
+    cells.plain("o-done", rate(look.spouts(|c| c.acked_rate)));
+    let failed = look.spouts(|c| c.failed_rate);
+    cells.set("o-failed", rate(failed), if failed.is_some_and(|f| f > 0.0) { Tone::Warn } else { Tone::Plain });
+    cells.plain("o-stored", rate(look.component("store").and_then(|c| c.rate)));
+    match &look.workers {
+        Ok(n) => cells.set("o-workers", words::count(*n as u64), if *n == 0 { Tone::Warn } else { Tone::Plain }),
+        Err(_) => cells.set("o-workers", "no answer", Tone::Bad),
+    }
+    for c in &look.components {
+        of_component(&mut cells, c);
+    }
+    cells
+}
+
+fn of_component(cells: &mut Cells, c: &Component) {
+    let id = |what: &str| format!("c-{}-{what}", c.id);
+    cells.plain(id("rate"), format!("{}/s", rate(c.rate)));
+    let capacity = c.capacity.map_or_else(|| "–".to_owned(), |p| format!("{:.0} %", p * 100.0));
+    cells.set(id("capacity"), capacity, capacity_tone(c.capacity));
+    cells.plain(id("p50"), words::millis(c.latency.p50_ms));
+    cells.plain(id("p99"), words::millis(c.latency.p99_ms));
+    let failures = c.failures();
+    let tone = match c.failed_rate {
+        Some(rate) if rate > 0.0 => Tone::Bad,
+        _ if failures > 0 => Tone::Warn,
+        _ => Tone::Plain,
+    };
+    cells.set(id("failed"), words::count(failures), tone);
+    cells.plain(id("queued"), words::count(c.queued));
+    cells.plain(id("pending"), words::count(c.pending));
+    cells.plain(id("done"), words::count(if c.is_spout() { c.emitted } else { c.executed }));
+    cells.plain(id("acked"), words::count(c.acked));
+    if c.is_spout() {
+        let (text, tone) = spout_states(c);
+        cells.set(id("state"), text, tone);
+    }
+}
+
+/// One queue's numbers.
+pub(super) fn of_queue(cells: &mut Cells, queue: &QueueView) {
+    cells.set("q-state", state_word(&queue.state), state_tone(&queue.state));
+    cells.plain("q-ready", words::count(queue.ready));
+    cells.plain("q-unacked", words::count(queue.unacked));
+    cells.plain("q-epoch", words::count(queue.epoch));
+    cells.plain("q-holder", queue.holder.clone().unwrap_or_else(|| "nobody".to_owned()));
+    let left = queue.expires_in_ms.map_or_else(
+        || "–".to_owned(),
+        |ms| words::span(i64::try_from(ms).unwrap_or(i64::MAX)),
+    );
+    cells.plain("q-left", left);
+    let crashed = if queue.re_leases > 0 { Tone::Warn } else { Tone::Plain };
+    cells.set("q-re-leases", queue.re_leases.to_string(), crashed);
+}

@@ -1,0 +1,314 @@
+//! What all pages share: the frame, notices, tables' heads, pagers, buttons.
+
+use galerna_broker::Timestamp;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::access::Visitor;
+use super::problem::Problem;
+use super::words;
+
+/// The pages in the order of the navigation: path, name.
+const PAGES: [(&str, &str); 13] = [
+    ("/", "Overview"),
+    ("/topology", "Topology"),
+    ("/queues", "Queues"),
+    ("/sources", "Sources"),
+    ("/dead-letters", "Dead letters"),
+    ("/alerts", "Alerts"),
+    ("/rules", "Rules"),
+    ("/endpoints", "Endpoints"),
+    ("/deliveries", "Deliveries"),
+    ("/silences", "Silences"),
+    ("/trace", "Trace"),
+    ("/audit", "Audit log"),
+    ("/about", "About"),
+];
+
+/// The version of the assets, so that browsers take the new ones with a new program.
+const STAMP: &str = env!("CARGO_PKG_VERSION");
+
+/// Text for a query or a path: everything but letters, digits and `-._*` escaped.
+pub(super) fn encoded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// What a page says of itself.
+pub(super) struct Frame<'a> {
+    pub(super) visitor: &'a Visitor,
+    /// Path of the page in the navigation.
+    pub(super) here: &'a str,
+    pub(super) title: &'a str,
+    /// What just happened, for whoever did it.
+    pub(super) flash: Option<(bool, String)>,
+    /// What does not answer.
+    pub(super) notices: Vec<String>,
+    /// The queue whose numbers the page shows live.
+    pub(super) queue: Option<&'a str>,
+}
+
+fn document(title: &str, events: Option<&str>, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · Galerna" }
+                link rel="icon" type="image/svg+xml" href={ "/assets/icon.svg?" (STAMP) };
+                link rel="stylesheet" href={ "/assets/page.css?" (STAMP) };
+                script defer src={ "/assets/page.js?" (STAMP) } {}
+            }
+            body data-events=[events] { (body) }
+        }
+    }
+}
+
+impl Frame<'_> {
+    /// The whole page.
+    pub(super) fn page(&self, content: &Markup) -> Markup {
+        let visitor = self.visitor;
+        let events = match self.queue {
+            Some(queue) => format!("/events?queue={}", encoded(queue)),
+            None => "/events".to_owned(),
+        };
+        let body = html! {
+            a.skip href="#content" { "Skip to the content" }
+            header.top {
+                a.brand href="/" { (icon()) span { "Galerna" } }
+                p.link-state #connection role="status" aria-live="polite" data-state="off" { "no live updates" }
+                div.who {
+                    @if visitor.is_open() {
+                        span title="No tokens are configured, so everybody on this machine is an operator." { "operator, no login" }
+                    } @else {
+                        span { (visitor.role.as_str()) @if !visitor.name.is_empty() { " · " (visitor.name) } }
+                    }
+                    @if visitor.has_session() {
+                        form method="post" action="/logout" {
+                            input type="hidden" name="csrf" value=(visitor.csrf);
+                            button.quiet type="submit" { "Log out" }
+                        }
+                    }
+                }
+            }
+            nav.pages aria-label="Pages" {
+                ul {
+                    @for (path, name) in PAGES {
+                        li { a href=(path) aria-current=[(path == self.here).then_some("page")] { (name) } }
+                    }
+                }
+            }
+            main #content tabindex="-1" {
+                @if visitor.is_open() {
+                    p.hint.open { "No login: no token is configured, so whoever reaches this address on this machine may act." }
+                }
+                @if let Some((well, text)) = &self.flash {
+                    div.notice data-tone=(if *well { "good" } else { "bad" }) role="status" {
+                        strong { (if *well { "Done" } else { "Not done" }) } " " (text)
+                    }
+                }
+                @for text in &self.notices {
+                    div.notice data-tone="bad" role="alert" { strong { "No answer" } " " (text) }
+                }
+                (content)
+            }
+        };
+        document(self.title, Some(&events), &body)
+    }
+}
+
+fn icon() -> Markup {
+    PreEscaped(include_str!("assets/mark.svg").to_owned())
+}
+
+/// The login form.
+pub(super) fn login(next: &str, wrong: Option<&str>) -> Markup {
+    let body = html! {
+        main.login #content {
+            h1 { (icon()) " Galerna" }
+            @if let Some(wrong) = wrong {
+                div.notice data-tone="bad" role="alert" { strong { "Not logged in" } " " (wrong) }
+            }
+            form.stack method="post" action="/login" {
+                input type="hidden" name="next" value=(next);
+                label { "Token" input type="password" name="token" required autofocus autocomplete="current-password"; }
+                label { "Your name " small { "optional; stands in the audit log" } input type="text" name="name" maxlength="60" autocomplete="name"; }
+                button.primary type="submit" { "Log in" }
+            }
+            p.hint { "The viewer token may look; the operator token may act too." }
+        }
+    };
+    document("Log in", None, &body)
+}
+
+/// A page that says what was wrong.
+pub(super) fn problem(problem: &Problem) -> Markup {
+    let status = problem.status();
+    let title = match problem {
+        Problem::Unknown(_) => "There is no such thing",
+        Problem::Away(_) => "A module does not answer",
+        Problem::Forbidden(_) | Problem::Unauthorized(_) | Problem::TooMany => "Not allowed",
+        Problem::Invalid(_) | Problem::Conflict(_) => "That cannot be done",
+    };
+    let body = html! {
+        main.login #content {
+            h1 { (icon()) " " (title) }
+            div.notice data-tone="bad" role="alert" { strong { (status.as_u16()) } " " (problem) }
+            p { a href="/" { "Overview" } @if status.as_u16() == 401 || status.as_u16() == 403 { " · " a href="/login" { "Log in" } } }
+        }
+    };
+    document(title, None, &body)
+}
+
+/// A time with how long ago it is.
+pub(super) fn when(at: Timestamp, now: Timestamp) -> Markup {
+    html! { time datetime=(at.to_string()) title={ (words::time(at)) " UTC" } { (words::ago(at, now)) } }
+}
+
+/// A time written as RFC 3339.
+pub(super) fn when_text(at: Option<&str>, now: Timestamp) -> Markup {
+    match at.and_then(|t| Timestamp::parse(t).ok()) {
+        Some(at) => when(at, now),
+        None => html! { span.dim { "never" } },
+    }
+}
+
+/// A wide table that scrolls within itself on narrow screens.
+pub(super) fn scrolling(label: &str, table: &Markup) -> Markup {
+    html! { div.scroll role="region" aria-label=(label) tabindex="0" { (table) } }
+}
+
+/// A query, as links are made from it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Query<'a>(pub(super) Vec<(&'a str, String)>);
+
+impl<'a> Query<'a> {
+    /// The same with another value for a key; an empty value leaves it out.
+    pub(super) fn with(&self, key: &'a str, value: impl Into<String>) -> Self {
+        let mut all: Vec<_> = self.0.iter().filter(|(k, _)| *k != key).cloned().collect();
+        all.push((key, value.into()));
+        Self(all)
+    }
+
+    /// `path?key=value&…`
+    pub(super) fn link(&self, path: &str) -> String {
+        let pairs: Vec<String> = self
+            .0
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| format!("{key}={}", encoded(value)))
+            .collect();
+        if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
+    }
+
+    /// Hidden fields that keep these values in a form that does not itself have them.
+    pub(super) fn hidden(&self, except: &[&str]) -> Markup {
+        html! {
+            @for (key, value) in self.0.iter().filter(|(k, v)| !v.is_empty() && !except.contains(k)) {
+                input type="hidden" name=(key) value=(value);
+            }
+        }
+    }
+}
+
+/// Which page of how many.
+pub(super) fn pager(path: &str, query: &Query<'_>, page: usize, limit: usize, total: usize) -> Markup {
+    let last = total.div_ceil(limit.max(1)).max(1);
+    let first_row = if total == 0 { 0 } else { (page - 1) * limit + 1 };
+    html! {
+        nav.pager aria-label="Pages of the list" {
+            span { (words::count(first_row as u64)) "–" (words::count((page * limit).min(total) as u64)) " of " b { (words::count(total as u64)) } }
+            (step_link(path, query, "First", 1, page > 1))
+            (step_link(path, query, "Previous", page.saturating_sub(1), page > 1))
+            span { "page " (page) " of " (last) }
+            (step_link(path, query, "Next", page + 1, page < last))
+            (step_link(path, query, "Last", last, page < last))
+        }
+    }
+}
+
+fn step_link(path: &str, query: &Query<'_>, name: &str, page: usize, works: bool) -> Markup {
+    html! {
+        @if works { a.button href=(query.with("page", page.to_string()).link(path)) { (name) } }
+        @else { span.button.off aria-disabled="true" { (name) } }
+    }
+}
+
+/// A pager of a list whose length is not counted.
+pub(super) fn open_pager(path: &str, query: &Query<'_>, page: usize, limit: usize, shown: usize) -> Markup {
+    html! {
+        nav.pager aria-label="Pages of the list" {
+            (step_link(path, query, "Newer", page.saturating_sub(1), page > 1))
+            span { "page " (page) }
+            (step_link(path, query, "Older", page + 1, shown >= limit))
+        }
+    }
+}
+
+/// The head of a column that can be sorted by.
+pub(super) fn sortable(path: &str, query: &Query<'_>, sort: &str, key: &str, name: &str, numeric: bool) -> Markup {
+    let (now, next) = match sort {
+        s if s == key => (Some("ascending"), format!("-{key}")),
+        s if s.strip_prefix('-') == Some(key) => (Some("descending"), key.to_owned()),
+        _ => (None, if numeric { format!("-{key}") } else { key.to_owned() }),
+    };
+    let arrow = match now {
+        Some("ascending") => " ↑",
+        Some(_) => " ↓",
+        None => "",
+    };
+    html! {
+        th.num[numeric] scope="col" aria-sort=[now] { a href=(query.with("sort", next).with("page", "").link(path)) { (name) (arrow) } }
+    }
+}
+
+/// What to say where a list has nothing.
+pub(super) fn nothing(text: &str) -> Markup {
+    html! { p.empty { (text) } }
+}
+
+/// A form of one button that does something. Viewers get it disabled, with the reason.
+pub(super) fn button(
+    visitor: &Visitor,
+    action: &str,
+    fields: &[(&str, &str)],
+    name: &str,
+    class: &str,
+    back: &str,
+) -> Markup {
+    html! {
+        form.inline method="post" action=(action) {
+            input type="hidden" name="csrf" value=(visitor.csrf);
+            input type="hidden" name="back" value=(back);
+            @for (key, value) in fields { input type="hidden" name=(key) value=(value); }
+            button.(class) type="submit" disabled[!visitor.may_act()] title=[(!visitor.may_act()).then_some("viewers may not act")] { (name) }
+        }
+    }
+}
+
+/// What every form of an action begins with.
+pub(super) fn form_start(visitor: &Visitor, back: &str) -> Markup {
+    html! {
+        input type="hidden" name="csrf" value=(visitor.csrf);
+        input type="hidden" name="back" value=(back);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_keep_what_they_do_not_change_and_escape_what_they_hold() {
+        let query = Query(vec![("search", "a&b=\"<c>".to_owned()), ("state", String::new()), ("page", "3".to_owned())]);
+        assert_eq!(query.with("page", "4").link("/queues"), "/queues?search=a%26b%3D%22%3Cc%3E&page=4");
+        assert_eq!(Query::default().link("/queues"), "/queues");
+        assert_eq!(encoded("BC:6A/+ ñ"), "BC%3A6A%2F%2B%20%C3%B1");
+    }
+
+    #[test]
+    fn what_others_wrote_is_text_on_the_page() {
+        let shown = problem(&Problem::Invalid("<script>alert(1)</script>".to_owned())).into_string();
+        assert!(shown.contains("&lt;script&gt;") && !shown.contains("<script>alert"), "{shown}");
+    }
+}

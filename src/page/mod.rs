@@ -1,0 +1,323 @@
+//! The page: what the system does now, and what operators do about it. Rendered here, live by server-sent events, with one
+//! small script; it needs no build step and no network, and everything but the live numbers works without script too.
+//!
+//! Every action exists twice: as a form of the page, and as a JSON call for programs. Both need an operator (see [`access`]),
+//! both are written to the audit log; forms ask before they destroy, who calls the API is taken to have asked.
+//!
+//! | `POST` | body |
+//! |---|---|
+//! | `/api/queues/pause` | `{"queue":"D1","reason":"…"}`; `reason` is optional here and below |
+//! | `/api/queues/unpause` | `{"queue":"D1","reason":"…"}` |
+//! | `/api/dispatcher/stop`, `/api/dispatcher/start` | `{"reason":"…"}` |
+//! | `/api/dispatcher/strategy` | `{"strategy":"fair","reason":"…"}` |
+//! | `/api/dead-letters/replay`, `/api/dead-letters/discard` | `{"queue":"D1","ids":["…"]}` or `{"queue":"D1","all":true}`, `reason` |
+//! | `/api/rules/save` | a rule as the store has it: `{"id","name","account","devices","condition":{"kind":"threshold",…},"severity","endpoints","cooldown_ms","enabled"}`, `reason` |
+//! | `/api/rules/delete`, `/api/rules/test` | `{"id":"…","reason":"…"}` |
+//! | `/api/endpoints/save` | an endpoint as the store has it: `{"id","name","account","kind":"webhook","url",…,"enabled"}`, `reason`; a secret sent as `***` stays |
+//! | `/api/endpoints/delete`, `/api/endpoints/test` | `{"id":"…","reason":"…"}` |
+//! | `/api/deliveries/resend` | `{"id":"…","reason":"…"}` |
+//! | `/api/silences/create` | `{"account","device","rule","until":"2030-01-01T00:00:00Z"` or `"minutes":60,"reason"}` |
+//! | `/api/silences/end` | `{"id":"…","reason":"…"}` |
+//!
+//! The answer is 200 `{"done":"what was done",…}` or `{"error":{"code","message"}}` with 401, 403, 404, 409, 422 or 503. The header
+//! `x-actor` names who is behind a call with a bearer token.
+
+mod access;
+mod act;
+mod alerts;
+mod audit;
+mod backends;
+mod cells;
+mod chart;
+mod dead_letters;
+mod deliveries;
+mod endpoints;
+mod fields;
+mod graph;
+mod history;
+mod layout;
+mod live;
+mod overview;
+mod problem;
+mod queues;
+mod rules;
+mod silences;
+mod sources;
+mod topology;
+mod trace;
+mod watch;
+mod words;
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header;
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use galerna_broker::{Broker, Clock};
+use galerna_frontend::StatisticsStore;
+use galerna_storage::Store;
+use maud::{Markup, html};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::access::Access;
+use self::access::{Gate, SharedGate, Visitor};
+#[allow(unused_imports)] // for those who serve the page
+pub(crate) use self::backends::{Dispatching, RemoteWorkers, TraceStep, Traces, WorkersView};
+use self::layout::Frame;
+use self::problem::Problem;
+use self::watch::{Look, Watch};
+
+/// Streams of updates at once; more are refused and try again later.
+const MAX_VIEWERS: usize = 64;
+/// Messages kept for those who just did something.
+const MAX_FLASHES: usize = 256;
+/// Longest form or JSON body.
+const BODY_LIMIT: usize = 1 << 20;
+
+/// A setting as the page shows it, without secrets.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(crate) key: String,
+    pub(crate) value: String,
+    /// Where the value came from.
+    pub(crate) origin: String,
+}
+
+/// What the page shows and acts on.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    /// The dispatcher, here or elsewhere.
+    pub(crate) dispatcher: Arc<dyn Dispatching>,
+    /// The broker: dead letters are there.
+    pub(crate) broker: Arc<dyn Broker>,
+    /// The store.
+    pub(crate) store: Store,
+    /// What sources have sent, if a frontend counts it.
+    pub(crate) statistics: Option<Arc<dyn StatisticsStore>>,
+    /// The topologies that run.
+    pub(crate) workers: Arc<dyn WorkersView>,
+    /// The ingestion topology as `galerna_topology::Topology::json` tells it.
+    pub(crate) topology: serde_json::Value,
+    /// The configuration, secrets hidden.
+    pub(crate) config: Vec<Setting>,
+    /// Version of the program.
+    pub(crate) version: &'static str,
+    /// Finds the way of a message.
+    pub(crate) traces: Option<Arc<dyn Traces>>,
+    /// The wall clock.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Ends the streams of updates, so that they do not hold up the end of the process.
+    pub(crate) stop: CancellationToken,
+}
+
+struct Inner {
+    parts: Parts,
+    gate: SharedGate,
+    watch: Watch,
+    /// What to tell who just did something, by a random key.
+    flashes: Mutex<VecDeque<(String, bool, String)>>,
+    viewers: Arc<Semaphore>,
+    topology: graph::Graph,
+    started: Instant,
+}
+
+/// All that handlers share.
+#[derive(Clone)]
+struct Page(Arc<Inner>);
+
+impl Deref for Page {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// The values of a query by key; a key that comes twice has its last value.
+type Params = axum::extract::Query<HashMap<String, String>>;
+
+impl Page {
+    async fn look(&self) -> Arc<Look> {
+        self.watch.look(&self.parts).await
+    }
+
+    fn now(&self) -> galerna_broker::Timestamp {
+        self.parts.clock.now()
+    }
+
+    fn keep_flash(&self, well: bool, text: String) -> String {
+        let key = access::random();
+        let mut flashes = self.flashes.lock();
+        if flashes.len() >= MAX_FLASHES {
+            flashes.pop_front();
+        }
+        flashes.push_back((key.clone(), well, text));
+        key
+    }
+
+    fn flash(&self, params: &HashMap<String, String>) -> Option<(bool, String)> {
+        let key = params.get("told")?;
+        let flashes = self.flashes.lock();
+        flashes.iter().find(|(k, ..)| k == key).map(|(_, well, text)| (*well, text.clone()))
+    }
+
+    /// A page with what does not answer.
+    fn frame(
+        &self,
+        visitor: &Visitor,
+        here: &str,
+        title: &str,
+        params: &HashMap<String, String>,
+        notices: Vec<String>,
+        content: &Markup,
+    ) -> Response {
+        let flash = self.flash(params);
+        let queue = params.get(" queue").map(String::as_str);
+        Frame { visitor, here, title, flash, notices, queue }.page(content).into_response()
+    }
+}
+
+/// What a look could not learn, in words.
+fn notices(look: &Look) -> Vec<String> {
+    let mut notices: Vec<String> = Vec::new();
+    let mut add = |text: Option<&String>| {
+        if let Some(text) = text
+            && !notices.contains(text)
+        {
+            notices.push(text.clone());
+        }
+    };
+    add(look.dispatcher.as_ref().err());
+    add(look.workers.as_ref().err());
+    add(look.dead.as_ref().err());
+    add(look.firing.as_ref().err());
+    notices
+}
+
+/// A number of a query, at least 1.
+fn page_number(params: &HashMap<String, String>) -> usize {
+    params.get("page").and_then(|p| p.parse().ok()).unwrap_or(1).clamp(1, 1_000_000)
+}
+
+/// A text of a query, empty when it is missing.
+fn param<'a>(params: &'a HashMap<String, String>, name: &str) -> &'a str {
+    params.get(name).map_or("", |value| value.trim())
+}
+
+/// Shows the result of a page, or what was wrong.
+fn shown(result: Result<Response, Problem>) -> Response {
+    result.unwrap_or_else(|problem| problem.answer(false))
+}
+
+/// The routes of the page.
+pub(crate) fn router(parts: Parts, access: Access) -> Router {
+    let topology = serde_json::from_value(parts.topology.clone()).unwrap_or_default();
+    let page = Page(Arc::new(Inner {
+        gate: Arc::new(Gate::new(access)),
+        watch: Watch::new(parts.clock.clone()),
+        flashes: Mutex::default(),
+        viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
+        topology,
+        started: Instant::now(),
+        parts,
+    }));
+    let pages = Router::new()
+        .route("/", get(overview::show))
+        .route("/topology", get(topology::show))
+        .route("/queues", get(queues::list))
+        .route("/queues/{queue}", get(queues::one))
+        .route("/sources", get(sources::list))
+        .route("/sources/{source}", get(sources::one))
+        .route("/dead-letters", get(dead_letters::queues))
+        .route("/dead-letters/{queue}", get(dead_letters::list))
+        .route("/alerts", get(alerts::show))
+        .route("/rules", get(rules::list))
+        .route("/rules/edit", get(rules::edit))
+        .route("/endpoints", get(endpoints::list))
+        .route("/endpoints/edit", get(endpoints::edit))
+        .route("/deliveries", get(deliveries::list))
+        .route("/silences", get(silences::list))
+        .route("/trace", get(trace::ask))
+        .route("/trace/{message}", get(trace::show))
+        .route("/audit", get(audit::show))
+        .route("/about", get(about))
+        .route("/events", get(live::events))
+        .route("/logout", post(access::logout))
+        .fallback(unknown);
+    let pages = act::routes(pages);
+    let guarded = pages
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn_with_state(page.clone(), access::guard));
+    Router::new()
+        .route("/login", get(access::login_form).post(access::login))
+        .route("/assets/{file}", get(asset))
+        .merge(guarded)
+        .layer(middleware::from_fn(access::headers))
+        .with_state(page)
+}
+
+/// Takes a sample for the charts once in ten seconds and keeps a day of them, until `stop`.
+pub(crate) fn spawn_history(parts: Parts, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(history::keep(parts, stop))
+}
+
+async fn unknown() -> Response {
+    Problem::Unknown("this page does not exist".to_owned()).answer(false)
+}
+
+async fn asset(axum::extract::Path(file): axum::extract::Path<String>) -> Response {
+    let (kind, text) = match file.as_str() {
+        "page.css" => ("text/css; charset=utf-8", include_str!("assets/page.css")),
+        "page.js" => ("text/javascript; charset=utf-8", include_str!("assets/page.js")),
+        "icon.svg" => ("image/svg+xml", include_str!("assets/icon.svg")),
+        _ => return unknown().await,
+    };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// `GET /about`
+async fn about(
+    State(page): State<Page>,
+    Extension(visitor): Extension<Visitor>,
+    axum::extract::Query(params): Params,
+) -> Response {
+    let uptime = i64::try_from(page.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let content = html! {
+        h1 { "About" }
+        dl.facts {
+            div { dt { "Galerna" } dd { (page.parts.version) } }
+            div { dt { "This page runs for" } dd { (words::span(uptime)) } }
+            div { dt { "Broker" } dd { (page.parts.broker.kind()) } }
+            div { dt { "Statistics of sources" } dd { (if page.parts.statistics.is_some() { "kept" } else { "not kept here" }) } }
+            div { dt { "Access" } dd {
+                @if page.gate.is_open() { "no tokens: everybody who reaches this page on this machine is an operator" }
+                @else { "viewer and operator tokens; sessions last " (access::SESSION_LENGTH.as_secs() / 3600) " h" }
+            } }
+        }
+        h2 { "Configuration" }
+        p.hint { "As this process runs with it. Secrets are hidden." }
+        @let table = html! {
+            table {
+                thead { tr { th scope="col" { "Setting" } th scope="col" { "Value" } th scope="col" { "From" } } }
+                tbody {
+                    @for setting in &page.parts.config {
+                        tr {
+                            th scope="row" { code { (setting.key) } }
+                            td.wrap { @if setting.value.is_empty() { span.dim { "unset" } } @else { (setting.value) } }
+                            td.dim { (setting.origin) }
+                        }
+                    }
+                }
+            }
+        };
+        (layout::scrolling("Configuration", &table))
+    };
+    page.frame(&visitor, "/about", "About", &params, Vec::new(), &content)
+}

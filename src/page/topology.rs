@@ -1,0 +1,119 @@
+//! The topology: its graph with load, and what each component does and why it does not.
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use maud::{Markup, html};
+
+use super::access::Visitor;
+use super::cells::{self, Cells};
+use super::watch::{Component, Look};
+use super::{Page, Params, layout, notices, words};
+
+/// What each state of a spout means, and what helps.
+const STATES: [(&str, &str); 7] = [
+    ("emitting", "it takes messages from its queues and emits them"),
+    ("no data", "the queues that it could lease hold no messages, or the dispatcher leases none: look at the queues"),
+    ("pending full", "as many messages are in flight as `worker.max_pending` allows: they are worked on; look at p99 and at the busiest bolt"),
+    ("downstream full", "the queue of the named bolt is full: that bolt is the bottleneck; give it more executors, or see why it waits"),
+    ("paused", "the topology is not active"),
+    ("draining", "the process stops: what is in flight is finished first"),
+    ("done", "it will never have anything again"),
+];
+
+/// `GET /topology`
+pub(super) async fn show(
+    State(page): State<Page>,
+    Extension(visitor): Extension<Visitor>,
+    axum::extract::Query(params): Params,
+) -> Response {
+    let look = page.look().await;
+    let cells = cells::of_look(&look);
+    let graph = &page.topology;
+    let table = table(&look, &cells);
+    let spouts: Vec<&Component> = look.components.iter().filter(|c| c.is_spout()).collect();
+    let content = html! {
+        div.title {
+            h1 { "Topology " span.dim { (graph.name) } }
+            p.dim {
+                (cells.show("o-workers")) " running"
+                @if let Some(ms) = graph.message_timeout_ms { " · message timeout " (words::millis(ms as f64)) }
+                " · rates of the last seconds, latencies since the start" }
+        }
+        (layout::scrolling("The graph of the topology", &graph.draw(&look, &cells)))
+        @if look.components.is_empty() && look.workers.is_ok() { (layout::nothing("No worker runs here. Start one with `galerna worker`, or `galerna up`.")) }
+        section.card aria-labelledby="why-title" {
+            h2 #why-title { "Why is a spout not emitting?" }
+            @for spout in &spouts {
+                p { b { (spout.id) } ": " (cells.pill(&format!("c-{}-state", spout.id))) }
+            }
+            dl.meanings {
+                @for (state, meaning) in STATES { div { dt { (state) } dd { (meaning) } } }
+            }
+        }
+        h2 { "Components" }
+        (layout::scrolling("Components", &table))
+        section #failures data-refresh="5" aria-labelledby="failures-title" {
+            h2 #failures-title { "Failures" }
+            (failures(&look))
+        }
+    };
+    page.frame(&visitor, "/topology", "Topology", &params, notices(&look), &content)
+}
+
+fn table(look: &Look, cells: &Cells) -> Markup {
+    html! {
+        table {
+            thead { tr {
+                th scope="col" { "Component" } th scope="col" { "Kind" } th.num scope="col" { "Executors" }
+                th.num scope="col" { "In all" } th.num scope="col" { "Acked" } th.num scope="col" { "Failed" }
+                th.num scope="col" { "Waiting" } th scope="col" { "Latency of" } th.num scope="col" { "Longest" }
+                th.num scope="col" { "Errors" } th.num scope="col" { "Restarts" }
+            } }
+            tbody {
+                @for c in &look.components {
+                    tr id={ "component-" (c.id) } {
+                        th scope="row" { (c.id) }
+                        td { (c.kind) @if let Some(with) = &c.fused_with { span.dim { " in the task of " (with) } } }
+                        td.num { (c.executors) }
+                        td.num { (cells.show(&format!("c-{}-done", c.id))) }
+                        td.num { (cells.show(&format!("c-{}-acked", c.id))) }
+                        td.num { (cells.show(&format!("c-{}-failed", c.id))) }
+                        td.num { (cells.show(&format!("c-{}-{}", c.id, if c.is_spout() { "pending" } else { "queued" }))) }
+                        td { (c.latency_of) }
+                        td.num { (words::millis(c.latency.max_ms)) }
+                        td.num { (words::count(c.errors)) }
+                        td.num { (words::count(c.restarts)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn failures(look: &Look) -> Markup {
+    let failing: Vec<&Component> = look.components.iter().filter(|c| c.failures() > 0 || c.last_error.is_some()).collect();
+    html! {
+        @if failing.is_empty() { (layout::nothing("Nothing has failed since the workers started.")) }
+        @else {
+            @let table = html! {
+                table {
+                    thead { tr { th scope="col" { "Where" } th scope="col" { "How many, by reason" } th scope="col" { "Last error" } th scope="col" { "When" } } }
+                    tbody {
+                        @for c in failing {
+                            tr {
+                                th scope="row" { (c.id) }
+                                td { @for (kind, n) in c.failed.iter().filter(|(_, n)| **n > 0) { span.pair { (kind) " " b.num { (words::count(*n)) } } " " } }
+                                @if let Some((error, at)) = &c.last_error {
+                                    td.wrap { (words::shortened(&error.reason, 400)) }
+                                    td { (layout::when(*at, look.at)) }
+                                } @else { td.dim { "–" } td {} }
+                            }
+                        }
+                    }
+                }
+            };
+            (layout::scrolling("Failures", &table))
+        }
+    }
+}

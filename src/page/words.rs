@@ -1,0 +1,155 @@
+//! Numbers, times and lengths of time as people read them.
+
+use galerna_broker::Timestamp;
+
+/// A whole number with thin spaces between the thousands.
+pub(super) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push('\u{202f}');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A rate a second: three digits that matter.
+pub(super) fn rate(per_second: f64) -> String {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a rate is no negative and far below 2^53
+    let whole = |n: f64| count(n.round().max(0.0) as u64);
+    match per_second {
+        r if r <= 0.0 => "0".to_owned(),
+        r if r < 0.1 => "<0.1".to_owned(),
+        r if r < 10.0 => format!("{r:.1}"),
+        r => whole(r),
+    }
+}
+
+/// A latency in milliseconds.
+pub(super) fn millis(ms: f64) -> String {
+    match ms {
+        m if m <= 0.0 => "0".to_owned(),
+        m if m < 0.001 => format!("{:.0} ns", m * 1e6),
+        m if m < 1.0 => format!("{:.0} µs", m * 1e3),
+        m if m < 10.0 => format!("{m:.1} ms"),
+        m if m < 1_000.0 => format!("{m:.0} ms"),
+        m if m < 60_000.0 => format!("{:.1} s", m / 1e3),
+        m => span_f(m),
+    }
+}
+
+fn span_f(ms: f64) -> String {
+    #[allow(clippy::cast_possible_truncation)] // a length of time
+    span(ms as i64)
+}
+
+/// A length of time in its two largest units.
+pub(super) fn span(ms: i64) -> String {
+    let seconds = ms.max(0) / 1_000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match () {
+        () if ms.max(0) < 1_000 => format!("{} ms", ms.max(0)),
+        () if seconds < 60 => format!("{seconds} s"),
+        () if seconds < 3_600 => format!("{minutes} min {} s", seconds % 60),
+        () if days == 0 => format!("{hours} h {minutes} min"),
+        () if days < 30 => format!("{days} d {hours} h"),
+        () => format!("{days} d"),
+    }
+}
+
+/// How long ago (or ahead) a time is, in one unit.
+pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
+    let ms = now.millis_since(at);
+    let seconds = ms.abs() / 1_000;
+    let span = match seconds {
+        0 => return "now".to_owned(),
+        1..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    };
+    if ms >= 0 { format!("{span} ago") } else { format!("in {span}") }
+}
+
+/// A time to the second, as `2017-01-01 00:00:00`.
+pub(super) fn time(at: Timestamp) -> String {
+    let text = at.to_string();
+    match text.get(..19) {
+        Some(begin) if text.contains('T') => begin.replace('T', " "),
+        _ => text,
+    }
+}
+
+/// Hour and minute.
+pub(super) fn clock(at: Timestamp) -> String {
+    at.to_string().get(11..16).unwrap_or_default().to_owned()
+}
+
+/// A value of a chart or a reading, short.
+pub(super) fn value(v: f64) -> String {
+    let size = v.abs();
+    match size {
+        s if s >= 1e9 => format!("{} G", trim(v / 1e9)),
+        s if s >= 1e6 => format!("{} M", trim(v / 1e6)),
+        s if s >= 1e4 => format!("{} k", trim(v / 1e3)),
+        _ => trim(v),
+    }
+}
+
+fn trim(v: f64) -> String {
+    let text = if v.abs() >= 100.0 { format!("{v:.0}") } else { format!("{v:.2}") };
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
+/// One of two words, by number.
+pub(super) fn plural<'a>(n: u64, one: &'a str, many: &'a str) -> &'a str {
+    if n == 1 { one } else { many }
+}
+
+/// The beginning of a text.
+pub(super) fn shortened(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(std::iter::once('…')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_exact_where_it_matters() {
+        for (n, shown) in [(0, "0"), (999, "999"), (1_000, "1\u{202f}000"), (12_345_678, "12\u{202f}345\u{202f}678")] {
+            assert_eq!(count(n), shown);
+        }
+        for (r, shown) in [(-1.0, "0"), (0.04, "<0.1"), (3.14, "3.1"), (99.6, "100"), (12_345.6, "12\u{202f}346")] {
+            assert_eq!(rate(r), shown);
+        }
+        for (ms, shown) in [(0.0, "0"), (0.0005, "500 ns"), (0.25, "250 µs"), (2.5, "2.5 ms"), (2_500.0, "2.5 s"), (90_000.0, "1 min 30 s")]
+        {
+            assert_eq!(millis(ms), shown);
+        }
+        for (v, shown) in [(0.0, "0"), (4900.5, "4900"), (0.82, "0.82"), (12_345.0, "12.35 k"), (-5e6, "-5 M")] {
+            assert_eq!(value(v), shown);
+        }
+    }
+
+    #[test]
+    fn times_are_told_from_now() {
+        let now = Timestamp(1_483_228_800_000);
+        for (ms, shown) in
+            [(0, "now"), (5_000, "5 s ago"), (3_600_000, "1 h ago"), (-120_000, "in 2 min"), (864_000_000, "10 d ago")]
+        {
+            assert_eq!(ago(now.plus_millis(-ms), now), shown);
+        }
+        assert_eq!(time(now), "2017-01-01 00:00:00");
+        assert_eq!(clock(now), "00:00");
+        assert_eq!(span(90_061_000), "1 d 1 h");
+    }
+}
