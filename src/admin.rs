@@ -13,8 +13,9 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -24,6 +25,7 @@ use galerna_dispatcher::Dispatcher;
 use galerna_storage::Store;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::OpenApi;
 
 use crate::commands::publish::{Directory, Outgoing, Owner, publish_lines};
 use crate::workers::Workers;
@@ -69,11 +71,23 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// An error of the broker in the words of those who operate the queues, and do not declare them.
+pub(crate) fn explained(error: &BrokerError) -> String {
+    match error {
+        BrokerError::UnknownQueue(queue) => {
+            format!(
+                "queue `{queue}` does not exist; `galerna queues list` (GET /queue/status) shows those that do"
+            )
+        }
+        other => other.to_string(),
+    }
+}
+
 impl From<BrokerError> for Refusal {
     fn from(e: BrokerError) -> Self {
         match e {
-            BrokerError::UnknownQueue(_) => Self(StatusCode::NOT_FOUND, "unknown_queue", e.to_string()),
-            _ => Self(StatusCode::SERVICE_UNAVAILABLE, "unavailable", e.to_string()),
+            BrokerError::UnknownQueue(_) => Self(StatusCode::NOT_FOUND, "unknown_queue", explained(&e)),
+            _ => Self(StatusCode::SERVICE_UNAVAILABLE, "unavailable", explained(&e)),
         }
     }
 }
@@ -94,16 +108,56 @@ impl From<BytesRejection> for Refusal {
     }
 }
 
+#[derive(OpenApi)]
+#[openapi(paths(counts, list, replay, discard, engine, publish))]
+struct Document;
+
+/// Longest description of an API.
+const DOCUMENT_LIMIT: usize = 4 << 20;
+
+/// Adds these routes to the dispatcher's `/openapi.json`, which is served with theirs.
+pub(crate) async fn describe(request: Request, next: Next) -> Response {
+    let asked = request.method() == Method::GET && request.uri().path() == "/openapi.json";
+    let answer = next.run(request).await;
+    if !asked || answer.status() != StatusCode::OK {
+        return answer;
+    }
+    let dispatchers = axum::body::to_bytes(answer.into_body(), DOCUMENT_LIMIT).await;
+    let merged = dispatchers.map_err(|e| e.to_string()).and_then(|text| {
+        let mut document: Value = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+        let ours = serde_json::to_value(Document::openapi()).map_err(|e| e.to_string())?;
+        if let (Some(all), Value::Object(ours)) = (document["paths"].as_object_mut(), &ours["paths"]) {
+            all.extend(ours.clone());
+        }
+        Ok(document)
+    });
+    match merged {
+        Ok(document) => Json(document).into_response(),
+        Err(e) => Refusal(StatusCode::INTERNAL_SERVER_ERROR, "no_document", e).into_response(),
+    }
+}
+
 type Answer = Result<Json<Value>, Refusal>;
 
 fn queue_name(text: &str) -> Result<QueueName, Refusal> {
     QueueName::new(text).map_err(|e| Refusal(StatusCode::BAD_REQUEST, "invalid_path", e.to_string()))
 }
 
+/// What the components of each worker of this process have done and wait for.
+#[utoipa::path(get, path = "/workers",
+    responses(
+        (status = 200, description = "the workers", body = Object, example = json!({"workers": []})),
+        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody"))))]
 async fn engine(State(held): State<Held>) -> Json<Value> {
     Json(json!({ "workers": held.workers.metrics() }))
 }
 
+/// How many dead letters each queue has.
+#[utoipa::path(get, path = "/dead",
+    responses(
+        (status = 200, description = "queues that have dead letters", body = Object, example = json!({"queues": [{"queue": "D0000591", "dead": 2}]})),
+        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
+        (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
 async fn counts(State(held): State<Held>) -> Answer {
     let counts = held.broker.dead_letter_counts().await?;
     let queues: Vec<Value> =
@@ -138,6 +192,22 @@ pub(crate) fn shown(letter: &DeadLetter, bodies: bool) -> Value {
     value
 }
 
+/// The dead letters of a queue, oldest first.
+#[utoipa::path(get, path = "/queue/{id}/dead",
+    params(
+        ("id" = String, Path, description = "the queue"),
+        ("offset" = Option<usize>, Query, description = "skip so many"),
+        ("limit" = Option<usize>, Query, description = "at most so many; 50 when absent, never more than 1000"),
+        ("bodies" = Option<bool>, Query, description = "with their bodies")),
+    responses(
+        (status = 200, description = "the dead letters", body = Object, example = json!({"dead": [{
+            "id": "1", "reason": "unknown parameter 999", "component": "validate", "at": "2017-01-01T00:00:00.000Z",
+            "deliveries": 1, "content_type": "application/json", "bytes": 120}]})),
+        (status = 400, description = "`invalid_path`: it is no name of a queue", body = ref("#/components/schemas/ErrorBody")),
+        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
+        (status = 404, description = "`unknown_queue`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
 async fn list(
     State(held): State<Held>,
     Path(queue): Path<String>,
@@ -184,6 +254,18 @@ impl Which {
     }
 }
 
+/// Puts dead letters back into their queue.
+#[utoipa::path(post, path = "/queue/{id}/dead/replay",
+    params(("id" = String, Path, description = "the queue")),
+    request_body(content = Object, description = "which: all of them, or those with these ids", example = json!({"ids": ["1"]})),
+    responses(
+        (status = 200, description = "how many are back; ids that are not there are not counted", body = Object, example = json!({"replayed": 1})),
+        (status = 400, description = "`invalid_path` or `malformed_json`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
+        (status = 404, description = "`unknown_queue`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`wrong_shape`: the body has other fields than these", body = ref("#/components/schemas/ErrorBody")),
+        (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
 async fn replay(
     State(held): State<Held>,
     Path(queue): Path<String>,
@@ -195,6 +277,18 @@ async fn replay(
     Ok(Json(json!({ "replayed": replayed })))
 }
 
+/// Deletes dead letters.
+#[utoipa::path(post, path = "/queue/{id}/dead/discard",
+    params(("id" = String, Path, description = "the queue")),
+    request_body(content = Object, description = "which: all of them, or those with these ids", example = json!({"ids": ["1"]})),
+    responses(
+        (status = 200, description = "how many are gone; ids that are not there are not counted", body = Object, example = json!({"discarded": 1})),
+        (status = 400, description = "`invalid_path` or `malformed_json`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
+        (status = 404, description = "`unknown_queue`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`wrong_shape`: the body has other fields than these", body = ref("#/components/schemas/ErrorBody")),
+        (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
 async fn discard(
     State(held): State<Held>,
     Path(queue): Path<String>,
@@ -213,6 +307,18 @@ struct PublishForm {
     plain_json: bool,
 }
 
+/// Publishes readings to the queues of their accounts.
+#[utoipa::path(post, path = "/publish",
+    params(("plain_json" = Option<bool>, Query, description = "as plain JSON messages instead of envelopes")),
+    request_body(content = String, content_type = "application/x-ndjson",
+        description = "each line a reading, an array of readings, or a post with `account` or `source`; at most 16 MiB"),
+    responses(
+        (status = 200, description = "what was published, and what was wrong with the rest", body = Object, example = json!({
+            "accounts": {"A": {"queue": "A", "messages": 1, "readings": 200}}, "refused": 0, "problems": [], "without_value": 0})),
+        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
+        (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 503, description = "`unavailable`: the broker or the store is away; what was published before is said in the message", body = ref("#/components/schemas/ErrorBody"))))]
 async fn publish(
     State(held): State<Held>,
     form: Result<Query<PublishForm>, QueryRejection>,
@@ -223,7 +329,8 @@ async fn publish(
     let directory =
         Directory::read(&held.store, held.makes_accounts).await.map_err(|e| away(e.to_string()))?;
     let outgoing = Outgoing::new(&*held.broker, directory, Owner::default(), form.plain_json, "api");
-    let summary = publish_lines(&body, outgoing).await.map_err(|e| away(format!("{e:#}")))?;
+    let (summary, ended) = publish_lines(&body, outgoing).await;
     held.dispatcher.hint(&summary.queues());
+    ended.map_err(|e| away(format!("{e:#}; {} readings of this call were published", summary.readings())))?;
     serde_json::to_value(&summary).map(Json).map_err(|e| away(e.to_string()))
 }

@@ -37,18 +37,18 @@ fn main() -> ExitCode {
     let config = match configuration(&cli) {
         Ok(config) => config,
         Err(message) => {
-            eprintln!("error: {message}");
+            table::tell(format_args!("error: {message}"));
             return ExitCode::from(WRONG);
         }
     };
     if let Err(e) = log::start(&config) {
-        eprintln!("error: {e:#}");
+        table::tell(format_args!("error: {e:#}"));
         return ExitCode::from(WRONG);
     }
     match run(cli.command, config) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("error: {e:#}");
+            table::tell(format_args!("error: {e:#}"));
             ExitCode::FAILURE
         }
     }
@@ -65,7 +65,15 @@ fn configuration(cli: &Cli) -> Result<Config, String> {
         flags: cli.flags()?,
         defaults: cli.command.defaults(),
     };
-    Config::load(&sources).map_err(|e| e.to_string())
+    let config = Config::load(&sources).map_err(|e| e.to_string())?;
+    let data = std::path::Path::new(config.text("data"));
+    if data.exists() && !data.is_dir() {
+        return Err(format!(
+            "`data` is `{}`, which is a file; name a folder (--data), which is made when it is not there",
+            data.display()
+        ));
+    }
+    Ok(config)
 }
 
 fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {

@@ -163,6 +163,7 @@ pub(crate) struct Posts<R> {
     sums: HashMap<String, f64>,
     posted: HashMap<String, u64>,
     current: Option<(AccountId, Timestamp, Vec<Reading>)>,
+    gaps: u64,
     ended: bool,
 }
 
@@ -174,8 +175,14 @@ impl<R: Read> Posts<R> {
             sums: HashMap::new(),
             posted: HashMap::new(),
             current: None,
+            gaps: 0,
             ended: false,
         })
+    }
+
+    /// Rows read so far that have no value, of which no reading was made.
+    pub(crate) fn gaps(&self) -> u64 {
+        self.gaps
     }
 
     fn finish(
@@ -207,6 +214,7 @@ impl<R: Read> Iterator for Posts<R> {
                     return Self::finish(&mut self.posted, self.current.take()).map(Ok);
                 }
             };
+            self.gaps += u64::from(row.value.is_none());
             let same =
                 matches!(&self.current, Some((a, ts, _)) if a.as_str() == row.account && *ts == row.ts);
             let done = if same {

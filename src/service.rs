@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::config::Config;
 
 /// Serves until `shutdown`; then the calls under way are answered and the handle ends.
@@ -33,7 +34,11 @@ pub(crate) fn serve(
         "the API on {address} would be open to other machines; set `api.token`"
     );
     let beside = beside.layer(middleware::from_fn_with_state(token.as_deref().map(Arc::from), authorise));
-    let app = galerna_dispatcher::router(dispatcher.clone(), &ServiceOptions { token }).merge(beside);
+    let described = beside.has_routes();
+    let mut app = galerna_dispatcher::router(dispatcher.clone(), &ServiceOptions { token }).merge(beside);
+    if described {
+        app = app.layer(middleware::from_fn(admin::describe));
+    }
     let patience = dispatcher.timing().request_timeout;
     tracing::info!(%address, "the API listens");
     Ok(tokio::spawn(async move {
@@ -61,13 +66,19 @@ pub(crate) fn serve(
 async fn authorise(State(token): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
     let Some(token) = token else { return next.run(request).await };
     let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let given = given.and_then(|v| v.strip_prefix("Bearer ")).unwrap_or_default();
+    let given = given.and_then(bearer).unwrap_or_default();
     if same(token.as_bytes(), given.as_bytes()) {
         return next.run(request).await;
     }
     let message = "send `Authorization: Bearer <token>` with the token of this service";
     (StatusCode::UNAUTHORIZED, Json(json!({"error": {"code": "unauthorized", "message": message}})))
         .into_response()
+}
+
+/// The token of credentials whose scheme is `Bearer`, in whatever case (RFC 9110, section 11.1).
+fn bearer(credentials: &str) -> Option<&str> {
+    let (scheme, token) = credentials.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }
 
 /// Whether two byte strings are the same, in a time that does not tell where they differ.

@@ -25,6 +25,12 @@ pub(crate) fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
     }
 }
 
+/// Prints a line to standard error, for people; nobody there to read it (`2>&1 | head`) is no error.
+pub(crate) fn tell(text: impl std::fmt::Display) {
+    use std::io::Write;
+    drop(writeln!(std::io::stderr().lock(), "{text}"));
+}
+
 /// Prints JSON to standard output.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print(serde_json::to_string_pretty(value)?)

@@ -1,14 +1,15 @@
 //! `galerna publish`: readings from a file to the queues.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use galerna_broker::envelope::{DecodeLimits, JSON_CONTENT_TYPE, decode_within};
 use galerna_broker::{
-    AccountId, Broker, Clock, Decoded, Envelope, Message, QueueName, Reading, SourceId, SystemClock,
+    AccountId, Broker, BrokerError, Clock, Decoded, Envelope, Message, QueueName, Reading, SourceId,
+    SystemClock,
 };
 use galerna_storage::{Account, QueueRecord, QueueState, Store};
 use serde::{Deserialize, Serialize};
@@ -16,10 +17,10 @@ use serde_json::json;
 
 use crate::api_client::Api;
 use crate::args::{FileForm, PublishArgs};
-use crate::backends;
 use crate::config::Config;
 use crate::meters::{Post, Posts};
-use crate::table::{print, print_json, table, thousands};
+use crate::table::{print, print_json, table, tell, thousands};
+use crate::{admin, backends};
 
 /// Readings in one message.
 const BATCH: usize = 200;
@@ -32,10 +33,13 @@ const SHOWN: usize = 10;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Summary {
     accounts: BTreeMap<AccountId, Sent>,
-    /// Lines or readings that could not be used.
+    /// Lines that could not be read, and readings that could not be published.
     refused: u64,
     /// What was wrong with the first of them.
     problems: Vec<String>,
+    /// Rows whose value is empty: the meter has no reading there, so none was published.
+    #[serde(default)]
+    without_value: u64,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -46,8 +50,8 @@ struct Sent {
 }
 
 impl Summary {
-    fn refuse(&mut self, problem: String) {
-        self.refused += 1;
+    fn refuse(&mut self, how_many: usize, problem: String) {
+        self.refused += how_many as u64;
         if self.problems.len() < SHOWN {
             self.problems.push(problem);
         }
@@ -58,6 +62,11 @@ impl Summary {
         self.accounts.values().filter_map(|sent| QueueName::new(&sent.queue).ok()).collect()
     }
 
+    /// Readings that the broker confirmed.
+    pub(crate) fn readings(&self) -> u64 {
+        self.accounts.values().map(|sent| sent.readings).sum()
+    }
+
     fn add(&mut self, part: Self) {
         for (account, sent) in part.accounts {
             let all = self.accounts.entry(account).or_default();
@@ -66,6 +75,7 @@ impl Summary {
             all.readings += sent.readings;
         }
         self.refused += part.refused;
+        self.without_value += part.without_value;
         let room = SHOWN.saturating_sub(self.problems.len());
         self.problems.extend(part.problems.into_iter().take(room));
     }
@@ -88,10 +98,22 @@ impl Summary {
                 ]);
             }
             print(shown)?;
+            if self.without_value > 0 {
+                let rows = if self.without_value == 1 { "row has" } else { "rows have" };
+                print(format!(
+                    "{} {rows} an empty value: the meter has no reading there, and none was published",
+                    thousands(self.without_value)
+                ))?;
+            }
         }
         match self.refused {
             0 => Ok(()),
-            n => bail!("{n} not published, all else was; the first:\n  {}", self.problems.join("\n  ")),
+            n => bail!(
+                "{} lines or readings were not published, {} readings were; what was wrong with the first:\n  {}",
+                thousands(n),
+                thousands(self.readings()),
+                self.problems.join("\n  ")
+            ),
         }
     }
 }
@@ -184,35 +206,40 @@ impl Target<'_> {
     }
 
     fn refuse(&mut self, problem: String) {
+        self.summary().refuse(1, problem);
+    }
+
+    fn summary(&mut self) -> &mut Summary {
         match self {
-            Self::Queues(queues) => queues.summary.refuse(problem),
-            Self::Api(upload) => upload.summary.refuse(problem),
+            Self::Queues(queues) => &mut queues.summary,
+            Self::Api(upload) => &mut upload.summary,
         }
     }
 
-    async fn finish(self) -> anyhow::Result<Summary> {
+    async fn flush(&mut self) -> anyhow::Result<()> {
         match self {
-            Self::Queues(mut queues) => {
-                queues.flush().await?;
-                Ok(queues.summary)
-            }
-            Self::Api(mut upload) => {
-                upload.flush().await?;
-                Ok(upload.summary)
-            }
+            Self::Queues(queues) => queues.flush().await,
+            Self::Api(upload) => upload.flush().await,
         }
     }
 }
 
-/// Reads the file and publishes it.
+/// Reads the file and publishes it. What was published is told also when it ends before the file does.
 ///
 /// # Errors
 /// When the file cannot be read or the broker does not confirm. Lines that are wrong are counted, and the rest is published.
-pub(crate) async fn publish(args: &PublishArgs, mut target: Target<'_>) -> anyhow::Result<Summary> {
+pub(crate) async fn publish(args: &PublishArgs, mut target: Target<'_>) -> (Summary, anyhow::Result<()>) {
+    let ended = read(args, &mut target).await;
+    (std::mem::take(target.summary()), ended)
+}
+
+async fn read(args: &PublishArgs, target: &mut Target<'_>) -> anyhow::Result<()> {
     let input = open(&args.file)?;
     match form(args)? {
         FileForm::Csv => {
-            for post in Posts::open(input).context("cannot read the file as CSV")? {
+            let mut posts = Posts::open(input).context("cannot read the file as CSV")?;
+            while let Some(post) = posts.next() {
+                target.summary().without_value = posts.gaps();
                 match post {
                     Ok(Post { account, source, readings }) => {
                         target.send(Some(account), Some(source), readings).await?;
@@ -220,16 +247,17 @@ pub(crate) async fn publish(args: &PublishArgs, mut target: Target<'_>) -> anyho
                     Err(e) => target.refuse(e.to_string()),
                 }
             }
+            target.summary().without_value = posts.gaps();
         }
-        FileForm::Ndjson => lines(input, &mut target).await?,
+        FileForm::Ndjson => lines(input, target).await?,
         FileForm::Json => {
             let mut text = Vec::new();
             let mut input = input;
             input.read_to_end(&mut text).context("cannot read the file")?;
-            document(text, "the file", &mut target).await?;
+            document(text, "the file", target).await?;
         }
     }
-    target.finish().await
+    target.flush().await
 }
 
 /// Runs the command.
@@ -240,27 +268,44 @@ pub(crate) async fn run(args: &PublishArgs, config: &Config) -> anyhow::Result<(
     };
     let api = Api::new(config.text("dispatcher.url"), config.optional("api.token"))?;
     let in_process = (backends::broker_is_embedded(config), backends::store_is_embedded(config));
-    let summary = match in_process {
+    let (summary, ended) = match in_process {
         (false, false) => {
             let (broker, store) = (backends::broker(config).await?, backends::store(config).await?);
             let directory = Directory::read(&store, config.text("maintainer.accounts") == "store").await?;
             let name = args.file.file_name().map_or("stdin".to_owned(), |n| n.to_string_lossy().into_owned());
             let outgoing = Outgoing::new(&*broker, directory, owner, args.plain_json, &name);
-            let summary = publish(args, Target::Queues(Box::new(outgoing))).await?;
+            let (summary, ended) = publish(args, Target::Queues(Box::new(outgoing))).await;
             // Only a hint: without it the queues are found at the next count.
             drop(api.post("/queue/hint", &json!({ "queues": summary.queues() })).await);
-            summary
+            (summary, ended)
         }
-        _ => publish(args, Target::Api(Upload::new(&api, owner, args.plain_json))).await?,
+        _ => publish(args, Target::Api(Upload::new(&api, owner, args.plain_json))).await,
     };
-    summary.print(args.json)
+    let Err(cause) = ended else { return summary.print(args.json) };
+    if summary.readings() == 0 && summary.refused == 0 {
+        return Err(cause);
+    }
+    // What is wrong with some lines matters less than that the rest was not read.
+    if let Err(refused) = summary.print(args.json) {
+        tell(refused);
+    }
+    Err(cause.context(format!(
+        "not all of it was published: {} readings were, for certain, and publishing the file again is harmless",
+        thousands(summary.readings())
+    )))
 }
 
 /// Publishes NDJSON that came over the API.
-pub(crate) async fn publish_lines(text: &[u8], queues: Outgoing<'_>) -> anyhow::Result<Summary> {
+///
+/// # Errors
+/// When the broker does not confirm; what was published until then is told all the same.
+pub(crate) async fn publish_lines(text: &[u8], queues: Outgoing<'_>) -> (Summary, anyhow::Result<()>) {
     let mut target = Target::Queues(Box::new(queues));
-    lines(text, &mut target).await?;
-    target.finish().await
+    let ended = match lines(text, &mut target).await {
+        Ok(()) => target.flush().await,
+        Err(e) => Err(e),
+    };
+    (std::mem::take(target.summary()), ended)
 }
 
 async fn lines(input: impl BufRead, target: &mut Target<'_>) -> anyhow::Result<()> {
@@ -401,8 +446,8 @@ impl<'a> Outgoing<'a> {
             Ok(found) => found,
             Err(problem) => {
                 let did = &readings[0].did;
-                self.summary
-                    .refuse(format!("{} readings, the first of device `{did}`: {problem}", readings.len()));
+                let problem = format!("{} readings, the first of device `{did}`: {problem}", readings.len());
+                self.summary.refuse(readings.len(), problem);
                 return Ok(());
             }
         };
@@ -440,17 +485,24 @@ impl<'a> Outgoing<'a> {
             return Ok(());
         }
         let queues: Vec<String> = self.window.iter().map(|(queue, _)| queue.to_string()).collect();
-        self.broker
-            .publish(std::mem::replace(&mut self.window, Vec::with_capacity(WINDOW)))
-            .await
-            .context("not all was published; publishing the file again is harmless")?;
-        for ((account, readings), queue) in self.noted.drain(..).zip(queues) {
+        let window = std::mem::replace(&mut self.window, Vec::with_capacity(WINDOW));
+        let ended = self.broker.publish(window).await;
+        let unconfirmed: HashSet<usize> = match &ended {
+            Ok(()) => HashSet::new(),
+            Err(BrokerError::Unconfirmed { unconfirmed, .. }) => unconfirmed.iter().copied().collect(),
+            // Nothing is known of any of them.
+            Err(_) => (0..queues.len()).collect(),
+        };
+        for (i, ((account, readings), queue)) in self.noted.drain(..).zip(queues).enumerate() {
+            if unconfirmed.contains(&i) {
+                continue;
+            }
             let sent = self.summary.accounts.entry(account).or_default();
             sent.queue = queue;
             sent.messages += 1;
             sent.readings += readings;
         }
-        Ok(())
+        ended.map_err(|e| anyhow!(admin::explained(&e)))
     }
 }
 

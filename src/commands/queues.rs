@@ -1,13 +1,15 @@
 //! `galerna queues`: see and steer the queues through the API of a dispatcher.
 
-use anyhow::Context;
-use galerna_broker::{Broker, DeadLetterSelection, QueueName};
+use std::collections::BTreeSet;
+
+use anyhow::{Context, anyhow, ensure};
+use galerna_broker::{Broker, BrokerError, DeadLetterSelection, QueueName};
 use serde_json::{Value, json};
 
 use crate::api_client::Api;
 use crate::args::{DeadCommand, DeadSelection, QueuesArgs, QueuesCommand};
 use crate::config::Config;
-use crate::table::{print, print_json, table, thousands};
+use crate::table::{print, print_json, table, tell, thousands};
 use crate::{admin, backends};
 
 /// Runs the command.
@@ -174,7 +176,8 @@ impl DeadLetters {
                 api.get(&path(queue, "/dead")?, &query).await
             }
             Self::Broker(broker) => {
-                let letters = broker.dead_letters(&QueueName::new(queue)?, offset, limit).await?;
+                let letters =
+                    broker.dead_letters(&QueueName::new(queue)?, offset, limit).await.map_err(told)?;
                 let letters: Vec<Value> = letters.iter().map(|letter| admin::shown(letter, bodies)).collect();
                 Ok(json!({ "dead": letters }))
             }
@@ -194,8 +197,10 @@ impl DeadLetters {
                     false => DeadLetterSelection::Ids(which.ids.clone()),
                 };
                 match verb {
-                    "replay" => Ok(json!({ "replayed": broker.replay(&queue, selection).await? })),
-                    _ => Ok(json!({ "discarded": broker.discard(&queue, selection).await? })),
+                    "replay" => {
+                        Ok(json!({ "replayed": broker.replay(&queue, selection).await.map_err(told)? }))
+                    }
+                    _ => Ok(json!({ "discarded": broker.discard(&queue, selection).await.map_err(told)? })),
                 }
             }
         }
@@ -233,13 +238,37 @@ async fn run_dead(command: DeadCommand, dead: &DeadLetters, json: bool) -> anyho
         }
         DeadCommand::Replay(which) => {
             let answer = dead.end(&which, "replay").await.context("cannot replay")?;
-            let said = format!("{} messages are back in {}", cell(&answer["replayed"]), which.queue);
-            done(json, answer, &said)
+            let found = answer["replayed"].clone();
+            let said = format!("{} messages are back in {}", cell(&found), which.queue);
+            done(json, answer, &said)?;
+            all_found(&which, &found)
         }
         DeadCommand::Discard(which) => {
             let answer = dead.end(&which, "discard").await.context("cannot discard")?;
-            let said = format!("{} dead letters of {} are gone", cell(&answer["discarded"]), which.queue);
-            done(json, answer, &said)
+            let found = answer["discarded"].clone();
+            let said = format!("{} dead letters of {} are gone", cell(&found), which.queue);
+            done(json, answer, &said)?;
+            all_found(&which, &found)
         }
     }
+}
+
+/// Tells how many of the ids that were named are there.
+///
+/// # Errors
+/// When none is.
+fn all_found(which: &DeadSelection, found: &Value) -> anyhow::Result<()> {
+    let named = which.ids.iter().collect::<BTreeSet<_>>().len();
+    let (found, queue) = (found.as_u64().unwrap_or_default(), &which.queue);
+    if which.all || found >= named as u64 {
+        return Ok(());
+    }
+    let help = format!("`galerna queues dead list {queue}` shows those that are there");
+    ensure!(found > 0, "none of the {named} ids named is a dead letter of {queue}; {help}");
+    tell(format_args!("{found} of the {named} ids named were found; {help}"));
+    Ok(())
+}
+
+fn told(error: BrokerError) -> anyhow::Error {
+    anyhow!(admin::explained(&error))
 }
