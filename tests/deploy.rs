@@ -293,7 +293,16 @@ fn every_metric_that_is_asked_for_exists() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_up_is_found_alive_and_tells_what_the_alerts_look_at() {
     let folder = tempfile::tempdir().unwrap();
-    let service = Service::start(folder.path(), &["up", "--listen", "127.0.0.1:0"]);
+    // Nothing of it may need a port that another test has.
+    let settings = settings();
+    let anywhere: Vec<String> = settings
+        .keys()
+        .filter(|name| name.ends_with(".listen"))
+        .map(|name| format!("{name}=127.0.0.1:0"))
+        .collect();
+    let mut args = vec!["up"];
+    args.extend(anywhere.iter().flat_map(|setting| ["--set", setting]));
+    let service = Service::start(folder.path(), &args);
     let api = service.api().await;
     let port = api.rsplit(':').next().unwrap().to_owned();
     let check = |port: &str| {
@@ -381,18 +390,22 @@ fn every_alert_has_an_entry_in_the_runbook_and_every_entry_says_what_it_should()
 
 /// The commands that a text prints: lines of its `sh` blocks, and what stands in backquotes.
 fn commands(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut inside = false;
+    let (mut found, mut prose) = (Vec::new(), String::new());
+    let (mut inside, mut is_shell) = (false, false);
     for line in text.lines() {
         if let Some(language) = line.strip_prefix("```") {
-            inside = language == "sh";
-        } else if inside {
-            found.extend(line.trim().starts_with("galerna ").then(|| line.trim().to_owned()));
-        } else {
-            let quoted = line.split('`').skip(1).step_by(2);
-            found.extend(quoted.filter(|quoted| quoted.starts_with("galerna ")).map(str::to_owned));
+            inside = !inside;
+            is_shell = language == "sh";
+        } else if !inside {
+            prose.push_str(line);
+            prose.push('\n');
+        } else if is_shell {
+            found.push(line.trim().to_owned());
         }
     }
+    // What stands in backquotes may go on in the next line.
+    found.extend(prose.split('`').skip(1).step_by(2).map(str::to_owned));
+    found.retain(|command| command.starts_with("galerna "));
     found
 }
 
