@@ -115,16 +115,22 @@ impl Command {
         let quiet = ("log.level", "warn,galerna_dispatcher::core=error".to_owned());
         match self {
             // Bars and a table are shown; the log would only be in their way. Nobody calls the API of a run that ends.
-            Self::Demo(args) if args.exit => {
-                let free = || "127.0.0.1:0".to_owned();
-                vec![quiet, ("api.listen", free()), ("frontend.listen", free()), ("page.listen", free())]
+            Self::Demo(args) => {
+                // Two months in a second: no concentrator sends like that.
+                let fast = |name| (name, "1000000".to_owned());
+                let mut defaults = vec![
+                    quiet,
+                    fast("frontend.calls_per_second"),
+                    ("frontend.readings_per_second", "100000000".to_owned()),
+                    ("frontend.notice", "0ms".to_owned()),
+                ];
+                if args.exit {
+                    let free = |name| (name, "127.0.0.1:0".to_owned());
+                    defaults.extend([free("api.listen"), free("frontend.listen"), free("page.listen")]);
+                }
+                defaults
             }
-            Self::Demo(_)
-            | Self::Queues(_)
-            | Self::Publish(_)
-            | Self::Topology(_)
-            | Self::Config(_)
-            | Self::Bench(_) => {
+            Self::Queues(_) | Self::Publish(_) | Self::Topology(_) | Self::Config(_) | Self::Bench(_) => {
                 vec![quiet]
             }
             Self::Up(_) | Self::Dispatcher | Self::Maintainer(_) | Self::Worker | Self::Frontend => vec![],
@@ -328,11 +334,11 @@ pub(crate) enum DeadCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["ids", "all"]))]
 pub(crate) struct DeadSelection {
     /// The queue
     pub(crate) queue: String,
     /// Ids of the dead letters
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
     pub(crate) ids: Vec<String>,
     /// All of the queue
     #[arg(long)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use galerna_broker::Broker;
 use galerna_dispatcher::{Dispatcher, MaintainerLink};
-use galerna_frontend::{Directory, Frontend, StatisticsStore};
+use galerna_frontend::{Directory, StatisticsStore};
 use galerna_maintainer::{Maintainer, Run, Task};
 use galerna_storage::Store;
 use tokio::net::TcpListener;
@@ -39,7 +39,6 @@ pub(crate) struct Together {
     pub(crate) store: Store,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) workers: Workers,
-    pub(crate) frontend: Frontend,
     pub(crate) api_address: SocketAddr,
     pub(crate) frontend_address: SocketAddr,
     /// What the accounts task did before anything was leased.
@@ -79,21 +78,15 @@ impl Together {
         let services = CancellationToken::new();
         let keeping = maintainer.spawn(services.clone());
         let workers = Workers::default();
-        let (api_address, frontend_address) =
-            (listeners.api.local_addr()?, listeners.frontend.local_addr()?);
-        let routes = admin::router(
-            broker.clone(),
-            store.clone(),
-            dispatcher.clone(),
-            workers.clone(),
-            makes_accounts,
-        );
+        let (api_address, frontend_address) = (listeners.api.local_addr()?, listeners.frontend.local_addr()?);
+        let routes =
+            admin::router(broker.clone(), store.clone(), dispatcher.clone(), workers.clone(), makes_accounts);
         let api = service::serve(config, listeners.api, dispatcher.clone(), routes, services.clone())?;
         let hints = Arc::new(dispatcher.clone());
         let frontend = modules::frontend(config, &broker, directory, hints, statistics).await?;
         let closing = CancellationToken::new();
         let posting = tokio::spawn({
-            let (frontend, closing) = (frontend.clone(), closing.clone());
+            let closing = closing.clone();
             async move { frontend.serve(listeners.frontend, async move { closing.cancelled().await }).await }
         });
         Ok(Self {
@@ -101,7 +94,6 @@ impl Together {
             store,
             dispatcher,
             workers,
-            frontend,
             api_address,
             frontend_address,
             accounts: created,

@@ -162,6 +162,14 @@ impl Load {
         self.tenants.iter().map(|t| t.readings).sum()
     }
 
+    /// The accounts under other names, each with this at its end.
+    pub(crate) fn renamed(&mut self, suffix: &str) -> anyhow::Result<()> {
+        for tenant in &mut self.tenants {
+            tenant.account = AccountId::new(format!("{}{suffix}", tenant.account))?;
+        }
+        Ok(())
+    }
+
     /// What a tenant sends, a post at a time.
     pub(crate) fn posts(&self, tenant: &Tenant) -> Replay<'_> {
         let site = &self.sites[tenant.site];

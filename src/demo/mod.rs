@@ -3,13 +3,14 @@
 mod extract;
 mod faults;
 mod ledger;
+mod poster;
 mod probe;
 mod progress;
 mod publisher;
 mod report;
 mod rules;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,14 +18,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use galerna_bolts::ALERTS_QUEUE;
-use galerna_broker::{AccountId, Broker, QueueName, SourceId, SystemClock};
-use galerna_dispatcher::{Dispatcher, MaintainerLink, StatusQuery};
-use galerna_maintainer::{AccountsApi, HttpDirectory, HttpOptions, Run, Task};
-use galerna_storage::{Account, AlertEventKind, Source, Store};
+use galerna_broker::{AccountId, QueueName, SourceId, SystemClock};
+use galerna_dispatcher::StatusQuery;
+use galerna_frontend::{Directory, TokenHash};
+use galerna_maintainer::{AccountsApi, HttpDirectory, HttpOptions};
+use galerna_storage::{Account, AlertEventKind, QueueRecord, QueueState, Source, Store};
 use tokio_util::sync::CancellationToken;
 
 use self::extract::{Extract, Load};
 use self::ledger::Ledger;
+use self::poster::{Poster, token_of};
 use self::probe::{MeasuredLeases, MeasuredReadings, Measures, Spread};
 use self::progress::{Progress, Snapshot};
 use self::publisher::{Order, Published};
@@ -32,8 +35,8 @@ use self::report::{Report, Waits};
 use crate::args::DemoArgs;
 use crate::config::Config;
 use crate::table::{print, thousands};
-use crate::workers::Workers;
-use crate::{admin, backends, modules, service};
+use crate::together::{Listeners, Together};
+use crate::{backends, modules};
 
 /// Exit code when a reading is not where it must be.
 const LOST: u8 = 3;
@@ -43,6 +46,8 @@ const INTERRUPTED: u8 = 130;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Between two counts of what waits in the queues.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// When all queues are empty and nothing has moved for so long, what is missing will not come: it is counted as lost.
+const QUIET: Duration = Duration::from_secs(15);
 /// How long the dispatcher may take to hear from the maintainer, and a broker to count what it has.
 const SETTLING: Duration = Duration::from_secs(15);
 /// When nothing has moved for so long, the log says where it hangs.
@@ -54,13 +59,39 @@ const STUCK: Duration = Duration::from_secs(120);
 struct Demo {
     load: Arc<Load>,
     queues: Arc<[QueueName]>,
-    broker: Arc<dyn Broker>,
-    store: Store,
-    dispatcher: Dispatcher,
+    all: Together,
+    before: Before,
     measures: Arc<Measures>,
     published: Arc<Published>,
-    workers: Workers,
     store_kind: &'static str,
+}
+
+/// What was in the store before this run: it is not counted.
+#[derive(Debug)]
+struct Before {
+    rejected: HashMap<String, u64>,
+    raised: u64,
+    resolved: u64,
+}
+
+impl Before {
+    async fn of(store: &Store) -> anyhow::Result<Self> {
+        Ok(Self {
+            rejected: store.rejected.counts().await?.into_iter().collect(),
+            raised: store.alert_states.count(AlertEventKind::Raised).await?,
+            resolved: store.alert_states.count(AlertEventKind::Resolved).await?,
+        })
+    }
+
+    /// Refused in this run, by reason.
+    async fn rejected_since(&self, store: &Store) -> anyhow::Result<BTreeMap<String, u64>> {
+        let counts = store.rejected.counts().await?;
+        let since = counts.into_iter().map(|(reason, n)| {
+            let before = self.rejected.get(&reason).copied().unwrap_or(0);
+            (reason, n.saturating_sub(before))
+        });
+        Ok(since.filter(|(_, n)| *n > 0).collect())
+    }
 }
 
 /// Runs the demo.
@@ -68,8 +99,12 @@ struct Demo {
 /// # Errors
 /// When a module cannot start, or nothing moves any more.
 pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.report {
+        // Not after minutes of work.
+        std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let (config, folder) = with_data(config)?;
-    let load = tokio::task::spawn_blocking({
+    let mut load = tokio::task::spawn_blocking({
         let (readings, accounts) = (args.readings, args.accounts.unwrap_or(2_000));
         move || -> anyhow::Result<Load> {
             let extract = Extract::embedded()?;
@@ -80,6 +115,16 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
         }
     })
     .await??;
+
+    let listeners = Listeners::open(&config).await?;
+    let broker = backends::broker(&config).await?;
+    let store = backends::store(&config).await?;
+    // Of an earlier run on the same store: they are left as they are, and this run's have other names.
+    let known = store.queues.all().await?;
+    if let Some(suffix) = suffix(&load, &known) {
+        load.renamed(&suffix)?;
+        eprintln!("the store has accounts of these names already: this run's end in `{suffix}`");
+    }
     let load = Arc::new(load);
     eprintln!(
         "{} readings of {} accounts; broker {}, store {}{}",
@@ -90,49 +135,30 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
         folder.as_ref().map_or(String::new(), |f| format!(", in {}", f.path().display())),
     );
 
-    let listener = modules::listen(config.address("api.listen"), "api.listen").await?;
-    let address = listener.local_addr()?;
-    let broker = backends::broker(&config).await?;
-    let store = backends::store(&config).await?;
-
-    // Accounts come the way they come in earnest: from an HTTP API, through the maintainer.
+    // Accounts come the way they come in earnest: from an HTTP API, to the maintainer and to the frontend.
     let services = CancellationToken::new();
     let accounts = accounts(&load)?;
     let queues: Arc<[QueueName]> = accounts.iter().map(|a| a.queue.clone()).collect();
     let sources = sources(&accounts)?;
     store.sources.put(&sources).await?;
-    let accounts_api = serve_accounts(accounts, sources, &services).await?;
-    let directory = Arc::new(HttpDirectory::new(&accounts_api, HttpOptions::default())?);
-    let maintainer = modules::maintainer(&config, &store, &broker, directory)?;
-    let created = maintainer.run_once(Task::Accounts, Run::default()).await?;
-    eprintln!("the maintainer made {} queues for {} accounts", created.created, created.listed);
+    let served = accounts.into_iter().chain(known.into_iter().filter_map(account_of)).collect();
+    let accounts_api = serve_accounts(served, store.sources.list().await?, &services).await?;
+    let directory = Directory::new(HttpDirectory::new(&accounts_api, HttpOptions::default())?);
     modules::put_rules(&store, rules::rules()).await?;
-
-    let link = MaintainerLink::Local(Arc::new(modules::LocalMaintainer(maintainer.clone())));
-    let dispatcher = modules::dispatcher(&config, &store, link).await?;
-    let keeping = maintainer.spawn(services.clone());
-    let workers = Workers::default();
-    let routes = admin::router(broker.clone(), store.clone(), dispatcher.clone(), workers.clone(), false);
-    let api = service::serve(&config, listener, dispatcher.clone(), routes, services.clone())?;
+    let before = Before::of(&store).await?;
+    let all = Together::start(&config, listeners, broker, store, directory, false).await?;
+    let created = all.accounts.as_ref().context("the accounts API of the demo cannot be read")?;
+    eprintln!("the maintainer made {} queues for {} accounts", created.created, created.listed);
 
     // The dispatcher leases by `fifo` until it has heard from the maintainer; what is measured is the chosen strategy.
     let begun = Instant::now();
-    while dispatcher.view().strategy != dispatcher.view().configured && begun.elapsed() < SETTLING {
+    while all.dispatcher.view().strategy != all.dispatcher.view().configured && begun.elapsed() < SETTLING {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let measures = Arc::new(Measures::new());
     let published = Arc::new(Published::default());
-    let mut demo = Demo {
-        load,
-        queues,
-        broker,
-        store,
-        dispatcher,
-        measures,
-        published,
-        workers,
-        store_kind: if backends::store_is_embedded(&config) { "embedded" } else { "mongodb" },
-    };
+    let store_kind = if backends::store_is_embedded(&config) { "embedded" } else { "mongodb" };
+    let mut demo = Demo { load, queues, all, before, measures, published, store_kind };
     let ended = demo.replay(&args, &config, &stop).await;
     let (code, result) = match ended {
         Ok(Some(report)) => {
@@ -143,7 +169,7 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
                     .with_context(|| format!("cannot write {}", path.display()))?;
             }
             if !args.exit {
-                print(how_to_go_on(&format!("http://{address}"), &demo.queues[0]))?;
+                print(demo.how_to_go_on())?;
                 stop.cancelled().await;
             }
             (if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(LOST) }, Ok(()))
@@ -151,13 +177,31 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
         Ok(None) => (ExitCode::from(INTERRUPTED), Ok(())),
         Err(e) => (ExitCode::FAILURE, Err(e)),
     };
-    demo.workers.drain(config.span("worker.drain")).await;
+    demo.all.stop(&config).await;
     services.cancel();
-    drop(keeping.await);
-    drop(api.await);
-    demo.dispatcher.shutdown().await;
     drop(folder);
     result.map(|()| code)
+}
+
+/// What to put behind the names of the accounts, so that they are not those of an earlier run.
+fn suffix(load: &Load, known: &[QueueRecord]) -> Option<String> {
+    let known: HashSet<&str> = known.iter().map(|record| record.account.as_str()).collect();
+    let taken = |suffix: &str| {
+        load.tenants.iter().any(|tenant| known.contains(format!("{}{suffix}", tenant.account).as_str()))
+    };
+    let mut suffixes = std::iter::once(String::new()).chain((2..).map(|run: u64| format!("-{run}")));
+    suffixes.find(|suffix| !taken(suffix)).filter(|suffix| !suffix.is_empty())
+}
+
+/// The account of a queue that is served already; none when it is on its way out.
+fn account_of(record: QueueRecord) -> Option<Account> {
+    let QueueRecord { queue, account, state, .. } = record;
+    (state != QueueState::Delete).then(|| Account {
+        name: account.to_string(),
+        queue,
+        id: account,
+        active: true,
+    })
 }
 
 /// A fresh folder, unless one was named; it goes when the demo ends.
@@ -189,8 +233,7 @@ fn sources(accounts: &[Account]) -> anyhow::Result<Vec<Source>> {
             Ok(Source {
                 id: SourceId::new(account.id.as_str())?,
                 account: account.id.clone(),
-                // No token has this hash: nobody posts for these sources.
-                token_hash: String::new(),
+                token_hash: TokenHash::of(&token_of(account.id.as_str())).to_string(),
                 active: true,
             })
         })
@@ -228,10 +271,11 @@ impl Demo {
         let mut publishing = tokio::spawn(publisher::publish(
             self.load.clone(),
             self.queues.clone(),
-            self.broker.clone(),
+            self.all.broker.clone(),
+            Poster::new(&format!("http://{}", self.all.frontend_address))?,
             order,
             self.published.clone(),
-            self.dispatcher.clone(),
+            self.all.dispatcher.clone(),
         ));
         let mut began_ms = self.measures.elapsed_ms();
         let mut ledger: Option<Ledger> = None;
@@ -259,6 +303,10 @@ impl Demo {
             {
                 break true;
             }
+            if all_published && watch.moved.elapsed() > QUIET && self.queues_are_empty().await {
+                tracing::error!("nothing waits any more, and not all has arrived");
+                break true;
+            }
             if all_published && watch.moved.elapsed() > STUCK {
                 bail!(
                     "nothing has moved for {STUCK:?}: {} of {} readings settled",
@@ -280,38 +328,38 @@ impl Demo {
         };
         let mut report = self.count(args, began_ms).await?;
         report.dead_lettered = self.dead_letters(ledger.expected_dead()).await?;
-        report.compare(ledger.compare(&self.load, &self.store, &*self.broker).await?);
+        report.compare(ledger.compare(&self.load, &self.all.store, &*self.all.broker).await?);
         Ok(Some(report))
     }
 
     async fn start_workers(&mut self, args: &DemoArgs, config: &Config) -> anyhow::Result<()> {
         for number in 1..=args.workers {
             let leases = Arc::new(MeasuredLeases {
-                inner: Arc::new(self.dispatcher.clone()),
+                inner: Arc::new(self.all.dispatcher.clone()),
                 measures: self.measures.clone(),
             });
-            let mut store = self.store.clone();
+            let mut store = self.all.store.clone();
             store.readings = Arc::new(MeasuredReadings {
-                inner: self.store.readings.clone(),
+                inner: self.all.store.readings.clone(),
                 measures: self.measures.clone(),
                 clock: SystemClock,
             });
             let name = format!("worker-{number}");
-            let ingestion = modules::ingestion(config, &name, self.broker.clone(), leases, store)?;
-            self.workers.start(&ingestion).await?;
+            let ingestion = modules::ingestion(config, &name, self.all.broker.clone(), leases, store)?;
+            self.all.workers.start(&ingestion).await?;
         }
         Ok(())
     }
 
     async fn look(&self, watch: &mut Watch) -> anyhow::Result<Snapshot> {
-        let refused: u64 = self.store.rejected.counts().await?.iter().map(|(_, n)| n).sum();
+        let refused: u64 = self.before.rejected_since(&self.all.store).await?.values().sum();
         let settled = self.measures.settled() + refused;
         if settled != watch.last {
             (watch.last, watch.moved, watch.told) = (settled, Instant::now(), false);
         } else if watch.moved.elapsed() > SLOW && !watch.told {
             watch.told = true;
             // Where it hangs: what each component has done and waits for.
-            for worker in self.workers.metrics() {
+            for worker in self.all.workers.metrics() {
                 let metrics = serde_json::to_string(&worker).unwrap_or_default();
                 tracing::warn!(metrics, "nothing was settled for {SLOW:?}");
             }
@@ -319,42 +367,45 @@ impl Demo {
         if watch.counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
             watch.counted = Some(Instant::now());
             // Only for show: a broker that cannot count now does not end the demo.
-            if let Ok(depths) = self.broker.depths().await {
+            if let Ok(depths) = self.all.broker.depths().await {
                 let customers = depths.iter().filter(|(queue, _)| queue.as_str() != ALERTS_QUEUE);
                 watch.waiting = customers.map(|(_, depth)| depth.ready + depth.unacked).sum();
             }
         }
-        let page = self.dispatcher.status(&StatusQuery { limit: Some(1), ..StatusQuery::default() })?;
+        let page = self.all.dispatcher.status(&StatusQuery { limit: Some(1), ..StatusQuery::default() })?;
         Ok(Snapshot {
             published: self.published.readings.load(Ordering::Relaxed),
             settled,
             states: page.counts.into_iter().map(|(state, n)| (state, n as u64)).collect(),
             waiting: watch.waiting,
-            alerts: self.store.alert_states.count(AlertEventKind::Raised).await?,
+            alerts: self.all.store.alert_states.count(AlertEventKind::Raised).await? - self.before.raised,
         })
     }
 
     /// Whether all that was published has come to its end: stored, known, or among the dead letters; and every queue is
     /// empty by the broker's own count.
     async fn is_settled(&self, ledger: &Ledger) -> anyhow::Result<bool> {
-        let refused = self.store.rejected.counts().await?;
         let unreadable = self.published.unreadable.load(Ordering::Relaxed);
-        let refused: u64 = refused.iter().map(|(_, n)| n).sum();
+        let refused: u64 = self.before.rejected_since(&self.all.store).await?.values().sum();
         let all = self.published.readings.load(Ordering::Relaxed) + unreadable;
         if refused < ledger.expected_dead() || self.measures.settled() + refused < all {
             return Ok(false);
         }
+        Ok(self.queues_are_empty().await)
+    }
+
+    async fn queues_are_empty(&self) -> bool {
         for queue in self.queues.iter() {
-            match self.broker.depth(queue).await {
+            match self.all.broker.depth(queue).await {
                 Ok(depth) if depth.ready + depth.unacked == 0 => {}
-                Ok(_) => return Ok(false),
+                Ok(_) => return false,
                 Err(e) => {
                     tracing::warn!(%queue, error = %e, "cannot be counted now");
-                    return Ok(false);
+                    return false;
                 }
             }
         }
-        Ok(true)
+        true
     }
 
     /// How many messages are among the dead letters. RabbitMQ's counts may be some seconds old: they are asked for again
@@ -362,7 +413,8 @@ impl Demo {
     async fn dead_letters(&self, expected: u64) -> anyhow::Result<u64> {
         let begun = Instant::now();
         loop {
-            let count = self.broker.dead_letter_counts().await?.iter().map(|(_, n)| n).sum();
+            let counts = self.all.broker.dead_letter_counts().await?;
+            let count = counts.iter().filter(|(queue, _)| self.queues.contains(queue)).map(|(_, n)| n).sum();
             if count >= expected || begun.elapsed() > SETTLING {
                 return Ok(count);
             }
@@ -371,8 +423,8 @@ impl Demo {
     }
 
     async fn count(&self, args: &DemoArgs, began_ms: u64) -> anyhow::Result<Report> {
-        let rejected: std::collections::BTreeMap<String, u64> =
-            self.store.rejected.counts().await?.into_iter().collect();
+        let store = &self.all.store;
+        let rejected = self.before.rejected_since(store).await?;
         let unreadable = rejected.get("undecodable").copied().unwrap_or(0);
         let last_stored = self.measures.last_stored();
         let ended_ms = last_stored.values().copied().max().unwrap_or(began_ms);
@@ -381,11 +433,12 @@ impl Demo {
         #[allow(clippy::cast_precision_loss)] // counts far below 2^52
         let (seconds, rate) = (millis as f64 / 1e3, stored as f64 * 1e3 / millis as f64);
         Ok(Report {
-            broker: self.broker.kind().to_owned(),
+            broker: self.all.broker.kind().to_owned(),
             store: self.store_kind.to_owned(),
             accounts: self.load.tenants.len() as u64,
             queues: self.queues.len() as u64,
             workers: u64::from(args.workers),
+            calls: self.published.calls.load(Ordering::Relaxed),
             messages: self.published.messages.load(Ordering::Relaxed),
             published: self.published.readings.load(Ordering::Relaxed),
             stored,
@@ -393,17 +446,36 @@ impl Demo {
             duplicates: self.measures.duplicates.load(Ordering::Relaxed),
             rejected_readings: rejected.values().sum::<u64>() - unreadable,
             rejected,
-            alerts_raised: self.store.alert_states.count(AlertEventKind::Raised).await?,
-            alerts_resolved: self.store.alert_states.count(AlertEventKind::Resolved).await?,
+            alerts_raised: store.alert_states.count(AlertEventKind::Raised).await? - self.before.raised,
+            alerts_resolved: store.alert_states.count(AlertEventKind::Resolved).await? - self.before.resolved,
             seconds,
             readings_per_second: rate,
             latency_ms: self.measures.latency(),
             leases: self.measures.leases.load(Ordering::Relaxed),
-            strategy: self.dispatcher.view().configured.to_string(),
+            strategy: self.all.dispatcher.view().configured.to_string(),
             waits: args.readings.map(|_| self.waits(began_ms, &last_stored)),
             machine: report::machine(),
             ..Report::default()
         })
+    }
+
+    fn how_to_go_on(&self) -> String {
+        let (url, queue) = (format!("http://{}", self.all.api_address), &self.queues[0]);
+        let source = self.load.tenants[0].account.as_str();
+        let (frontend, token) = (format!("http://{}", self.all.frontend_address), token_of(source));
+        format!(
+            "It stays up until Ctrl-C. Post a reading:\n  \
+             curl '{frontend}/readings?source_key={source}&x-dexcell-source-token={token}' \
+             -d '{{\"did\":\"12a\",\"values\":[{{\"p\":401,\"v\":4900.0}}],\"sqn\":1,\"ts\":\"2015-04-21T23:15:00+00:00\"}}'\n\
+             The dispatcher's API:\n  \
+             curl {url}/queue/status?limit=5\n  \
+             curl {url}/queue/{queue}\n  \
+             curl -X POST {url}/queue/{queue}/pause -d '{{\"reason\":\"trying\"}}' -H 'content-type: application/json'\n  \
+             curl -X POST {url}/queue/{queue}/unpause\n  \
+             curl {url}/queue/{queue}/dead\n  \
+             curl {url}/openapi.json\n\
+             or: galerna --dispatcher {url} queues list"
+        )
     }
 
     /// How long the accounts waited, from the start of the workers.
@@ -433,17 +505,4 @@ struct Watch {
     /// Whether it was told already that nothing moves.
     told: bool,
     last: u64,
-}
-
-fn how_to_go_on(url: &str, queue: &QueueName) -> String {
-    format!(
-        "It stays up until Ctrl-C. Its API:\n  \
-         curl {url}/queue/status?limit=5\n  \
-         curl {url}/queue/{queue}\n  \
-         curl -X POST {url}/queue/{queue}/pause -d '{{\"reason\":\"trying\"}}' -H 'content-type: application/json'\n  \
-         curl -X POST {url}/queue/{queue}/unpause\n  \
-         curl {url}/queue/{queue}/dead\n  \
-         curl {url}/openapi.json\n\
-         or: galerna --dispatcher {url} queues list"
-    )
 }

@@ -1,15 +1,15 @@
-//! Publishes the demo's load: confirmed windows of envelopes, some plain JSON, some messages twice, some corrections, a
-//! handful of faulty ones; everything that was confirmed goes into the ledger.
+//! Sends the demo's load: posts over HTTP, and beside them what other publishers put on the queues: plain JSON, a handful of
+//! faulty messages; some things twice, some corrected. Everything that was confirmed goes into the ledger.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use galerna_broker::{
-    Broker, BrokerError, Clock, Envelope, Message, QueueName, Reading, SourceId, SystemClock,
-};
+use futures_util::{StreamExt, stream};
+use galerna_broker::{Broker, BrokerError, Clock, Message, QueueName, Reading, SourceId, SystemClock};
 use galerna_dispatcher::Dispatcher;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -17,15 +17,20 @@ use tokio::sync::mpsc;
 use super::extract::{Load, ReplayedPost};
 use super::faults::{self, Faulty};
 use super::ledger::Ledger;
+use super::poster::{Call, Poster};
 
-/// Messages confirmed together.
+/// Posts and messages confirmed together.
 const WINDOW: usize = 256;
 /// Windows that wait while one is being confirmed.
 const AHEAD: usize = 4;
-/// One post in so many is plain JSON.
+/// Readings of one call.
+const CALL: usize = 2_000;
+/// Calls at once, each of another account: one account's posts follow each other.
+const CALLS: usize = 16;
+/// One post in so many does not come over HTTP: it is a plain JSON message of another publisher.
 const JSON_EVERY: u64 = 20;
-/// One post in so many is published twice.
-const TWICE_EVERY: u64 = 500;
+/// One post in so many is sent twice, of those over HTTP and of the others.
+const TWICE_EVERY: u64 = 501;
 /// In one post of so many, one reading is sent again with a higher sequence number.
 const CORRECTED_EVERY: u64 = 1_500;
 /// Accounts, from the first, that send faulty messages.
@@ -37,8 +42,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How far the publishing is.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
-    /// Readings in all messages confirmed, repetitions and bad ones included.
+    /// Readings in all that was confirmed, repetitions and bad ones included.
     pub(crate) readings: AtomicU64,
+    /// Calls of the frontend.
+    pub(crate) calls: AtomicU64,
+    /// Messages put on the queues directly.
     pub(crate) messages: AtomicU64,
     /// Messages that cannot be read at all.
     pub(crate) unreadable: AtomicU64,
@@ -53,18 +61,25 @@ pub(crate) enum Order {
     LastFirst,
 }
 
-/// A message, and what to write into the ledger once it is confirmed.
+/// What is sent, and what to write into the ledger once it is confirmed.
 struct Item {
     tenant: usize,
-    message: Message,
+    cargo: Cargo,
     readings: u64,
     note: Note,
+}
+
+enum Cargo {
+    /// Over HTTP.
+    Post(Arc<ReplayedPost>),
+    /// Onto the queue.
+    Message(Message),
 }
 
 enum Note {
     /// The same was published before.
     Nothing,
-    Post(ReplayedPost),
+    Post(Arc<ReplayedPost>),
     Correction(Reading),
     Faulty(Box<Faulty>),
 }
@@ -72,17 +87,19 @@ enum Note {
 /// Publishes all of it and returns the ledger.
 ///
 /// # Errors
-/// When the broker does not confirm a window after many attempts.
+/// When the frontend or the broker does not confirm something after many attempts.
 pub(crate) async fn publish(
     load: Arc<Load>,
     queues: Arc<[QueueName]>,
     broker: Arc<dyn Broker>,
+    poster: Poster,
     order: Order,
     progress: Arc<Published>,
     dispatcher: Dispatcher,
 ) -> anyhow::Result<Ledger> {
     let (windows, mut ready) = mpsc::channel::<Vec<Item>>(AHEAD);
     let mut ledger = Ledger::new(load.tenants.len());
+    let sent = Arc::clone(&load);
     let writer = tokio::task::spawn_blocking(move || {
         let mut window = Vec::with_capacity(WINDOW);
         let mut send = |item: Item| {
@@ -96,13 +113,22 @@ pub(crate) async fn publish(
         }
     });
     while let Some(window) = ready.recv().await {
-        confirm(&*broker, &queues, &window).await?;
-        let mut filled: Vec<usize> = window.iter().map(|item| item.tenant).collect();
+        let calls = post(&poster, &sent, &window).await?;
+        progress.calls.fetch_add(calls, Ordering::Relaxed);
+        let messages: Vec<(usize, &Message)> = window
+            .iter()
+            .filter_map(|item| match &item.cargo {
+                Cargo::Message(message) => Some((item.tenant, message)),
+                Cargo::Post(_) => None,
+            })
+            .collect();
+        confirm(&*broker, &queues, &messages).await?;
+        progress.messages.fetch_add(messages.len() as u64, Ordering::Relaxed);
+        let mut filled: Vec<usize> = messages.iter().map(|(tenant, _)| *tenant).collect();
         filled.sort_unstable();
         filled.dedup();
         dispatcher.hint(&filled.into_iter().map(|tenant| queues[tenant].clone()).collect::<Vec<_>>());
         for item in window {
-            progress.messages.fetch_add(1, Ordering::Relaxed);
             progress.readings.fetch_add(item.readings, Ordering::Relaxed);
             match item.note {
                 Note::Nothing => {}
@@ -166,22 +192,20 @@ fn write_post(
     let received = SystemClock.now();
     let readings = post.readings.len() as u64;
     let ts = post.readings.first().map(|r| r.ts).unwrap_or(received);
-    let id = format!("{account}-{}", post.sqn);
-    let envelope = |id: String, readings: Vec<Reading>| {
-        Envelope { id, account: account.clone(), source: source.clone(), received, readings }.encode()
-    };
-    let message = if count.is_multiple_of(JSON_EVERY) {
+    let post = Arc::new(post);
+    let cargo = || {
+        if !count.is_multiple_of(JSON_EVERY) {
+            return Cargo::Post(Arc::clone(&post));
+        }
         let body =
             json!({ "account": account, "source_key": source, "received": received, "body": post.readings });
-        Message {
+        Cargo::Message(Message {
             body: Bytes::from(body.to_string()),
             content_type: galerna_broker::envelope::JSON_CONTENT_TYPE.to_owned(),
-            id: id.clone(),
-        }
-    } else {
-        envelope(id.clone(), post.readings.clone())
+            id: format!("{account}-{}", post.sqn),
+        })
     };
-    let again = count.is_multiple_of(TWICE_EVERY).then(|| message.clone());
+    let again = count.is_multiple_of(TWICE_EVERY).then(&cargo);
     let correction = post.readings.first().filter(|_| count.is_multiple_of(CORRECTED_EVERY)).map(|first| {
         let mut reading = first.clone();
         reading.sqn += 1;
@@ -191,23 +215,25 @@ fn write_post(
         reading
     });
     let first_of_account = post.sqn == 1;
-    let mut send = |message, readings, note| send(Item { tenant: index, message, readings, note });
-    if !send(message, readings, Note::Post(post)) {
+    let mut send = |cargo, readings, note| send(Item { tenant: index, cargo, readings, note });
+    if !send(cargo(), readings, Note::Post(Arc::clone(&post))) {
         return false;
     }
-    if let Some(message) = again
-        && !send(message, readings, Note::Nothing)
+    if let Some(again) = again
+        && !send(again, readings, Note::Nothing)
     {
         return false;
     }
-    if let Some(reading) = correction
-        && !send(envelope(format!("{id}-corrected"), vec![reading.clone()]), 1, Note::Correction(reading))
-    {
-        return false;
+    if let Some(reading) = correction {
+        let alone = ReplayedPost { sqn: reading.sqn, meters: vec![], readings: vec![reading.clone()] };
+        if !send(Cargo::Post(Arc::new(alone)), 1, Note::Correction(reading)) {
+            return false;
+        }
     }
     if first_of_account && index < FAULTY_ACCOUNTS {
         for faulty in faults::messages(&account, &source, ts, received) {
-            if !send(faulty.message.clone(), faulty.readings, Note::Faulty(Box::new(faulty))) {
+            let cargo = Cargo::Message(faulty.message.clone());
+            if !send(cargo, faulty.readings, Note::Faulty(Box::new(faulty))) {
                 return false;
             }
         }
@@ -215,13 +241,48 @@ fn write_post(
     true
 }
 
+/// Posts what comes over HTTP, each account's posts in order; returns the number of calls.
+async fn post(poster: &Poster, load: &Load, window: &[Item]) -> anyhow::Result<u64> {
+    let mut by_tenant: BTreeMap<usize, Vec<&Reading>> = BTreeMap::new();
+    for item in window {
+        if let Cargo::Post(post) = &item.cargo {
+            by_tenant.entry(item.tenant).or_default().extend(&post.readings);
+        }
+    }
+    let mut accounts = Vec::with_capacity(by_tenant.len());
+    for (tenant, readings) in by_tenant {
+        let calls = readings.chunks(CALL).map(Call::new).collect::<anyhow::Result<Vec<_>>>()?;
+        accounts.push(one_account(poster.clone(), load.tenants[tenant].account.to_string(), calls));
+    }
+    let mut posting = stream::iter(accounts).buffer_unordered(CALLS);
+    let mut calls = 0;
+    while let Some(made) = posting.next().await {
+        calls += made?;
+    }
+    Ok(calls)
+}
+
+async fn one_account(poster: Poster, source: String, calls: Vec<Call>) -> anyhow::Result<u64> {
+    let count = calls.len() as u64;
+    for call in calls {
+        poster.post(&source, call).await?;
+    }
+    Ok(count)
+}
+
 /// Publishes a window until all of it is confirmed. Publishing again what may have been taken already is harmless: the
 /// store knows readings by their identity.
-async fn confirm(broker: &dyn Broker, queues: &[QueueName], window: &[Item]) -> anyhow::Result<()> {
+async fn confirm(
+    broker: &dyn Broker,
+    queues: &[QueueName],
+    window: &[(usize, &Message)],
+) -> anyhow::Result<()> {
+    if window.is_empty() {
+        return Ok(());
+    }
     let mut left: Vec<usize> = (0..window.len()).collect();
     for attempt in 1.. {
-        let messages =
-            left.iter().map(|i| (queues[window[*i].tenant].clone(), window[*i].message.clone())).collect();
+        let messages = left.iter().map(|i| (queues[window[*i].0].clone(), window[*i].1.clone())).collect();
         match broker.publish(messages).await {
             Ok(()) => return Ok(()),
             Err(e) if attempt >= ATTEMPTS => {

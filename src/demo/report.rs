@@ -18,8 +18,11 @@ pub(crate) struct Report {
     pub(crate) accounts: u64,
     pub(crate) queues: u64,
     pub(crate) workers: u64,
+    /// Calls of the frontend, each with some readings of one source.
+    pub(crate) calls: u64,
+    /// Messages that other publishers put on the queues directly: plain JSON and faulty ones.
     pub(crate) messages: u64,
-    /// Readings in all messages, those sent twice, corrected or bad included. It equals
+    /// Readings in all calls and messages, those sent twice, corrected or bad included. It equals
     /// `stored + replaced + duplicates + rejected_readings`; a message that is delivered again adds to `duplicates`.
     pub(crate) published: u64,
     /// Distinct readings stored.
@@ -42,7 +45,7 @@ pub(crate) struct Report {
     pub(crate) outdated: u64,
     /// Stored and never published.
     pub(crate) unexpected: u64,
-    /// From the first reading published to the last one settled.
+    /// From the first call to the last reading settled; with a backlog (`--readings`) from the start of the workers.
     pub(crate) seconds: f64,
     /// Distinct readings stored a second.
     pub(crate) readings_per_second: f64,
@@ -91,7 +94,11 @@ impl Report {
             t.add_row([what.to_owned(), thousands(n), which]);
         };
         row("accounts", self.accounts, format!("{} queues on {}", thousands(self.queues), self.broker));
-        row("published", self.published, format!("readings in {} messages", thousands(self.messages)));
+        row(
+            "published",
+            self.published,
+            format!("readings in {} calls and {} messages", thousands(self.calls), thousands(self.messages)),
+        );
         row("stored", self.stored, format!("distinct readings in {}", self.store));
         row("replaced", self.replaced, "by a higher sequence number".to_owned());
         row("duplicates", self.duplicates, "sent again, not written again".to_owned());
