@@ -128,6 +128,10 @@ impl Inner {
             Ok(freed) => tracing::info!(freed, "deliveries had waited for some that have ended"),
             Err(error) => self.store_failed(&error, "the outbox cannot be looked through now"),
         }
+        let keep = i64::try_from(self.options.keep.as_millis()).unwrap_or(i64::MAX);
+        if let Err(error) = outbox.forget(self.clock.now().plus_millis(-keep)).await {
+            self.store_failed(&error, "old deliveries cannot be forgotten now");
+        }
         match outbox.deliveries(&DeliveryFilter::default(), 0, 0).await {
             Ok(page) => self.metrics.set_outbox(&page.counts),
             Err(error) => self.store_failed(&error, "the outbox cannot be counted now"),

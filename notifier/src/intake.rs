@@ -180,7 +180,7 @@ impl Inner {
             if !belongs(event, id, directory) {
                 continue;
             }
-            let refusal = match self.refusal(event, id, directory).await? {
+            let refusal = match self.refusal(event, id, directory) {
                 None => self.cooldown(event, id, directory).await?,
                 refusal => refusal,
             };
@@ -193,22 +193,19 @@ impl Inner {
     async fn tell_recovery(&self, event: &AlertEvent, directory: &Directory) -> Result<usize, StorageError> {
         let outbox = &self.store.notifications;
         let Some(alert) = outbox.alert_ended_by(event).await? else {
-            // An alert that nobody recorded: its recovery is told like an alert.
-            let mut told = 0;
-            for id in directory.endpoints_of(&event.rule) {
-                if belongs(event, id, directory) {
-                    let refusal = self.refusal(event, id, directory).await?;
-                    self.enqueue(event, id, refusal, directory).await?;
-                    told += 1;
-                }
-            }
-            return Ok(told);
+            // An alert that nobody recorded.
+            return self.tell_unpaired(event, directory).await;
         };
         if !outbox.is_taken(&alert.id).await? {
             self.tell_alert(&alert, directory).await?;
             outbox.mark_taken(&alert.id, self.clock.now()).await?;
         }
         let alerts = outbox.deliveries_of_event(&alert.id).await?;
+        let age = u64::try_from(self.clock.now().millis_since(alert.ts)).unwrap_or(0);
+        if alerts.is_empty() && Duration::from_millis(age) > self.options.keep {
+            // An alert so old that its deliveries may be forgotten.
+            return self.tell_unpaired(event, directory).await;
+        }
         for delivery in &alerts {
             let id = &delivery.endpoint;
             let refusal = if delivery.status == DeliveryStatus::Suppressed {
@@ -223,20 +220,27 @@ impl Inner {
         Ok(alerts.len())
     }
 
+    /// Tells of a recovery of which it is not known who was told of its alert.
+    async fn tell_unpaired(&self, event: &AlertEvent, directory: &Directory) -> Result<usize, StorageError> {
+        let mut told = 0;
+        for id in directory.endpoints_of(&event.rule) {
+            if belongs(event, id, directory) {
+                let refusal = self.refusal(event, id, directory);
+                self.enqueue(event, id, refusal, directory).await?;
+                told += 1;
+            }
+        }
+        Ok(told)
+    }
+
     /// Why an endpoint is not to be told of an event now.
-    async fn refusal(
-        &self,
-        event: &AlertEvent,
-        endpoint: &str,
-        directory: &Directory,
-    ) -> Result<Option<String>, StorageError> {
-        let silence = || {
+    fn refusal(&self, event: &AlertEvent, endpoint: &str, directory: &Directory) -> Option<String> {
+        not_usable(endpoint, directory).or_else(|| {
             let silence = directory.silence(event, self.clock.now())?;
             let by = if silence.by.is_empty() { "somebody" } else { &silence.by };
             let why = if silence.reason.is_empty() { "no reason given" } else { &silence.reason };
             Some(format!("silenced until {} by {by}: {why} ({})", silence.until, silence.id))
-        };
-        Ok(not_usable(endpoint, directory).or_else(silence))
+        })
     }
 
     /// Whether the endpoint was told of the same alert too short a time ago.
@@ -254,7 +258,8 @@ impl Inner {
         let key = alert_key(event);
         let before = self.store.notifications.deliveries_of_alert(endpoint, &key, LOOKED_AT).await?;
         let told = before.iter().find(|delivery| {
-            delivery.status != DeliveryStatus::Suppressed
+            // One that was given up told nobody anything.
+            matches!(delivery.status, DeliveryStatus::Pending | DeliveryStatus::Delivered)
                 && !delivery.test
                 && delivery.created > since
                 && delivery

@@ -81,13 +81,15 @@ pub struct Options {
     pub allow: AllowList,
     /// Mail server; without one, mails are given up with a reason that says so.
     pub smtp: Option<Smtp>,
+    /// How long deliveries that have ended are kept, from when they were made.
+    pub keep: Duration,
     /// How long attempts in flight are waited for at the end.
     pub drain: Duration,
 }
 
 impl Default for Options {
     /// A random name, a look every 500 ms, claims of 60 s, attempts of 15 s, 64 at once and 8 an endpoint, no internal
-    /// address, no mail server, 20 s of drain.
+    /// address, no mail server, 90 days kept, 20 s of drain.
     fn default() -> Self {
         Self {
             name: format!("notifier-{}-{:08x}", std::process::id(), fastrand::u32(..)),
@@ -100,6 +102,7 @@ impl Default for Options {
             retry: RetrySchedule::default(),
             allow: AllowList::default(),
             smtp: None,
+            keep: Duration::from_secs(90 * 24 * 3600),
             drain: Duration::from_secs(20),
         }
     }
@@ -122,6 +125,9 @@ impl Options {
         }
         if self.lease <= self.attempt_timeout.saturating_mul(2) {
             return wrong("lease is too short; it must be more than twice attempt_timeout");
+        }
+        if self.keep <= self.retry.max_age {
+            return wrong("keep is too short; it must be more than retry.max_age");
         }
         Ok(())
     }

@@ -313,6 +313,9 @@ pub enum Resent {
 /// Most events of one delivery.
 pub const MAX_GROUP: usize = 100;
 
+/// Most deliveries that one call of [`Notifications::forget`] deletes.
+pub(crate) const FORGOTTEN: usize = 1000;
+
 /// Store of endpoints, silences and deliveries.
 #[async_trait]
 pub trait Notifications: Send + Sync + 'static {
@@ -354,6 +357,10 @@ pub trait Notifications: Send + Sync + 'static {
     async fn delivery(&self, id: &str) -> Result<Option<Delivery>>;
     /// Makes a delivery pending again, as if new, whatever its status, unless a notifier is at it at the time `now`.
     async fn resend(&self, id: &str, now: Timestamp) -> Result<Resent>;
+
+    /// Deletes up to a thousand deliveries made before this time that are not pending, the oldest first; returns how many.
+    /// That their events were taken is remembered.
+    async fn forget(&self, before: Timestamp) -> Result<usize>;
 
     /// The deliveries of an event, one an endpoint.
     async fn deliveries_of_event(&self, event: &str) -> Result<Vec<Delivery>>;

@@ -52,6 +52,7 @@ pub(crate) async fn what_was_taken_and_not_acked_is_told_once(mut world: World) 
     world.raise(&recoveries).await;
     for round in 0..8_u64 {
         world.start(Options { name: format!("n{round}"), prefetch: 6, ..options() }).await;
+        // No condition: the point is to crash at points that nobody chose.
         tokio::time::sleep(Duration::from_millis(7 * round)).await;
         world.crash().await;
         world.clock.advance(options().lease);

@@ -36,6 +36,8 @@ worlds! {
         events_of_a_grouping_window_go_out_together
         silenced_alerts_are_not_sent_and_nor_are_their_recoveries
         within_the_cooldown_the_same_alert_is_not_sent_again
+        an_alert_that_was_given_up_begins_no_cooldown
+        what_has_ended_is_forgotten_in_the_end
         an_event_that_comes_twice_is_told_once
         a_message_that_is_no_event_becomes_a_dead_letter
         what_cannot_be_told_says_why

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use galerna_broker::{AccountId, Clock, DeadLetterSelection, QueueName};
-use galerna_notifier::{ALERTS_QUEUE, put_silence};
+use galerna_broker::{AccountId, Clock, DeadLetterSelection, QueueName, Timestamp};
+use galerna_notifier::{ALERTS_QUEUE, Options, RetrySchedule, put_silence};
 use galerna_storage::AlertEventKind::{Raised, Resolved};
 use galerna_storage::DeliveryStatus::{Dead, Delivered, Pending, Suppressed};
-use galerna_storage::{Endpoint, EndpointKind, Silence};
+use galerna_storage::{Delivery, Endpoint, EndpointKind, Silence};
 use serde_json::Value;
 
 use crate::receiver::{Answer, Receiver};
@@ -187,6 +187,45 @@ pub(crate) async fn within_the_cooldown_the_same_alert_is_not_sent_again(mut wor
         receiver.events(),
         [seen("raised", "d"), seen("resolved", "d"), seen("raised", "other"), seen("raised", "d")]
     );
+}
+
+pub(crate) async fn an_alert_that_was_given_up_begins_no_cooldown(mut world: World) {
+    let receiver = Receiver::answering(|_, before| Answer::Status(if before == 0 { 410 } else { 200 })).await;
+    let patient = Endpoint { cooldown_ms: 3_600_000, ..hook("hook", &receiver.url()) };
+    world.endpoint(patient.clone()).await;
+    world.rule("r", &["hook"]).await;
+    world.start(options()).await;
+    world.raise(&[raised("d", 0)]).await;
+    world.delivery(Raised, "d", Dead).await;
+    world.endpoint(patient).await;
+    world.raise(&[raised("d", 10)]).await;
+    assert_eq!(receiver.took(1).await, [seen("raised", "d")]);
+}
+
+pub(crate) async fn what_has_ended_is_forgotten_in_the_end(mut world: World) {
+    let receiver =
+        Receiver::answering(|call, _| Answer::Status(if call.events()[0].1 == "stuck" { 500 } else { 200 }))
+            .await;
+    world.hook(&receiver.url()).await;
+    let keep = Duration::from_secs(48 * 3600);
+    let start =
+        || Options { keep, retry: RetrySchedule { attempts: u32::MAX, ..options().retry }, ..options() };
+    world.start(start()).await;
+    world.raise(&[raised("d", 0), raised("stuck", 0)]).await;
+    receiver.took(1).await;
+    world.delivery(Raised, "d", Delivered).await;
+    world.stop().await;
+    // One that is to be tried again is kept, whatever its age.
+    let stuck = world.delivery(Raised, "stuck", Pending).await;
+    let outbox = &world.store.notifications;
+    assert!(outbox.update(&Delivery { next_try: Timestamp(i64::MAX >> 1), ..stuck }).await.unwrap());
+    world.clock.advance(keep + Duration::from_secs(3600));
+    world.start(start()).await;
+    until("the old one to be forgotten", || async { world.deliveries().await.len() == 1 }).await;
+    assert_eq!(world.deliveries().await[0].events[0].device, "stuck");
+    // An event of such an old alert is told all the same, and the alert is not told again.
+    world.raise(&[raised("d", 0), resolved("d", 10)]).await;
+    assert_eq!(receiver.took(2).await, [seen("raised", "d"), seen("resolved", "d")]);
 }
 
 pub(crate) async fn an_event_that_comes_twice_is_told_once(mut world: World) {

@@ -233,7 +233,7 @@ pub(crate) fn rule(id: &str, endpoints: &[&str]) -> Rule {
 
 /// An event of the rule `r`, so many seconds after some time.
 pub(crate) fn event(kind: AlertEventKind, device: &str, seconds: i64) -> AlertEvent {
-    let ts = Timestamp::parse("2026-01-01T00:00:00Z").unwrap().plus_millis(seconds * 1000);
+    let ts = Timestamp::parse("2015-04-21T23:15:00Z").unwrap().plus_millis(seconds * 1000);
     AlertEvent {
         id: format!("r/s/{device}/{kind:?}/{}", ts.0),
         kind,

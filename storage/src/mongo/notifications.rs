@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use bson::{Document, RawDocumentBuf, doc, rawdoc};
+use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use futures_util::TryStreamExt;
 use galerna_broker::Timestamp;
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use super::Mongo;
 use super::commands::{Guarded, STATEMENTS, Update, fault};
 use super::documents::{date, from_document, int, to_document, uint};
 use super::indexes::{ALERT_EVENTS, DELIVERIES, ENDPOINTS, SILENCES, TAKEN_EVENTS};
+use crate::notifications::FORGOTTEN;
 use crate::{
     AlertEvent, Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, Enqueued,
     Notifications, Resent, Result, Silence, StorageError,
@@ -376,6 +377,33 @@ impl Notifications for Mongo {
             }
         }
         Err(contended("sending a delivery again"))
+    }
+
+    async fn forget(&self, before: Timestamp) -> Result<usize> {
+        let attempted = "forgetting deliveries";
+        let ended = ["delivered", "dead", "suppressed"];
+        let deliveries = self.collection::<Id>(DELIVERIES);
+        let find = deliveries
+            .find(doc! { "status": { "$in": ended.to_vec() }, "created": { "$lt": date(before) } })
+            .projection(doc! { "_id": 1 })
+            .sort(doc! { "created": 1 })
+            .limit(FORGOTTEN as i64);
+        let old: Vec<String> =
+            self.collect(attempted, find).await?.into_iter().map(|old: Id| old.id).collect();
+        if old.is_empty() {
+            return Ok(0);
+        }
+        let delete = rawdoc! {
+            "delete": DELIVERIES,
+            "deletes": [{
+                // Not one that somebody sends again meanwhile.
+                "q": { "_id": { "$in": RawArrayBuf::from_iter(old) }, "status": { "$ne": "pending" } },
+                "limit": 0,
+            }],
+            "writeConcern": { "w": "majority", "j": true, "wtimeout": 5000 },
+        };
+        let deleted = self.command(attempted, delete).await?.get_i32("n").unwrap_or(0);
+        Ok(usize::try_from(deleted).unwrap_or(0))
     }
 
     async fn deliveries_of_event(&self, event: &str) -> Result<Vec<Delivery>> {

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::Sqlite;
 use super::columns::{from_json, from_variant, int, json, name, rows, time, uint};
+use crate::notifications::FORGOTTEN;
 use crate::{
     AlertEvent, Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, Enqueued,
     Notifications, Resent, Result, Silence, alert_key,
@@ -37,6 +38,7 @@ CREATE TABLE IF NOT EXISTS delivery_events (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS delivery_events_event ON delivery_events (event);
 CREATE INDEX IF NOT EXISTS delivery_events_alert ON delivery_events (endpoint, alert);
+CREATE INDEX IF NOT EXISTS delivery_events_delivery ON delivery_events (delivery);
 CREATE INDEX IF NOT EXISTS delivery_events_account ON delivery_events (account, delivery);
 CREATE TABLE IF NOT EXISTS delivery_waits (
     after TEXT NOT NULL, delivery TEXT NOT NULL, PRIMARY KEY (after, delivery)
@@ -401,6 +403,24 @@ impl Notifications for Sqlite {
             let renewed = stored.renewed(now);
             save(&writer.conn, &renewed)?;
             Ok(Resent::Yes(Box::new(renewed)))
+        })
+        .await
+    }
+
+    async fn forget(&self, before: Timestamp) -> Result<usize> {
+        self.write("forgetting deliveries", move |writer| {
+            let ids: Vec<String> = writer
+                .conn
+                .prepare_cached(
+                    "SELECT id FROM deliveries WHERE status <> 'pending' AND created < ?1 ORDER BY created, id LIMIT ?2",
+                )?
+                .query_map(params![before.0, rows(FORGOTTEN)], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            for id in &ids {
+                writer.conn.prepare_cached("DELETE FROM delivery_events WHERE delivery = ?1")?.execute([id])?;
+                writer.conn.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([id])?;
+            }
+            Ok(ids.len())
         })
         .await
     }

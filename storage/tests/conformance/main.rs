@@ -118,6 +118,7 @@ stores!({
         a_delivery_waits_for_those_before_it
         deliveries_are_filtered_counted_and_paged
         a_delivery_is_sent_again_unless_a_notifier_is_at_it
+        old_deliveries_that_have_ended_are_forgotten
         the_alert_of_a_recovery_is_found
         the_deliveries_of_an_alert_are_found_newest_first
         an_event_is_taken_once_it_is_marked;

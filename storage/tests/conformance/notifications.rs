@@ -463,6 +463,21 @@ pub(super) async fn a_delivery_is_sent_again_unless_a_notifier_is_at_it(store: &
     assert!(matches!(resend("a", 3).await, Resent::Yes(_)));
 }
 
+pub(super) async fn old_deliveries_that_have_ended_are_forgotten(store: &Store) {
+    use DeliveryStatus::{Dead, Delivered, Pending, Suppressed};
+    for (i, status) in [Pending, Delivered, Dead, Suppressed, Delivered].into_iter().enumerate() {
+        enqueue(store, &Delivery { status, created: hour(i as i64), ..one(&i.to_string()) }).await;
+    }
+    let forget = |hours| async move { store.notifications.forget(hour(hours)).await.expect("forgotten") };
+    assert_eq!(forget(1).await, 0);
+    assert_eq!(forget(4).await, 3);
+    let page = store.notifications.deliveries(&DeliveryFilter::default(), 0, 10).await.expect("listed");
+    assert_eq!(ids(&page.deliveries), ["4", "0"]);
+    let event = &one("1").events[0];
+    assert_eq!(store.notifications.deliveries_of_event(&event.id).await.expect("read"), []);
+    assert_eq!(enqueue(store, &one("1")).await, Enqueued::New);
+}
+
 pub(super) async fn the_alert_of_a_recovery_is_found(store: &Store) {
     use AlertEventKind::{Raised, Resolved};
     let recorded = [
