@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::load::LoadArgs;
+use crate::commands::sources::SourcesArgs;
 use crate::config::FlagValue;
 
 /// Stream processing of meters' readings over leased per-account queues.
@@ -130,7 +132,9 @@ impl Command {
                 }
                 defaults
             }
-            Self::Queues(_) | Self::Publish(_) | Self::Topology(_) | Self::Config(_) | Self::Bench(_) => {
+            Self::Queues(_) | Self::Publish(_)
+            | Self::Sources(_)
+            | Self::Load(_) | Self::Topology(_) | Self::Config(_) | Self::Bench(_) => {
                 vec![quiet]
             }
             Self::Up(_) | Self::Dispatcher | Self::Maintainer(_) | Self::Worker | Self::Frontend => vec![],
@@ -156,6 +160,10 @@ pub(crate) enum Command {
     Queues(QueuesArgs),
     /// Publish readings from a file to the queues
     Publish(PublishArgs),
+    /// See, add and remove those who may post readings
+    Sources(SourcesArgs),
+    /// Post readings to a frontend, as fast as asked, and measure how long it takes
+    Load(LoadArgs),
     /// Print the ingestion topology
     Topology(TopologyArgs),
     /// Print the effective configuration, each value with where it came from

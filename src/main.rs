@@ -93,6 +93,8 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Frontend => commands::services::frontend(&config, stop::on_signals()?).await?,
             Command::Queues(args) => commands::queues::run(args, &config).await?,
             Command::Publish(args) => commands::publish::run(&args, &config).await?,
+            Command::Sources(args) => commands::sources::run(&args, &config).await?,
+            Command::Load(args) => commands::load::run(&args, &stop::on_signals()?).await?,
             Command::Topology(args) => commands::topology::run(&args, &config)?,
             Command::Config(args) => commands::config::run(&args, &config)?,
             Command::Bench(BenchCommand::Dispatcher(args)) => {

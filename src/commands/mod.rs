@@ -2,7 +2,9 @@
 
 pub(crate) mod bench;
 pub(crate) mod config;
+pub(crate) mod load;
 pub(crate) mod publish;
 pub(crate) mod queues;
 pub(crate) mod services;
+pub(crate) mod sources;
 pub(crate) mod topology;
