@@ -248,9 +248,9 @@ impl Gate {
         if self.is_open() {
             return self.open_visitor(headers);
         }
-        cookie(headers)
-            .and_then(|key| self.of_session(key))
-            .ok_or_else(|| Problem::Unauthorized("log in first, or send `Authorization: Bearer <token>`".to_owned()))
+        cookie(headers).and_then(|key| self.of_session(key)).ok_or_else(|| {
+            Problem::Unauthorized("log in first, or send `Authorization: Bearer <token>`".to_owned())
+        })
     }
 
     fn open_visitor(&self, headers: &HeaderMap) -> Result<Visitor, Problem> {
@@ -263,7 +263,12 @@ impl Gate {
             )));
         }
         let name = headers.get("x-actor").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        Ok(Visitor { role: Role::Operator, name: short(name), csrf: self.open_csrf.clone(), proof: Proof::Open })
+        Ok(Visitor {
+            role: Role::Operator,
+            name: short(name),
+            csrf: self.open_csrf.clone(),
+            proof: Proof::Open,
+        })
     }
 }
 
@@ -316,7 +321,8 @@ fn from_here(headers: &HeaderMap) -> bool {
 
 fn is_https(request_scheme: Option<&str>, headers: &HeaderMap) -> bool {
     let forwarded = headers.get("x-forwarded-proto").and_then(|v| v.to_str().ok());
-    request_scheme == Some("https") || forwarded.is_some_and(|f| f.split(',').next().is_some_and(|f| f.trim() == "https"))
+    request_scheme == Some("https")
+        || forwarded.is_some_and(|f| f.split(',').next().is_some_and(|f| f.trim() == "https"))
 }
 
 /// What every answer carries. Nothing is loaded from anywhere else, nothing inline is run or styled.
@@ -358,7 +364,8 @@ pub(super) async fn guard(State(page): State<Page>, mut request: Request, next: 
     };
     if request.method() != Method::GET {
         if !from_here(request.headers()) {
-            return Problem::Forbidden("this call comes from a page of another origin".to_owned()).answer(is_api);
+            return Problem::Forbidden("this call comes from a page of another origin".to_owned())
+                .answer(is_api);
         }
         if !visitor.may_act() && request.uri().path() != "/logout" {
             let message = "a viewer may look but not act; log in with the operator token".to_owned();
@@ -407,7 +414,8 @@ pub(super) async fn login(State(page): State<Page>, request: Request) -> Respons
             let key = page.gate.begin(role, name);
             let secure = if https { "; Secure" } else { "" };
             let seconds = SESSION_LENGTH.as_secs();
-            let cookie = format!("{COOKIE}={key}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}");
+            let cookie =
+                format!("{COOKIE}={key}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}");
             ([(header::SET_COOKIE, cookie)], Redirect::to(&next)).into_response()
         }
         Err(problem) => {

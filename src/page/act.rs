@@ -54,7 +54,8 @@ pub(super) trait Act: DeserializeOwned + Send + Sync + 'static {
 
     /// Reads the form; by default its fields are those of the JSON call.
     fn from_form(fields: &Fields) -> Result<Self, Problem> {
-        serde_json::from_value(fields.to_json()).map_err(|e| Problem::Invalid(format!("the form is not understood: {e}")))
+        serde_json::from_value(fields.to_json())
+            .map_err(|e| Problem::Invalid(format!("the form is not understood: {e}")))
     }
 
     /// What it is done to.
@@ -129,7 +130,8 @@ fn go_back(page: &Page, back: &str, well: bool, text: String) -> Response {
     let key = page.keep_flash(well, text);
     // What an earlier action told is over.
     let (path, query) = back.split_once('?').unwrap_or((back, ""));
-    let kept: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("told=")).collect();
+    let kept: Vec<&str> =
+        query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("told=")).collect();
     let told = format!("told={key}");
     let query = kept.into_iter().chain([told.as_str()]).collect::<Vec<_>>().join("&");
     Redirect::to(&format!("{path}?{query}")).into_response()
@@ -178,7 +180,12 @@ async fn perform<A: Act>(page: &Page, visitor: &Visitor, action: &A) -> Result<D
         done,
     };
     tracing::info!(
-        action = entry.action, target = entry.target, who = entry.who, role = entry.role, done, outcome = entry.outcome,
+        action = entry.action,
+        target = entry.target,
+        who = entry.who,
+        role = entry.role,
+        done,
+        outcome = entry.outcome,
         "an operator acted"
     );
     let store = Arc::clone(&page.parts.store.audit);

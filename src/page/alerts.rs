@@ -47,7 +47,8 @@ pub(super) async fn show(
         Vec::new()
     });
     let all = look.firing.as_deref().map_or(&[][..], |f| f.as_slice());
-    let firing: Vec<&AlertState> = all.iter().filter(|s| only.as_ref().is_none_or(|a| *a == s.account)).collect();
+    let firing: Vec<&AlertState> =
+        all.iter().filter(|s| only.as_ref().is_none_or(|a| *a == s.account)).collect();
     let query = Query(vec![("account", account.to_owned()), ("page", number.to_string())]);
     let content = html! {
         div.title { h1 { "Alerts" } p.dim { a href="/rules" { "rules" } " · " a href="/silences" { "silences" } " · " a href="/deliveries" { "deliveries" } } }

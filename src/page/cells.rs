@@ -99,10 +99,14 @@ pub(super) fn why_strategy(view: &galerna_dispatcher::DispatcherView) -> String 
         (true, "answers") if wanted.needs_counts() => {
             format!("{wanted} was asked for, and the maintainer, whose counts it needs, answers")
         }
-        (true, _) if !wanted.needs_counts() => format!("{wanted} was asked for, and needs no counts of messages"),
+        (true, _) if !wanted.needs_counts() => {
+            format!("{wanted} was asked for, and needs no counts of messages")
+        }
         (true, _) => format!("{wanted} was asked for"),
         (false, "none") => {
-            format!("{wanted} was asked for, but it needs counts of messages and there is no maintainer that counts them")
+            format!(
+                "{wanted} was asked for, but it needs counts of messages and there is no maintainer that counts them"
+            )
         }
         (false, _) => format!(
             "{wanted} was asked for, but the maintainer, whose counts it needs, does not answer; {wanted} comes back with it",
@@ -192,10 +196,16 @@ pub(super) fn of_look(look: &Look) -> Cells {
     cells.plain("o-emitted", rate(look.spouts(|c| c.rate)));
     cells.plain("o-done", rate(look.spouts(|c| c.acked_rate)));
     let failed = look.spouts(|c| c.failed_rate);
-    cells.set("o-failed", rate(failed), if failed.is_some_and(|f| f > 0.0) { Tone::Warn } else { Tone::Plain });
+    cells.set(
+        "o-failed",
+        rate(failed),
+        if failed.is_some_and(|f| f > 0.0) { Tone::Warn } else { Tone::Plain },
+    );
     cells.plain("o-stored", rate(look.component("store").and_then(|c| c.rate)));
     match &look.workers {
-        Ok(n) => cells.set("o-workers", words::count(*n as u64), if *n == 0 { Tone::Warn } else { Tone::Plain }),
+        Ok(n) => {
+            cells.set("o-workers", words::count(*n as u64), if *n == 0 { Tone::Warn } else { Tone::Plain })
+        }
         Err(_) => cells.set("o-workers", "no answer", Tone::Bad),
     }
     for c in &look.components {
@@ -235,10 +245,9 @@ pub(super) fn of_queue(cells: &mut Cells, queue: &QueueView) {
     cells.plain("q-unacked", words::count(queue.unacked));
     cells.plain("q-epoch", words::count(queue.epoch));
     cells.plain("q-holder", queue.holder.clone().unwrap_or_else(|| "nobody".to_owned()));
-    let left = queue.expires_in_ms.map_or_else(
-        || "–".to_owned(),
-        |ms| words::span(i64::try_from(ms).unwrap_or(i64::MAX)),
-    );
+    let left = queue
+        .expires_in_ms
+        .map_or_else(|| "–".to_owned(), |ms| words::span(i64::try_from(ms).unwrap_or(i64::MAX)));
     cells.plain("q-left", left);
     let crashed = if queue.re_leases > 0 { Tone::Warn } else { Tone::Plain };
     cells.set("q-re-leases", queue.re_leases.to_string(), crashed);

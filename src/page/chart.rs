@@ -75,7 +75,9 @@ impl Chart {
         let last = |runs: &[Vec<(i64, f64)>]| runs.last().and_then(|run| run.last()).map(|(_, v)| *v);
         let told = lines
             .iter()
-            .map(|(line, runs)| format!("{}: {}", line.name, last(runs).map_or("no data".to_owned(), words::value)))
+            .map(|(line, runs)| {
+                format!("{}: {}", line.name, last(runs).map_or("no data".to_owned(), words::value))
+            })
             .collect::<Vec<_>>()
             .join(", ");
         html! {
@@ -143,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_gap_in_the_samples_is_a_gap_in_the_line() {
-        let drawn = CHART.draw(&samples(&[(10_000, 1.0), (20_000, 2.0), (300_000, 3.0)]), Timestamp(SHOWN_MS));
+        let drawn =
+            CHART.draw(&samples(&[(10_000, 1.0), (20_000, 2.0), (300_000, 3.0)]), Timestamp(SHOWN_MS));
         assert_eq!(drawn.into_string().matches("<polyline").count(), 2);
     }
 

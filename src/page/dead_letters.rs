@@ -166,7 +166,9 @@ fn selection(all: bool, ids: &[String]) -> Result<DeadLetterSelection, Problem> 
     match (all, ids) {
         (true, []) => Ok(DeadLetterSelection::All),
         (false, ids) if !ids.is_empty() => Ok(DeadLetterSelection::Ids(ids.to_vec())),
-        (false, _) => Err(Problem::Invalid("no dead letter is selected; tick some, or choose all".to_owned())),
+        (false, _) => {
+            Err(Problem::Invalid("no dead letter is selected; tick some, or choose all".to_owned()))
+        }
         (true, _) => Err(Problem::Invalid("say either `all` or `ids`".to_owned())),
     }
 }
@@ -179,7 +181,10 @@ fn of_form(fields: &Fields) -> (String, bool, Vec<String>, Option<String>) {
 }
 
 fn told(n: usize, verb: &str, queue: &str) -> String {
-    format!("{} of {queue} {verb}", if n == 1 { "1 dead letter".to_owned() } else { format!("{} dead letters", words::count(n as u64)) })
+    format!(
+        "{} of {queue} {verb}",
+        if n == 1 { "1 dead letter".to_owned() } else { format!("{} dead letters", words::count(n as u64)) }
+    )
 }
 
 fn target(queue: &str, all: bool, ids: &[String]) -> String {

@@ -38,7 +38,8 @@ pub(super) async fn list(
     let mut notices = Vec::new();
     let text = |name: &str| Some(param(&params, name).to_owned()).filter(|t| !t.is_empty());
     let status = DeliveryStatus::ALL.into_iter().find(|s| s.as_str() == param(&params, "status"));
-    let account = text("account").and_then(|a| AccountId::new(a).map_err(|e| notices.push(e.to_string())).ok());
+    let account =
+        text("account").and_then(|a| AccountId::new(a).map_err(|e| notices.push(e.to_string())).ok());
     let filter = DeliveryFilter { status, endpoint: text("endpoint"), account, text: text("text") };
     let number = page_number(&params);
     let found = page.parts.store.notifications.deliveries(&filter, (number - 1) * LIMIT, LIMIT);
@@ -84,7 +85,8 @@ fn total(found: &DeliveryPage, status: Option<DeliveryStatus>) -> usize {
 fn chips(found: &DeliveryPage, status: Option<DeliveryStatus>, query: &Query<'_>) -> Markup {
     let chip = |of: Option<DeliveryStatus>, n: u64| {
         let name = of.map_or("all", DeliveryStatus::as_str);
-        let link = query.with("status", of.map_or("", DeliveryStatus::as_str)).with("page", "").link("/deliveries");
+        let link =
+            query.with("status", of.map_or("", DeliveryStatus::as_str)).with("page", "").link("/deliveries");
         html! { a.chip href=(link) aria-current=[(status == of).then_some("true")] { (name) " " b { (words::count(n)) } } }
     };
     html! {
@@ -160,7 +162,9 @@ impl Act for Resend {
     async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
         match page.parts.store.notifications.resend(&self.id, page.now()).await? {
             Resent::Yes(delivery) => Ok(Done::new(format!("endpoint {} is told again", delivery.endpoint))),
-            Resent::InProgress => Err(Problem::Conflict("a notifier is at this delivery now; wait until it has ended".to_owned())),
+            Resent::InProgress => Err(Problem::Conflict(
+                "a notifier is at this delivery now; wait until it has ended".to_owned(),
+            )),
             Resent::Unknown => Err(Problem::Unknown(format!("there is no delivery `{}`", self.id))),
         }
     }

@@ -27,10 +27,11 @@ pub(super) async fn list(
     axum::extract::Query(params): Params,
 ) -> Response {
     let mut notices = Vec::new();
-    let endpoints = in_time("the store", page.parts.store.notifications.endpoints()).await.unwrap_or_else(|e| {
-        notices.push(e);
-        Vec::new()
-    });
+    let endpoints =
+        in_time("the store", page.parts.store.notifications.endpoints()).await.unwrap_or_else(|e| {
+            notices.push(e);
+            Vec::new()
+        });
     let content = html! {
         div.title { h1 { "Endpoints" } @if visitor.may_act() { a.button.primary href="/endpoints/edit" { "New endpoint" } } }
         p.hint { "Who is told of alerts. Rules name them by their ids." }
@@ -155,7 +156,8 @@ fn held(endpoint: Option<&Endpoint>) -> Held {
 }
 
 fn form(visitor: &Visitor, endpoint: Option<&Endpoint>) -> Markup {
-    let back = endpoint.map_or("/endpoints/edit".to_owned(), |e| Query(vec![("id", e.id.clone())]).link("/endpoints/edit"));
+    let back = endpoint
+        .map_or("/endpoints/edit".to_owned(), |e| Query(vec![("id", e.id.clone())]).link("/endpoints/edit"));
     let held = held(endpoint);
     let seconds = |ms: u64| if ms == 0 { String::new() } else { format!("{}", ms as f64 / 1e3) };
     let kind = |value: &str, name: &str| {
@@ -219,7 +221,10 @@ fn headers(text: &str) -> Result<BTreeMap<String, String>, Problem> {
     lines
         .map(|line| {
             let (name, value) = line.split_once(':').ok_or_else(|| {
-                Problem::Invalid(format!("`headers`: `{}` has no colon; write name: value", line.chars().take(40).collect::<String>()))
+                Problem::Invalid(format!(
+                    "`headers`: `{}` has no colon; write name: value",
+                    line.chars().take(40).collect::<String>()
+                ))
             })?;
             Ok((name.trim().to_owned(), value.trim().to_owned()))
         })
@@ -241,7 +246,12 @@ impl Act for Save {
                 secret: some("secret"),
             },
             "email" => EndpointKind::Email {
-                to: fields.text("to").split(',').map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect(),
+                to: fields
+                    .text("to")
+                    .split(',')
+                    .map(|a| a.trim().to_owned())
+                    .filter(|a| !a.is_empty())
+                    .collect(),
                 subject: some("subject"),
                 text: some("text"),
                 html: some("html"),

@@ -49,7 +49,10 @@ impl Fields {
         self.given(name)
             .map(|text| {
                 text.parse::<f64>().ok().filter(|n| n.is_finite()).ok_or_else(|| {
-                    Problem::Invalid(format!("`{name}` is `{}`; write a number", text.chars().take(40).collect::<String>()))
+                    Problem::Invalid(format!(
+                        "`{name}` is `{}`; write a number",
+                        text.chars().take(40).collect::<String>()
+                    ))
                 })
             })
             .transpose()

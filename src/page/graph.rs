@@ -48,13 +48,15 @@ const MARGIN: f64 = 8.0;
 impl Graph {
     /// The layer of each component: one beyond the furthest that it subscribes to, feedback aside.
     fn layers(&self) -> Vec<usize> {
-        let index: HashMap<&str, usize> = self.components.iter().enumerate().map(|(i, c)| (c.id.as_str(), i)).collect();
+        let index: HashMap<&str, usize> =
+            self.components.iter().enumerate().map(|(i, c)| (c.id.as_str(), i)).collect();
         let mut layers = vec![0; self.components.len()];
         // As often as there are components is enough for the longest way; a cycle that is not marked ends too.
         for _ in 0..self.components.len() {
             for (at, component) in self.components.iter().enumerate() {
                 let before = component.inputs.iter().filter(|i| !i.feedback);
-                let furthest = before.filter_map(|i| index.get(i.component.as_str())).map(|i| layers[*i] + 1).max();
+                let furthest =
+                    before.filter_map(|i| index.get(i.component.as_str())).map(|i| layers[*i] + 1).max();
                 layers[at] = furthest.unwrap_or(0).min(self.components.len());
             }
         }
@@ -78,7 +80,8 @@ impl Graph {
                 (MARGIN + layer as f64 * (WIDTH + GAP_X), top + row as f64 * (HEIGHT + GAP_Y))
             })
             .collect();
-        let index: HashMap<&str, usize> = self.components.iter().enumerate().map(|(i, c)| (c.id.as_str(), i)).collect();
+        let index: HashMap<&str, usize> =
+            self.components.iter().enumerate().map(|(i, c)| (c.id.as_str(), i)).collect();
         let full_width = 2.0 * MARGIN + depth as f64 * WIDTH + depth.saturating_sub(1) as f64 * GAP_X;
         let full_height = 2.0 * MARGIN + height(tallest);
         let edges = self.components.iter().enumerate().flat_map(|(to, c)| {

@@ -246,7 +246,14 @@ pub(super) fn open_pager(path: &str, query: &Query<'_>, page: usize, limit: usiz
 }
 
 /// The head of a column that can be sorted by.
-pub(super) fn sortable(path: &str, query: &Query<'_>, sort: &str, key: &str, name: &str, numeric: bool) -> Markup {
+pub(super) fn sortable(
+    path: &str,
+    query: &Query<'_>,
+    sort: &str,
+    key: &str,
+    name: &str,
+    numeric: bool,
+) -> Markup {
     let (now, next) = match sort {
         s if s == key => (Some("ascending"), format!("-{key}")),
         s if s.strip_prefix('-') == Some(key) => (Some("descending"), key.to_owned()),
@@ -300,7 +307,11 @@ mod tests {
 
     #[test]
     fn links_keep_what_they_do_not_change_and_escape_what_they_hold() {
-        let query = Query(vec![("search", "a&b=\"<c>".to_owned()), ("state", String::new()), ("page", "3".to_owned())]);
+        let query = Query(vec![
+            ("search", "a&b=\"<c>".to_owned()),
+            ("state", String::new()),
+            ("page", "3".to_owned()),
+        ]);
         assert_eq!(query.with("page", "4").link("/queues"), "/queues?search=a%26b%3D%22%3Cc%3E&page=4");
         assert_eq!(Query::default().link("/queues"), "/queues");
         assert_eq!(encoded("BC:6A/+ ñ"), "BC%3A6A%2F%2B%20%C3%B1");

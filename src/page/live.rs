@@ -38,8 +38,10 @@ pub(super) async fn events(
     axum::extract::Query(params): Params,
 ) -> Response {
     let Ok(permit) = page.viewers.clone().try_acquire_owned() else {
-        return Problem::Away("too many watch this page; live updates come when one of them leaves".to_owned())
-            .answer(true);
+        return Problem::Away(
+            "too many watch this page; live updates come when one of them leaves".to_owned(),
+        )
+        .answer(true);
     };
     let queue = params.get("queue").and_then(|name| QueueName::new(name).ok());
     let mut ticks = tokio::time::interval(EVERY);

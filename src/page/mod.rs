@@ -321,3 +321,6 @@ async fn about(
     };
     page.frame(&visitor, "/about", "About", &params, Vec::new(), &content)
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,10 @@ const CHARTS: [Chart; 4] = [
     Chart {
         title: "Alerts and dead letters",
         unit: "now",
-        lines: &[Line { key: "firing", name: "firing", tone: 4 }, Line { key: "dead", name: "dead", tone: 3 }],
+        lines: &[
+            Line { key: "firing", name: "firing", tone: 4 },
+            Line { key: "dead", name: "dead", tone: 3 },
+        ],
     },
 ];
 

@@ -24,12 +24,12 @@ use super::{Page, Params, layout, notices, page_number, param, shown, words};
 const LIMITS: [usize; 4] = [25, 50, 100, 500];
 
 /// Calls the dispatcher with patience.
-async fn ask<T>(
-    call: impl Future<Output = Result<T, galerna_dispatcher::AdminError>>,
-) -> Result<T, Problem> {
+async fn ask<T>(call: impl Future<Output = Result<T, galerna_dispatcher::AdminError>>) -> Result<T, Problem> {
     match tokio::time::timeout(PATIENCE, call).await {
         Ok(answer) => answer.map_err(Problem::from),
-        Err(_) => Err(Problem::Away(format!("the dispatcher did not answer within {} s", PATIENCE.as_secs()))),
+        Err(_) => {
+            Err(Problem::Away(format!("the dispatcher did not answer within {} s", PATIENCE.as_secs())))
+        }
     }
 }
 
@@ -149,7 +149,12 @@ fn filters(status: &StatusPage, query: &Query<'_>, limit: usize) -> Markup {
     }
 }
 
-fn table(visitor: &Visitor, status: &StatusPage, query: &Query<'_>, now: galerna_broker::Timestamp) -> Markup {
+fn table(
+    visitor: &Visitor,
+    status: &StatusPage,
+    query: &Query<'_>,
+    now: galerna_broker::Timestamp,
+) -> Markup {
     let sort = query.0.iter().find(|(k, _)| *k == "sort").map_or("", |(_, v)| v.as_str());
     let sort = if sort.is_empty() { "queue" } else { sort };
     let head = |key: &str, name: &str, numeric: bool| sortable("/queues", query, sort, key, name, numeric);
@@ -218,7 +223,8 @@ async fn show_one(
             None
         }
     };
-    let dead = look.dead.as_ref().ok().map(|dead| dead.iter().find(|(q, _)| *q == name).map_or(0, |(_, n)| *n));
+    let dead =
+        look.dead.as_ref().ok().map(|dead| dead.iter().find(|(q, _)| *q == name).map_or(0, |(_, n)| *n));
     let mut cells = cells::of_look(&look);
     cells::of_queue(&mut cells, &view);
     let path = format!("/queues/{}", layout::encoded(queue));

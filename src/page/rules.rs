@@ -46,9 +46,9 @@ fn condition(rule: &Rule, parameters: &ParameterRegistry) -> String {
     let length = |ms: u64| words::span(i64::try_from(ms).unwrap_or(i64::MAX));
     match &rule.condition {
         Condition::Threshold { parameter, comparison, limit, clear, for_ms } => {
-            let (name, unit) = parameters
-                .get(*parameter)
-                .map_or((String::new(), ""), |p| (format!(" {}", p.quantity.replace('_', " ")), p.unit.as_str()));
+            let (name, unit) = parameters.get(*parameter).map_or((String::new(), ""), |p| {
+                (format!(" {}", p.quantity.replace('_', " ")), p.unit.as_str())
+            });
             let side = match comparison {
                 Comparison::Above => "above",
                 Comparison::Below => "below",
@@ -103,7 +103,8 @@ async fn show_form(
     params: &HashMap<String, String>,
 ) -> Result<Response, Problem> {
     let id = param(params, "id");
-    let (rules, endpoints) = tokio::join!(page.parts.store.rules.list(), page.parts.store.notifications.endpoints());
+    let (rules, endpoints) =
+        tokio::join!(page.parts.store.rules.list(), page.parts.store.notifications.endpoints());
     let rule = rules?.into_iter().find(|r| r.id == id);
     if !id.is_empty() && rule.is_none() {
         return Err(Problem::Unknown(format!("there is no rule `{id}`")));
@@ -122,7 +123,8 @@ fn seconds(ms: u64) -> String {
 }
 
 fn form(visitor: &Visitor, rule: Option<&Rule>, endpoints: &[Endpoint]) -> Markup {
-    let back = rule.map_or("/rules/edit".to_owned(), |r| Query(vec![("id", r.id.clone())]).link("/rules/edit"));
+    let back =
+        rule.map_or("/rules/edit".to_owned(), |r| Query(vec![("id", r.id.clone())]).link("/rules/edit"));
     let (mut parameter, mut below, mut limit, mut clear, mut for_ms, mut silent_ms) =
         (401, false, String::new(), String::new(), 0, None);
     match rule.map(|r| &r.condition) {
@@ -213,7 +215,9 @@ impl Act for Save {
         let condition = match fields.text("kind") {
             "silent" => Condition::Silent { after_ms: fields.millis("silent_s")? },
             "threshold" => Condition::Threshold {
-                parameter: ParameterCode(fields.text("parameter").parse().map_err(|e| wrong("parameter", &e))?),
+                parameter: ParameterCode(
+                    fields.text("parameter").parse().map_err(|e| wrong("parameter", &e))?,
+                ),
                 comparison: match fields.text("comparison") {
                     "below" => Comparison::Below,
                     _ => Comparison::Above,
@@ -228,12 +232,18 @@ impl Act for Save {
             "info" => Severity::Info,
             "warning" => Severity::Warning,
             "critical" => Severity::Critical,
-            other => return Err(wrong("severity", &format!("`{other}` is none of info, warning and critical"))),
+            other => {
+                return Err(wrong("severity", &format!("`{other}` is none of info, warning and critical")));
+            }
         };
         let rule = Rule {
             id: fields.text("id").trim().to_owned(),
             name: fields.text("name").trim().to_owned(),
-            account: fields.given("account").map(AccountId::new).transpose().map_err(|e| wrong("account", &e))?,
+            account: fields
+                .given("account")
+                .map(AccountId::new)
+                .transpose()
+                .map_err(|e| wrong("account", &e))?,
             devices: fields.given("devices").unwrap_or("*").to_owned(),
             condition,
             severity,
@@ -340,7 +350,10 @@ impl Act for Test {
         let parts = &page.parts;
         let fired = galerna_notifier::test_fire_rule(&parts.store, &*parts.clock, &self.id).await?;
         let n = fired.len() as u64;
-        let message = format!("a test alert is on its way to {n} {}; see the deliveries", words::plural(n, "endpoint", "endpoints"));
+        let message = format!(
+            "a test alert is on its way to {n} {}; see the deliveries",
+            words::plural(n, "endpoint", "endpoints")
+        );
         Ok(Done::with(message, json!({ "deliveries": fired })))
     }
 }
@@ -398,6 +411,9 @@ mod tests {
         let body = serde_json::json!({"id": "r", "name": "n", "account": null, "devices": "*", "severity": "info", "endpoints": [],
             "cooldown_ms": 0, "enabled": true, "condition": {"kind": "silent", "after_ms": 5000}, "reason": "why"});
         let save: Save = serde_json::from_value(body).unwrap();
-        assert_eq!((save.rule.condition, save.reason.as_deref()), (Condition::Silent { after_ms: 5_000 }, Some("why")));
+        assert_eq!(
+            (save.rule.condition, save.reason.as_deref()),
+            (Condition::Silent { after_ms: 5_000 }, Some("why"))
+        );
     }
 }

@@ -25,10 +25,11 @@ pub(super) async fn list(
     axum::extract::Query(params): Params,
 ) -> Response {
     let mut notices = Vec::new();
-    let mut silences = in_time("the store", page.parts.store.notifications.silences()).await.unwrap_or_else(|e| {
-        notices.push(e);
-        Vec::new()
-    });
+    let mut silences =
+        in_time("the store", page.parts.store.notifications.silences()).await.unwrap_or_else(|e| {
+            notices.push(e);
+            Vec::new()
+        });
     silences.sort_by_key(|s| std::cmp::Reverse(s.until));
     let now = page.now();
     let (active, ended): (Vec<_>, Vec<_>) = silences.into_iter().partition(|s| s.until > now);
@@ -147,11 +148,17 @@ impl Act for Create {
         let until = match (self.until, self.minutes) {
             (Some(until), None) => until,
             #[allow(clippy::cast_possible_truncation)] // the range was checked
-            (None, Some(minutes)) if (0.0..=525_600.0).contains(&minutes) => now.plus_millis((minutes * 60_000.0) as i64),
-            (None, Some(minutes)) => {
-                return Err(Problem::Invalid(format!("`minutes` is {minutes}; write a number up to 525600, a year")));
+            (None, Some(minutes)) if (0.0..=525_600.0).contains(&minutes) => {
+                now.plus_millis((minutes * 60_000.0) as i64)
             }
-            (Some(_), Some(_)) => return Err(Problem::Invalid("give either an end or minutes, not both".to_owned())),
+            (None, Some(minutes)) => {
+                return Err(Problem::Invalid(format!(
+                    "`minutes` is {minutes}; write a number up to 525600, a year"
+                )));
+            }
+            (Some(_), Some(_)) => {
+                return Err(Problem::Invalid("give either an end or minutes, not both".to_owned()));
+            }
             (None, None) => return Err(Problem::Invalid("say when it ends: a time or minutes".to_owned())),
         };
         if until <= now {

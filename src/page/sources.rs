@@ -75,7 +75,10 @@ pub(super) async fn list(
     };
     let query = Query(vec![("search", search.to_owned()), ("page", number.to_string())]);
     let readings = |row: usize, at: usize| {
-        tallies.get(row).and_then(|t: &Vec<Tally>| t.get(at)).map_or("–".to_owned(), |t| words::count(t.readings))
+        tallies
+            .get(row)
+            .and_then(|t: &Vec<Tally>| t.get(at))
+            .map_or("–".to_owned(), |t| words::count(t.readings))
     };
     let content = html! {
         div.title { h1 { "Sources" } p.dim { (words::count(all.len() as u64)) " known; readings of each, in periods of UTC" } }
@@ -283,7 +286,10 @@ mod tests {
             received: Timestamp(0),
         };
         let shown = latest_readings(&[reading], Timestamp(0)).into_string();
-        assert!(shown.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !shown.contains("<script"), "{shown}");
+        assert!(
+            shown.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !shown.contains("<script"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -13,9 +13,18 @@ use super::{Page, Params, layout, notices, words};
 /// What each state of a spout means, and what helps.
 const STATES: [(&str, &str); 7] = [
     ("emitting", "it takes messages from its queues and emits them"),
-    ("no data", "the queues that it could lease hold no messages, or the dispatcher leases none: look at the queues"),
-    ("pending full", "as many messages are in flight as `worker.max_pending` allows: they are worked on; look at p99 and at the busiest bolt"),
-    ("downstream full", "the queue of the named bolt is full: that bolt is the bottleneck; give it more executors, or see why it waits"),
+    (
+        "no data",
+        "the queues that it could lease hold no messages, or the dispatcher leases none: look at the queues",
+    ),
+    (
+        "pending full",
+        "as many messages are in flight as `worker.max_pending` allows: they are worked on; look at p99 and at the busiest bolt",
+    ),
+    (
+        "downstream full",
+        "the queue of the named bolt is full: that bolt is the bottleneck; give it more executors, or see why it waits",
+    ),
     ("paused", "the topology is not active"),
     ("draining", "the process stops: what is in flight is finished first"),
     ("done", "it will never have anything again"),
@@ -92,7 +101,8 @@ fn table(look: &Look, cells: &Cells) -> Markup {
 }
 
 fn failures(look: &Look) -> Markup {
-    let failing: Vec<&Component> = look.components.iter().filter(|c| c.failures() > 0 || c.last_error.is_some()).collect();
+    let failing: Vec<&Component> =
+        look.components.iter().filter(|c| c.failures() > 0 || c.last_error.is_some()).collect();
     html! {
         @if failing.is_empty() { (layout::nothing("Nothing has failed since the workers started.")) }
         @else {

@@ -312,7 +312,9 @@ impl Watch {
             };
         }
         // Frontends add to the statistics every few seconds: a look in between would tell nothing of their rate.
-        if state.past.back().is_none_or(|last| last.at.elapsed() >= FRESH) && (accepted_is_new || counted.is_none()) {
+        if state.past.back().is_none_or(|last| last.at.elapsed() >= FRESH)
+            && (accepted_is_new || counted.is_none())
+        {
             state.past.push_back(Past {
                 at: Instant::now(),
                 components: components.iter().map(|c| (c.id.clone(), c.counters())).collect(),

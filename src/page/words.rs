@@ -17,7 +17,8 @@ pub(super) fn count(n: u64) -> String {
 
 /// A rate a second: three digits that matter.
 pub(super) fn rate(per_second: f64) -> String {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a rate is no negative and far below 2^53
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    // a rate is no negative and far below 2^53
     let whole = |n: f64| count(n.round().max(0.0) as u64);
     match per_second {
         r if r <= 0.0 => "0".to_owned(),
@@ -125,17 +126,29 @@ mod tests {
 
     #[test]
     fn numbers_are_short_and_exact_where_it_matters() {
-        for (n, shown) in [(0, "0"), (999, "999"), (1_000, "1\u{202f}000"), (12_345_678, "12\u{202f}345\u{202f}678")] {
+        for (n, shown) in
+            [(0, "0"), (999, "999"), (1_000, "1\u{202f}000"), (12_345_678, "12\u{202f}345\u{202f}678")]
+        {
             assert_eq!(count(n), shown);
         }
-        for (r, shown) in [(-1.0, "0"), (0.04, "<0.1"), (3.14, "3.1"), (99.6, "100"), (12_345.6, "12\u{202f}346")] {
+        for (r, shown) in
+            [(-1.0, "0"), (0.04, "<0.1"), (3.14, "3.1"), (99.6, "100"), (12_345.6, "12\u{202f}346")]
+        {
             assert_eq!(rate(r), shown);
         }
-        for (ms, shown) in [(0.0, "0"), (0.0005, "500 ns"), (0.25, "250 µs"), (2.5, "2.5 ms"), (2_500.0, "2.5 s"), (90_000.0, "1 min 30 s")]
-        {
+        for (ms, shown) in [
+            (0.0, "0"),
+            (0.0005, "500 ns"),
+            (0.25, "250 µs"),
+            (2.5, "2.5 ms"),
+            (2_500.0, "2.5 s"),
+            (90_000.0, "1 min 30 s"),
+        ] {
             assert_eq!(millis(ms), shown);
         }
-        for (v, shown) in [(0.0, "0"), (4900.5, "4900"), (0.82, "0.82"), (12_345.0, "12.35 k"), (-5e6, "-5 M")] {
+        for (v, shown) in
+            [(0.0, "0"), (4900.5, "4900"), (0.82, "0.82"), (12_345.0, "12.35 k"), (-5e6, "-5 M")]
+        {
             assert_eq!(value(v), shown);
         }
     }
@@ -143,9 +156,13 @@ mod tests {
     #[test]
     fn times_are_told_from_now() {
         let now = Timestamp(1_483_228_800_000);
-        for (ms, shown) in
-            [(0, "now"), (5_000, "5 s ago"), (3_600_000, "1 h ago"), (-120_000, "in 2 min"), (864_000_000, "10 d ago")]
-        {
+        for (ms, shown) in [
+            (0, "now"),
+            (5_000, "5 s ago"),
+            (3_600_000, "1 h ago"),
+            (-120_000, "in 2 min"),
+            (864_000_000, "10 d ago"),
+        ] {
             assert_eq!(ago(now.plus_millis(-ms), now), shown);
         }
         assert_eq!(time(now), "2017-01-01 00:00:00");

@@ -1,0 +1,188 @@
+//! A real Chromium, headless, and what tests do with it: look, click, write, wait, keep pictures.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chromiumoxide::browser::{BrowserConfig, HeadlessMode};
+use chromiumoxide::cdp::browser_protocol::emulation::{MediaFeature, SetDeviceMetricsOverrideParams};
+use chromiumoxide::cdp::browser_protocol::log::EventEntryAdded;
+use chromiumoxide::cdp::js_protocol::runtime::{ConsoleApiCalledType, EventConsoleApiCalled, EventExceptionThrown};
+use chromiumoxide::page::ScreenshotParams;
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use crate::system::PATIENCE;
+
+/// The program: `CHROMIUM`, else `chromium` on the PATH.
+fn program() -> PathBuf {
+    let missing = "run scripts/servers, which installs Debian's chromium, or name the program in CHROMIUM";
+    if let Some(named) = std::env::var_os("CHROMIUM").map(PathBuf::from) {
+        assert!(named.is_file(), "CHROMIUM names {}, which is no file; {missing}", named.display());
+        return named;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join("chromium")).find(|file| file.is_file());
+    found.unwrap_or_else(|| panic!("there is no chromium on the PATH; {missing}"))
+}
+
+/// A browser with a profile of its own; ends with the test.
+pub(crate) struct Browser {
+    browser: chromiumoxide::Browser,
+    handling: JoinHandle<()>,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    pub(crate) async fn start() -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        let config = BrowserConfig::builder()
+            .chrome_executable(program())
+            .headless_mode(HeadlessMode::New)
+            .no_sandbox()
+            .args(["--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--force-device-scale-factor=1"])
+            .user_data_dir(profile.path())
+            .viewport(None)
+            .launch_timeout(PATIENCE)
+            .request_timeout(PATIENCE)
+            .build()
+            .unwrap();
+        let (browser, mut handler) = chromiumoxide::Browser::launch(config).await.expect("Chromium starts");
+        let handling = tokio::spawn(async move { while handler.next().await.is_some() {} });
+        Self { browser, handling, _profile: profile }
+    }
+
+    /// A new tab for the page at this address.
+    pub(crate) async fn tab(&self, address: &str) -> Tab {
+        let page = self.browser.new_page("about:blank").await.unwrap();
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        page.enable_log().await.unwrap();
+        let mut console = page.event_listener::<EventConsoleApiCalled>().await.unwrap();
+        let mut thrown = page.event_listener::<EventExceptionThrown>().await.unwrap();
+        let mut log = page.event_listener::<EventEntryAdded>().await.unwrap();
+        let kept = errors.clone();
+        let listening = tokio::spawn(async move {
+            loop {
+                let error = tokio::select! {
+                    Some(event) = console.next() => match event.r#type {
+                        ConsoleApiCalledType::Error | ConsoleApiCalledType::Warning => format!("{:?}", event.args),
+                        _ => continue,
+                    },
+                    Some(event) = thrown.next() => format!("{:?}", event.exception_details),
+                    // What the browser itself complains of: policies violated, files missing.
+                    Some(event) = log.next() => format!("{} {:?}", event.entry.text, event.entry.url),
+                    else => return,
+                };
+                kept.lock().push(error);
+            }
+        });
+        let tab = Tab { page, errors, listening, address: address.to_owned() };
+        tab.size(1280, 860).await;
+        tab
+    }
+
+    /// Ends it.
+    pub(crate) async fn end(mut self) {
+        drop(self.browser.close().await);
+        drop(tokio::time::timeout(Duration::from_secs(20), self.browser.wait()).await);
+        self.handling.abort();
+    }
+}
+
+/// One tab.
+pub(crate) struct Tab {
+    page: chromiumoxide::Page,
+    errors: Arc<Mutex<Vec<String>>>,
+    listening: JoinHandle<()>,
+    address: String,
+}
+
+impl Drop for Tab {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+impl Tab {
+    /// Goes to a path of the page.
+    pub(crate) async fn open(&self, path: &str) {
+        self.page.goto(format!("{}{path}", self.address)).await.unwrap_or_else(|e| panic!("{path}: {e}"));
+        self.holds("document.readyState === 'complete'").await;
+    }
+
+    /// The value of an expression; null while the page is between two documents.
+    pub(crate) async fn value(&self, expression: &str) -> Value {
+        let result = self.page.evaluate(expression).await;
+        result.ok().and_then(|r| r.into_value().ok()).unwrap_or(Value::Null)
+    }
+
+    /// Waits until an expression is true.
+    pub(crate) async fn holds(&self, expression: &str) {
+        let begun = Instant::now();
+        while self.value(expression).await != Value::Bool(true) {
+            if begun.elapsed() > PATIENCE {
+                let text = self.value("location.href + '\\n' + document.body.innerText").await;
+                panic!("`{expression}` did not hold within {PATIENCE:?} on {}", text.as_str().unwrap_or_default());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the page shows a text.
+    pub(crate) async fn shows(&self, text: &str) {
+        self.holds(&format!("document.body.innerText.includes({})", Value::from(text))).await;
+    }
+
+    /// The text of the first element that matches.
+    pub(crate) async fn text(&self, selector: &str) -> String {
+        let expression = format!("document.querySelector({})?.textContent ?? ''", Value::from(selector));
+        self.value(&expression).await.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Clicks with the mouse on the first element that matches, where a user would see it.
+    pub(crate) async fn click(&self, selector: &str) {
+        self.holds(&format!("document.querySelector({}) !== null", Value::from(selector))).await;
+        let element = self.page.find_element(selector).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
+        element.click().await.unwrap_or_else(|e| panic!("{selector}: {e}"));
+    }
+
+    /// Writes into a field, key by key.
+    pub(crate) async fn write(&self, selector: &str, text: &str) {
+        let element = self.page.find_element(selector).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
+        element.focus().await.unwrap();
+        self.value(&format!("document.querySelector({}).select(); true", Value::from(selector))).await;
+        element.type_str(text).await.unwrap();
+    }
+
+    /// A window of this size.
+    pub(crate) async fn size(&self, width: i64, height: i64) {
+        let metrics = SetDeviceMetricsOverrideParams::new(width, height, 1.0, width < 600);
+        self.page.execute(metrics).await.unwrap();
+    }
+
+    /// Dark or light, as the system would ask.
+    pub(crate) async fn dark(&self, dark: bool) {
+        let feature = MediaFeature::new("prefers-color-scheme", if dark { "dark" } else { "light" });
+        self.page.emulate_media_features(vec![feature]).await.unwrap();
+    }
+
+    /// Keeps a picture of the whole page under `screenshots` of the target folder.
+    pub(crate) async fn picture(&self, name: &str) {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("screenshots");
+        std::fs::create_dir_all(&folder).unwrap();
+        let all = ScreenshotParams::builder().full_page(true).build();
+        self.page.save_screenshot(all, folder.join(format!("{name}.png"))).await.unwrap();
+    }
+
+    /// Whether the page is wider than its window.
+    pub(crate) async fn scrolls_sideways(&self) -> bool {
+        self.value("document.documentElement.scrollWidth > innerWidth").await != Value::Bool(false)
+    }
+
+    /// What the browser complained of since the last call.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        std::mem::take(&mut *self.errors.lock())
+    }
+}
