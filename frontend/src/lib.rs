@@ -77,7 +77,7 @@ pub use hints::QueueHints;
 pub use options::{Limits, Options, OptionsError, Rate, SourcesOptions, StatisticsOptions, Timeouts};
 pub use service::ServeError;
 pub use sources::{Directory, RefreshError, Refreshed};
-pub use statistics::{SqliteStatistics, Statistics, StatisticsStore};
+pub use statistics::{MongoStatistics, SqliteStatistics, Statistics, StatisticsStore};
 pub use token::{TokenHash, TokenHashError};
 
 /// How often what can be forgotten is looked for.

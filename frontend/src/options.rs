@@ -159,7 +159,7 @@ pub struct StatisticsOptions {
     pub flush_every: Duration,
     /// Bytes of last messages that wait for a flush; 16 MiB by default. Beyond it they are kept without their text.
     pub waiting_bytes: usize,
-    /// Longest text kept of one message; 4 KiB by default.
+    /// Longest text kept of one message; 4 KiB by default, 256 KiB at most.
     pub message_bytes: usize,
 }
 
@@ -173,6 +173,9 @@ impl Default for StatisticsOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("frontend settings are wrong: {0}")]
 pub struct OptionsError(String);
+
+/// The last messages of a source, in which each wrong byte has become a character of three, fit in one record of every store.
+const LONGEST_EXCERPT: usize = 256 << 10;
 
 /// The most readings that consumers take in one message, and so the most of an envelope.
 const LARGEST_ENVELOPE: usize = 10_000;
@@ -215,6 +218,10 @@ impl Options {
             ((0.0..=1.0).contains(&ratio), format!("keep_ratio ({ratio}) must be 0 to 1")),
             (!self.sources.every.is_zero(), "sources.every must not be 0".to_owned()),
             (!self.statistics.flush_every.is_zero(), "flush_every must not be 0".to_owned()),
+            (
+                self.statistics.message_bytes <= LONGEST_EXCERPT,
+                format!("statistics.message_bytes ({}) > {LONGEST_EXCERPT}", self.statistics.message_bytes),
+            ),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, broken)) => Err(OptionsError(broken)),
@@ -239,6 +246,7 @@ mod tests {
             (|o| o.limits.envelope_readings = 0, "envelope_readings"),
             (|o| o.timeouts.idle = Duration::from_secs(3_600), "timeouts.idle"),
             (|o| o.sources.keep_ratio = 1.5, "keep_ratio"),
+            (|o| o.statistics.message_bytes = 1 << 20, "message_bytes"),
         ];
         for (break_it, named) in cases {
             let mut options = Options::default();

@@ -6,10 +6,11 @@
 //! since the last flush, five seconds by default. It never loses a reading: those are confirmed by the broker before they
 //! are counted. Any number of frontends may add to one store.
 
+mod mongo;
 mod period;
 mod sqlite;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::AddAssign;
 use std::sync::Arc;
 
@@ -19,12 +20,16 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use self::mongo::MongoStatistics;
 pub use self::period::Period;
 pub use self::sqlite::SqliteStatistics;
 use crate::options::StatisticsOptions;
 
 /// Last messages kept of each source.
 pub const LAST_MESSAGES: usize = 10;
+
+/// Batches of a writer between two looks for what can be forgotten.
+const FORGET_EVERY: u64 = 720;
 
 /// Counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
@@ -159,7 +164,8 @@ pub struct StatisticsError {
 /// it still holds without counting anything twice.
 #[async_trait]
 pub trait StatisticsStore: Send + Sync + 'static {
-    /// Adds a batch, whole or not at all, once: adding it again changes nothing. Not undone by cancellation.
+    /// Adds a batch once: adding it again changes nothing. After a failure or a cancellation it may be there in part, or
+    /// still come: nothing of it shows to its writer until it is whole, and adding it again completes it.
     async fn add(&self, batch: Arc<Batch>) -> Result<(), StatisticsError>;
 
     /// The counts of each scope, for each of these periods in order, and the number of `writer`'s last batch (0: none).
@@ -170,7 +176,8 @@ pub trait StatisticsStore: Send + Sync + 'static {
         writer: &str,
     ) -> Result<(Vec<Vec<Tally>>, u64), StatisticsError>;
 
-    /// The last messages of a source, newest first, and the number of `writer`'s last batch.
+    /// The last messages of a source, newest first, with those of `writer`'s batches up to the number in the answer; some of
+    /// later ones may be there too.
     async fn last_messages(
         &self,
         source: &SourceId,
@@ -377,8 +384,10 @@ impl Statistics {
         let (stored, number) = self.store.last_messages(source, &self.writer).await?;
         let mut all: Vec<LastMessage> = held.messages(source, number);
         all.extend(stored);
-        // Other frontends may have taken some of them in between.
+        // Other frontends may have taken some of them in between, and a batch under way may show already.
         all.sort_by_key(|message| std::cmp::Reverse(message.received));
+        let mut seen = HashSet::new();
+        all.retain(|message| seen.insert(message.id.clone()));
         all.truncate(LAST_MESSAGES);
         Ok(all)
     }

@@ -9,7 +9,9 @@ use galerna_broker::{SourceId, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Batch, LAST_MESSAGES, LastMessage, Period, Scope, StatisticsError, StatisticsStore, Tally};
+use super::{
+    Batch, FORGET_EVERY, LAST_MESSAGES, LastMessage, Period, Scope, StatisticsError, StatisticsStore, Tally,
+};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS tallies (
@@ -29,8 +31,6 @@ CREATE TABLE IF NOT EXISTS writers (writer TEXT PRIMARY KEY, number INTEGER NOT 
 const BUSY: Duration = Duration::from_secs(5);
 /// A writer that has not written for so long has ended.
 const WRITER_KEPT_MS: i64 = 7 * 24 * 3_600_000;
-/// Batches of a writer between two looks for what can be forgotten.
-const FORGET_EVERY: u64 = 720;
 
 /// Statistics in a file of SQLite. Several processes of one machine may share the file.
 #[derive(Debug, Clone)]

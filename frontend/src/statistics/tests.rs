@@ -1,10 +1,36 @@
-//! Statistics, sentence by sentence, on the store in a file.
+//! Statistics, sentence by sentence, on each of the stores.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use galerna_broker::ManualClock;
+use galerna_test_servers::{Mongo, unique};
 
 use super::*;
+
+/// Where a store can be opened again and again.
+enum Place {
+    File(tempfile::TempDir),
+    Database(String),
+}
+
+impl Place {
+    fn all() -> [Self; 2] {
+        [Self::File(tempfile::tempdir().unwrap()), Self::Database(unique("statistics"))]
+    }
+
+    async fn open(&self) -> Arc<dyn StatisticsStore> {
+        match self {
+            Self::File(folder) => {
+                Arc::new(SqliteStatistics::open(folder.path().join("statistics.db")).unwrap())
+            }
+            Self::Database(name) => {
+                let uri = Mongo::shared().await.uri();
+                Arc::new(MongoStatistics::open(&uri, Some(name), Duration::from_secs(60)).await.unwrap())
+            }
+        }
+    }
+}
 
 fn source(id: &str) -> SourceId {
     SourceId::new(id).unwrap()
@@ -42,63 +68,68 @@ async fn hours(statistics: &Statistics, scope: Scope) -> [Tally; 3] {
 
 #[tokio::test]
 async fn counts_by_hour_day_week_and_month_are_exact_before_and_after_flushes_and_restarts() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("statistics.db");
-    let start = Timestamp::parse("2016-02-29T22:30:00Z").unwrap();
-    let clock = ManualClock::at(start);
-    let (a, b) = (("s1", "a"), ("s2", "b"));
-    {
-        let statistics = statistics(Arc::new(SqliteStatistics::open(&path).unwrap()), &clock, "first");
-        count(&statistics, a, 10, 1, clock.now());
-        assert_eq!(hours(&statistics, Scope::Source(source("s1"))).await, [of(1, 10), of(0, 0), of(0, 0)]);
-        statistics.flush().await.unwrap();
-        count(&statistics, a, 5, 2, clock.now());
-        count(&statistics, b, 1, 3, clock.now());
-        assert_eq!(hours(&statistics, Scope::Source(source("s1"))).await, [of(2, 15), of(0, 0), of(0, 0)]);
-        statistics.flush().await.unwrap();
-    }
-    clock.advance(3_600_000);
-    let statistics = statistics(Arc::new(SqliteStatistics::open(&path).unwrap()), &clock, "second");
-    count(&statistics, a, 100, 4, clock.now());
-    assert_eq!(hours(&statistics, Scope::Source(source("s1"))).await, [of(1, 100), of(2, 15), of(0, 0)]);
-    assert_eq!(hours(&statistics, Scope::All).await, [of(1, 100), of(3, 16), of(0, 0)]);
-    assert_eq!(hours(&statistics, Scope::Account(account("b"))).await, [of(0, 0), of(1, 1), of(0, 0)]);
+    for place in Place::all() {
+        let start = Timestamp::parse("2016-02-29T22:30:00Z").unwrap();
+        let clock = ManualClock::at(start);
+        let (a, b) = (("s1", "a"), ("s2", "b"));
+        {
+            let statistics = statistics(place.open().await, &clock, "first");
+            count(&statistics, a, 10, 1, clock.now());
+            assert_eq!(
+                hours(&statistics, Scope::Source(source("s1"))).await,
+                [of(1, 10), of(0, 0), of(0, 0)]
+            );
+            statistics.flush().await.unwrap();
+            count(&statistics, a, 5, 2, clock.now());
+            count(&statistics, b, 1, 3, clock.now());
+            assert_eq!(
+                hours(&statistics, Scope::Source(source("s1"))).await,
+                [of(2, 15), of(0, 0), of(0, 0)]
+            );
+            statistics.flush().await.unwrap();
+        }
+        clock.advance(3_600_000);
+        let statistics = statistics(place.open().await, &clock, "second");
+        count(&statistics, a, 100, 4, clock.now());
+        assert_eq!(hours(&statistics, Scope::Source(source("s1"))).await, [of(1, 100), of(2, 15), of(0, 0)]);
+        assert_eq!(hours(&statistics, Scope::All).await, [of(1, 100), of(3, 16), of(0, 0)]);
+        assert_eq!(hours(&statistics, Scope::Account(account("b"))).await, [of(0, 0), of(1, 1), of(0, 0)]);
 
-    // Over midnight it is another day, of the same week, of another month.
-    clock.advance(3_600_000);
-    let traffic = statistics.traffic(&[Scope::Account(account("a"))]).await.unwrap()[0];
-    assert_eq!(traffic.hour.last_but_one, of(2, 15));
-    assert_eq!((traffic.day.now, traffic.day.last), (of(0, 0), of(3, 115)));
-    assert_eq!(traffic.week.now, of(3, 115));
-    assert_eq!((traffic.month.now, traffic.month.last), (of(0, 0), of(3, 115)));
+        // Over midnight it is another day, of the same week, of another month.
+        clock.advance(3_600_000);
+        let traffic = statistics.traffic(&[Scope::Account(account("a"))]).await.unwrap()[0];
+        assert_eq!(traffic.hour.last_but_one, of(2, 15));
+        assert_eq!((traffic.day.now, traffic.day.last), (of(0, 0), of(3, 115)));
+        assert_eq!(traffic.week.now, of(3, 115));
+        assert_eq!((traffic.month.now, traffic.month.last), (of(0, 0), of(3, 115)));
+    }
 }
 
 #[tokio::test]
 async fn the_last_ten_messages_are_kept_newest_first_over_restarts() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("statistics.db");
-    let clock = ManualClock::at(Timestamp(0));
-    let store = SqliteStatistics::open(&path).unwrap();
-    let first = statistics(Arc::new(store), &clock, "first");
-    for id in 0..25 {
-        clock.advance(1);
-        count(&first, ("s1", "a"), 1, id, clock.now());
-        if id == 7 || id == 20 {
-            first.flush().await.unwrap();
+    for place in Place::all() {
+        let clock = ManualClock::at(Timestamp(0));
+        let first = statistics(place.open().await, &clock, "first");
+        for id in 0..25 {
+            clock.advance(1);
+            count(&first, ("s1", "a"), 1, id, clock.now());
+            if id == 7 || id == 20 {
+                first.flush().await.unwrap();
+            }
         }
+        let ids = |list: Vec<LastMessage>| list.into_iter().map(|m| m.id).collect::<Vec<_>>();
+        let expected: Vec<String> = (15..25).rev().map(|id| format!("r{id}")).collect();
+        assert_eq!(ids(first.last_messages(&source("s1")).await.unwrap()), expected);
+        first.flush().await.unwrap();
+        drop(first);
+        let second = statistics(place.open().await, &clock, "second");
+        assert_eq!(ids(second.last_messages(&source("s1")).await.unwrap()), expected);
+        assert!(second.last_messages(&source("s2")).await.unwrap().is_empty());
     }
-    let ids = |list: Vec<LastMessage>| list.into_iter().map(|m| m.id).collect::<Vec<_>>();
-    let expected: Vec<String> = (15..25).rev().map(|id| format!("r{id}")).collect();
-    assert_eq!(ids(first.last_messages(&source("s1")).await.unwrap()), expected);
-    first.flush().await.unwrap();
-    drop(first);
-    let second = statistics(Arc::new(SqliteStatistics::open(&path).unwrap()), &clock, "second");
-    assert_eq!(ids(second.last_messages(&source("s1")).await.unwrap()), expected);
-    assert!(second.last_messages(&source("s2")).await.unwrap().is_empty());
 }
 
 /// A store that takes a batch and then says that it failed, or fails before.
-struct Doubtful(SqliteStatistics, AtomicU32);
+struct Doubtful(Arc<dyn StatisticsStore>, AtomicU32);
 
 #[async_trait]
 impl StatisticsStore for Doubtful {
@@ -129,37 +160,39 @@ impl StatisticsStore for Doubtful {
 
 #[tokio::test]
 async fn a_flush_whose_outcome_is_unknown_counts_once() {
-    let clock = ManualClock::at(Timestamp(0));
-    let store = Doubtful(SqliteStatistics::in_memory().unwrap(), AtomicU32::new(0));
-    let statistics = statistics(Arc::new(store), &clock, "w");
-    let scope = || Scope::Source(source("s1"));
-    count(&statistics, ("s1", "a"), 3, 1, clock.now());
-    for (failed, then) in [(true, 3), (true, 3), (false, 3)] {
-        assert_eq!(statistics.flush().await.is_err(), failed);
-        assert_eq!(hours(&statistics, scope()).await[0].readings, then);
-        assert_eq!(statistics.last_messages(&source("s1")).await.unwrap().len(), 1);
+    for place in Place::all() {
+        let clock = ManualClock::at(Timestamp(0));
+        let store = Doubtful(place.open().await, AtomicU32::new(0));
+        let statistics = statistics(Arc::new(store), &clock, "w");
+        let scope = || Scope::Source(source("s1"));
+        count(&statistics, ("s1", "a"), 3, 1, clock.now());
+        for (failed, then) in [(true, 3), (true, 3), (false, 3)] {
+            assert_eq!(statistics.flush().await.is_err(), failed);
+            assert_eq!(hours(&statistics, scope()).await[0].readings, then);
+            assert_eq!(statistics.last_messages(&source("s1")).await.unwrap().len(), 1);
+        }
+        count(&statistics, ("s1", "a"), 4, 2, clock.now());
+        assert_eq!(hours(&statistics, scope()).await[0], of(2, 7));
+        statistics.flush().await.unwrap();
+        assert_eq!(hours(&statistics, scope()).await[0], of(2, 7));
     }
-    count(&statistics, ("s1", "a"), 4, 2, clock.now());
-    assert_eq!(hours(&statistics, scope()).await[0], of(2, 7));
-    statistics.flush().await.unwrap();
-    assert_eq!(hours(&statistics, scope()).await[0], of(2, 7));
 }
 
 #[tokio::test]
 async fn two_frontends_add_to_one_store() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("statistics.db");
-    let clock = ManualClock::at(Timestamp(0));
-    let one = statistics(Arc::new(SqliteStatistics::open(&path).unwrap()), &clock, "one");
-    let two = statistics(Arc::new(SqliteStatistics::open(&path).unwrap()), &clock, "two");
-    for id in 0..20 {
-        count(&one, ("s1", "a"), 1, id, clock.now());
-        count(&two, ("s1", "a"), 2, id, clock.now());
-        let (a, b) = tokio::join!(one.flush(), two.flush());
-        a.and(b).unwrap();
+    for place in Place::all() {
+        let clock = ManualClock::at(Timestamp(0));
+        let one = statistics(place.open().await, &clock, "one");
+        let two = statistics(place.open().await, &clock, "two");
+        for id in 0..20 {
+            count(&one, ("s1", "a"), 1, id, clock.now());
+            count(&two, ("s1", "a"), 2, id, clock.now());
+            let (a, b) = tokio::join!(one.flush(), two.flush());
+            a.and(b).unwrap();
+        }
+        assert_eq!(hours(&one, Scope::All).await[0], of(40, 60));
+        assert_eq!(hours(&two, Scope::All).await[0], of(40, 60));
     }
-    assert_eq!(hours(&one, Scope::All).await[0], of(40, 60));
-    assert_eq!(hours(&two, Scope::All).await[0], of(40, 60));
 }
 
 #[tokio::test]
@@ -178,4 +211,53 @@ async fn texts_that_wait_are_bounded_and_cut_between_characters() {
     let last = statistics.last_messages(&source("s4")).await.unwrap();
     assert!(last[0].text.is_empty() && last[0].cut);
     assert_eq!(hours(&statistics, Scope::All).await[0].messages, 5);
+}
+
+#[tokio::test]
+async fn the_last_messages_are_those_of_all_frontends() {
+    for place in Place::all() {
+        let clock = ManualClock::at(Timestamp(0));
+        let one = statistics(place.open().await, &clock, "one");
+        let two = statistics(place.open().await, &clock, "two");
+        for id in 0..30 {
+            clock.advance(1);
+            let writer = if id % 3 == 0 { &one } else { &two };
+            count(writer, ("s1", "a"), 1, id, clock.now());
+            if id % 7 == 0 {
+                two.flush().await.unwrap();
+                one.flush().await.unwrap();
+            }
+        }
+        one.flush().await.and(two.flush().await).unwrap();
+        let expected: Vec<String> = (20..30).rev().map(|id| format!("r{id}")).collect();
+        for reader in [&one, &two] {
+            let last = reader.last_messages(&source("s1")).await.unwrap();
+            assert_eq!(last.into_iter().map(|m| m.id).collect::<Vec<_>>(), expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn old_hours_are_forgotten_and_old_months_kept() {
+    for place in Place::all() {
+        let store = place.open().await;
+        let day = 24 * 3_600_000;
+        let begin = Timestamp::parse("2020-01-01T00:00:00Z").unwrap();
+        let periods = [(Period::Hour, begin), (Period::Month, begin)];
+        let all = [Scope::All];
+        let add = async |writer: &str, at: Timestamp| {
+            let one = of(1, 1);
+            let tallies =
+                Period::ALL.map(|period| (Scope::All, period, period.start(at), one)).into_iter().collect();
+            let batch = Batch { writer: writer.to_owned(), number: 1, tallies, messages: Vec::new(), at };
+            store.add(Arc::new(batch)).await.unwrap();
+        };
+        add("first", begin).await;
+        let read = async || store.tallies(&all, &periods, "first").await.unwrap();
+        assert_eq!(read().await, (vec![vec![of(1, 1), of(1, 1)]], 1));
+        add("second", begin.plus_millis(40 * day)).await;
+        assert_eq!(read().await.0, [[of(0, 0), of(1, 1)]]);
+        add("third", begin.plus_millis(500 * day)).await;
+        assert_eq!(read().await, (vec![vec![of(0, 0), of(0, 0)]], 0));
+    }
 }
