@@ -53,6 +53,12 @@ pub(crate) fn router(
         .with_state(Held { broker, store, dispatcher, workers, makes_accounts })
 }
 
+/// What a worker of its own tells of its topologies.
+pub(crate) fn workers(workers: Workers) -> Router {
+    let told = move || async move { Json(json!({ "workers": workers.metrics() })) };
+    Router::new().route("/workers", get(told))
+}
+
 #[derive(Clone)]
 struct Held {
     broker: Arc<dyn Broker>,

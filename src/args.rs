@@ -128,7 +128,8 @@ impl Command {
                 ];
                 if args.exit {
                     let free = |name| (name, "127.0.0.1:0".to_owned());
-                    defaults.extend([free("api.listen"), free("frontend.listen"), free("page.listen")]);
+                    let all = ["api.listen", "frontend.listen", "page.listen", "worker.listen"];
+                    defaults.extend(all.map(free));
                 }
                 defaults
             }
@@ -137,7 +138,7 @@ impl Command {
             | Self::Load(_) | Self::Topology(_) | Self::Config(_) | Self::Bench(_) => {
                 vec![quiet]
             }
-            Self::Up(_) | Self::Dispatcher | Self::Maintainer(_) | Self::Worker | Self::Frontend => vec![],
+            Self::Up(_) | Self::Dispatcher | Self::Maintainer(_) | Self::Worker | Self::Frontend | Self::Notifier | Self::Page => vec![],
         }
     }
 }
@@ -156,6 +157,10 @@ pub(crate) enum Command {
     Worker,
     /// Run a frontend: takes readings over HTTP (needs RabbitMQ and MongoDB)
     Frontend,
+    /// Run a notifier: delivers alerts (needs RabbitMQ and MongoDB)
+    Notifier,
+    /// Run the web page (needs RabbitMQ and MongoDB)
+    Page,
     /// See and steer the queues, and the leasing of them
     Queues(QueuesArgs),
     /// Publish readings from a file to the queues

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_broker::rabbitmq::{QueueType, RabbitMqBroker, RabbitMqOptions};
 use galerna_broker::{Broker, RetryPolicy};
-use galerna_frontend::{SqliteStatistics, StatisticsStore};
+use galerna_frontend::{MongoStatistics, SqliteStatistics, StatisticsStore};
 use galerna_storage::Store;
 
 use crate::config::{Config, without_password};
@@ -137,7 +137,6 @@ pub(crate) async fn statistics(config: &Config) -> anyhow::Result<Arc<dyn Statis
         let opened = tokio::task::spawn_blocking(move || SqliteStatistics::open(&file)).await?;
         return Ok(Arc::new(opened.context("cannot open the statistics")?));
     }
-    let file = data_file(config, "statistics.db");
-    let opened = tokio::task::spawn_blocking(move || SqliteStatistics::open(&file)).await?;
-    Ok(Arc::new(opened.context("cannot open the statistics")?))
+    let opened = MongoStatistics::connect(url).await;
+    Ok(Arc::new(opened.with_context(|| format!("cannot open the statistics in {}", without_password(url)))?))
 }

@@ -9,11 +9,12 @@ mod config;
 mod demo;
 mod log;
 mod meters;
+mod metrics;
 mod modules;
 mod owners;
-#[allow(dead_code)] // served once `up` has it
 mod page;
 mod service;
+mod side;
 mod stop;
 mod table;
 mod together;
@@ -91,6 +92,8 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             }
             Command::Worker => commands::services::worker(&config, stop::on_signals()?).await?,
             Command::Frontend => commands::services::frontend(&config, stop::on_signals()?).await?,
+            Command::Notifier => commands::services::notifier(&config, stop::on_signals()?).await?,
+            Command::Page => commands::services::page(&config, stop::on_signals()?).await?,
             Command::Queues(args) => commands::queues::run(args, &config).await?,
             Command::Publish(args) => commands::publish::run(&args, &config).await?,
             Command::Sources(args) => commands::sources::run(&args, &config).await?,

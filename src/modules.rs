@@ -15,13 +15,16 @@ use galerna_frontend::{Directory, Frontend, Limits, Parts, QueueHints, Rate, Sta
 use galerna_maintainer::{
     AccountsSource, FileDirectory, HttpDirectory, HttpOptions, Maintainer, Options, StoreDirectory,
 };
+use galerna_notifier::{AllowList, Notifier, Smtp};
 use galerna_spouts::LeasedOptions;
 use galerna_storage::{Rule, Store};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::backends::{broker_is_embedded, data_file};
 use crate::config::Config;
 use crate::owners::KnownOwners;
+use crate::page;
 
 /// The timeouts of the lease protocol, the same in every module.
 fn timing(config: &Config) -> Timing {
@@ -216,4 +219,61 @@ pub(crate) async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address} (`{setting}`); choose another address, port 0 for any free one")
     })
+}
+
+/// Opens a notifier.
+pub(crate) async fn notifier(
+    config: &Config,
+    broker: &Arc<dyn Broker>,
+    store: &Store,
+) -> anyhow::Result<Notifier> {
+    let entries = config.text("notifier.allow").split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let allow = AllowList::parse(entries).map_err(|e| anyhow!("`notifier.allow`: {e}"))?;
+    let from = config.text("notifier.from").to_owned();
+    let smtp = config.optional("notifier.smtp_url").map(|url| Smtp { url: url.to_owned(), from });
+    let options =
+        galerna_notifier::Options { name: process_name("notifier"), allow, smtp, ..Default::default() };
+    let parts = galerna_notifier::Parts {
+        broker: broker.clone(),
+        store: store.clone(),
+        clock: Arc::new(SystemClock),
+    };
+    Ok(Notifier::open(parts, options).await?)
+}
+
+/// The routes of the page, whose charts are kept from now on until `stop`.
+pub(crate) fn page(
+    config: &Config,
+    dispatcher: Arc<dyn page::Dispatching>,
+    (broker, store): (Arc<dyn Broker>, Store),
+    statistics: Arc<dyn StatisticsStore>,
+    workers: Arc<dyn page::WorkersView>,
+    stop: CancellationToken,
+) -> anyhow::Result<axum::Router> {
+    let topology = serde_json::from_str(&crate::commands::topology::shown(config)?.json())?;
+    let settings = config.shown().map(|(key, value, origin, _)| page::Setting {
+        key: key.to_owned(),
+        value,
+        origin: origin.to_string(),
+    });
+    let parts = page::Parts {
+        dispatcher,
+        broker,
+        store,
+        statistics: Some(statistics),
+        workers,
+        topology,
+        config: settings.collect(),
+        version: env!("CARGO_PKG_VERSION"),
+        traces: None,
+        clock: Arc::new(SystemClock),
+        stop: stop.clone(),
+    };
+    drop(page::spawn_history(parts.clone(), stop));
+    let token = |name: &str| config.optional(name).map(str::to_owned);
+    let access = page::Access {
+        viewer_token: token("page.viewer_token"),
+        operator_token: token("page.operator_token"),
+    };
+    Ok(page::router(parts, access))
 }

@@ -1,6 +1,8 @@
 //! Serving the API of this process: the dispatcher's routes, and beside them what the process adds.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -15,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::config::Config;
+
+/// How long those who look at the page may take to hang up at the end.
+const PAGE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Serves until `shutdown`; then the calls under way are answered and the handle ends.
 ///
@@ -63,7 +68,34 @@ pub(crate) fn serve(
     }))
 }
 
-async fn authorise(State(token): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
+/// Serves the page until `shutdown`.
+pub(crate) fn serve_page(
+    config: &Config,
+    listener: TcpListener,
+    page: Router,
+    shutdown: CancellationToken,
+) -> JoinHandle<()> {
+    let beyond = config.text("page.operator_token").is_empty() && !config.address("page.listen").ip().is_loopback();
+    debug_assert!(!beyond, "the configuration refuses this");
+    let app = page.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move {
+        let ending = shutdown.clone();
+        let serving = axum::serve(listener, app).with_graceful_shutdown(async move { ending.cancelled().await });
+        tokio::select! {
+            ended = async { serving.await } => {
+                if let Err(e) = ended {
+                    tracing::error!(error = %e, "the page ended");
+                }
+            }
+            () = async {
+                shutdown.cancelled().await;
+                tokio::time::sleep(PAGE_PATIENCE).await;
+            } => {}
+        }
+    })
+}
+
+pub(crate) async fn authorise(State(token): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
     let Some(token) = token else { return next.run(request).await };
     let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
     let given = given.and_then(bearer).unwrap_or_default();

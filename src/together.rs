@@ -1,15 +1,18 @@
 //! All modules in one process, as `galerna up` and `galerna demo` run them.
 //!
 //! They stop in the order of the readings' way: first the frontend, which takes no more calls and finishes those under way, then
-//! the workers, which settle what is in flight and give their leases back, then the maintainer and the dispatcher's API.
+//! the workers, which settle what is in flight and give their leases back, then all else. The address `worker.listen` has the
+//! metrics of the workers, the maintainer and the notifier together.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use galerna_broker::Broker;
 use galerna_dispatcher::{Dispatcher, MaintainerLink};
 use galerna_frontend::{Directory, StatisticsStore};
 use galerna_maintainer::{Maintainer, Run, Task};
+use galerna_notifier::Notifier;
 use galerna_storage::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -17,19 +20,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::workers::Workers;
-use crate::{admin, backends, modules, service};
+use crate::{admin, backends, metrics, modules, service, side};
 
 /// Where they listen; opened before anything else, so that a port that is taken stops the start before it does anything.
 pub(crate) struct Listeners {
     api: TcpListener,
     frontend: TcpListener,
+    page: TcpListener,
+    side: TcpListener,
 }
 
 impl Listeners {
     /// Opens those that the configuration names.
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         let open = async |name: &'static str| modules::listen(config.address(name), name).await;
-        Ok(Self { api: open("api.listen").await?, frontend: open("frontend.listen").await? })
+        Ok(Self {
+            api: open("api.listen").await?,
+            frontend: open("frontend.listen").await?,
+            page: open("page.listen").await?,
+            side: open("worker.listen").await?,
+        })
     }
 }
 
@@ -41,6 +51,8 @@ pub(crate) struct Together {
     pub(crate) workers: Workers,
     pub(crate) api_address: SocketAddr,
     pub(crate) frontend_address: SocketAddr,
+    pub(crate) page_address: SocketAddr,
+    pub(crate) notifier: Notifier,
     /// What the accounts task did before anything was leased.
     pub(crate) accounts: Option<galerna_maintainer::Report>,
     /// Ends the frontend.
@@ -50,6 +62,9 @@ pub(crate) struct Together {
     services: CancellationToken,
     keeping: JoinHandle<()>,
     api: JoinHandle<()>,
+    notifying: JoinHandle<()>,
+    page: JoinHandle<()>,
+    side: JoinHandle<()>,
 }
 
 impl Together {
@@ -82,9 +97,27 @@ impl Together {
         let routes =
             admin::router(broker.clone(), store.clone(), dispatcher.clone(), workers.clone(), makes_accounts);
         let api = service::serve(config, listeners.api, dispatcher.clone(), routes, services.clone())?;
+        let notifier = modules::notifier(config, &broker, &store).await?;
+        let notifying = notifier.spawn(services.clone());
+        let page_address = listeners.page.local_addr()?;
+        let shown = modules::page(
+            config,
+            Arc::new(dispatcher.clone()),
+            (broker.clone(), store.clone()),
+            statistics.clone(),
+            Arc::new(workers.clone()),
+            services.clone(),
+        )?;
+        let page = service::serve_page(config, listeners.page, shown, services.clone());
+        let metrics: side::MetricsText = Arc::new({
+            let (workers, maintainer, notifier) = (workers.clone(), maintainer.clone(), notifier.clone());
+            move || Ok(metrics::text(&workers)? + &maintainer.metrics_text()? + &notifier.metrics_text())
+        });
+        let closing = CancellationToken::new();
+        let (draining, ending) = (closing.clone(), services.clone());
+        let side = side::serve(config, listeners.side, metrics, Router::new(), draining, ending);
         let hints = Arc::new(dispatcher.clone());
         let frontend = modules::frontend(config, &broker, directory, hints, statistics).await?;
-        let closing = CancellationToken::new();
         let posting = tokio::spawn({
             let closing = closing.clone();
             async move { frontend.serve(listeners.frontend, async move { closing.cancelled().await }).await }
@@ -96,12 +129,17 @@ impl Together {
             workers,
             api_address,
             frontend_address,
+            page_address,
+            notifier,
             accounts: created,
             closing,
             posting,
             services,
             keeping,
             api,
+            notifying,
+            page,
+            side,
         })
     }
 
@@ -115,8 +153,7 @@ impl Together {
         }
         self.workers.drain(config.span("worker.drain")).await;
         self.services.cancel();
-        drop(self.keeping.await);
-        drop(self.api.await);
+        drop(tokio::join!(self.keeping, self.notifying, self.page, self.side, self.api));
         self.dispatcher.shutdown().await;
     }
 }

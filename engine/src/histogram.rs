@@ -78,7 +78,23 @@ impl Histogram {
             }
             0.0
         };
-        Latency { count, p50_ms: quantile(0.5), p99_ms: quantile(0.99), max_ms: max as f64 / 1e6 }
+        let mut within = [0; LATENCY_BOUNDS.len()];
+        let mut sum = 0.0;
+        for (index, n) in counts.iter().enumerate().filter(|(_, n)| **n > 0) {
+            let seconds = upper(index) as f64 / 1e9;
+            sum += seconds * *n as f64;
+            for (within, _) in within.iter_mut().zip(LATENCY_BOUNDS).filter(|(_, bound)| seconds <= *bound) {
+                *within += n;
+            }
+        }
+        Latency {
+            count,
+            p50_ms: quantile(0.5),
+            p99_ms: quantile(0.99),
+            max_ms: max as f64 / 1e6,
+            sum_ms: sum * 1e3,
+            within,
+        }
     }
 }
 
@@ -99,7 +115,16 @@ pub struct Latency {
     pub p99_ms: f64,
     /// The largest value.
     pub max_ms: f64,
+    /// The sum of all values.
+    pub sum_ms: f64,
+    /// How many values are not above each of [`LATENCY_BOUNDS`].
+    #[serde(skip)]
+    pub within: [u64; LATENCY_BOUNDS.len()],
 }
+
+/// Bounds in seconds by which [`Latency::within`] counts, for metrics: 10 µs to a minute.
+pub const LATENCY_BOUNDS: [f64; 16] =
+    [1e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0];
 
 #[cfg(test)]
 mod tests {
@@ -121,6 +146,10 @@ mod tests {
         histogram.record(9_000_000, 1);
         let latency = histogram.latency();
         assert_eq!((latency.count, latency.max_ms), (100, 9.0));
+        let sum = 98.0 + 5.0 + 9.0;
+        assert!((sum..sum * 33.0 / 32.0).contains(&latency.sum_ms), "{latency:?}");
+        let of = |bound: f64| latency.within[LATENCY_BOUNDS.iter().position(|b| *b == bound).unwrap()];
+        assert_eq!((of(5e-4), of(2.5e-3), of(1e-2), of(60.0)), (0, 98, 100, 100));
         assert!((1.0..1.04).contains(&latency.p50_ms) && (5.0..5.2).contains(&latency.p99_ms), "{latency:?}");
     }
 

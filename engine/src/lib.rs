@@ -56,6 +56,6 @@ mod worker;
 
 pub use clock::{ManualClock, TokioClock};
 pub use error::EngineError;
-pub use histogram::{Histogram, Latency};
+pub use histogram::{Histogram, LATENCY_BOUNDS, Latency};
 pub use metrics::{ComponentMetrics, LastError, Metrics, SpoutState};
 pub use running::{DrainReport, Engine, EngineOptions, Running};

@@ -235,7 +235,11 @@ impl Maintainer {
         if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
     }
 
-    pub(crate) fn render_metrics(&self) -> Result<String, prometheus::Error> {
+    /// The metrics as Prometheus reads them.
+    ///
+    /// # Errors
+    /// When they cannot be written, which does not happen.
+    pub fn metrics_text(&self) -> Result<String, prometheus::Error> {
         let inner = &self.inner;
         inner.metrics.render(|task| inner.state(task).history.on_time(task, inner.schedule(task)))
     }

@@ -101,7 +101,7 @@ async fn readyz(State(maintainer): State<Maintainer>) -> Response {
 }
 
 async fn metrics(State(maintainer): State<Maintainer>) -> Response {
-    match maintainer.render_metrics() {
+    match maintainer.metrics_text() {
         Ok(text) => text.into_response(),
         Err(e) => bearer::error(StatusCode::INTERNAL_SERVER_ERROR, "metrics", e.to_string()),
     }

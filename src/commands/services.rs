@@ -1,8 +1,9 @@
-//! `galerna up`, `dispatcher`, `maintainer`, `worker` and `frontend`: the modules, together or alone, until asked to stop.
+//! `galerna up`, `dispatcher`, `maintainer`, `worker`, `frontend`, `notifier` and `page`: the modules, together or alone, until asked to stop.
 
 use std::sync::Arc;
 
 use anyhow::Context;
+use axum::Router;
 use galerna_dispatcher::{ClientOptions, DispatcherClient, MaintainerLink};
 use galerna_maintainer::{Run, Task};
 use tokio_util::sync::CancellationToken;
@@ -10,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{TaskName, UpArgs};
 use crate::backends::{broker, must_be_shared, statistics, store};
 use crate::config::Config;
+use crate::page::RemoteWorkers;
 use crate::table::{print, print_json, table, thousands};
 use crate::together::{Listeners, Together};
 use crate::workers::Workers;
-use crate::{modules, service};
+use crate::{admin, metrics, modules, service, side};
 
 /// All modules in one process.
 pub(crate) async fn up(args: UpArgs, config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
@@ -52,6 +54,44 @@ pub(crate) async fn frontend(config: &Config, stop: CancellationToken) -> anyhow
     let statistics = statistics(config).await?;
     let frontend = modules::frontend(config, &broker, directory, hints, statistics).await?;
     frontend.serve(listener, async move { stop.cancelled().await }).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// A notifier of its own.
+pub(crate) async fn notifier(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(config, "notifier", true)?;
+    let listener = modules::listen(config.address("notifier.listen"), "notifier.listen").await?;
+    let (broker, store) = (broker(config).await?, store(config).await?);
+    let notifier = modules::notifier(config, &broker, &store).await?;
+    let metrics: side::MetricsText = Arc::new({
+        let notifier = notifier.clone();
+        move || Ok(notifier.metrics_text())
+    });
+    let ended = CancellationToken::new();
+    tracing::info!(address = %listener.local_addr()?, "the notifier works");
+    let side = side::serve(config, listener, metrics, Router::new(), stop.clone(), ended.clone());
+    notifier.run(stop).await;
+    ended.cancel();
+    drop(side.await);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The page of a system whose modules are elsewhere.
+pub(crate) async fn page(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(config, "page", true)?;
+    let listener = modules::listen(config.address("page.listen"), "page.listen").await?;
+    let (broker, store) = (broker(config).await?, store(config).await?);
+    let workers = config.text("page.workers").split(',').map(|url| url.trim().to_owned());
+    let workers: Vec<String> = workers.filter(|url| !url.is_empty()).collect();
+    let token = config.optional("api.token").map(str::to_owned);
+    let workers = Arc::new(RemoteWorkers::new(workers, token)?);
+    let dispatcher = Arc::new(dispatcher_client(config)?);
+    let statistics = statistics(config).await?;
+    let routes = modules::page(config, dispatcher, (broker, store), statistics, workers, stop.clone())?;
+    tracing::info!(address = %listener.local_addr()?, "the page is served");
+    drop(service::serve_page(config, listener, routes, stop).await);
     tracing::info!("stopped");
     Ok(())
 }
@@ -124,16 +164,26 @@ pub(crate) async fn run_once(task: TaskName, json: bool, config: &Config) -> any
 /// A worker of its own.
 pub(crate) async fn worker(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
     must_be_shared(config, "worker", true)?;
+    let listener = modules::listen(config.address("worker.listen"), "worker.listen").await?;
     let (broker, store) = (broker(config).await?, store(config).await?);
     modules::load_rules(config, &store).await?;
     let leases = Arc::new(dispatcher_client(config)?);
     let name = worker_name(config);
     let ingestion = modules::ingestion(config, &name, broker, leases, store)?;
     let workers = Workers::default();
+    let metrics: side::MetricsText = Arc::new({
+        let workers = workers.clone();
+        move || metrics::text(&workers)
+    });
+    let ended = CancellationToken::new();
+    let routes = admin::workers(workers.clone());
+    let side = side::serve(config, listener, metrics, routes, stop.clone(), ended.clone());
     workers.start(&ingestion).await?;
     tracing::info!(worker = name, dispatcher = config.text("dispatcher.url"), "the worker works");
     stop.cancelled().await;
     workers.drain(config.span("worker.drain")).await;
+    ended.cancel();
+    drop(side.await);
     tracing::info!("stopped");
     Ok(())
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use galerna::ingest;
 use galerna_broker::QueueName;
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+use galerna_topology::Topology;
 use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
 
 use crate::args::{TopologyArgs, TopologyForm};
@@ -15,16 +16,21 @@ use crate::table::print;
 
 /// Prints the ingestion topology as the configuration makes it. Nothing is started and no server is asked.
 pub(crate) fn run(args: &TopologyArgs, config: &Config) -> anyhow::Result<()> {
-    let broker = Arc::new(EmbeddedBroker::in_memory(EmbeddedOptions::default())?);
-    let store = galerna_storage::sqlite::in_memory()?;
-    let ingestion = modules::ingestion(config, "shown", broker, Arc::new(NoLeases), store)?;
-    let topology = ingest::topology(&ingestion)?;
+    let topology = shown(config)?;
     match args.format {
         TopologyForm::Table => print(topology.table()),
         TopologyForm::Dot => print(topology.dot()),
         TopologyForm::Mermaid => print(topology.mermaid()),
         TopologyForm::Json => print(topology.json()),
     }
+}
+
+/// The ingestion topology, to be looked at and not to be run.
+pub(crate) fn shown(config: &Config) -> anyhow::Result<Topology> {
+    let broker = Arc::new(EmbeddedBroker::in_memory(EmbeddedOptions::default())?);
+    let store = galerna_storage::sqlite::in_memory()?;
+    let ingestion = modules::ingestion(config, "shown", broker, Arc::new(NoLeases), store)?;
+    Ok(ingest::topology(&ingestion)?)
 }
 
 /// A topology that is only shown leases nothing.

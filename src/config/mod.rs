@@ -98,7 +98,8 @@ impl Config {
     /// Rules that need more than one setting.
     fn check_together(&self, problems: &mut Vec<String>) {
         let token = self.text("api.token");
-        for name in ["api.listen", "maintainer.listen", "worker.listen", "frontend.listen", "notifier.listen"] {
+        for name in ["api.listen", "maintainer.listen", "worker.listen", "frontend.listen", "notifier.listen"]
+        {
             if !self.address(name).ip().is_loopback() && token.is_empty() {
                 problems.push(format!(
                     "`{name}` is {}, which other machines reach: set `api.token` too, or listen on 127.0.0.1",

@@ -149,7 +149,12 @@ pub(crate) static KEYS: &[Key] = &[
         "",
         "file in which the sources are kept between runs; empty: sources.json in the folder `data`",
     ),
-    key("frontend.max_body", Kind::Count(1_000, 1 << 30), "8388608", "longest body in bytes, unpacked or not"),
+    key(
+        "frontend.max_body",
+        Kind::Count(1_000, 1 << 30),
+        "8388608",
+        "longest body in bytes, unpacked or not",
+    ),
     key("frontend.max_readings", Kind::Count(1, 1_000_000), "10000", "readings in one call"),
     key("frontend.calls_per_second", Kind::Count(1, 1_000_000), "500", "calls that one source may make"),
     key(
@@ -175,7 +180,10 @@ pub(crate) static KEYS: &[Key] = &[
     key("notifier.from", Kind::Text, "galerna@localhost", "sender of the mails"),
     key("page.listen", Kind::Listen, "127.0.0.1:8090", "address of the web page"),
     secret("page.viewer_token", "token with which the page may be looked at"),
-    secret("page.operator_token", "token with which one may act on the page; required to listen beyond loopback"),
+    secret(
+        "page.operator_token",
+        "token with which one may act on the page; required to listen beyond loopback",
+    ),
     key(
         "page.workers",
         Kind::Text,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use galerna_broker::{AccountId, Broker, Clock, Depth, Message, QueueName, SystemClock};
+use galerna_broker::{AccountId, Broker, BrokerError, Clock, Depth, Message, QueueName, SystemClock};
 use galerna_dispatcher::{Event, Timing, Transition, transition};
 use galerna_maintainer::{
     AccountsSource, DirectoryError, Issue, Listing, Maintainer, Options, Report, Run, RunFailure, Task,
@@ -188,8 +188,14 @@ impl World {
             content_type: "application/json".to_owned(),
             id: format!("m{n}"),
         };
-        let window = (0..messages).map(|n| (name(queue), message(n))).collect();
-        self.broker.publish(window).await.expect("published");
+        let window = || (0..messages).map(|n| (name(queue), message(n))).collect();
+        // After a restart of the broker, what publishes may have to find it again; nothing is published before.
+        self.until("published", async || match self.broker.publish(window()).await {
+            Ok(()) => true,
+            Err(BrokerError::Unavailable { .. }) => false,
+            Err(error) => panic!("{error}"),
+        })
+        .await;
     }
 
     /// Messages in the queue; `None` when the broker has no such queue.
