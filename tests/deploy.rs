@@ -410,15 +410,46 @@ fn commands(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn every_setting_and_metric_that_the_operations_page_names_exists() {
+    let text = read("docs/operations.md");
+    let (settings, registered) = (settings(), registered());
+    let sections: BTreeSet<&str> =
+        settings.keys().filter_map(|name| name.split_once('.')).map(|(s, _)| s).collect();
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
+    let mut seen = (0, 0);
+    for quoted in text.split('`').skip(1).step_by(2) {
+        if let Some((section, _)) = quoted.split_once('.')
+            && sections.contains(section)
+            && quoted.chars().all(is_name)
+        {
+            assert!(settings.contains_key(quoted), "`{quoted}` is no setting");
+            seen.0 += 1;
+        }
+        for name in words(quoted, is_name).filter(|word| word.starts_with("galerna_") && !word.ends_with('_'))
+        {
+            // What filters the log is a crate, not a metric.
+            let is_crate = root().join(name.trim_start_matches("galerna_")).is_dir();
+            assert!(is_crate || registered.contains(name), "`{name}` is no metric");
+            seen.1 += 1;
+        }
+    }
+    assert!(seen.0 > 20 && seen.1 > 15, "{seen:?}");
+}
+
+#[test]
 fn every_command_of_the_operations_page_exists() {
     let folder = tempfile::tempdir().unwrap();
     let found = commands(&read("docs/operations.md"));
     assert!(found.len() > 20, "{found:?}");
     for line in found {
-        let told = line.split(['#', '|', '>']).next().unwrap_or_default();
-        let args: Vec<&str> = told.split_whitespace().skip(1).map(|word| word.trim_matches('"')).collect();
+        // What stands in double quotes is one word.
+        let mut args: Vec<&str> = Vec::new();
+        for (at, part) in line.split('"').enumerate() {
+            if at % 2 == 0 { args.extend(part.split_whitespace()) } else { args.push(part) }
+        }
+        let args = &args[1..];
         // With `--help` at its end a command line is read, and found wrong, and does nothing.
-        let output = command(folder.path(), &args).arg("--help").output().unwrap();
+        let output = command(folder.path(), args).arg("--help").output().unwrap();
         assert!(output.status.success(), "{line}: {}", errors(&output));
     }
 }
