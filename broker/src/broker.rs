@@ -205,8 +205,9 @@ pub trait Consumer: Send {
     /// [`crate::BrokerError::ConsumerLost`] when the channel is gone.
     async fn fence(&mut self) -> Result<Option<u64>>;
 
-    /// Settles deliveries of this consumer, in any order. Acks are coalesced. When it returns, `Retry` and
-    /// `DeadLetter` outcomes are durable.
+    /// Settles deliveries of this consumer, in any order. When it returns, `Retry` and `DeadLetter` outcomes are durable. Acks
+    /// are coalesced and take effect within a fraction of a second, also when the consumer is closed or dropped; a crash of
+    /// this process or of the broker before then brings the messages again.
     ///
     /// # Errors
     /// [`crate::BrokerError::ConsumerLost`] when the channel is gone: nothing can be settled any more, everything unsettled comes again.

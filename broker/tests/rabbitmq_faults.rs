@@ -94,7 +94,7 @@ async fn a_restart_of_the_broker_keeps_backlog_unsettled_and_delayed_messages() 
     let found: BTreeSet<String> = rest.iter().map(|d| d.message.id.clone()).collect();
     assert_eq!(found, ids[10..].iter().cloned().collect());
     assert!(rest.iter().filter(|d| d.deliveries > 1).count() >= 10);
-    broker.publish(vec![(name.clone(), message("after"))]).await.unwrap();
+    eventually(async || broker.publish(vec![(name.clone(), message("after"))]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

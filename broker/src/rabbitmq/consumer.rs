@@ -10,14 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
+use super::acks::Acks;
 use super::fault::{Fault, within};
 use super::headers::{self, Past};
 use super::link::Link;
@@ -38,11 +37,10 @@ struct Unsettled {
 
 pub(super) struct RabbitConsumer {
     shared: Arc<Shared>,
-    /// Keeps the connection up, and counts as one of its channels.
-    _link: Arc<Link>,
     queue: QueueName,
     channel: Channel,
     deliveries: lapin::Consumer,
+    acks: Acks,
     generation: u64,
     prefetch: usize,
     unsettled: BTreeMap<u64, Unsettled>,
@@ -80,8 +78,9 @@ impl RabbitConsumer {
             .map_err(|fault| fault.into_error(&attempted, Some(queue)))?;
         Ok(Self {
             generation: shared.next_generation(),
+            // It keeps the connection up, and counts as one of its channels.
+            acks: Acks::start(channel.clone(), link, shared.options.timeouts.rpc, prefetch),
             shared,
-            _link: link,
             queue: queue.clone(),
             channel,
             deliveries,
@@ -176,24 +175,20 @@ impl RabbitConsumer {
             // Perhaps somebody deleted what this process has declared.
             self.shared.forget_declared();
         }
-        self.ack(safe).await?;
+        // The copies are there: should these come again, they would be there twice.
+        self.ack(safe, true).await?;
         result.into_result()
     }
 
-    /// Acks on this channel: one frame for the longest prefix that holds nothing unsettled, one for each beyond it.
-    async fn ack(&mut self, tags: BTreeSet<u64>) -> Result<()> {
+    /// Acks on this channel, all of it at once or as [`Acks`] sees fit.
+    async fn ack(&mut self, tags: BTreeSet<u64>, at_once: bool) -> Result<()> {
         for tag in &tags {
             self.unsettled.remove(tag);
         }
         let floor = self.unsettled.first_key_value().map_or(u64::MAX, |(tag, _)| *tag);
-        let last_below = tags.range(..floor).next_back().copied();
-        let prefix = last_below.map(|tag| self.channel.basic_ack(tag, BasicAckOptions { multiple: true }));
-        let single = tags.range(floor..).map(|tag| self.channel.basic_ack(*tag, BasicAckOptions::default()));
-        let all = futures_util::future::try_join_all(prefix.into_iter().chain(single));
-        let acked = within(self.shared.options.timeouts.rpc, all).await;
-        match acked {
-            Ok(_) => Ok(()),
-            Err(_) => Err(self.lost()),
+        match self.acks.ack(tags, floor, at_once).await {
+            true => Ok(()),
+            false => Err(self.lost()),
         }
     }
 
@@ -299,7 +294,7 @@ impl Consumer for RabbitConsumer {
         }
         let count = acked.len();
         if count > 0 {
-            self.ack(acked).await?;
+            self.ack(acked, false).await?;
             self.shared.counters.acked.add(count);
         }
         if !released.is_empty() {
@@ -313,6 +308,7 @@ impl Consumer for RabbitConsumer {
         if self.lost || !self.channel.status().connected() {
             return Ok(());
         }
+        self.ack(BTreeSet::new(), true).await?;
         // Closing the channel gives back what is unsettled, in its place.
         let closed = within(limit, self.channel.close(200, "done".into())).await;
         self.lost = true;

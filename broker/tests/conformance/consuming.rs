@@ -69,6 +69,45 @@ pub(crate) async fn acked_messages_never_come_again_in_whatever_order_they_are_a
     world.depth_becomes(&queue, 0, 0).await;
 }
 
+pub(crate) async fn what_was_acked_before_a_consumer_was_dropped_or_closed_stays_so(world: &World) {
+    let queue = world.queue("drops").await;
+    for close in [false, true] {
+        world.publish(&queue, (0..20).map(|n| n.to_string())).await;
+        let mut consumer = world.consume(&queue, 100).await;
+        let taken = receive(&mut *consumer, 20).await;
+        // The first stays unsettled, so that none of the others is part of a prefix.
+        for delivery in taken[1..].iter().rev() {
+            consumer.settle(vec![(delivery.tag, Outcome::Ack)]).await.unwrap();
+        }
+        if close {
+            consumer.close().await.unwrap();
+        } else {
+            drop(consumer);
+        }
+        let mut consumer = world.consume(&queue, 100).await;
+        let again = receive(&mut *consumer, 1).await;
+        assert_eq!(bodies(&again), ["0"]);
+        expect_nothing(&mut *consumer).await;
+        ack(&mut *consumer, &again).await;
+        world.depth_becomes(&queue, 0, 0).await;
+    }
+}
+
+pub(crate) async fn a_small_prefetch_is_not_taken_up_by_acks_that_wait(world: &World) {
+    let queue = world.queue("small").await;
+    world.publish(&queue, (0..200).map(|n| n.to_string())).await;
+    let mut consumer = world.consume(&queue, 2).await;
+    let first = receive(&mut *consumer, 1).await;
+    // One message stays in work while all others pass beside it.
+    for _ in 1..200 {
+        let next = receive(&mut *consumer, 1).await;
+        ack(&mut *consumer, &next).await;
+    }
+    world.depth_becomes(&queue, 0, 1).await;
+    ack(&mut *consumer, &first).await;
+    world.depth_becomes(&queue, 0, 0).await;
+}
+
 pub(crate) async fn released_messages_come_again_at_once(world: &World) {
     let queue = world.queue("release").await;
     world.publish(&queue, ["a", "b", "c"]).await;

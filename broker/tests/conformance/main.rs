@@ -56,6 +56,8 @@ sentences! {
         no_more_than_prefetch_messages_are_unsettled,
         two_consumers_share_a_queue,
         acked_messages_never_come_again_in_whatever_order_they_are_acked,
+        what_was_acked_before_a_consumer_was_dropped_or_closed_stays_so,
+        a_small_prefetch_is_not_taken_up_by_acks_that_wait,
         released_messages_come_again_at_once,
         a_consumer_that_is_dropped_gives_its_messages_back_counted,
         a_consumer_that_is_closed_gives_its_messages_back,
