@@ -35,7 +35,7 @@ pub(crate) async fn what_was_sent_and_not_recorded_is_sent_again_with_the_same_i
     assert_eq!(receiver.events(), [seen("raised", "other")]);
     world.clock.advance(options().lease);
     receiver.took(3).await;
-    world.quiet().await;
+    world.quiet(3).await;
     assert_eq!(receiver.events(), [seen("raised", "other"), seen("raised", "d"), seen("resolved", "d")]);
     let calls = receiver.calls();
     assert_eq!(calls[0].id(), calls[2].id());
@@ -58,7 +58,7 @@ pub(crate) async fn what_was_taken_and_not_acked_is_told_once(mut world: World) 
         world.clock.advance(options().lease);
     }
     world.start(options()).await;
-    world.quiet().await;
+    world.quiet(40).await;
     let deliveries = world.deliveries().await;
     assert_eq!(deliveries.len(), 40, "each event once");
     assert!(deliveries.iter().all(|d| d.status == Delivered));
@@ -93,7 +93,7 @@ pub(crate) async fn an_orderly_end_waits_for_attempts_under_way(world: World) {
     let mut world = world;
     world.start(options()).await;
     receiver.took(2).await;
-    world.quiet().await;
+    world.quiet(2).await;
     world.stop().await;
 }
 
@@ -174,6 +174,6 @@ async fn outages_of_broker_and_store_are_waited_out() {
     })
     .await;
     receiver.took(4).await;
-    world.quiet().await;
+    world.quiet(4).await;
     assert_eq!(receiver.events().len(), 4);
 }

@@ -93,7 +93,7 @@ async fn a_server_that_asks_to_come_back_is_asked_again_and_one_that_refuses_is_
     world.raise(&[raised("d", 0)]).await;
     let taken = server.next().await;
     assert_eq!(taken["rcpt_tos"], serde_json::json!(["busy@example.com"]));
-    world.quiet().await;
+    world.quiet(2).await;
     for delivery in world.deliveries().await {
         let status: Vec<_> = delivery.attempts.iter().map(|a| a.status).collect();
         match delivery.endpoint.as_str() {

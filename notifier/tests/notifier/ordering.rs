@@ -16,7 +16,7 @@ pub(crate) async fn a_recovery_waits_for_its_alert_however_often_that_fails(mut 
     world.start(options()).await;
     world.raise(&[raised("d", 0), resolved("d", 10), raised("d", 20)]).await;
     receiver.took(3).await;
-    world.quiet().await;
+    world.quiet(3).await;
     assert_eq!(receiver.events(), [seen("raised", "d"), seen("resolved", "d"), seen("raised", "d")]);
     let calls = receiver.calls();
     assert_eq!(calls.len(), 8);
@@ -54,7 +54,7 @@ pub(crate) async fn a_recovery_that_comes_first_puts_its_alert_before_it(mut wor
     world.publish(&[raised("d", 0)]).await;
     world.raise(&[raised("last", 20)]).await;
     receiver.took(3).await;
-    world.quiet().await;
+    world.quiet(3).await;
     assert_eq!(receiver.events(), [seen("raised", "d"), seen("resolved", "d"), seen("raised", "last")]);
     assert!(world.deliveries().await.iter().all(|d| d.status != Pending));
 }
@@ -85,7 +85,7 @@ pub(crate) async fn several_notifiers_share_the_work_and_keep_the_order(mut worl
         world.raise(&recoveries).await;
     }
     receiver.took(100).await;
-    world.quiet().await;
+    world.quiet(100).await;
     let events = receiver.events();
     assert_eq!(events.len(), 100, "nobody crashed: each is sent once");
     for device in &devices {

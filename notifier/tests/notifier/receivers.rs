@@ -147,7 +147,7 @@ async fn garbage_silence_and_floods_are_failures_or_taken_by_their_status() {
     world.rule("r", &["hook", "flood"]).await;
     world.start(Options { attempt_timeout, ..options() }).await;
     world.raise(&[raised("d", 0)]).await;
-    world.quiet().await;
+    world.quiet(2).await;
     for delivery in world.deliveries().await {
         assert_eq!(delivery.status, Delivered, "{delivery:?}");
         let attempts = if delivery.endpoint == "hook" { 5 } else { 2 };
@@ -177,7 +177,7 @@ async fn a_receiver_that_hangs_is_left_and_holds_up_nobody_else() {
     assert!(hanging.calls().len() < 8, "room is left for others");
     release.add_permits(1000);
     until("the hanging one to be told", || async { hanging.calls().len() >= 30 }).await;
-    world.quiet().await;
+    world.quiet(60).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -208,7 +208,7 @@ async fn an_endpoint_that_is_deleted_or_disabled_meanwhile_is_not_told() {
     receiver.called(2).await;
     world.store.notifications.delete_endpoint("deleted").await.unwrap();
     world.endpoint(Endpoint { enabled: false, ..hook("disabled", &receiver.url()) }).await;
-    world.quiet().await;
+    world.quiet(2).await;
     for delivery in world.deliveries().await {
         let reason = match delivery.endpoint.as_str() {
             "deleted" => "there is no endpoint `deleted` any more",

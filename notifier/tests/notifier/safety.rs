@@ -31,7 +31,7 @@ async fn internal_addresses_are_refused_however_they_are_written() {
     world.rule("r", &ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
     world.start(Options { allow: AllowList::default(), ..options() }).await;
     world.raise(&[raised("d", 0)]).await;
-    world.quiet().await;
+    world.quiet(urls.len()).await;
     let deliveries = world.deliveries().await;
     assert_eq!(deliveries.len(), urls.len());
     for delivery in deliveries {
@@ -52,7 +52,7 @@ async fn what_is_configured_is_allowed() {
         world.rule("r", &["name", "address"]).await;
         world.start(Options { allow: AllowList::parse([allowed]).unwrap(), ..options() }).await;
         world.raise(&[raised("d", 0)]).await;
-        world.quiet().await;
+        world.quiet(2).await;
         for delivery in world.deliveries().await {
             let expected =
                 if delivery.endpoint == "name" || allowed != "localhost" { Delivered } else { Dead };

@@ -34,7 +34,7 @@ pub(crate) async fn an_alert_and_its_recovery_reach_every_endpoint_of_the_rule(m
     world.raise(&[resolved("d", 60)]).await;
     assert_eq!(one.took(2).await, [seen("raised", "d"), seen("resolved", "d")]);
     two.called(2).await;
-    world.quiet().await;
+    world.quiet(6).await;
 
     let call = &one.calls()[0];
     assert_eq!((call.method.as_str(), call.path.as_str()), ("POST", "/hook"));
@@ -107,7 +107,7 @@ pub(crate) async fn events_of_a_grouping_window_go_out_together(mut world: World
     world.delivery(Raised, "e", Pending).await;
     world.clock.advance(Duration::from_secs(3600));
     assert_eq!(receiver.called(2).await[1].events(), [seen("raised", "e")]);
-    world.quiet().await;
+    world.quiet(2).await;
     assert_eq!(receiver.calls().len(), 2);
 }
 
@@ -153,7 +153,7 @@ pub(crate) async fn silenced_alerts_are_not_sent_and_nor_are_their_recoveries(mu
     assert!(recovery.reason.unwrap().starts_with("its alert was not sent: silenced"));
     world.raise(&[raised("Panther_2", 40)]).await;
     world.delivery(Raised, "Panther_2", Delivered).await;
-    world.quiet().await;
+    world.quiet(6).await;
     assert_eq!(
         receiver.events(),
         [
@@ -172,7 +172,7 @@ pub(crate) async fn within_the_cooldown_the_same_alert_is_not_sent_again(mut wor
     world.start(options()).await;
     world.raise(&[raised("d", 0), resolved("d", 10)]).await;
     receiver.took(2).await;
-    world.quiet().await;
+    world.quiet(2).await;
     world.raise(&[raised("d", 20), resolved("d", 30), raised("other", 20)]).await;
     let again = world.delivery(Raised, "d", Suppressed).await;
     assert!(again.reason.unwrap().starts_with("cooldown: the same alert was sent at "));
@@ -182,7 +182,7 @@ pub(crate) async fn within_the_cooldown_the_same_alert_is_not_sent_again(mut wor
     world.clock.advance(Duration::from_secs(3601));
     world.raise(&[raised("d", 40)]).await;
     receiver.took(4).await;
-    world.quiet().await;
+    world.quiet(6).await;
     assert_eq!(
         receiver.events(),
         [seen("raised", "d"), seen("resolved", "d"), seen("raised", "other"), seen("raised", "d")]
@@ -236,7 +236,7 @@ pub(crate) async fn an_event_that_comes_twice_is_told_once(mut world: World) {
     receiver.took(2).await;
     world.raise(&[resolved("d", 10), raised("last", 20)]).await;
     receiver.took(3).await;
-    world.quiet().await;
+    world.quiet(3).await;
     assert_eq!(receiver.calls().len(), 3);
     assert_eq!(world.deliveries().await.len(), 3);
     until("the metrics", || async {

@@ -166,15 +166,14 @@ impl World {
         find().await.unwrap()
     }
 
-    /// Waits until all messages are settled and no delivery is pending.
-    pub(crate) async fn quiet(&self) {
-        let queue = QueueName::new(ALERTS_QUEUE).unwrap();
-        until("an empty queue and outbox", || async {
-            let depth = self.broker.depth(&queue).await.unwrap();
-            depth.ready + depth.unacked == 0
-                && self.deliveries().await.iter().all(|d| d.status != DeliveryStatus::Pending)
+    /// Waits until there are so many deliveries, and none is pending.
+    pub(crate) async fn quiet(&self, deliveries: usize) {
+        until(&format!("{deliveries} deliveries to end"), || async {
+            let found = self.deliveries().await;
+            found.len() >= deliveries && found.iter().all(|d| d.status != DeliveryStatus::Pending)
         })
         .await;
+        assert_eq!(self.deliveries().await.len(), deliveries);
     }
 }
 
