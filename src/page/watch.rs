@@ -105,8 +105,6 @@ pub(super) struct Look {
     pub(super) dead: Result<Arc<Vec<(QueueName, u64)>>, String>,
     pub(super) firing: Result<Arc<Vec<AlertState>>, String>,
     pub(super) rules: Arc<Vec<Rule>>,
-    /// Accepted by the frontends in this hour; `None` without statistics.
-    pub(super) accepted: Option<Tally>,
     /// Readings accepted a second lately.
     pub(super) accepted_rate: Option<f64>,
 }
@@ -335,7 +333,6 @@ impl Watch {
             dead: state.dead.last.clone(),
             firing: state.firing.last.clone(),
             rules: state.rules.last.clone().unwrap_or_default(),
-            accepted: accepted.map(|(_, tally)| tally),
             accepted_rate,
         }
     }

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chromiumoxide::browser::{BrowserConfig, HeadlessMode};
+use chromiumoxide::browser::BrowserConfig;
 use chromiumoxide::cdp::browser_protocol::emulation::{MediaFeature, SetDeviceMetricsOverrideParams};
 use chromiumoxide::cdp::browser_protocol::log::EventEntryAdded;
-use chromiumoxide::cdp::js_protocol::runtime::{ConsoleApiCalledType, EventConsoleApiCalled, EventExceptionThrown};
+use chromiumoxide::cdp::js_protocol::runtime::{
+    ConsoleApiCalledType, EventConsoleApiCalled, EventExceptionThrown,
+};
 use chromiumoxide::page::ScreenshotParams;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
@@ -24,7 +26,8 @@ fn program() -> PathBuf {
         return named;
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("chromium")).find(|file| file.is_file());
+    let found =
+        std::env::split_paths(&path).map(|folder| folder.join("chromium")).find(|file| file.is_file());
     found.unwrap_or_else(|| panic!("there is no chromium on the PATH; {missing}"))
 }
 
@@ -40,9 +43,14 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let config = BrowserConfig::builder()
             .chrome_executable(program())
-            .headless_mode(HeadlessMode::New)
+            .new_headless_mode()
             .no_sandbox()
-            .args(["--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--force-device-scale-factor=1"])
+            .args([
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--hide-scrollbars",
+                "--force-device-scale-factor=1",
+            ])
             .user_data_dir(profile.path())
             .viewport(None)
             .launch_timeout(PATIENCE)
@@ -124,7 +132,10 @@ impl Tab {
         while self.value(expression).await != Value::Bool(true) {
             if begun.elapsed() > PATIENCE {
                 let text = self.value("location.href + '\\n' + document.body.innerText").await;
-                panic!("`{expression}` did not hold within {PATIENCE:?} on {}", text.as_str().unwrap_or_default());
+                panic!(
+                    "`{expression}` did not hold within {PATIENCE:?} on {}",
+                    text.as_str().unwrap_or_default()
+                );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -41,8 +41,15 @@ struct Up {
 }
 
 async fn up(folder: &Path, more: &[&str]) -> Up {
-    let listen =
-        ["up", "--listen", "127.0.0.1:0", "--set", "frontend.listen=127.0.0.1:0", "--set", "page.listen=127.0.0.1:0"];
+    let listen = [
+        "up",
+        "--listen",
+        "127.0.0.1:0",
+        "--set",
+        "frontend.listen=127.0.0.1:0",
+        "--set",
+        "page.listen=127.0.0.1:0",
+    ];
     let args: Vec<&str> = listen.iter().chain(more).copied().collect();
     let service = Service::start(folder, &args);
     let api = service.api().await;
@@ -217,7 +224,10 @@ async fn a_rule_is_made_and_test_fired_at_an_endpoint() {
     tab.shows("a test alert is on its way to 1 endpoint").await;
     tab.open("/deliveries?endpoint=log").await;
     tab.shows("Too much power").await;
-    tab.holds("[...document.querySelectorAll('#rows .pill')].some((pill) => pill.textContent === 'delivered')").await;
+    tab.holds(
+        "[...document.querySelectorAll('#rows .pill')].some((pill) => pill.textContent === 'delivered')",
+    )
+    .await;
     tab.picture("delivery-delivered").await;
 
     // A reading above the limit: the alert fires and shows.
@@ -273,7 +283,10 @@ async fn a_viewer_logs_in_looks_and_cannot_act() {
     tab.click("button.primary").await;
     tab.shows("viewer · Amaia").await;
     tab.holds("location.pathname === '/queues/Bear'").await;
-    assert_eq!(tab.value("[...document.querySelectorAll('main button')].every((b) => b.disabled)").await, true);
+    assert_eq!(
+        tab.value("[...document.querySelectorAll('main button')].every((b) => b.disabled)").await,
+        true
+    );
     // Enabled by hand, the form is refused all the same.
     tab.value("document.querySelector('main form button').disabled = false").await;
     tab.click("form[action='/queues/pause'] button").await;
