@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::{Json, Router};
 use galerna_dispatcher::{Dispatcher, ServiceOptions};
 use serde_json::json;
@@ -75,12 +76,19 @@ pub(crate) fn serve_page(
     page: Router,
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
-    let beyond = config.text("page.operator_token").is_empty() && !config.address("page.listen").ip().is_loopback();
+    let beyond =
+        config.text("page.operator_token").is_empty() && !config.address("page.listen").ip().is_loopback();
     debug_assert!(!beyond, "the configuration refuses this");
+    // For whoever watches the process: no token, and nothing told but that it answers.
+    let page = page.route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(|| async { "ready\n" }));
     let app = page.into_make_service_with_connect_info::<SocketAddr>();
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "the page listens");
+    }
     tokio::spawn(async move {
         let ending = shutdown.clone();
-        let serving = axum::serve(listener, app).with_graceful_shutdown(async move { ending.cancelled().await });
+        let serving =
+            axum::serve(listener, app).with_graceful_shutdown(async move { ending.cancelled().await });
         tokio::select! {
             ended = async { serving.await } => {
                 if let Err(e) = ended {
@@ -95,7 +103,11 @@ pub(crate) fn serve_page(
     })
 }
 
-pub(crate) async fn authorise(State(token): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
+pub(crate) async fn authorise(
+    State(token): State<Option<Arc<str>>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let Some(token) = token else { return next.run(request).await };
     let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
     let given = given.and_then(bearer).unwrap_or_default();
