@@ -112,5 +112,5 @@ pub use check::{validate, validate_silence};
 pub use error::{FieldError, NotifierError};
 pub use notifier::{ALERTS_QUEUE, Notifier, Parts};
 pub use options::{Options, RetrySchedule, Smtp};
-pub use signature::new_secret;
+pub use signature::{new_secret, verify};
 pub use trial::{put_endpoint, put_silence, test_fire, test_fire_rule};

@@ -29,6 +29,21 @@ pub(crate) fn sign(key: &[u8], id: &str, timestamp: i64, body: &[u8]) -> String 
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
+/// Whether a receiver may believe a call: `id`, `timestamp` and `signatures` are the headers `webhook-id`, `webhook-timestamp` and
+/// `webhook-signature`. The receiver itself must refuse timestamps that are too far from its clock, and ids that it has had.
+pub fn verify(secret: &str, id: &str, timestamp: &str, signatures: &str, body: &[u8]) -> bool {
+    let Ok(mut mac) =
+        key(secret).and_then(|key| Hmac::<Sha256>::new_from_slice(&key).map_err(|e| e.to_string()))
+    else {
+        return false;
+    };
+    mac.update(format!("{id}.{timestamp}.").as_bytes());
+    mac.update(body);
+    // Several may stand there, with blanks between them, while keys are exchanged. The comparison takes the same time always.
+    let decoded = signatures.split(' ').filter_map(|one| STANDARD.decode(one.strip_prefix("v1,")?).ok());
+    decoded.into_iter().any(|one| mac.clone().verify_slice(&one).is_ok())
+}
+
 /// A new key, to be given to the receiver: `whsec_` and 32 random bytes in base64.
 ///
 /// # Errors
@@ -50,6 +65,25 @@ mod tests {
         let key = key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let signature = sign(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn what_is_signed_is_verified_and_what_was_changed_is_not() {
+        let secret = new_secret().unwrap();
+        let signature = sign(&key(&secret).unwrap(), "d1", 1_700_000_000, b"body");
+        let at = "1700000000";
+        assert!(verify(&secret, "d1", at, &signature, b"body"));
+        assert!(verify(&secret, "d1", at, &format!("v1,AAAA {signature}"), b"body"));
+        for (id, at, signature, body) in [
+            ("d2", at, signature.as_str(), &b"body"[..]),
+            ("d1", "1700000001", &signature, b"body"),
+            ("d1", at, &signature, b"Body"),
+            ("d1", at, "", b"body"),
+            ("d1", at, "v1,AAAA", b"body"),
+        ] {
+            assert!(!verify(&secret, id, at, signature, body));
+        }
+        assert!(!verify(&new_secret().unwrap(), "d1", at, &signature, b"body"));
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! What the notifier promises, on real brokers, stores and receivers.
 
+mod anything;
 mod faults;
 mod mail;
+mod metrics;
 mod ordering;
+mod python;
 mod receiver;
 mod receivers;
 mod safety;
 mod signatures;
 mod telling;
 mod world;
-
-mod python;
 
 /// Runs sentences on the embedded broker and store, and on RabbitMQ and MongoDB.
 macro_rules! worlds {

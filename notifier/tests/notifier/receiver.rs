@@ -28,12 +28,17 @@ impl Call {
         &self.headers["webhook-id"]
     }
 
-    /// Kind and device of each event of a default body.
-    pub(crate) fn events(&self) -> Vec<(String, String)> {
+    /// Id, kind and device of each event of a default body.
+    pub(crate) fn event_ids(&self) -> Vec<(String, String, String)> {
         let body: Value = serde_json::from_str(&self.body).expect("a JSON body");
         let events = body["data"]["events"].as_array().expect("events");
         let text = |event: &Value, field: &str| event[field].as_str().expect("text").to_owned();
-        events.iter().map(|event| (text(event, "kind"), text(event, "device"))).collect()
+        events.iter().map(|event| (text(event, "id"), text(event, "kind"), text(event, "device"))).collect()
+    }
+
+    /// Kind and device of each event of a default body.
+    pub(crate) fn events(&self) -> Vec<(String, String)> {
+        self.event_ids().into_iter().map(|(_, kind, device)| (kind, device)).collect()
     }
 }
 
