@@ -125,6 +125,8 @@ impl Command {
                     fast("frontend.calls_per_second"),
                     ("frontend.readings_per_second", "100000000".to_owned()),
                     ("frontend.notice", "0ms".to_owned()),
+                    // The receiver of the alerts is on this machine.
+                    ("notifier.allow", "127.0.0.1/32".to_owned()),
                 ];
                 if args.exit {
                     let free = |name| (name, "127.0.0.1:0".to_owned());
@@ -133,12 +135,22 @@ impl Command {
                 }
                 defaults
             }
-            Self::Queues(_) | Self::Publish(_)
+            Self::Queues(_)
+            | Self::Publish(_)
             | Self::Sources(_)
-            | Self::Load(_) | Self::Topology(_) | Self::Config(_) | Self::Bench(_) => {
+            | Self::Load(_)
+            | Self::Topology(_)
+            | Self::Config(_)
+            | Self::Bench(_) => {
                 vec![quiet]
             }
-            Self::Up(_) | Self::Dispatcher | Self::Maintainer(_) | Self::Worker | Self::Frontend | Self::Notifier | Self::Page => vec![],
+            Self::Up(_)
+            | Self::Dispatcher
+            | Self::Maintainer(_)
+            | Self::Worker
+            | Self::Frontend
+            | Self::Notifier
+            | Self::Page => vec![],
         }
     }
 }
@@ -341,8 +353,12 @@ pub(crate) enum DeadCommand {
         bodies: bool,
     },
     /// Put dead letters back into their queue
+    #[command(override_usage = "galerna queues dead replay [OPTIONS] <QUEUE> <IDS>...\n       \
+                                galerna queues dead replay [OPTIONS] <QUEUE> --all")]
     Replay(DeadSelection),
     /// Delete dead letters
+    #[command(override_usage = "galerna queues dead discard [OPTIONS] <QUEUE> <IDS>...\n       \
+                                galerna queues dead discard [OPTIONS] <QUEUE> --all")]
     Discard(DeadSelection),
 }
 

@@ -12,7 +12,6 @@ use galerna_broker::Broker;
 use galerna_dispatcher::{Dispatcher, MaintainerLink};
 use galerna_frontend::{Directory, StatisticsStore};
 use galerna_maintainer::{Maintainer, Run, Task};
-use galerna_notifier::Notifier;
 use galerna_storage::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -52,7 +51,6 @@ pub(crate) struct Together {
     pub(crate) api_address: SocketAddr,
     pub(crate) frontend_address: SocketAddr,
     pub(crate) page_address: SocketAddr,
-    pub(crate) notifier: Notifier,
     /// What the accounts task did before anything was leased.
     pub(crate) accounts: Option<galerna_maintainer::Report>,
     /// Ends the frontend.
@@ -130,7 +128,6 @@ impl Together {
             api_address,
             frontend_address,
             page_address,
-            notifier,
             accounts: created,
             closing,
             posting,

@@ -75,6 +75,7 @@ fn the_whole_extract_is_stored_reading_by_reading_and_its_outages_raise_alerts()
     assert!(number(&report, "alerts_raised") >= 85 + 31, "{report:#}");
     let (raised, resolved) = (number(&report, "alerts_raised"), number(&report, "alerts_resolved"));
     assert!(resolved > 0 && resolved < raised, "one meter stays dead to the end: {report:#}");
+    assert_eq!(number(&report, "alerts_delivered"), raised + resolved, "{report:#}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod progress;
 mod publisher;
 mod report;
 mod rules;
+mod webhook;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ use self::probe::{MeasuredLeases, MeasuredReadings, Measures, Spread};
 use self::progress::{Progress, Snapshot};
 use self::publisher::{Order, Published};
 use self::report::{Report, Waits};
+use self::webhook::Webhook;
 use crate::args::DemoArgs;
 use crate::config::Config;
 use crate::table::{print, thousands};
@@ -63,6 +65,7 @@ struct Demo {
     before: Before,
     measures: Arc<Measures>,
     published: Arc<Published>,
+    webhook: Webhook,
     store_kind: &'static str,
 }
 
@@ -144,6 +147,7 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
     let served = accounts.into_iter().chain(known.into_iter().filter_map(account_of)).collect();
     let accounts_api = serve_accounts(served, store.sources.list().await?, &services).await?;
     let directory = Directory::new(HttpDirectory::new(&accounts_api, HttpOptions::default())?);
+    let webhook = Webhook::start(&store, &services).await?;
     modules::put_rules(&store, rules::rules()).await?;
     let before = Before::of(&store).await?;
     let all = Together::start(&config, listeners, broker, store, directory, false).await?;
@@ -158,7 +162,7 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
     let measures = Arc::new(Measures::new());
     let published = Arc::new(Published::default());
     let store_kind = if backends::store_is_embedded(&config) { "embedded" } else { "mongodb" };
-    let mut demo = Demo { load, queues, all, before, measures, published, store_kind };
+    let mut demo = Demo { load, queues, all, before, measures, published, webhook, store_kind };
     let ended = demo.replay(&args, &config, &stop).await;
     let (code, result) = match ended {
         Ok(Some(report)) => {
@@ -327,6 +331,7 @@ impl Demo {
             return Ok(None);
         };
         let mut report = self.count(args, began_ms).await?;
+        self.told(&mut report).await;
         report.dead_lettered = self.dead_letters(ledger.expected_dead()).await?;
         report.compare(ledger.compare(&self.load, &self.all.store, &*self.all.broker).await?);
         Ok(Some(report))
@@ -422,6 +427,23 @@ impl Demo {
         }
     }
 
+    /// Waits until the webhook has heard of every alert, within reason, and counts what it heard.
+    async fn told(&self, report: &mut Report) {
+        let begun = Instant::now();
+        let expected = report.alerts_raised + report.alerts_resolved;
+        loop {
+            let (calls, events, forged) = self.webhook.heard();
+            (report.webhook_calls, report.alerts_delivered) = (calls, events);
+            if forged > 0 {
+                tracing::error!(forged, "calls of the webhook were not signed by the notifier");
+            }
+            if events >= expected || begun.elapsed() > QUIET {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     async fn count(&self, args: &DemoArgs, began_ms: u64) -> anyhow::Result<Report> {
         let store = &self.all.store;
         let rejected = self.before.rejected_since(store).await?;
@@ -461,10 +483,12 @@ impl Demo {
 
     fn how_to_go_on(&self) -> String {
         let (url, queue) = (format!("http://{}", self.all.api_address), &self.queues[0]);
+        let page = self.all.page_address;
         let source = self.load.tenants[0].account.as_str();
         let (frontend, token) = (format!("http://{}", self.all.frontend_address), token_of(source));
         format!(
-            "It stays up until Ctrl-C. Post a reading:\n  \
+            "The page: http://{page}/\n\
+             It stays up until Ctrl-C. Post a reading:\n  \
              curl '{frontend}/readings?source_key={source}&x-dexcell-source-token={token}' \
              -d '{{\"did\":\"12a\",\"values\":[{{\"p\":401,\"v\":4900.0}}],\"sqn\":1,\"ts\":\"2015-04-21T23:15:00+00:00\"}}'\n\
              The dispatcher's API:\n  \

@@ -39,6 +39,10 @@ pub(crate) struct Report {
     pub(crate) dead_lettered: u64,
     pub(crate) alerts_raised: u64,
     pub(crate) alerts_resolved: u64,
+    /// Alert events, raised and resolved, that the webhook has received, each counted once.
+    pub(crate) alerts_delivered: u64,
+    /// Calls in which it received them.
+    pub(crate) webhook_calls: u64,
     /// Published, and neither stored nor among the dead letters; compared one by one.
     pub(crate) lost: u64,
     /// Stored with an older sequence number than was published.
@@ -106,6 +110,11 @@ impl Report {
         row("rejected", self.rejected.values().sum(), reasons.join(", "));
         row("dead letters", self.dead_lettered, "each with its reason".to_owned());
         row("alerts raised", self.alerts_raised, format!("{} resolved", thousands(self.alerts_resolved)));
+        row(
+            "alerts delivered",
+            self.alerts_delivered,
+            format!("in {} signed calls of the webhook", thousands(self.webhook_calls)),
+        );
         row("leases", self.leases, format!("strategy {}, {} worker(s)", self.strategy, self.workers));
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         // a rate: positive, far below 2^52

@@ -15,7 +15,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         devices: devices.to_owned(),
         condition,
         severity,
-        endpoints: vec![],
+        endpoints: vec![super::webhook::ENDPOINT.to_owned()],
         cooldown_ms: 0,
         enabled: true,
     };

@@ -25,7 +25,7 @@ fn story(random: &mut fastrand::Rng) -> Vec<AlertEvent> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_event_arrives_and_no_recovery_before_its_alert() {
-    for seed in 0..12 {
+    for seed in 100..350 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut world = World::embedded().await;
         let flaky = random.u32(0..60);
