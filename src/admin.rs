@@ -89,6 +89,15 @@ pub(crate) fn explained(error: &BrokerError) -> String {
     }
 }
 
+/// Where no dead letter was found there may be no queue either, such as for a name that is misspelt; a broker that keeps dead
+/// letters in a queue of their own does not say so by itself.
+///
+/// # Errors
+/// [`BrokerError::UnknownQueue`], or that the broker is away.
+pub(crate) async fn must_exist(broker: &dyn Broker, queue: &QueueName) -> Result<(), BrokerError> {
+    broker.depth(queue).await.map(drop)
+}
+
 impl From<BrokerError> for Refusal {
     fn from(e: BrokerError) -> Self {
         match e {
@@ -222,6 +231,9 @@ async fn list(
     let (queue, Query(page)) = (queue_name(&queue)?, page?);
     let limit = page.limit.unwrap_or(50).min(MOST);
     let letters = held.broker.dead_letters(&queue, page.offset, limit).await?;
+    if letters.is_empty() {
+        must_exist(&*held.broker, &queue).await?;
+    }
     let letters: Vec<Value> = letters.iter().map(|letter| shown(letter, page.bodies)).collect();
     Ok(Json(json!({ "dead": letters })))
 }
@@ -279,6 +291,9 @@ async fn replay(
 ) -> Answer {
     let (queue, which) = (queue_name(&queue)?, Which::read(&body?)?);
     let replayed = held.broker.replay(&queue, which.selection()?).await?;
+    if replayed == 0 {
+        must_exist(&*held.broker, &queue).await?;
+    }
     tracing::info!(%queue, replayed, "dead letters replayed");
     Ok(Json(json!({ "replayed": replayed })))
 }
@@ -302,6 +317,9 @@ async fn discard(
 ) -> Answer {
     let (queue, which) = (queue_name(&queue)?, Which::read(&body?)?);
     let discarded = held.broker.discard(&queue, which.selection()?).await?;
+    if discarded == 0 {
+        must_exist(&*held.broker, &queue).await?;
+    }
     tracing::info!(%queue, discarded, "dead letters discarded");
     Ok(Json(json!({ "discarded": discarded })))
 }

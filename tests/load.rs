@@ -189,7 +189,7 @@ async fn a_closed_loop_waits_as_it_is_told_and_repeats_itself_when_asked() {
         "--token",
         "token-{source}",
         "--seconds",
-        "3",
+        "6",
         "--readings",
         "10",
         "--devices",

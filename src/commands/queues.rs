@@ -176,8 +176,11 @@ impl DeadLetters {
                 api.get(&path(queue, "/dead")?, &query).await
             }
             Self::Broker(broker) => {
-                let letters =
-                    broker.dead_letters(&QueueName::new(queue)?, offset, limit).await.map_err(told)?;
+                let queue = QueueName::new(queue)?;
+                let letters = broker.dead_letters(&queue, offset, limit).await.map_err(told)?;
+                if letters.is_empty() {
+                    admin::must_exist(&**broker, &queue).await.map_err(told)?;
+                }
                 let letters: Vec<Value> = letters.iter().map(|letter| admin::shown(letter, bodies)).collect();
                 Ok(json!({ "dead": letters }))
             }
@@ -196,12 +199,14 @@ impl DeadLetters {
                     true => DeadLetterSelection::All,
                     false => DeadLetterSelection::Ids(which.ids.clone()),
                 };
-                match verb {
-                    "replay" => {
-                        Ok(json!({ "replayed": broker.replay(&queue, selection).await.map_err(told)? }))
-                    }
-                    _ => Ok(json!({ "discarded": broker.discard(&queue, selection).await.map_err(told)? })),
+                let (done, ended) = match verb {
+                    "replay" => ("replayed", broker.replay(&queue, selection).await.map_err(told)?),
+                    _ => ("discarded", broker.discard(&queue, selection).await.map_err(told)?),
+                };
+                if ended == 0 {
+                    admin::must_exist(&**broker, &queue).await.map_err(told)?;
                 }
+                Ok(json!({ done: ended }))
             }
         }
     }

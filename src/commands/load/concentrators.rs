@@ -134,7 +134,12 @@ impl Concentrator {
         };
         let body = Body { bytes: bytes.into(), unpacked };
         if shape.repeat {
-            self.meters.lock().kept = Some((shape.readings, body.clone()));
+            let mut meters = self.meters.lock();
+            match &meters.kept {
+                // Another connection was faster.
+                Some((readings, body)) if *readings == shape.readings => return Ok(body.clone()),
+                _ => meters.kept = Some((shape.readings, body.clone())),
+            }
         }
         Ok(body)
     }
