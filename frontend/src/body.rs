@@ -46,9 +46,9 @@ impl Budget {
     }
 }
 
-/// A share of the budget.
+/// A share of the budget, given back when it is dropped.
 #[derive(Debug)]
-struct Share {
+pub(crate) struct Share {
     budget: Budget,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -75,7 +75,14 @@ impl Share {
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) bytes: Bytes,
-    _share: Share,
+    share: Share,
+}
+
+impl Held {
+    /// Drops the body and keeps its share for what was read from it: that takes memory in proportion to the body.
+    pub(crate) fn into_share(self) -> Share {
+        self.share
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +157,7 @@ async fn read_whole(
     }
     let bytes = Bytes::from(decoding.finish(most)?);
     share.hold(bytes.len())?;
-    Ok(Held { bytes, _share: share })
+    Ok(Held { bytes, share })
 }
 
 /// Reads what is left of a refused call's body, if that is soon done: a sender that is still writing when its connection

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::TIDY_EVERY;
 use crate::admission::Admission;
 use crate::answer::{Accepted, Rejected};
-use crate::body::Budget;
+use crate::body::{Budget, Share};
 use crate::hints::{Hints, QueueHints};
 use crate::metrics::Metrics;
 use crate::options::{Options, OptionsError};
@@ -274,6 +274,7 @@ impl Core {
         request: String,
         parsed: Parsed,
         excerpt: (String, bool),
+        memory: Share,
     ) -> Result<Accepted, Refusal> {
         let Parsed { readings, rejected, entries } = parsed;
         let permit = self.admission.readings(&source.id, readings.len())?;
@@ -281,7 +282,7 @@ impl Core {
             return Ok(Accepted { accepted: 0, rejected });
         }
         let core = Arc::clone(self);
-        let call = Call { source, request, readings, entries, rejected, excerpt, permit };
+        let call = Call { source, request, readings, entries, rejected, excerpt, permit, memory };
         self.publishing.spawn(async move { core.publish(call).await }).await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "a publish ended without an answer");
             Err(Refusal::Broker("publishing failed".to_owned()))
@@ -289,7 +290,8 @@ impl Core {
     }
 
     async fn publish(&self, call: Call) -> Result<Accepted, Refusal> {
-        let Call { source, request, readings, entries, rejected, excerpt: (text, cut), permit } = call;
+        let Call { source, request, readings, entries, rejected, excerpt: (text, cut), permit, memory } =
+            call;
         let received = self.clock.now();
         let tally = Tally {
             messages: 1,
@@ -297,18 +299,20 @@ impl Core {
             values: readings.iter().map(|r| r.values.len() as u64).sum(),
         };
         let window = self.envelopes(&source, &request, readings, received);
+        let envelopes = window.len();
         let began = Instant::now();
         let patience = self.options.timeouts.publish;
         let published = timeout(patience, self.broker.publish(window)).await.unwrap_or_else(|_| {
             let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
             Err(BrokerError::Timeout { attempted: "publishing a call".to_owned(), millis })
         });
-        drop(permit);
+        drop((permit, memory));
         self.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
         if let Err(e) = published {
             tracing::warn!(request, source = %source.id, queue = %source.queue, error = %e, "a call was not confirmed");
             return Err(self.why_unsafe(&source.queue, e).await);
         }
+        tracing::debug!(request, source = %source.id, queue = %source.queue, envelopes, readings = tally.readings, "confirmed");
         self.hints.arrived(&source.queue);
         self.metrics.accepted.inc_by(tally.readings);
         self.metrics.rejected.inc_by(rejected.len() as u64);
@@ -392,6 +396,9 @@ struct Call {
     rejected: Vec<Rejected>,
     excerpt: (String, bool),
     permit: Option<OwnedSemaphorePermit>,
+    /// Of the body, until its readings are confirmed: while the broker is slow, calls of few readings with many values would
+    /// otherwise pile up.
+    memory: Share,
 }
 
 /// Ids that sort by time and are met once: 12 hexadecimal digits of milliseconds, 16 of chance.

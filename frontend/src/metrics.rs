@@ -80,7 +80,7 @@ impl Metrics {
             )),
             flushes: register!(counters(
                 "galerna_frontend_statistics_flushes_total",
-                "Flushes of the statistics by result",
+                "Flushes of the statistics by result (ok, failed)",
                 &["result"]
             )),
             connections: register!(IntGauge::new("galerna_frontend_connections", "Connections open")),
@@ -104,9 +104,15 @@ impl Metrics {
             ready: register!(IntGauge::new("galerna_frontend_ready", "1 while ready for calls")),
             registry,
         };
-        for result in ["ok", "unreadable", "timeout", "suspicious"] {
-            // Counters exist from the start, so that a first failure is a step and not a beginning.
-            metrics.refreshes.with_label_values(&[result]);
+        // Counters exist from the start, so that a first failure is a step and not a beginning.
+        for (counters, results) in [
+            (&metrics.refreshes, &["ok", "unreadable", "timeout", "suspicious"][..]),
+            (&metrics.flushes, &["ok", "failed"]),
+            (&metrics.hints, &["sent", "lost", "dropped"]),
+        ] {
+            for result in results {
+                counters.with_label_values(&[result]);
+            }
         }
         Ok(metrics)
     }

@@ -30,7 +30,7 @@ pub struct Limits {
     pub readings: usize,
     /// Longest text of one reading in bytes; 128 KiB by default.
     pub reading_bytes: usize,
-    /// Bytes of bodies held by all calls under way together; 256 MiB by default. Beyond it calls get 503.
+    /// Bytes of the bodies of all calls under way, until their readings are confirmed; 256 MiB by default. Beyond it calls get 503.
     pub bytes_in_flight: usize,
     /// Readings parsed and not yet confirmed, of all calls together; 200,000 by default. Beyond it calls get 503.
     pub readings_in_flight: usize,

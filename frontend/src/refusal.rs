@@ -159,7 +159,12 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let detail = ErrorDetail { code: self.code(), message: self.to_string() };
         let (status, retry_after) = (self.status(), self.retry_after());
-        let challenge = matches!(self, Self::OperatorNeeded);
+        let challenge = match self {
+            Self::OperatorNeeded => Some("Bearer"),
+            // No registered scheme; a 401 must name one all the same (RFC 9110, 15.5.2).
+            Self::Unauthorized => Some("SourceToken"),
+            _ => None,
+        };
         let encoding = matches!(self, Self::Encoding(_));
         // What was not read of a refused body would otherwise have to be read to its end.
         let close = matches!(self, Self::TooLarge(_) | Self::CutOff | Self::TooSlow(_));
@@ -172,8 +177,8 @@ impl IntoResponse for Refusal {
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if challenge {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if let Some(scheme) = challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
         }
         if encoding {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));

@@ -60,7 +60,10 @@ async fn around(State(frontend): State<Frontend>, mut request: Request, next: Ne
 pub(crate) fn operator(frontend: &Frontend, headers: &header::HeaderMap) -> Result<(), Refusal> {
     let Some(token) = &frontend.core().options.operator_token else { return Ok(()) };
     let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let given = given.and_then(|v| v.strip_prefix("Bearer ")).unwrap_or_default();
+    // Schemes are written in any case (RFC 9110, 11.1).
+    let given =
+        given.and_then(|v| v.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let given = given.map_or("", |(_, token)| token.trim_start_matches(' '));
     // By their hashes, so that the time taken tells nothing of the token.
     if crate::token::TokenHash::of(token).matches(given) { Ok(()) } else { Err(Refusal::OperatorNeeded) }
 }

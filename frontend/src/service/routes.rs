@@ -146,8 +146,7 @@ async fn take_readings(frontend: &Frontend, id: String, request: Request) -> Res
     let held = body::read(body, &head.headers, limits, timeouts, &core.budget).await?;
     let (held, parsed) = read_with(held, limits, parse::readings).await?;
     let excerpt = core.statistics.excerpt(&held.bytes);
-    drop(held);
-    core.take(source, id, parsed, excerpt).await
+    core.take(source, id, parsed, excerpt, held.into_share()).await
 }
 
 /// Runs a parser, for long bodies on a thread of its own.
@@ -237,8 +236,7 @@ async fn take_services(frontend: &Frontend, id: String, request: Request) -> Res
         }
     };
     let excerpt = core.statistics.excerpt(&held.bytes);
-    drop(held);
-    core.take(source, id, read.parsed, excerpt).await
+    core.take(source, id, read.parsed, excerpt, held.into_share()).await
 }
 
 /// Whether the process serves.

@@ -266,9 +266,11 @@ async fn each_kind_of_bad_input_has_its_answer_and_stores_nothing() {
         assert!(head.contains("x-request-id: "), "{what}: {head}");
         assert!(head.contains("x-content-type-options: nosniff"), "{what}");
         assert_eq!(head.contains("accept-encoding: gzip, zstd"), status == 415, "{what}");
+        assert_eq!(head.contains("www-authenticate: sourcetoken"), status == 401, "{what}");
     }
-    let (status, ..) = send(&world, "GET", OWN, &[], b"").await;
-    assert_eq!(status, 405);
+    let (status, head, answer) = send(&world, "GET", OWN, &[], b"").await;
+    assert_eq!((status, &answer["error"]["code"]), (405, &"method_not_allowed".into()));
+    assert!(head.contains("allow: post"), "{head}");
     for account in ["a", "b"] {
         assert_eq!(world.broker.depth(&queue(account)).await.unwrap().ready, 0);
     }

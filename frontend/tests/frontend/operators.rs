@@ -28,6 +28,20 @@ async fn statistics_are_the_operators_and_exact_over_restarts() {
     world.post("c2", GOOD).await;
     world.post("c2", "nonsense").await;
     assert_eq!(get(&world, "/statistics", "wrong").await.0, 401);
+    for (given, status) in [
+        ("Bearer operator", 200),
+        ("bearer operator", 200),
+        ("BEARER  operator", 200),
+        ("Basic operator", 401),
+        ("operator", 401),
+        ("Bearer", 401),
+        ("Bearer ", 401),
+        ("Bearer operator x", 401),
+    ] {
+        let answer =
+            world.http.get(world.url("/statistics")).header("authorization", given).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{given}");
+    }
     let check = async |world: &World| {
         for (query, messages, readings) in [
             ("", 3, 4),
@@ -193,6 +207,8 @@ async fn the_log_tells_of_each_call_and_never_shows_a_token() {
     assert_eq!(world.post("c2", GOOD).await.0, 503);
     world.stopped().await;
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(log.contains(&id), "{log}");
+    let confirmed = log.lines().find(|line| line.contains(&id) && line.contains("confirmed"));
+    assert!(confirmed.is_some_and(|line| line.contains("source=c1 queue=Qa envelopes=1")), "{log}");
+    assert!(log.lines().any(|line| line.contains(&id) && line.contains("status=202")), "{log}");
     assert!(!log.contains("token-"), "{log}");
 }

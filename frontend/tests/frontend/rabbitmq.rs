@@ -135,6 +135,8 @@ async fn a_server_that_blocks_freezes_or_lacks_the_queue_gets_503_and_then_flows
     let limits = Limits {
         readings: 10,
         readings_in_flight: 20,
+        body_bytes: 64 << 10,
+        bytes_in_flight: 128 << 10,
         source_readings: galerna_frontend::Rate::new(100_000, 100_000),
         ..Limits::default()
     };
@@ -167,6 +169,12 @@ async fn a_server_that_blocks_freezes_or_lacks_the_queue_gets_503_and_then_flows
     assert!(answers.iter().all(|(status, _)| *status == 503), "{answers:?}");
     let overloaded = answers.iter().filter(|(_, answer)| answer["error"]["code"] == "overloaded").count();
     assert_eq!(overloaded, 8, "two calls of ten fill what may be under way: {answers:?}");
+    let long = format!("{GOOD}{}", " ".repeat(60 << 10));
+    let calls: Vec<_> = (0..4).map(|_| world.post("c1", long.clone())).collect();
+    let answers = timeout(PATIENCE, futures_util::future::join_all(calls)).await.unwrap();
+    assert!(answers.iter().all(|(status, _)| *status == 503), "{answers:?}");
+    let overloaded = answers.iter().filter(|(_, answer)| answer["error"]["code"] == "overloaded").count();
+    assert_eq!(overloaded, 2, "the memory of two such calls is taken until they are confirmed: {answers:?}");
     server.thaw().await;
     post_until_taken(&world, "c1").await;
 

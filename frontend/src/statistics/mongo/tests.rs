@@ -154,6 +154,24 @@ async fn a_batch_of_thousands_of_sources_is_added_whole() {
 }
 
 #[tokio::test]
+async fn an_election_in_the_middle_of_it_all_changes_no_count() {
+    let server = Mongo::start_replica_set().await;
+    let store = MongoStatistics::open(&server.uri(), None, PATIENCE).await.unwrap();
+    for number in 1..=6 {
+        let next = batch("w", "s", number);
+        if number % 3 == 0 {
+            let some: Vec<Document> = counting(&next).into_iter().take(4).collect();
+            store.update("testing", BUCKETS, some).await.unwrap();
+            server.step_down(Duration::from_secs(1)).await;
+        }
+        let until_it_is = async { while store.add(Arc::clone(&next)).await.is_err() {} };
+        tokio::time::timeout(PATIENCE, until_it_is).await.expect("it is written in time");
+        let (found, told) = store.tallies(&scopes("s"), &PERIODS, "w").await.unwrap();
+        assert_eq!((found, told), (vec![vec![of(number); 2]; 3], number));
+    }
+}
+
+#[tokio::test]
 async fn what_a_server_that_fails_or_hangs_did_not_take_is_counted_once_when_it_is_back() {
     let server = Mongo::start().await;
     let store = MongoStatistics::open(&server.uri(), None, Duration::from_secs(2)).await.unwrap();
