@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::access::{Visitor, local_path, random};
 use super::fields::Fields;
 use super::problem::Problem;
-use super::{Page, dead_letters, deliveries, endpoints, layout, queues, rules, silences, watch};
+use super::{Page, Told, dead_letters, deliveries, endpoints, layout, queues, rules, silences, watch};
 
 /// What an action did.
 pub(super) struct Done {
@@ -110,7 +110,7 @@ async fn form<A: Act>(
         Ok(action) => action,
         Err(problem) => match back {
             // Back to the form, which says what was wrong.
-            Some(back) => return go_back(&page, &back, false, problem.to_string()),
+            Some(back) => return go_back(&page, &back, refused(&problem, fields)),
             None => return problem.answer(false),
         },
     };
@@ -121,13 +121,21 @@ async fn form<A: Act>(
         return confirm(&visitor, uri.path(), &fields, &back, &question);
     }
     match perform(&page, &visitor, &action).await {
-        Ok(done) => go_back(&page, &back, true, done.message),
-        Err(problem) => go_back(&page, &back, false, problem.to_string()),
+        Ok(done) => {
+            // A form that was taken leads on from itself.
+            let next = fields.given("next").map_or(back, |path| local_path(path).to_owned());
+            go_back(&page, &next, Told { well: true, text: done.message, fields: Fields::default() })
+        }
+        Err(problem) => go_back(&page, &back, refused(&problem, fields)),
     }
 }
 
-fn go_back(page: &Page, back: &str, well: bool, text: String) -> Response {
-    let key = page.keep_flash(well, text);
+fn refused(problem: &Problem, fields: Fields) -> Told {
+    Told { well: false, text: problem.to_string(), fields }
+}
+
+fn go_back(page: &Page, back: &str, told: Told) -> Response {
+    let key = page.keep_told(told);
     // What an earlier action told is over.
     let (path, query) = back.split_once('?').unwrap_or((back, ""));
     let kept: Vec<&str> =

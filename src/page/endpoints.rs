@@ -17,6 +17,7 @@ use super::act::{Act, Done, Question};
 use super::fields::Fields;
 use super::layout::{Query, button, form_start, scrolling};
 use super::problem::Problem;
+use super::rules::seconds;
 use super::watch::in_time;
 use super::{Page, Params, layout, param, shown};
 
@@ -106,100 +107,94 @@ async fn show_form(
                 .redacted(),
         ),
     };
+    let blank = || Fields::of([("kind", "webhook".to_owned()), ("enabled", "true".to_owned())]);
+    let held = page.refused_fields(params).unwrap_or_else(|| endpoint.as_ref().map_or_else(blank, fields_of));
     let title = if endpoint.is_some() { "Change endpoint" } else { "New endpoint" };
     let content = html! {
         p.crumbs { a href="/endpoints" { "Endpoints" } " / " (title) }
         h1 { (title) }
-        (form(visitor, endpoint.as_ref()))
+        (form(visitor, endpoint.as_ref(), &held))
     };
     Ok(page.frame(visitor, "/endpoints", title, params, Vec::new(), &content))
 }
 
-/// What the fields of each kind hold.
-#[derive(Default)]
-struct Held {
-    kind: &'static str,
-    url: String,
-    method: String,
-    headers: String,
-    body: String,
-    secret: String,
-    to: String,
-    subject: String,
-    text: String,
-    html: String,
-}
-
-fn held(endpoint: Option<&Endpoint>) -> Held {
+/// What the form of an endpoint holds.
+fn fields_of(endpoint: &Endpoint) -> Fields {
     let some = |text: &Option<String>| text.clone().unwrap_or_default();
-    match endpoint.map(|e| &e.kind) {
-        Some(EndpointKind::Webhook { url, method, headers, body, secret }) => Held {
-            kind: "webhook",
-            url: url.clone(),
-            method: method.clone(),
-            headers: headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect(),
-            body: some(body),
-            secret: some(secret),
-            ..Held::default()
-        },
-        Some(EndpointKind::Email { to, subject, text, html }) => Held {
-            kind: "email",
-            to: to.join(", "),
-            subject: some(subject),
-            text: some(text),
-            html: some(html),
-            ..Held::default()
-        },
-        Some(EndpointKind::Log {}) => Held { kind: "log", ..Held::default() },
-        None => Held { kind: "webhook", method: "POST".to_owned(), ..Held::default() },
+    let mut fields = vec![
+        ("id", endpoint.id.clone()),
+        ("name", endpoint.name.clone()),
+        ("account", endpoint.account.as_ref().map_or(String::new(), ToString::to_string)),
+        ("group_s", seconds(endpoint.group_ms)),
+        ("cooldown_s", seconds(endpoint.cooldown_ms)),
+        ("enabled", endpoint.enabled.to_string()),
+        ("kind", endpoint.kind.name().to_owned()),
+    ];
+    match &endpoint.kind {
+        EndpointKind::Webhook { url, method, headers, body, secret } => fields.extend([
+            ("url", url.clone()),
+            ("method", method.clone()),
+            ("headers", headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect()),
+            ("body", some(body)),
+            ("secret", some(secret)),
+        ]),
+        EndpointKind::Email { to, subject, text, html } => {
+            fields.extend([
+                ("to", to.join(", ")),
+                ("subject", some(subject)),
+                ("text", some(text)),
+                ("html", some(html)),
+            ]);
+        }
+        EndpointKind::Log {} => {}
     }
+    Fields::of(fields)
 }
 
-fn form(visitor: &Visitor, endpoint: Option<&Endpoint>) -> Markup {
-    let back = endpoint
+fn form(visitor: &Visitor, known: Option<&Endpoint>, held: &Fields) -> Markup {
+    let back = known
         .map_or("/endpoints/edit".to_owned(), |e| Query(vec![("id", e.id.clone())]).link("/endpoints/edit"));
-    let held = held(endpoint);
-    let seconds = |ms: u64| if ms == 0 { String::new() } else { format!("{}", ms as f64 / 1e3) };
     let kind = |value: &str, name: &str| {
-        html! { legend { label.check { input type="radio" name="kind" value=(value) checked[held.kind == value]; " " (name) } } }
+        html! { legend { label.check { input type="radio" name="kind" value=(value) checked[held.text("kind") == value]; " " (name) } } }
     };
     html! {
         form.sheet method="post" action="/endpoints/save" {
             (form_start(visitor, &back))
+            input type="hidden" name="next" value="/endpoints";
             fieldset {
                 legend { "Endpoint" }
                 div.grid {
-                    label { "Id " small { "its key; cannot be changed later" } input type="text" name="id" required maxlength="120" pattern="[A-Za-z0-9._\\-]+" value=[endpoint.map(|e| e.id.as_str())] readonly[endpoint.is_some()]; }
-                    label { "Name" input type="text" name="name" required maxlength="200" value=[endpoint.map(|e| e.name.as_str())]; }
-                    label { "Account " small { "empty: any" } input type="text" name="account" maxlength="120" value=[endpoint.and_then(|e| e.account.as_ref()).map(AccountId::as_str)]; }
-                    label { "Group, seconds " small { "events within it go out together" } input type="text" inputmode="decimal" name="group_s" maxlength="20" value=(endpoint.map_or(String::new(), |e| seconds(e.group_ms))); }
-                    label { "Cooldown, seconds " small { "of one rule and device" } input type="text" inputmode="decimal" name="cooldown_s" maxlength="20" value=(endpoint.map_or(String::new(), |e| seconds(e.cooldown_ms))); }
-                    label.check { input type="checkbox" name="enabled" value="true" checked[endpoint.is_none_or(|e| e.enabled)]; " Enabled" }
+                    label { "Id " small { "its key; cannot be changed later" } input type="text" name="id" required maxlength="120" pattern="[A-Za-z0-9._\\-]+" value=(held.text("id")) readonly[known.is_some()]; }
+                    label { "Name" input type="text" name="name" required maxlength="200" value=(held.text("name")); }
+                    label { "Account " small { "empty: any" } input type="text" name="account" maxlength="120" value=(held.text("account")); }
+                    label { "Group, seconds " small { "sent together" } input type="text" inputmode="decimal" name="group_s" maxlength="20" value=(held.text("group_s")); }
+                    label { "Cooldown, seconds " small { "of one rule and device" } input type="text" inputmode="decimal" name="cooldown_s" maxlength="20" value=(held.text("cooldown_s")); }
+                    label.check { input type="checkbox" name="enabled" value="true" checked[held.is_on("enabled")]; " Enabled" }
                 }
-                @if let Some(reason) = endpoint.and_then(|e| e.disabled_reason.as_ref()) { p.hint { "Disabled: " (reason) } }
+                @if let Some(reason) = known.and_then(|e| e.disabled_reason.as_ref()) { p.hint { "Disabled: " (reason) } }
             }
             fieldset {
                 (kind("webhook", "Webhook"))
                 div.grid {
-                    label.wide { "URL" input type="url" name="url" maxlength="2000" value=(held.url); }
-                    label { "Method" select name="method" { @for m in ["POST", "PUT", "PATCH", "GET", "DELETE"] { option selected[held.method == m] { (m) } } } }
-                    label { "Signing secret " small { "whsec_…; empty: unsigned" } input type="text" name="secret" maxlength="200" autocomplete="off" value=(held.secret); }
-                    label.wide { "Headers " small { "a line each, name: value" } textarea name="headers" rows="2" { (held.headers) } }
-                    label.wide { "Body " small { "template; empty: the default" } textarea name="body" rows="3" { (held.body) } }
+                    label.wide { "URL" input type="url" name="url" maxlength="2000" value=(held.text("url")); }
+                    label { "Method" select name="method" { @for m in ["POST", "PUT", "PATCH", "GET", "DELETE"] { option selected[held.text("method") == m] { (m) } } } }
+                    label { "Signing secret " small { "whsec_…; empty: unsigned" } input type="text" name="secret" maxlength="200" autocomplete="off" value=(held.text("secret")); }
+                    label.wide { "Headers " small { "a line each, name: value" } textarea name="headers" rows="2" { (held.text("headers")) } }
+                    label.wide { "Body " small { "template; empty: the default" } textarea name="body" rows="3" { (held.text("body")) } }
                 }
             }
             fieldset {
                 (kind("email", "E-mail"))
                 div.grid {
-                    label.wide { "To " small { "addresses, by commas" } input type="text" name="to" maxlength="1000" value=(held.to); }
-                    label.wide { "Subject " small { "template; empty: the default" } input type="text" name="subject" maxlength="500" value=(held.subject); }
-                    label.wide { "Text " small { "template; empty: the default" } textarea name="text" rows="2" { (held.text) } }
-                    label.wide { "HTML " small { "template; empty: the default" } textarea name="html" rows="2" { (held.html) } }
+                    label.wide { "To " small { "addresses, by commas" } input type="text" name="to" maxlength="1000" value=(held.text("to")); }
+                    label.wide { "Subject " small { "template; empty: the default" } input type="text" name="subject" maxlength="500" value=(held.text("subject")); }
+                    label.wide { "Text " small { "template; empty: the default" } textarea name="text" rows="2" { (held.text("text")) } }
+                    label.wide { "HTML " small { "template; empty: the default" } textarea name="html" rows="2" { (held.text("html")) } }
                 }
             }
             fieldset { (kind("log", "A line in the notifier's log")) p.hint { "For trying things out." } }
             div.row {
-                label.grow { "Reason of the change " small { "optional" } input type="text" name="reason" maxlength="200"; }
+                label.grow { "Reason of the change " small { "optional" } input type="text" name="reason" maxlength="200" value=(held.text("reason")); }
                 button.primary type="submit" disabled[!visitor.may_act()] { "Save" }
                 a.button href="/endpoints" { "Cancel" }
             }
@@ -386,6 +381,7 @@ mod tests {
             body: None,
             secret: Some("***".into()),
         };
+        assert_eq!(Save::from_form(&fields_of(&saved)).unwrap().endpoint, saved);
         assert_eq!((saved.kind, saved.group_ms, saved.cooldown_ms, saved.enabled), (kind, 2_000, 0, true));
     }
 

@@ -14,6 +14,21 @@ impl Fields {
         Self(form_urlencoded::parse(body).into_owned().collect())
     }
 
+    /// These fields.
+    pub(super) fn of(fields: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        Self(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a list has this value.
+    pub(super) fn has(&self, name: &str, value: &str) -> bool {
+        self.0.iter().any(|(n, v)| n == name && v == value)
+    }
+
     /// The fields by name.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -78,7 +93,9 @@ impl Fields {
                 if let Value::Array(values) = entry {
                     values.push(Value::String(value.clone()));
                 }
-            } else if !matches!(name.as_str(), "csrf" | "back" | "confirmed") && !value.trim().is_empty() {
+            } else if !matches!(name.as_str(), "csrf" | "back" | "next" | "confirmed")
+                && !value.trim().is_empty()
+            {
                 let value = match value.as_str() {
                     "true" => Value::Bool(true),
                     "false" => Value::Bool(false),

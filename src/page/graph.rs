@@ -122,16 +122,16 @@ impl Graph {
                             (cells.svg(&cell("state"), x + 100.0, y + 50.0, "node-state"))
                         } @else {
                             text.node-label x=(x + 100.0) y=(y + 50.0) { "busy" }
-                            (cells.svg(&cell("capacity"), x + 130.0, y + 50.0, "node-value"))
+                            (cells.svg(&cell("capacity"), x + 134.0, y + 50.0, "node-value"))
                         }
                         text.node-label x=(x + 16.0) y=(y + 76.0) { "p50" }
                         (cells.svg(&cell("p50"), x + 42.0, y + 76.0, "node-value"))
                         text.node-label x=(x + 112.0) y=(y + 76.0) { "p99" }
                         (cells.svg(&cell("p99"), x + 138.0, y + 76.0, "node-value"))
                         text.node-label x=(x + 16.0) y=(y + 98.0) { @if is_spout { "pending" } @else { "queued" } }
-                        (cells.svg(&cell(if is_spout { "pending" } else { "queued" }), x + 64.0, y + 98.0, "node-value"))
+                        (cells.svg(&cell(if is_spout { "pending" } else { "queued" }), x + 70.0, y + 98.0, "node-value"))
                         text.node-label x=(x + 112.0) y=(y + 98.0) { "failed" }
-                        (cells.svg(&cell("failed"), x + 150.0, y + 98.0, "node-value"))
+                        (cells.svg(&cell("failed"), x + 152.0, y + 98.0, "node-value"))
                     }
                 }
             }

@@ -99,7 +99,7 @@ impl Frame<'_> {
                 }
             }
             main #content tabindex="-1" {
-                @if visitor.is_open() {
+                @if visitor.is_open() && self.here == "/" {
                     p.hint.open { "No login: no token is configured, so whoever reaches this address on this machine may act." }
                 }
                 @if let Some((well, text)) = &self.flash {

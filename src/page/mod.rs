@@ -77,8 +77,9 @@ use self::watch::{Look, Watch};
 
 /// Streams of updates at once; more are refused and try again later.
 const MAX_VIEWERS: usize = 64;
-/// Messages kept for those who just did something.
-const MAX_FLASHES: usize = 256;
+/// Messages kept for those who just did something, and for how long.
+const MAX_TOLD: usize = 256;
+const TOLD_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 /// Longest form or JSON body.
 const BODY_LIMIT: usize = 1 << 20;
 
@@ -118,12 +119,22 @@ pub(crate) struct Parts {
     pub(crate) stop: CancellationToken,
 }
 
+/// What to tell who just did something.
+#[derive(Debug, Clone)]
+struct Told {
+    /// Whether it was done.
+    well: bool,
+    text: String,
+    /// What the form held that was not taken, so that it need not be written again.
+    fields: fields::Fields,
+}
+
 struct Inner {
     parts: Parts,
     gate: SharedGate,
     watch: Watch,
     /// What to tell who just did something, by a random key.
-    flashes: Mutex<VecDeque<(String, bool, String)>>,
+    told: Mutex<VecDeque<(String, Instant, Told)>>,
     viewers: Arc<Semaphore>,
     topology: graph::Graph,
     started: Instant,
@@ -152,20 +163,26 @@ impl Page {
         self.parts.clock.now()
     }
 
-    fn keep_flash(&self, well: bool, text: String) -> String {
+    fn keep_told(&self, told: Told) -> String {
         let key = access::random();
-        let mut flashes = self.flashes.lock();
-        if flashes.len() >= MAX_FLASHES {
-            flashes.pop_front();
+        let now = Instant::now();
+        let mut all = self.told.lock();
+        all.retain(|(_, at, _)| now - *at < TOLD_FOR);
+        if all.len() >= MAX_TOLD {
+            all.pop_front();
         }
-        flashes.push_back((key.clone(), well, text));
+        all.push_back((key.clone(), now, told));
         key
     }
 
-    fn flash(&self, params: &HashMap<String, String>) -> Option<(bool, String)> {
+    fn told(&self, params: &HashMap<String, String>) -> Option<Told> {
         let key = params.get("told")?;
-        let flashes = self.flashes.lock();
-        flashes.iter().find(|(k, ..)| k == key).map(|(_, well, text)| (*well, text.clone()))
+        self.told.lock().iter().find(|(k, ..)| k == key).map(|(.., told)| told.clone())
+    }
+
+    /// What a form that was not taken held.
+    fn refused_fields(&self, params: &HashMap<String, String>) -> Option<fields::Fields> {
+        self.told(params).map(|told| told.fields).filter(|fields| !fields.is_empty())
     }
 
     /// A page with what does not answer.
@@ -178,7 +195,7 @@ impl Page {
         notices: Vec<String>,
         content: &Markup,
     ) -> Response {
-        let flash = self.flash(params);
+        let flash = self.told(params).map(|told| (told.well, told.text));
         let queue = params.get(" queue").map(String::as_str);
         Frame { visitor, here, title, flash, notices, queue }.page(content).into_response()
     }
@@ -222,7 +239,7 @@ pub(crate) fn router(parts: Parts, access: Access) -> Router {
     let page = Page(Arc::new(Inner {
         gate: Arc::new(Gate::new(access)),
         watch: Watch::new(parts.clock.clone()),
-        flashes: Mutex::default(),
+        told: Mutex::default(),
         viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
         topology,
         started: Instant::now(),

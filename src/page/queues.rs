@@ -164,7 +164,7 @@ fn table(
             thead { tr {
                 (head("queue", "Queue", false)) (head("account", "Account", false)) (head("state", "State", false))
                 (head("ready", "Ready", true)) (head("unacked", "In flight", true)) th scope="col" { "Holder" }
-                (head("last_delivered", "Last leased", true)) (head("since", "In state for", true))
+                (head("last_delivered", "Last leased", true)) (head("since", "In this state since", true))
                 (head("re_leases", "Crashes", true)) th scope="col" { "Reason" } th scope="col" { span.sr { "Action" } }
             } }
             tbody {
@@ -257,7 +257,7 @@ async fn show_one(
                     div { dt { "Holders that crashed in a row" } dd.num { (cells.show("q-re-leases")) } }
                     @if view.not_before.is_some() { div { dt { "Not leased before" } dd { (when_text(view.not_before.as_deref(), now)) } } }
                     div { dt { "Last leased" } dd { (when_text(view.last_delivered.as_deref(), now)) } }
-                    div { dt { "In this state" } dd { (when_text(Some(&view.since), now)) } }
+                    div { dt { "In this state since" } dd { (when_text(Some(&view.since), now)) } }
                 }
             }
             section.card aria-labelledby="messages-title" {

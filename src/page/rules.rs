@@ -109,87 +109,127 @@ async fn show_form(
     if !id.is_empty() && rule.is_none() {
         return Err(Problem::Unknown(format!("there is no rule `{id}`")));
     }
+    let held = page.refused_fields(params).unwrap_or_else(|| rule.as_ref().map_or_else(blank, fields_of));
     let title = if rule.is_some() { "Change rule" } else { "New rule" };
     let content = html! {
         p.crumbs { a href="/rules" { "Alert rules" } " / " (title) }
         h1 { (title) }
-        (form(visitor, rule.as_ref(), &endpoints?))
+        (form(visitor, rule.as_ref(), &held, &endpoints?))
     };
     Ok(page.frame(visitor, "/rules", title, params, Vec::new(), &content))
 }
 
-fn seconds(ms: u64) -> String {
+/// Milliseconds as the seconds of a field; nothing for 0.
+pub(super) fn seconds(ms: u64) -> String {
     if ms == 0 { String::new() } else { format!("{}", ms as f64 / 1e3) }
 }
 
-fn form(visitor: &Visitor, rule: Option<&Rule>, endpoints: &[Endpoint]) -> Markup {
-    let back =
-        rule.map_or("/rules/edit".to_owned(), |r| Query(vec![("id", r.id.clone())]).link("/rules/edit"));
-    let (mut parameter, mut below, mut limit, mut clear, mut for_ms, mut silent_ms) =
-        (401, false, String::new(), String::new(), 0, None);
-    match rule.map(|r| &r.condition) {
-        Some(Condition::Threshold { parameter: p, comparison, limit: l, clear: c, for_ms: f }) => {
-            (parameter, below, limit) = (p.0, *comparison == Comparison::Below, l.to_string());
-            (clear, for_ms) = (c.map_or(String::new(), |c| c.to_string()), *f);
+/// What the form of a rule holds.
+fn fields_of(rule: &Rule) -> Fields {
+    let severity = match rule.severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Critical => "critical",
+    };
+    let mut fields = vec![
+        ("id", rule.id.clone()),
+        ("name", rule.name.clone()),
+        ("account", rule.account.as_ref().map_or(String::new(), ToString::to_string)),
+        ("devices", rule.devices.clone()),
+        ("severity", severity.to_owned()),
+        ("cooldown_s", seconds(rule.cooldown_ms)),
+        ("enabled", rule.enabled.to_string()),
+    ];
+    match &rule.condition {
+        Condition::Threshold { parameter, comparison, limit, clear, for_ms } => fields.extend([
+            ("kind", "threshold".to_owned()),
+            ("parameter", parameter.to_string()),
+            ("comparison", if *comparison == Comparison::Below { "below" } else { "above" }.to_owned()),
+            ("limit", limit.to_string()),
+            ("clear", clear.map_or(String::new(), |c| c.to_string())),
+            ("for_s", seconds(*for_ms)),
+        ]),
+        Condition::Silent { after_ms } => {
+            fields.extend([("kind", "silent".to_owned()), ("silent_s", seconds(*after_ms))]);
         }
-        Some(Condition::Silent { after_ms }) => silent_ms = Some(*after_ms),
-        None => {}
     }
+    fields.extend(rule.endpoints.iter().map(|id| ("endpoints[]", id.clone())));
+    Fields::of(fields)
+}
+
+/// What the form of a new rule holds.
+fn blank() -> Fields {
+    let held = [
+        ("devices", "*"),
+        ("severity", "warning"),
+        ("kind", "threshold"),
+        ("parameter", "401"),
+        ("enabled", "true"),
+    ];
+    Fields::of(held.map(|(name, value)| (name, value.to_owned())))
+}
+
+fn form(visitor: &Visitor, known: Option<&Rule>, held: &Fields, endpoints: &[Endpoint]) -> Markup {
+    let back =
+        known.map_or("/rules/edit".to_owned(), |r| Query(vec![("id", r.id.clone())]).link("/rules/edit"));
     let registry = ParameterRegistry::built_in();
     let mut parameters: Vec<_> = registry.iter().collect();
     parameters.sort_by_key(|p| p.code);
-    let is_silent = silent_ms.is_some();
-    let unknown = parameters.iter().all(|p| p.code.0 != parameter);
+    let parameter = held.text("parameter");
+    let is_unknown = !parameter.is_empty() && parameters.iter().all(|p| p.code.to_string() != parameter);
+    let is_silent = held.text("kind") == "silent";
+    let chosen = held.all("endpoints[]");
     html! {
         form.sheet method="post" action="/rules/save" {
             (form_start(visitor, &back))
-            input type="hidden" name="after" value="/rules";
+            input type="hidden" name="next" value="/rules";
             fieldset {
                 legend { "Rule" }
                 div.grid {
-                    label { "Id " small { "its key; cannot be changed later" } input type="text" name="id" required maxlength="120" pattern="[A-Za-z0-9._\\-]+" value=[rule.map(|r| r.id.as_str())] readonly[rule.is_some()]; }
-                    label { "Name" input type="text" name="name" required maxlength="200" value=[rule.map(|r| r.name.as_str())]; }
+                    label { "Id " small { "its key; cannot be changed later" } input type="text" name="id" required maxlength="120" pattern="[A-Za-z0-9._\\-]+" value=(held.text("id")) readonly[known.is_some()]; }
+                    label { "Name" input type="text" name="name" required maxlength="200" value=(held.text("name")); }
                     label { "Severity" select name="severity" {
-                        @for (value, of) in [("info", Severity::Info), ("warning", Severity::Warning), ("critical", Severity::Critical)] {
-                            option value=(value) selected[rule.map_or(of == Severity::Warning, |r| r.severity == of)] { (value) }
-                        } } }
-                    label { "Account " small { "empty: all" } input type="text" name="account" maxlength="120" value=[rule.and_then(|r| r.account.as_ref()).map(AccountId::as_str)]; }
-                    label { "Devices " small { "a pattern such as Panther_*" } input type="text" name="devices" maxlength="200" value=(rule.map_or("*", |r| r.devices.as_str())); }
-                    label.check { input type="checkbox" name="enabled" value="true" checked[rule.is_none_or(|r| r.enabled)]; " In force" }
+                        @for severity in ["info", "warning", "critical"] { option value=(severity) selected[held.text("severity") == severity] { (severity) } }
+                    } }
+                    label { "Account " small { "empty: all" } input type="text" name="account" maxlength="120" value=(held.text("account")); }
+                    label { "Devices " small { "a pattern such as Panther_*" } input type="text" name="devices" maxlength="200" value=(held.text("devices")); }
+                    label.check { input type="checkbox" name="enabled" value="true" checked[held.is_on("enabled")]; " In force" }
                 }
             }
             fieldset {
                 legend { label.check { input type="radio" name="kind" value="threshold" checked[!is_silent]; " A value against a limit" } }
                 div.grid {
                     label { "Parameter" select name="parameter" {
-                        @if unknown { option value=(parameter) selected { (parameter) } }
-                        @for p in &parameters { option value=(p.code) selected[p.code.0 == parameter] { (p.code) " " (p.quantity.replace('_', " ")) " (" (p.unit) ")" } }
+                        @if is_unknown { option value=(parameter) selected { (parameter) } }
+                        @for p in &parameters { option value=(p.code) selected[p.code.to_string() == parameter] { (p.code) " " (p.quantity.replace('_', " ")) " (" (p.unit) ")" } }
                     } }
-                    label { "Comparison" select name="comparison" { option value="above" selected[!below] { "above" } option value="below" selected[below] { "below" } } }
-                    label { "Limit" input type="text" inputmode="decimal" name="limit" value=(limit) maxlength="40"; }
-                    label { "Clears at " small { "empty: the limit" } input type="text" inputmode="decimal" name="clear" value=(clear) maxlength="40"; }
-                    label { "For, seconds " small { "0: at once" } input type="text" inputmode="decimal" name="for_s" value=(seconds(for_ms)) maxlength="20"; }
+                    label { "Comparison" select name="comparison" {
+                        @for side in ["above", "below"] { option value=(side) selected[held.text("comparison") == side] { (side) } }
+                    } }
+                    label { "Limit" input type="text" inputmode="decimal" name="limit" value=(held.text("limit")) maxlength="40"; }
+                    label { "Clears at " small { "empty: the limit" } input type="text" inputmode="decimal" name="clear" value=(held.text("clear")) maxlength="40"; }
+                    label { "For, seconds " small { "empty: at once" } input type="text" inputmode="decimal" name="for_s" value=(held.text("for_s")) maxlength="20"; }
                 }
             }
             fieldset {
                 legend { label.check { input type="radio" name="kind" value="silent" checked[is_silent]; " A device that falls silent" } }
-                div.grid { label { "After, seconds" input type="text" inputmode="decimal" name="silent_s" value=(silent_ms.map_or(String::new(), seconds)) maxlength="20"; } }
+                div.grid { label { "After, seconds" input type="text" inputmode="decimal" name="silent_s" value=(held.text("silent_s")) maxlength="20"; } }
             }
             fieldset {
                 legend { "Who is told" }
                 @if endpoints.is_empty() { p.hint { "There is no endpoint yet: " a href="/endpoints/edit" { "make one" } ". Without one the alert shows here only." } }
                 div.checks {
                     @for e in endpoints {
-                        label.check { input type="checkbox" name="endpoints[]" value=(e.id) checked[rule.is_some_and(|r| r.endpoints.contains(&e.id))]; " " (e.name) " " span.dim { (e.id) ", " (e.kind.name()) } }
+                        label.check { input type="checkbox" name="endpoints[]" value=(e.id) checked[held.has("endpoints[]", &e.id)]; " " (e.name) " " span.dim { (e.id) ", " (e.kind.name()) } }
                     }
-                    @for gone in rule.iter().flat_map(|r| &r.endpoints).filter(|id| endpoints.iter().all(|e| e.id != **id)) {
+                    @for gone in chosen.iter().filter(|id| endpoints.iter().all(|e| e.id != **id)) {
                         label.check { input type="checkbox" name="endpoints[]" value=(gone) checked; " " (gone) " " span.pill data-tone="bad" { "does not exist" } }
                     }
                 }
-                div.grid { label { "Cooldown, seconds " small { "after it resolved, of the readings' time" } input type="text" inputmode="decimal" name="cooldown_s" value=(rule.map_or(String::new(), |r| seconds(r.cooldown_ms))) maxlength="20"; } }
+                div.grid { label { "Cooldown, seconds " small { "of the readings' time" } input type="text" inputmode="decimal" name="cooldown_s" value=(held.text("cooldown_s")) maxlength="20"; } }
             }
             div.row {
-                label.grow { "Reason of the change " small { "optional" } input type="text" name="reason" maxlength="200"; }
+                label.grow { "Reason of the change " small { "optional" } input type="text" name="reason" maxlength="200" value=(held.text("reason")); }
                 button.primary type="submit" disabled[!visitor.may_act()] { "Save" }
                 a.button href="/rules" { "Cancel" }
             }
@@ -389,6 +429,9 @@ mod tests {
             enabled: true,
         };
         assert_eq!(rule, wanted);
+        assert_eq!(Save::from_form(&fields_of(&wanted)).unwrap().rule, wanted);
+        let silent = Rule { condition: Condition::Silent { after_ms: 1_500 }, enabled: false, ..wanted };
+        assert_eq!(Save::from_form(&fields_of(&silent)).unwrap().rule, silent);
     }
 
     #[test]

@@ -32,6 +32,10 @@ pub(super) async fn list(
         });
     silences.sort_by_key(|s| std::cmp::Reverse(s.until));
     let now = page.now();
+    let refused = page.refused_fields(&params).unwrap_or_default();
+    let held = |name: &str| {
+        if refused.is_empty() { param(&params, name).to_owned() } else { refused.text(name).to_owned() }
+    };
     let (active, ended): (Vec<_>, Vec<_>) = silences.into_iter().partition(|s| s.until > now);
     let content = html! {
         div.title { h1 { "Silences" } p.dim { "alerts that nobody is told of for a while; they are raised and kept all the same" } }
@@ -40,12 +44,12 @@ pub(super) async fn list(
             p.hint { "What is left empty matches all." }
             form.grid method="post" action="/silences/create" {
                 (form_start(&visitor, "/silences"))
-                label { "Account" input type="text" name="account" value=(param(&params, "account")) maxlength="120"; }
-                label { "Device " small { "a pattern such as Panther_*" } input type="text" name="device" value=(param(&params, "device")) maxlength="200"; }
-                label { "Rule " small { "its id" } input type="text" name="rule" value=(param(&params, "rule")) maxlength="120"; }
-                label { "Ends, UTC " small { "or in so many minutes" } input type="datetime-local" name="until"; }
-                label { "Minutes" input type="number" name="minutes" min="1" max="525600" placeholder="60"; }
-                label { "Reason" input type="text" name="reason" maxlength="200" required; }
+                label { "Account" input type="text" name="account" value=(held("account")) maxlength="120"; }
+                label { "Device " small { "a pattern such as Panther_*" } input type="text" name="device" value=(held("device")) maxlength="200"; }
+                label { "Rule " small { "its id" } input type="text" name="rule" value=(held("rule")) maxlength="120"; }
+                label { "Ends, UTC " small { "or in so many minutes" } input type="datetime-local" name="until" value=(held("until")); }
+                label { "Minutes" input type="number" name="minutes" min="1" max="525600" placeholder="60" value=(held("minutes")); }
+                label { "Reason" input type="text" name="reason" maxlength="200" required value=(held("reason")); }
                 div.buttons { button.primary type="submit" disabled[!visitor.may_act()] { "Silence" } }
             }
         }

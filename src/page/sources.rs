@@ -189,7 +189,7 @@ async fn show_one(
             @match &tallies { Some(tallies) => (traffic(tallies)), None => (layout::nothing("Not counted.")) }
         }
         section #messages data-refresh="5" aria-labelledby="messages-title" {
-            h2 #messages-title { "Last " (messages.len().max(1)) " " (words::plural(messages.len() as u64, "message", "messages")) }
+            h2 #messages-title { "Last messages" }
             @if messages.is_empty() { (layout::nothing("None yet.")) } @else { (last_messages(&messages, now)) }
         }
         section aria-labelledby="devices-title" {

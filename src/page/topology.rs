@@ -19,7 +19,7 @@ const STATES: [(&str, &str); 7] = [
     ),
     (
         "pending full",
-        "as many messages are in flight as `worker.max_pending` allows: they are worked on; look at p99 and at the busiest bolt",
+        "as many messages are in flight as worker.max_pending allows: they are being worked on; look at p99 and at the busiest bolt",
     ),
     (
         "downstream full",
@@ -46,7 +46,7 @@ pub(super) async fn show(
             h1 { "Topology " span.dim { (graph.name) } }
             p.dim {
                 (cells.show("o-workers")) " running"
-                @if let Some(ms) = graph.message_timeout_ms { " · message timeout " (words::millis(ms as f64)) }
+                @if let Some(ms) = graph.message_timeout_ms { " · message timeout " (words::span(i64::try_from(ms).unwrap_or(i64::MAX))) }
                 " · rates of the last seconds, latencies since the start" }
         }
         (layout::scrolling("The graph of the topology", &graph.draw(&look, &cells)))
@@ -74,25 +74,22 @@ fn table(look: &Look, cells: &Cells) -> Markup {
     html! {
         table {
             thead { tr {
-                th scope="col" { "Component" } th scope="col" { "Kind" } th.num scope="col" { "Executors" }
-                th.num scope="col" { "In all" } th.num scope="col" { "Acked" } th.num scope="col" { "Failed" }
-                th.num scope="col" { "Waiting" } th scope="col" { "Latency of" } th.num scope="col" { "Longest" }
-                th.num scope="col" { "Errors" } th.num scope="col" { "Restarts" }
+                th scope="col" { "Component" } th scope="col" { "Kind" } th.num scope="col" { "Rate" } th.num scope="col" { "In all" }
+                th.num scope="col" { "Acked" } th.num scope="col" { "Failed" } th.num scope="col" { "Waiting" } th.num scope="col" { "Busy" }
+                th.num scope="col" { "p50" } th.num scope="col" { "p99" } th.num scope="col" { "Longest" } th.num scope="col" { "Errors" } th.num scope="col" { "Restarts" }
             } }
             tbody {
                 @for c in &look.components {
+                    @let cell = |what: &str| cells.show(&format!("c-{}-{what}", c.id));
                     tr id={ "component-" (c.id) } {
                         th scope="row" { (c.id) }
-                        td { (c.kind) @if let Some(with) = &c.fused_with { span.dim { " in the task of " (with) } } }
-                        td.num { (c.executors) }
-                        td.num { (cells.show(&format!("c-{}-done", c.id))) }
-                        td.num { (cells.show(&format!("c-{}-acked", c.id))) }
-                        td.num { (cells.show(&format!("c-{}-failed", c.id))) }
-                        td.num { (cells.show(&format!("c-{}-{}", c.id, if c.is_spout() { "pending" } else { "queued" }))) }
-                        td { (c.latency_of) }
-                        td.num { (words::millis(c.latency.max_ms)) }
-                        td.num { (words::count(c.errors)) }
-                        td.num { (words::count(c.restarts)) }
+                        td { (c.kind) " ×" (c.executors) @if let Some(with) = &c.fused_with { span.dim { " in the task of " (with) } } }
+                        td.num { (cell("rate")) } td.num { (cell("done")) } td.num { (cell("acked")) } td.num { (cell("failed")) }
+                        td.num { (cell(if c.is_spout() { "pending" } else { "queued" })) }
+                        td.num { @if c.is_spout() { span.dim { "–" } } @else { (cell("capacity")) } }
+                        td.num { (cell("p50")) } td.num { (cell("p99")) }
+                        td.num title={ "latency to " (c.latency_of) } { (words::millis(c.latency.max_ms)) }
+                        td.num { (words::count(c.errors)) } td.num { (words::count(c.restarts)) }
                     }
                 }
             }

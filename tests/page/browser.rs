@@ -146,11 +146,6 @@ impl Tab {
         self.holds(&format!("document.body.innerText.includes({})", Value::from(text))).await;
     }
 
-    /// The text of the first element that matches.
-    pub(crate) async fn text(&self, selector: &str) -> String {
-        let expression = format!("document.querySelector({})?.textContent ?? ''", Value::from(selector));
-        self.value(&expression).await.as_str().unwrap_or_default().to_owned()
-    }
 
     /// Clicks with the mouse on the first element that matches, where a user would see it.
     pub(crate) async fn click(&self, selector: &str) {

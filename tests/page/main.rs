@@ -87,8 +87,8 @@ async fn each_page_loads_without_complaints_in_light_dark_and_narrow() {
     let browser = Browser::start().await;
     let tab = browser.tab(&up.page).await;
     for (name, path) in PAGES {
-        tab.size(1280, 860).await;
         for (dark, look) in [(false, "light"), (true, "dark")] {
+            tab.size(1280, 860).await;
             tab.dark(dark).await;
             tab.open(path).await;
             tab.holds("document.getElementById('connection').textContent === 'live'").await;
@@ -213,13 +213,12 @@ async fn a_rule_is_made_and_test_fired_at_an_endpoint() {
     tab.click("form[action='/rules/save'] button.primary").await;
     // Wrong at first: it says which field.
     tab.shows("clear is 5000").await;
-    tab.write("input[name=id]", "too-much").await;
-    tab.write("input[name=name]", "Too much power").await;
-    tab.write("input[name=limit]", "4000").await;
-    tab.click("input[name='endpoints[]'][value=log]").await;
+    tab.picture("rule-refused").await;
+    // What was written is still there.
+    tab.write("input[name=clear]", "3000").await;
     tab.click("form[action='/rules/save'] button.primary").await;
     tab.shows("rule too-much is in force").await;
-    tab.shows("401 active power above 4000 W").await;
+    tab.shows("401 active power above 4000 W, clears at 3000").await;
     tab.click("form[action='/rules/test'] button").await;
     tab.shows("a test alert is on its way to 1 endpoint").await;
     tab.open("/deliveries?endpoint=log").await;

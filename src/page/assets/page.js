@@ -109,6 +109,10 @@
   };
   if (due.size > 0) setInterval(refresh, 1000);
 
+  // --- On narrow screens the navigation scrolls: to where one is ----------------------------------------------------
+  const here = document.querySelector("nav.pages [aria-current]");
+  if (here) here.parentElement.parentElement.scrollLeft = here.offsetLeft - 60;
+
   // --- Select all --------------------------------------------------------------------------------------------------------
   document.addEventListener("change", (event) => {
     const name = event.target.dataset && event.target.dataset.selectAll;
