@@ -174,7 +174,10 @@ async fn an_election_in_the_middle_of_it_all_changes_no_count() {
 #[tokio::test]
 async fn what_a_server_that_fails_or_hangs_did_not_take_is_counted_once_when_it_is_back() {
     let server = Mongo::start().await;
+    let named = MongoStatistics::connect(&format!("{}/mine", server.uri())).await.unwrap();
+    assert_eq!(named.db.name(), "mine");
     let store = MongoStatistics::open(&server.uri(), None, Duration::from_secs(2)).await.unwrap();
+    assert_eq!(store.db.name(), "galerna");
     let clock = ManualClock::at(Timestamp(0));
     let options = StatisticsOptions::default();
     let statistics = Statistics::new(Arc::new(store), Arc::new(clock.clone()), options, "w".to_owned());
