@@ -146,7 +146,6 @@ impl Tab {
         self.holds(&format!("document.body.innerText.includes({})", Value::from(text))).await;
     }
 
-
     /// Clicks with the mouse on the first element that matches, where a user would see it.
     pub(crate) async fn click(&self, selector: &str) {
         self.holds(&format!("document.querySelector({}) !== null", Value::from(selector))).await;

@@ -33,6 +33,17 @@ const PAGES: [(&str, &str); 18] = [
     ("about", "/about"),
 ];
 
+const FREE_PORTS: [&str; 8] = [
+    "--listen",
+    "127.0.0.1:0",
+    "--set",
+    "frontend.listen=127.0.0.1:0",
+    "--set",
+    "page.listen=127.0.0.1:0",
+    "--set",
+    "worker.listen=127.0.0.1:0",
+];
+
 /// All modules, with the samples published and a message that becomes a dead letter.
 struct Up {
     service: Service,
@@ -41,16 +52,7 @@ struct Up {
 }
 
 async fn up(folder: &Path, more: &[&str]) -> Up {
-    let listen = [
-        "up",
-        "--listen",
-        "127.0.0.1:0",
-        "--set",
-        "frontend.listen=127.0.0.1:0",
-        "--set",
-        "page.listen=127.0.0.1:0",
-    ];
-    let args: Vec<&str> = listen.iter().chain(more).copied().collect();
+    let args: Vec<&str> = ["up"].iter().chain(&FREE_PORTS).chain(more).copied().collect();
     let service = Service::start(folder, &args);
     let api = service.api().await;
     let entry = service.said("the page listens").await;
