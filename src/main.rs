@@ -1,5 +1,8 @@
 //! The `galerna` command: every module of the system, alone or together.
 
+// Those macros panic when nobody reads any more (`galerna … | head`); `table::print` and `table::tell` do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod admin;
 mod api_client;
 mod args;

@@ -243,6 +243,6 @@ async fn remove(store: &Store, source: &SourceId) -> anyhow::Result<Shown> {
         bail!("there is no source `{source}`; `galerna sources list` shows those that there are");
     };
     let gone = Source { token_hash: String::new(), active: false, ..found };
-    store.sources.put(&[gone.clone()]).await.context("cannot remove the source")?;
+    store.sources.put(std::slice::from_ref(&gone)).await.context("cannot remove the source")?;
     Ok(Shown { source: gone.id, account: gone.account, queue: None, active: false })
 }

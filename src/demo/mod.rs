@@ -36,7 +36,7 @@ use self::report::{Report, Waits};
 use self::webhook::Webhook;
 use crate::args::DemoArgs;
 use crate::config::Config;
-use crate::table::{print, thousands};
+use crate::table::{print, tell, thousands};
 use crate::together::{Listeners, Together};
 use crate::{backends, modules};
 
@@ -126,17 +126,17 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
     let known = store.queues.all().await?;
     if let Some(suffix) = suffix(&load, &known) {
         load.renamed(&suffix)?;
-        eprintln!("the store has accounts of these names already: this run's end in `{suffix}`");
+        tell(format_args!("the store has accounts of these names already: this run's end in `{suffix}`"));
     }
     let load = Arc::new(load);
-    eprintln!(
+    tell(format_args!(
         "{} readings of {} accounts; broker {}, store {}{}",
         thousands(load.readings()),
         thousands(load.tenants.len() as u64),
         crate::config::without_password(config.text("broker.url")),
         crate::config::without_password(config.text("store.url")),
         folder.as_ref().map_or(String::new(), |f| format!(", in {}", f.path().display())),
-    );
+    ));
 
     // Accounts come the way they come in earnest: from an HTTP API, to the maintainer and to the frontend.
     let services = CancellationToken::new();
@@ -152,7 +152,7 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
     let before = Before::of(&store).await?;
     let all = Together::start(&config, listeners, broker, store, directory, false).await?;
     let created = all.accounts.as_ref().context("the accounts API of the demo cannot be read")?;
-    eprintln!("the maintainer made {} queues for {} accounts", created.created, created.listed);
+    tell(format_args!("the maintainer made {} queues for {} accounts", created.created, created.listed));
 
     // The dispatcher leases by `fifo` until it has heard from the maintainer; what is measured is the chosen strategy.
     let begun = Instant::now();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::table::thousands;
+use crate::table::{tell, thousands};
 
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -97,14 +97,14 @@ impl Progress {
             }
             Form::Lines { next } if now >= *next => {
                 *next = now + LINE_EVERY;
-                eprintln!(
+                tell(format_args!(
                     "published {} ({}/s), settled {} ({}/s) of about {}; queues: {queues}",
                     thousands(snapshot.published),
                     thousands(publishing),
                     thousands(snapshot.settled),
                     thousands(settling),
                     thousands(self.total),
-                );
+                ));
             }
             Form::Lines { .. } => {}
         }
