@@ -140,7 +140,8 @@ fn add(families: &mut Families, component: &ComponentMetrics, labels: &[(&str, &
             labels,
             &component.complete,
         );
-        for reason in ["emitting", "no_data", "pending_full", "downstream_full", "paused", "done", "draining"] {
+        for reason in ["emitting", "no_data", "pending_full", "downstream_full", "paused", "done", "draining"]
+        {
             let tasks = component.states.iter().filter(|state| word(state) == reason).count();
             let [topology, id, worker] = *labels;
             families.gauge(
@@ -151,6 +152,12 @@ fn add(families: &mut Families, component: &ComponentMetrics, labels: &[(&str, &
             );
         }
     } else {
+        families.gauge(
+            "galerna_engine_executors",
+            "Executors of a bolt: with the rate of galerna_engine_execute_seconds_sum, how busy it is now.",
+            labels,
+            of(component.executors as u64),
+        );
         families.gauge(
             "galerna_engine_queue_depth",
             "Batches that wait for a bolt.",

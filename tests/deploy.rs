@@ -388,7 +388,10 @@ async fn every_module_alone_answers_its_probes_and_tells_what_the_alerts_and_the
         let mut all = BTreeSet::new();
         for module in MODULES.iter().filter(|module| **module != "page") {
             let (status, text) = get(&format!("http://{}/metrics", at(module))).await;
-            assert_eq!(status, 200, "{module}: {text}");
+            if status != 200 {
+                eprintln!("{module} answers {status}: {text}");
+                return false;
+            }
             all.append(&mut told(&text));
         }
         for name in all.iter().filter(|name| name.starts_with("galerna_")) {
