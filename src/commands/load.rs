@@ -245,6 +245,12 @@ async fn steady(load: Load, args: &LoadArgs, asked: Asked, stop: &CancellationTo
         ended.context("a connection's task ended")??;
     }
     let seconds = start.elapsed().as_secs_f64();
+    // Of an interrupted run those that were due by then.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the total")]
+    let due = match (args.rate, total) {
+        (Some(rate), Some(total)) if stop.is_cancelled() => total.min((seconds * rate) as u64 + 1),
+        (_, total) => total.unwrap_or_default(),
+    };
     let tally = load.tally.lock();
     let calls = tally.calls.clone();
     Ok(Run {
@@ -256,7 +262,7 @@ async fn steady(load: Load, args: &LoadArgs, asked: Asked, stop: &CancellationTo
         rate: calls.taken() as f64 / seconds,
         readings_per_second: calls.accepted_readings as f64 / seconds,
         seconds,
-        not_sent: total.map_or(0, |total| total - calls.sent),
+        not_sent: due.saturating_sub(calls.sent),
         latency_ms: Spread::from(&tally.from_due),
         from_sending_ms: Spread::from(&tally.from_sending),
         calls,

@@ -157,8 +157,8 @@ pub(super) struct Run {
     pub(super) readings_per_second: f64,
     /// From the first call due to the last answer.
     pub(super) seconds: f64,
-    /// Calls that were due and never sent, since all connections waited for answers when the time was over. Their latency
-    /// is in no percentile.
+    /// Calls that were due and never sent, since all connections waited for answers when the time was over, and those under
+    /// way when the run was interrupted. Their latency is in no percentile.
     pub(super) not_sent: u64,
     #[serde(flatten)]
     pub(super) calls: Calls,
@@ -189,7 +189,10 @@ impl Run {
         if self.kind == "open" {
             shown.add_row(cells("from sending", &self.from_sending_ms));
         }
-        print(shown)?;
+        // Without a call that was taken there is no latency to tell.
+        if self.calls.taken() > 0 {
+            print(shown)?;
+        }
         let mut shown = table(&["calls", "#"]);
         for (status, n) in &self.calls.statuses {
             shown.add_row([format!("answered {status}"), thousands(*n)]);
@@ -275,7 +278,11 @@ impl Sweep {
 }
 
 fn problem(calls: &Calls) -> anyhow::Result<()> {
-    calls.first_problem.as_ref().map_or(Ok(()), |p| print(format!("The first call that was not taken: {p}")))
+    match &calls.first_problem {
+        // When none was taken, the error says it.
+        Some(problem) if calls.taken() > 0 => print(format!("The first call that was not taken: {problem}")),
+        _ => Ok(()),
+    }
 }
 
 fn cells(name: &str, s: &Spread) -> Vec<String> {
