@@ -12,6 +12,8 @@ pub struct ReadingBatch {
     pub epoch: u64,
     /// The account of all the readings.
     pub account: AccountId,
+    /// The id of the message.
+    pub message: String,
     /// At least one reading, in the message's order.
     pub readings: Vec<StoredReading>,
 }

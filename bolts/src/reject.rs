@@ -96,7 +96,18 @@ impl AsyncBolt for RejectBolt {
     async fn execute_batch(&mut self, batch: Batch<Arc<RejectedBatch>>, _: &mut Emitter<()>) {
         let (batches, anchors) = batch.into_parts();
         match self.put_away(&batches, || anchors.reset_timeout()).await {
-            Ok(()) => anchors.ack(),
+            Ok(()) => {
+                for batch in &batches {
+                    let first = batch.refusals.first().map_or("", |refusal| refusal.record.reason.as_str());
+                    tracing::trace!(
+                        target: "galerna::trace::reject",
+                        id = batch.message.as_str(),
+                        "{} recorded and put into the dead letters, first: {first}",
+                        batch.refusals.len(),
+                    );
+                }
+                anchors.ack();
+            }
             Err(fault) => anchors.fail(fault),
         }
     }

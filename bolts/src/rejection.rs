@@ -120,6 +120,8 @@ pub struct Refusal {
 pub struct RejectedBatch {
     /// The queue it came from.
     pub queue: QueueName,
+    /// The id of the message.
+    pub message: String,
     /// At least one refusal.
     pub refusals: Vec<Refusal>,
 }

@@ -171,6 +171,12 @@ fn rows_of(batches: &[Arc<ReadingBatch>]) -> usize {
     batches.iter().map(|batch| batch.readings.len()).sum()
 }
 
+/// Tells those who follow messages.
+fn stored(batch: &ReadingBatch) {
+    let (id, readings) = (batch.message.as_str(), batch.readings.len());
+    tracing::trace!(target: "galerna::trace::store", id, "{readings} readings stored");
+}
+
 /// That the store is away, as the writes of a bolt have found.
 #[derive(Default)]
 struct Outage(Mutex<Option<(Duration, String)>>);
@@ -225,6 +231,7 @@ impl Write {
         match self.store(&readings, keep_alive).await {
             Ok(outcomes) => {
                 self.tally.count(&outcomes);
+                values.iter().flatten().for_each(|batch| stored(batch));
                 anchors.into_iter().for_each(Anchors::ack);
             }
             Err(GivenUp::Failed(error)) if tuples > 1 => {
@@ -249,6 +256,7 @@ impl Write {
             match self.store(&batch.readings, keep_alive).await {
                 Ok(outcomes) => {
                     self.tally.count(&outcomes);
+                    stored(&batch);
                     anchor.ack();
                 }
                 Err(given_up) => {

@@ -293,10 +293,14 @@ impl ValidateBolt {
             queue: incoming.queue.clone(),
             epoch: incoming.epoch,
             account: account.clone(),
+            message: incoming.message.id.clone(),
             readings,
         });
-        let rejected =
-            (!refusals.is_empty()).then(|| RejectedBatch { queue: incoming.queue.clone(), refusals });
+        let rejected = (!refusals.is_empty()).then(|| RejectedBatch {
+            queue: incoming.queue.clone(),
+            message: incoming.message.id.clone(),
+            refusals,
+        });
         (valid, rejected)
     }
 
@@ -316,7 +320,11 @@ impl ValidateBolt {
             Rejection { code: RejectCode::Undecodable, reason: reason.to_owned() },
             incoming.message.clone(),
         );
-        RejectedBatch { queue: incoming.queue.clone(), refusals: vec![refusal] }
+        RejectedBatch {
+            queue: incoming.queue.clone(),
+            message: incoming.message.id.clone(),
+            refusals: vec![refusal],
+        }
     }
 }
 
@@ -331,6 +339,14 @@ impl Bolt for ValidateBolt {
 
     fn execute(&mut self, input: Incoming, out: &mut Emitter<Validated>) -> Result<(), Fault> {
         let (valid, rejected) = self.examine(&input);
+        let readings = valid.as_ref().map_or(0, |batch| batch.readings.len());
+        let refused = rejected.as_ref().map_or(0, |batch| batch.refusals.len());
+        tracing::trace!(
+            target: "galerna::trace::validate",
+            id = input.message.id.as_str(),
+            received = valid.as_ref().map(|batch| batch.readings[0].received.as_millis()),
+            "{readings} readings valid, {refused} refused",
+        );
         if let Some(valid) = valid {
             out.valid.emit(Arc::new(valid));
         }

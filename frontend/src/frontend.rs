@@ -313,6 +313,14 @@ impl Core {
             return Err(self.why_unsafe(&source.queue, e).await);
         }
         tracing::debug!(request, source = %source.id, queue = %source.queue, envelopes, readings = tally.readings, "confirmed");
+        tracing::trace!(
+            target: "galerna::trace::frontend",
+            id = request.as_str(),
+            "accepted from {}: {} readings in {envelopes} messages confirmed on queue {}",
+            source.id,
+            tally.readings,
+            source.queue,
+        );
         self.hints.arrived(&source.queue);
         self.metrics.accepted.inc_by(tally.readings);
         self.metrics.rejected.inc_by(rejected.len() as u64);

@@ -197,6 +197,7 @@ pub(crate) fn samples() -> Vec<Delivery> {
         value: Some(4900.5),
         ts: at,
         message: "401 is 4900.5 W,\nabove 4000 \\ ü".to_owned(),
+        origin: None,
     };
     let resolved = AlertEvent {
         id: "sample/resolved".to_owned(),

@@ -224,6 +224,24 @@ impl Inner {
             }
         };
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        for origin in delivery.events.iter().filter_map(|event| event.origin.as_deref()) {
+            let (endpoint, tries) = (&delivery.endpoint, delivery.tries);
+            let answer = status.map_or(String::new(), |status| format!(", status {status}"));
+            match &error {
+                None => tracing::trace!(
+                    target: "galerna::trace::notifier",
+                    id = origin,
+                    "delivered to endpoint {endpoint} by attempt {tries} of {}{answer}",
+                    delivery.id,
+                ),
+                Some(error) => tracing::trace!(
+                    target: "galerna::trace::notifier",
+                    id = origin,
+                    "failed: delivery {} to endpoint {endpoint}, attempt {tries}{answer}: {error}",
+                    delivery.id,
+                ),
+            }
+        }
         delivery.attempts.push(Attempt { at: now, status, error, took_ms });
         let surplus = delivery.attempts.len().saturating_sub(KEPT_ATTEMPTS);
         delivery.attempts.drain(..surplus);

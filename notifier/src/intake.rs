@@ -306,6 +306,19 @@ impl Inner {
             (Enqueued::New, _) => "pending",
         };
         self.metrics.enqueued.with_label_values(&[outcome]).inc();
+        if let Some(origin) = &event.origin {
+            let what = match delivery.status {
+                DeliveryStatus::Suppressed => delivery.reason.as_deref().unwrap_or("suppressed"),
+                _ => outcome,
+            };
+            tracing::trace!(
+                target: "galerna::trace::notifier",
+                id = origin.as_str(),
+                "delivery {} of event {} to endpoint {endpoint} queued: {what}",
+                delivery.id,
+                event.id,
+            );
+        }
         Ok(())
     }
 

@@ -98,6 +98,7 @@ fn test_event(
         value,
         ts: clock.now(),
         message: "This is a test: nothing happened".to_owned(),
+        origin: None,
     })
 }
 

@@ -145,6 +145,10 @@ pub struct AlertEvent {
     pub ts: Timestamp,
     /// What happened, for people.
     pub message: String,
+    /// The id of the message whose reading decided, by which its way can be followed; none when it was the lack of readings
+    /// that did, and in records of before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// Store of alert rules.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use galerna_broker::envelope::JSON_CONTENT_TYPE;
 use galerna_broker::{AccountId, Broker, Message, QueueName};
-use galerna_storage::{Accounts, AlertState, AlertStates, Rule, Rules, StorageError, Store};
+use galerna_storage::{Accounts, AlertEventKind, AlertState, AlertStates, Rule, Rules, StorageError, Store};
 use galerna_topology::{Anchors, AsyncBolt, Batch, Emitter, Fault, TaskContext};
 
 use super::book::{AlertBook, Changes};
@@ -134,6 +134,21 @@ impl AlertBolt {
             patiently(clock, patience, |_| waiting(), || self.broker.publish(window.clone()))
                 .await
                 .map_err(|given_up| given_up.fault())?;
+            for event in events.iter() {
+                let Some(origin) = &event.origin else { continue };
+                let what = match event.kind {
+                    AlertEventKind::Raised => "raised",
+                    AlertEventKind::Resolved => "resolved",
+                };
+                tracing::trace!(
+                    target: "galerna::trace::alert",
+                    id = origin.as_str(),
+                    "alert {what} by rule {} for {}: event {}",
+                    event.rule,
+                    event.device,
+                    event.id,
+                );
+            }
         }
         patiently(clock, patience, |_| waiting(), || self.states.save(states))
             .await

@@ -169,7 +169,7 @@ impl AlertBook {
                 source.newest_at = now;
             }
             for slot in source.slots(rules, &batch.account, &reading.device) {
-                slot.judge(reading, changes);
+                slot.judge(reading, &batch.message, changes);
             }
         }
     }
@@ -186,7 +186,7 @@ impl AlertBook {
         let Some(page) = self.accounts.get(account) else { return };
         for (source, device, slot, next, turn) in page.silences(now) {
             let place = Place { account, source, device };
-            changes.events.push(place.event(slot.rule.as_ref(), turn, None));
+            changes.events.push(place.event(slot.rule.as_ref(), turn, None, None));
             changes.states.push(place.state(slot.rule.as_ref(), &next));
         }
     }
@@ -300,7 +300,7 @@ impl Slot {
         Self { rule, standing: Standing::default(), stale: false, moved: false }
     }
 
-    fn judge(&mut self, reading: &StoredReading, changes: &mut Changes) {
+    fn judge(&mut self, reading: &StoredReading, message: &str, changes: &mut Changes) {
         let rule = self.rule.rule();
         let (changed, turns, value) = match &rule.condition {
             Condition::Threshold { parameter, comparison, limit, clear, for_ms } => {
@@ -328,7 +328,7 @@ impl Slot {
         if changed {
             let place = Place { account: &reading.account, source: &reading.source, device: &reading.device };
             for turn in turns.into_iter().flatten() {
-                changes.events.push(place.event(&self.rule, turn, value));
+                changes.events.push(place.event(&self.rule, turn, value, Some(message)));
             }
             changes.states.push(place.state(&self.rule, &self.standing));
         }
@@ -356,7 +356,13 @@ impl Place<'_> {
         }
     }
 
-    fn event(&self, rule: &CompiledRule, (kind, ts): Turn, value: Option<f64>) -> AlertEvent {
+    fn event(
+        &self,
+        rule: &CompiledRule,
+        (kind, ts): Turn,
+        value: Option<f64>,
+        origin: Option<&str>,
+    ) -> AlertEvent {
         let rule = rule.rule();
         let kind_name = match kind {
             AlertEventKind::Raised => "raised",
@@ -374,6 +380,7 @@ impl Place<'_> {
             value,
             ts,
             message: message(&rule.condition, kind, self.device, value),
+            origin: origin.map(str::to_owned),
         }
     }
 }

@@ -25,7 +25,13 @@ fn reading(device: &str, ts: i64, value: f64) -> StoredReading {
 }
 
 fn batch(epoch: u64, readings: Vec<StoredReading>) -> ReadingBatch {
-    ReadingBatch { queue: QueueName::new("D1").unwrap(), epoch, account: account(), readings }
+    ReadingBatch {
+        queue: QueueName::new("D1").unwrap(),
+        epoch,
+        account: account(),
+        message: "m.0".into(),
+        readings,
+    }
 }
 
 fn book(rules: Vec<Rule>) -> AlertBook {

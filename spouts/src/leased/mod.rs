@@ -102,6 +102,8 @@ impl Default for LeasedOptions {
 pub struct LeasedQueues {
     parts: Parts,
     running: Option<Running>,
+    /// Whether somebody follows messages: then receipts have their ids.
+    traced: bool,
 }
 
 /// What spout and slots share.
@@ -174,6 +176,8 @@ impl Claim {
 pub struct Receipt {
     claim: Arc<Claim>,
     tag: DeliveryTag,
+    /// The message's id, when somebody follows messages.
+    message: Option<Box<str>>,
 }
 
 impl LeasedQueues {
@@ -188,7 +192,7 @@ impl LeasedQueues {
             tally: Arc::default(),
             hold_off: Arc::default(),
         };
-        Self { parts, running: None }
+        Self { parts, running: None, traced: false }
     }
 
     /// Works in this way.
@@ -271,6 +275,8 @@ impl Spout for LeasedQueues {
     type Outputs = Output<Incoming>;
 
     async fn open(&mut self, context: &TaskContext) -> Result<(), Fault> {
+        // Who listens is settled when the process starts.
+        self.traced = tracing::enabled!(target: "galerna::trace::queues", tracing::Level::TRACE);
         let slots = self.parts.options.leases.max(1);
         let (activity, watching) = watch::channel(Activity::Inactive);
         let (arrived, arrivals) = mpsc::channel(slots);
@@ -306,7 +312,16 @@ impl Spout for LeasedQueues {
                         deliveries: delivery.deliveries,
                         message: delivery.message,
                     };
-                    out.root(Receipt { claim: claim.clone(), tag: delivery.tag }).emit(incoming);
+                    tracing::trace!(
+                        target: "galerna::trace::queues",
+                        id = incoming.message.id.as_str(),
+                        "delivered from queue {} under epoch {}, delivery {}",
+                        incoming.queue,
+                        incoming.epoch,
+                        incoming.deliveries,
+                    );
+                    let message = self.traced.then(|| incoming.message.id.as_str().into());
+                    out.root(Receipt { claim: claim.clone(), tag: delivery.tag, message }).emit(incoming);
                 }
             } else {
                 let mut outcomes = Outcomes::default();
@@ -333,7 +348,12 @@ impl Spout for LeasedQueues {
 
     async fn acked(&mut self, ids: &mut Vec<Receipt>) {
         let mut outcomes = Outcomes::default();
-        ids.drain(..).for_each(|id| outcomes.add(&id.claim, id.tag, Outcome::Ack));
+        for id in ids.drain(..) {
+            if let Some(message) = &id.message {
+                tracing::trace!(target: "galerna::trace::queues", id = &**message, "acked");
+            }
+            outcomes.add(&id.claim, id.tag, Outcome::Ack);
+        }
         outcomes.send(&self.parts.tally);
     }
 
@@ -341,6 +361,9 @@ impl Spout for LeasedQueues {
         let mut outcomes = Outcomes::default();
         for Failed { id, failure } in failed.drain(..) {
             tracing::debug!(queue = %id.claim.queue, %failure, "a message failed");
+            if let Some(message) = &id.message {
+                tracing::trace!(target: "galerna::trace::queues", id = &**message, "failed: {failure}");
+            }
             outcomes.add(&id.claim, id.tag, outcome_of(&failure));
         }
         outcomes.send(&self.parts.tally);

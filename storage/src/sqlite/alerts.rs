@@ -123,6 +123,7 @@ fn event(row: &Row<'_>) -> rusqlite::Result<AlertEvent> {
         value: row.get(8)?,
         ts: time(row, 9)?,
         message: row.get(10)?,
+        origin: row.get(11)?,
     })
 }
 
@@ -191,8 +192,8 @@ impl AlertStates for Sqlite {
         let events = events.to_vec();
         self.write("recording alert events", move |writer| {
             let mut insert = writer.conn.prepare_cached(
-                "INSERT INTO alert_events (id, kind, rule, rule_name, severity, account, source, device, value, ts, message) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+                "INSERT INTO alert_events (id, kind, rule, rule_name, severity, account, source, device, value, ts, message, \
+                 origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
             )?;
             let mut new = 0;
             for e in &events {
@@ -208,6 +209,7 @@ impl AlertStates for Sqlite {
                     e.value,
                     e.ts.0,
                     e.message,
+                    e.origin,
                 ])?;
             }
             Ok(new)
@@ -225,7 +227,7 @@ impl AlertStates for Sqlite {
         self.read("listing alert events", move |conn| {
             let filter = if account.is_some() { "account = ?1" } else { "?1 IS NULL" };
             conn.prepare_cached(&format!(
-                "SELECT id, kind, rule, rule_name, severity, account, source, device, value, ts, message \
+                "SELECT id, kind, rule, rule_name, severity, account, source, device, value, ts, message, origin \
                  FROM alert_events WHERE {filter} ORDER BY ts DESC, id DESC LIMIT ?2 OFFSET ?3"
             ))?
             .query_map(params![account.as_ref().map(AccountId::as_str), rows(limit), rows(offset)], event)?

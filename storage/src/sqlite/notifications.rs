@@ -456,7 +456,7 @@ impl Notifications for Sqlite {
         let recovery = recovery.clone();
         self.read("reading the alert of a recovery", move |conn| {
             conn.prepare_cached(
-                "SELECT id, kind, rule, rule_name, severity, account, source, device, value, ts, message \
+                "SELECT id, kind, rule, rule_name, severity, account, source, device, value, ts, message, origin \
                  FROM alert_events WHERE rule = ?1 AND source = ?2 AND device = ?3 AND kind = 'raised' AND ts <= ?4 \
                  ORDER BY ts DESC LIMIT 1",
             )?
@@ -475,6 +475,7 @@ impl Notifications for Sqlite {
                         value: row.get(8)?,
                         ts: time(row, 9)?,
                         message: row.get(10)?,
+                        origin: row.get(11)?,
                     })
                 },
             )

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Version of the tables below, kept in the file; a file of a later version is refused.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE queues (
@@ -57,7 +57,7 @@ CREATE INDEX alert_states_account ON alert_states (account);
 CREATE TABLE alert_events (
     id TEXT PRIMARY KEY, kind TEXT NOT NULL, rule TEXT NOT NULL, rule_name TEXT NOT NULL, severity TEXT NOT NULL,
     account TEXT NOT NULL, source TEXT NOT NULL, device TEXT NOT NULL, value REAL, ts INTEGER NOT NULL,
-    message TEXT NOT NULL
+    message TEXT NOT NULL, origin TEXT
 );
 CREATE INDEX alert_events_ts ON alert_events (ts, id);
 CREATE INDEX alert_events_account_ts ON alert_events (account, ts, id);
@@ -72,6 +72,9 @@ CREATE TABLE sources (
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";
 
+/// What a file of version 1 lacks.
+const SINCE_VERSION_1: &str = "ALTER TABLE alert_events ADD COLUMN origin TEXT;";
+
 /// Creates what is missing.
 pub(super) fn bring_up(conn: &Connection) -> rusqlite::Result<()> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -84,11 +87,37 @@ pub(super) fn bring_up(conn: &Connection) -> rusqlite::Result<()> {
         ));
     }
     if found < VERSION {
-        conn.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+        let missing = if found == 0 { TABLES } else { SINCE_VERSION_1 };
+        conn.execute_batch(&format!("BEGIN IMMEDIATE; {missing} PRAGMA user_version = {VERSION}; COMMIT;"))?;
     }
     conn.execute_batch(&format!(
         "BEGIN IMMEDIATE; {}{} COMMIT;",
         super::notifications::TABLES,
         super::operations::TABLES
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_version_1_keeps_its_events_and_learns_where_new_ones_come_from() {
+        let conn = Connection::open_in_memory().unwrap();
+        let old = TABLES.replace(", origin TEXT", "");
+        conn.execute_batch(&format!("{old} PRAGMA user_version = 1;")).unwrap();
+        conn.execute_batch(
+            "INSERT INTO alert_events VALUES ('e', 'raised', 'r', 'r', 'info', 'a', 's', 'd', 1.0, 1, 'm')",
+        )
+        .unwrap();
+        for _ in 0..2 {
+            bring_up(&conn).unwrap();
+        }
+        let (message, origin): (String, Option<String>) = conn
+            .query_row("SELECT message, origin FROM alert_events", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
+        assert_eq!((message.as_str(), origin), ("m", None));
+        let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version, VERSION);
+    }
 }

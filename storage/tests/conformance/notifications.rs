@@ -44,6 +44,7 @@ fn event(device: &str, kind: AlertEventKind, hours: i64) -> AlertEvent {
         value: Some(745.396_000_000_000_3),
         ts: hour(hours),
         message: "401 is 4900.5 W, above 4000 (ÜBER)".into(),
+        origin: Some("m.0".into()),
     }
 }
 
