@@ -205,6 +205,9 @@ pub(crate) struct DemoArgs {
     /// With --readings, under so many accounts [default: 2000]
     #[arg(long, value_name = "N", requires = "readings", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub(crate) accounts: Option<u32>,
+    /// With --readings, without the big account: how long do the others wait when they are alone?
+    #[arg(long, requires = "readings")]
+    pub(crate) alone: bool,
     /// How the dispatcher chooses the next queue
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) strategy: Option<StrategyName>,

@@ -162,6 +162,11 @@ impl Load {
         self.tenants.iter().map(|t| t.readings).sum()
     }
 
+    /// The same without the big account of [`Extract::scaled`].
+    pub(crate) fn without_the_big_one(&mut self) {
+        self.tenants.pop();
+    }
+
     /// The accounts under other names, each with this at its end.
     pub(crate) fn renamed(&mut self, suffix: &str) -> anyhow::Result<()> {
         for tenant in &mut self.tenants {

@@ -32,7 +32,7 @@ use self::poster::{Poster, token_of};
 use self::probe::{MeasuredLeases, MeasuredReadings, Measures, Spread};
 use self::progress::{Progress, Snapshot};
 use self::publisher::{Order, Published};
-use self::report::{Report, Waits};
+use self::report::{BigWait, Report, Waits};
 use self::webhook::Webhook;
 use crate::args::DemoArgs;
 use crate::config::Config;
@@ -108,13 +108,15 @@ pub(crate) async fn run(args: DemoArgs, config: Config, stop: CancellationToken)
     }
     let (config, folder) = with_data(config)?;
     let mut load = tokio::task::spawn_blocking({
-        let (readings, accounts) = (args.readings, args.accounts.unwrap_or(2_000));
+        let (readings, accounts, alone) = (args.readings, args.accounts.unwrap_or(2_000), args.alone);
         move || -> anyhow::Result<Load> {
             let extract = Extract::embedded()?;
-            match readings {
-                Some(readings) => extract.scaled(readings, accounts),
-                None => Ok(extract.once()),
+            let Some(readings) = readings else { return Ok(extract.once()) };
+            let mut load = extract.scaled(readings, accounts)?;
+            if alone {
+                load.without_the_big_one();
             }
+            Ok(load)
         }
     })
     .await??;
@@ -475,7 +477,7 @@ impl Demo {
             latency_ms: self.measures.latency(),
             leases: self.measures.leases.load(Ordering::Relaxed),
             strategy: self.all.dispatcher.view().configured.to_string(),
-            waits: args.readings.map(|_| self.waits(began_ms, &last_stored)),
+            waits: args.readings.map(|_| self.waits(args, began_ms, &last_stored)),
             machine: report::machine(),
             ..Report::default()
         })
@@ -503,20 +505,22 @@ impl Demo {
     }
 
     /// How long the accounts waited, from the start of the workers.
-    fn waits(&self, began_ms: u64, last_stored: &HashMap<AccountId, u64>) -> Waits {
+    fn waits(&self, args: &DemoArgs, began_ms: u64, last_stored: &HashMap<AccountId, u64>) -> Waits {
         let first_lease = self.measures.first_leases();
         let since = |at: Option<&u64>| at.copied().unwrap_or(u64::MAX).saturating_sub(began_ms);
         // The big account is the last.
-        let big = self.load.tenants.len() - 1;
+        let others = self.load.tenants.len() - usize::from(!args.alone);
         Waits {
             others_readings: self.load.tenants[0].readings,
-            others_first_lease_ms: Spread::of(self.queues[..big].iter().map(|q| since(first_lease.get(q)))),
+            others_first_lease_ms: Spread::of(self.queues[..others].iter().map(|q| since(first_lease.get(q)))),
             others_last_stored_ms: Spread::of(
-                self.load.tenants[..big].iter().map(|t| since(last_stored.get(&t.account))),
+                self.load.tenants[..others].iter().map(|t| since(last_stored.get(&t.account))),
             ),
-            big_readings: self.load.tenants[big].readings,
-            big_first_lease_ms: since(first_lease.get(&self.queues[big])),
-            big_last_stored_ms: since(last_stored.get(&self.load.tenants[big].account)),
+            big: self.load.tenants.get(others).map(|tenant| BigWait {
+                readings: tenant.readings,
+                first_lease_ms: since(first_lease.get(&self.queues[others])),
+                last_stored_ms: since(last_stored.get(&tenant.account)),
+            }),
         }
     }
 }

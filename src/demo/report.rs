@@ -73,10 +73,16 @@ pub(crate) struct Waits {
     pub(crate) others_first_lease_ms: Spread,
     /// Until the last reading of an account was stored: the others.
     pub(crate) others_last_stored_ms: Spread,
-    /// Readings of the big account.
-    pub(crate) big_readings: u64,
-    pub(crate) big_first_lease_ms: u64,
-    pub(crate) big_last_stored_ms: u64,
+    /// The big account; none with `--alone`.
+    pub(crate) big: Option<BigWait>,
+}
+
+/// What the big account waited for.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct BigWait {
+    pub(crate) readings: u64,
+    pub(crate) first_lease_ms: u64,
+    pub(crate) last_stored_ms: u64,
 }
 
 impl Report {
@@ -129,12 +135,11 @@ impl Report {
             row("first lease, ms", p50, which(p99, max));
             let Spread { p50, p99, max } = w.others_last_stored_ms;
             row("last stored, ms", p50, which(p99, max));
-            let others = thousands(w.others_readings);
-            let big = format!(
-                "the big account: {} readings beside {others} of each other",
-                thousands(w.big_readings)
-            );
-            row("last stored, ms", w.big_last_stored_ms, big);
+            if let Some(big) = &w.big {
+                let (readings, others) = (thousands(big.readings), thousands(w.others_readings));
+                let which = format!("the big account: {readings} readings beside {others} of each other");
+                row("last stored, ms", big.last_stored_ms, which);
+            }
         }
         row("lost", self.lost, "compared one by one with the store and the dead letters".to_owned());
         if self.outdated + self.unexpected > 0 {
