@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::access::{Visitor, local_path, random};
 use super::fields::Fields;
 use super::problem::Problem;
-use super::{Page, Told, dead_letters, deliveries, endpoints, layout, queues, rules, silences, watch};
+use super::{Page, Told, body, dead_letters, deliveries, endpoints, layout, queues, rules, silences, watch};
 
 /// What an action did.
 pub(super) struct Done {
@@ -154,10 +154,9 @@ async fn call<A: Act>(
     if let Err(problem) = visitor.check_call(&headers) {
         return problem.answer(true);
     }
-    let body: &[u8] = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &body };
-    let action = match serde_json::from_slice::<A>(body) {
+    let action = match body::read::<A>(&body) {
         Ok(action) => action,
-        Err(e) => return Problem::Invalid(format!("the body is not understood: {e}")).answer(true),
+        Err(problem) => return problem.answer(true),
     };
     match perform(&page, &visitor, &action).await {
         Ok(done) => {

@@ -19,14 +19,29 @@
 //! | `/api/silences/create` | `{"account","device","rule","until":"2030-01-01T00:00:00Z"` or `"minutes":60,"reason"}` |
 //! | `/api/silences/end` | `{"id":"…","reason":"…"}` |
 //!
-//! The answer is 200 `{"done":"what was done",…}` or `{"error":{"code","message"}}` with 401, 403, 404, 409, 422 or 503. The header
+//! What the pages show can be read as JSON too, by viewers as well:
+//!
+//! | `GET` | query, all of it optional | answer |
+//! |---|---|---|
+//! | `/api/status` | | the dispatcher, queues by state, messages, workers, dead letters, what fires; `away`: what does not answer |
+//! | `/api/rules` | `id` | `{"rules":[…]}` |
+//! | `/api/endpoints` | `id` | `{"endpoints":[…]}`, secrets as `***` |
+//! | `/api/silences` | | `{"silences":[{…,"in_force"}]}`, those that end last first |
+//! | `/api/deliveries` | `id`, or `status`, `endpoint`, `account`, `search`, `page`, `limit` | `{"deliveries":[…],"counts","total","page","limit"}` |
+//! | `/api/alerts` | `firing=true`, `account`, `page`, `limit` | `{"firing":[…],"total",…}`, else `{"events":[…],"page","limit"}` |
+//! | `/api/audit` | `search`, `page`, `limit` | `{"entries":[…],"page","limit"}` |
+//!
+//! Pages begin with 1 and have 50 entries unless `limit` (up to 500) says otherwise; the newest entry is first.
+//!
+//! The answer is 200 `{"done":"what was done",…}` or `{"error":{"code","message"}}` with 401, 403, 404, 409, 422, 429 or 503. The header
 //! `x-actor` names who is behind a call with a bearer token.
 
 mod access;
 mod act;
 mod alerts;
 mod audit;
-mod backends;
+pub(crate) mod backends;
+mod body;
 mod cells;
 mod chart;
 mod dead_letters;
@@ -40,6 +55,7 @@ mod live;
 mod overview;
 mod problem;
 mod queues;
+mod read;
 mod rules;
 mod silences;
 mod sources;
@@ -69,8 +85,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::access::Access;
 use self::access::{Gate, SharedGate, Visitor};
-#[allow(unused_imports)] // for those who serve the page
-pub(crate) use self::backends::{Dispatching, RemoteWorkers, TraceStep, Traces, WorkersView};
+pub(crate) use self::backends::{Dispatching, RemoteWorkers, Traces, WorkersView};
 use self::layout::Frame;
 use self::problem::Problem;
 use self::watch::{Look, Watch};
@@ -268,7 +283,7 @@ pub(crate) fn router(parts: Parts, access: Access) -> Router {
         .route("/events", get(live::events))
         .route("/logout", post(access::logout))
         .fallback(unknown);
-    let pages = act::routes(pages);
+    let pages = read::routes(act::routes(pages));
     let guarded = pages
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn_with_state(page.clone(), access::guard));

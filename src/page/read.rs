@@ -1,0 +1,299 @@
+//! What programs read: the same as the pages show, as JSON. Viewers may; secrets are told to nobody.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+use galerna_broker::AccountId;
+use galerna_storage::{DeliveryFilter, DeliveryStatus, Endpoint, EndpointKind};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::access::Visitor;
+use super::problem::Problem;
+use super::watch::{MOST_FIRING, in_time};
+use super::{Page, notices};
+
+/// Entries of a page when the call does not say, and the most that it may ask for.
+const LIMIT: usize = 50;
+const MAX_LIMIT: usize = 500;
+const MAX_PAGE: usize = 1_000_000;
+
+/// The routes.
+pub(super) fn routes(router: Router<Page>) -> Router<Page> {
+    router
+        .route("/api/status", get(status))
+        .route("/api/rules", get(rules))
+        .route("/api/endpoints", get(endpoints))
+        .route("/api/silences", get(silences))
+        .route("/api/deliveries", get(deliveries))
+        .route("/api/alerts", get(alerts))
+        .route("/api/audit", get(audit))
+}
+
+/// An answer, or what was wrong, as JSON.
+struct Answer(Result<Value, Problem>);
+
+impl axum::response::IntoResponse for Answer {
+    fn into_response(self) -> axum::response::Response {
+        match self.0 {
+            Ok(value) => Json(value).into_response(),
+            Err(problem) => problem.answer(true),
+        }
+    }
+}
+
+type Asked<T> = Result<Query<T>, QueryRejection>;
+
+fn read<T>(asked: Asked<T>) -> Result<T, Problem> {
+    asked.map(|Query(query)| query).map_err(|e| Problem::Invalid(e.body_text()))
+}
+
+/// The offset and length of a page.
+struct Cut {
+    page: usize,
+    offset: usize,
+    limit: usize,
+}
+
+fn cut(page: Option<usize>, limit: Option<usize>) -> Result<Cut, Problem> {
+    let within = |name: &str, value: usize, most: usize| {
+        if (1..=most).contains(&value) {
+            Ok(value)
+        } else {
+            Err(Problem::Invalid(format!("`{name}` is {value}; use a number from 1 to {most}")))
+        }
+    };
+    let page = within("page", page.unwrap_or(1), MAX_PAGE)?;
+    let limit = within("limit", limit.unwrap_or(LIMIT), MAX_LIMIT)?;
+    Ok(Cut { page, offset: (page - 1) * limit, limit })
+}
+
+fn given(text: Option<String>) -> Option<String> {
+    text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty())
+}
+
+fn account(text: Option<String>) -> Result<Option<AccountId>, Problem> {
+    let parsed = given(text).map(AccountId::new).transpose();
+    parsed.map_err(|e| Problem::Invalid(format!("`account`: {e}")))
+}
+
+async fn stored<T>(
+    call: impl Future<Output = Result<T, galerna_storage::StorageError>>,
+) -> Result<T, Problem> {
+    in_time("the store", call).await.map_err(Problem::Away)
+}
+
+/// Keeps the one that was asked for by its id.
+fn chosen<T>(
+    all: Vec<T>,
+    id: Option<&str>,
+    what: &str,
+    is: impl Fn(&T, &str) -> bool,
+) -> Result<Vec<T>, Problem> {
+    let Some(id) = id else { return Ok(all) };
+    let found: Vec<T> = all.into_iter().filter(|one| is(one, id)).collect();
+    if found.is_empty() { Err(Problem::Unknown(format!("there is no {what} `{id}`"))) } else { Ok(found) }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct One {
+    id: Option<String>,
+}
+
+/// `GET /api/rules`
+async fn rules(State(page): State<Page>, asked: Asked<One>) -> Answer {
+    let found = async {
+        let id = given(read(asked)?.id);
+        let all = stored(page.parts.store.rules.list()).await?;
+        let rules = chosen(all, id.as_deref(), "rule", |rule, id| rule.id == id)?;
+        Ok(json!({ "rules": rules }))
+    };
+    Answer(found.await)
+}
+
+/// An endpoint without its secrets. A token may stand in the query of a webhook's URL: only those who may change it see that.
+fn shown(endpoint: &Endpoint, may_act: bool) -> Endpoint {
+    let mut shown = endpoint.redacted();
+    if let EndpointKind::Webhook { url, .. } = &mut shown.kind
+        && !may_act
+        && let Some((address, _)) = url.split_once('?')
+    {
+        *url = format!("{address}?***");
+    }
+    shown
+}
+
+/// `GET /api/endpoints`
+async fn endpoints(
+    State(page): State<Page>,
+    Extension(visitor): Extension<Visitor>,
+    asked: Asked<One>,
+) -> Answer {
+    let found = async {
+        let id = given(read(asked)?.id);
+        let all = stored(page.parts.store.notifications.endpoints()).await?;
+        let endpoints = chosen(all, id.as_deref(), "endpoint", |endpoint, id| endpoint.id == id)?;
+        let endpoints: Vec<Endpoint> = endpoints.iter().map(|e| shown(e, visitor.may_act())).collect();
+        Ok(json!({ "endpoints": endpoints }))
+    };
+    Answer(found.await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// `GET /api/silences`
+async fn silences(State(page): State<Page>, asked: Asked<Nothing>) -> Answer {
+    let found = async {
+        read(asked)?;
+        let mut all = stored(page.parts.store.notifications.silences()).await?;
+        all.sort_by_key(|s| std::cmp::Reverse(s.until));
+        let now = page.now();
+        let silences: Vec<Value> = all
+            .iter()
+            .map(|silence| {
+                let mut value = json!(silence);
+                value["in_force"] = json!(silence.until > now);
+                value
+            })
+            .collect();
+        Ok(json!({ "silences": silences }))
+    };
+    Answer(found.await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichDeliveries {
+    id: Option<String>,
+    status: Option<DeliveryStatus>,
+    endpoint: Option<String>,
+    account: Option<String>,
+    search: Option<String>,
+    page: Option<usize>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/deliveries`
+async fn deliveries(State(page): State<Page>, asked: Asked<WhichDeliveries>) -> Answer {
+    let found = async {
+        let asked = read(asked)?;
+        let notifications = &page.parts.store.notifications;
+        if let Some(id) = given(asked.id) {
+            let delivery = stored(notifications.delivery(&id)).await?;
+            let delivery =
+                delivery.ok_or_else(|| Problem::Unknown(format!("there is no delivery `{id}`")))?;
+            return Ok(json!({ "deliveries": [delivery] }));
+        }
+        let cut = cut(asked.page, asked.limit)?;
+        let filter = DeliveryFilter {
+            status: asked.status,
+            endpoint: given(asked.endpoint),
+            account: account(asked.account)?,
+            text: given(asked.search),
+        };
+        let found = stored(notifications.deliveries(&filter, cut.offset, cut.limit)).await?;
+        let counted = found.counts.iter().filter(|(status, _)| filter.status.is_none_or(|s| s == *status));
+        let total: u64 = counted.map(|(_, n)| n).sum();
+        let counts: Map<String, Value> =
+            found.counts.iter().map(|(status, n)| (status.as_str().to_owned(), json!(n))).collect();
+        Ok(
+            json!({ "deliveries": found.deliveries, "counts": counts, "total": total, "page": cut.page, "limit": cut.limit }),
+        )
+    };
+    Answer(found.await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichAlerts {
+    firing: Option<bool>,
+    account: Option<String>,
+    page: Option<usize>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/alerts`
+async fn alerts(State(page): State<Page>, asked: Asked<WhichAlerts>) -> Answer {
+    let found = async {
+        let asked = read(asked)?;
+        let cut = cut(asked.page, asked.limit)?;
+        let only = account(asked.account)?;
+        let store = &page.parts.store;
+        if asked.firing != Some(true) {
+            let events = stored(store.alert_states.events(only.as_ref(), cut.offset, cut.limit)).await?;
+            return Ok(json!({ "events": events, "page": cut.page, "limit": cut.limit }));
+        }
+        let rules = stored(store.rules.list()).await?;
+        let firing = stored(store.alert_states.firing(MOST_FIRING)).await?;
+        let all: Vec<_> =
+            firing.iter().filter(|state| only.as_ref().is_none_or(|a| *a == state.account)).collect();
+        let shown: Vec<Value> = all
+            .iter()
+            .skip(cut.offset)
+            .take(cut.limit)
+            .map(|state| {
+                let rule = rules.iter().find(|rule| rule.id == state.rule);
+                let mut value = json!(state);
+                value["rule_name"] = json!(rule.map(|rule| &rule.name));
+                value["severity"] = json!(rule.map(|rule| rule.severity));
+                value
+            })
+            .collect();
+        Ok(json!({ "firing": shown, "total": all.len(), "more": firing.len() >= MOST_FIRING,
+            "page": cut.page, "limit": cut.limit }))
+    };
+    Answer(found.await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichEntries {
+    search: Option<String>,
+    page: Option<usize>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/audit`
+async fn audit(State(page): State<Page>, asked: Asked<WhichEntries>) -> Answer {
+    let found = async {
+        let asked = read(asked)?;
+        let cut = cut(asked.page, asked.limit)?;
+        let search = given(asked.search);
+        let entries = stored(page.parts.store.audit.list(search.as_deref(), cut.offset, cut.limit)).await?;
+        Ok(json!({ "entries": entries, "page": cut.page, "limit": cut.limit }))
+    };
+    Answer(found.await)
+}
+
+/// `GET /api/status`
+async fn status(
+    State(page): State<Page>,
+    Extension(visitor): Extension<Visitor>,
+    asked: Asked<Nothing>,
+) -> Answer {
+    if let Err(problem) = read(asked) {
+        return Answer(Err(problem));
+    }
+    let look = page.look().await;
+    let dispatcher = look.dispatcher.as_ref().ok();
+    let (ready, unacked) = look.backlog().unzip();
+    Answer(Ok(json!({
+        "at": look.at,
+        "version": page.parts.version,
+        "role": visitor.role.as_str(),
+        "dispatcher": dispatcher.map(|d| &d.dispatcher),
+        "queues": dispatcher.map(|d| &d.counts),
+        "ready": ready,
+        "unacked": unacked,
+        "workers": look.workers.as_ref().ok(),
+        "dead_letters": look.dead_total(),
+        "firing": look.firing.as_ref().ok().map(|firing| firing.len()),
+        "rules": look.rules.len(),
+        "accepted_per_second": look.accepted_rate,
+        "away": notices(&look),
+    })))
+}
