@@ -349,10 +349,11 @@ pub(super) async fn headers(request: Request, next: Next) -> Response {
     response
 }
 
-/// Lets those in who may: everybody who may look may GET, only operators may POST.
+/// Lets those in who may: everybody who may look may GET, only operators may do more.
 pub(super) async fn guard(State(page): State<Page>, mut request: Request, next: Next) -> Response {
     let is_api = request.uri().path().starts_with("/api/");
-    let wants_page = request.method() == Method::GET && !is_api;
+    let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    let wants_page = only_looks && !is_api;
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip());
     let visitor = match page.gate.visitor(request.headers(), from) {
         Ok(visitor) => visitor,
@@ -362,7 +363,7 @@ pub(super) async fn guard(State(page): State<Page>, mut request: Request, next: 
         }
         Err(problem) => return problem.answer(is_api),
     };
-    if request.method() != Method::GET {
+    if !only_looks {
         if !from_here(request.headers()) {
             return Problem::Forbidden("this call comes from a page of another origin".to_owned())
                 .answer(is_api);

@@ -112,10 +112,10 @@ fn history(events: &[AlertEvent]) -> Markup {
                             AlertEventKind::Resolved => span.pill data-tone="good" { "resolved" },
                         } }
                         td { (severity(e.severity)) }
-                        td { (e.rule_name) }
+                        td.wrap { (e.rule_name) }
                         td { (e.account) }
                         td.wrap { (e.device) }
-                        td.wrap { (e.message) }
+                        td.wrap.long { (e.message) }
                         td { a href=(Query(vec![("text", e.device.clone())]).link("/deliveries")) { "deliveries" } }
                     }
                 }

@@ -43,6 +43,16 @@ impl Cells {
         self.set(id, text, Tone::Plain);
     }
 
+    /// The rates of a sample that was just taken, where this process has not looked for long enough to tell any itself.
+    pub(super) fn rates_of(&mut self, sample: &galerna_storage::Sample) {
+        for (cell, name) in [("o-accepted", "accepted"), ("o-emitted", "emitted"), ("o-done", "done")] {
+            let is_unknown = self.0.get(cell).is_some_and(|(text, _)| text == "–");
+            if let Some(value) = sample.values.get(name).filter(|_| is_unknown) {
+                self.plain(cell, words::rate(*value));
+            }
+        }
+    }
+
     /// An element that shows it.
     pub(super) fn show(&self, id: &str) -> Markup {
         let (text, tone) = self.0.get(id).map_or(("–", "plain"), |(text, tone)| (text.as_str(), *tone));
@@ -201,7 +211,6 @@ pub(super) fn of_look(look: &Look) -> Cells {
         rate(failed),
         if failed.is_some_and(|f| f > 0.0) { Tone::Warn } else { Tone::Plain },
     );
-    cells.plain("o-stored", rate(look.component("store").and_then(|c| c.rate)));
     match &look.workers {
         Ok(n) => {
             cells.set("o-workers", words::count(*n as u64), if *n == 0 { Tone::Warn } else { Tone::Plain })

@@ -28,7 +28,7 @@ pub(super) struct Chart {
     pub(super) lines: &'static [Line],
 }
 
-const WIDTH: f64 = 440.0;
+const WIDTH: f64 = 400.0;
 const HEIGHT: f64 = 150.0;
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 8.0;
@@ -42,9 +42,14 @@ fn step(top: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough * 0.999).unwrap_or(power * 10.0)
 }
 
+/// A time in milliseconds and a value.
+type Point = (i64, f64);
+/// Points without a gap between them.
+type Run = Vec<Point>;
+
 /// Runs of points without a gap between them.
-fn runs(samples: &[Sample], key: &str) -> Vec<Vec<(i64, f64)>> {
-    let mut runs: Vec<Vec<(i64, f64)>> = Vec::new();
+fn runs(samples: &[Sample], key: &str) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
     for sample in samples {
         let Some(value) = sample.values.get(key).copied().filter(|v| v.is_finite()) else { continue };
         let at = sample.at.as_millis();
@@ -60,7 +65,7 @@ impl Chart {
     /// Draws it up to `now`.
     pub(super) fn draw(&self, samples: &[Sample], now: Timestamp) -> Markup {
         let (until, from) = (now.as_millis(), now.as_millis() - SHOWN_MS);
-        let lines: Vec<(&Line, Vec<Vec<(i64, f64)>>)> =
+        let lines: Vec<(&Line, Vec<Run>)> =
             self.lines.iter().map(|line| (line, runs(samples, line.key))).collect();
         let values = lines.iter().flat_map(|(_, runs)| runs.iter().flatten().map(|(_, v)| *v));
         let top = values.fold(0.0_f64, f64::max);
@@ -72,7 +77,7 @@ impl Chart {
         let rows = (0_u32..).map(|i| f64::from(i) * step).take_while(|v| *v <= top * 1.0001);
         let quarter = 900_000;
         let marks = (0..=5).map(|i| (from / quarter + i) * quarter).filter(|at| (from..=until).contains(at));
-        let last = |runs: &[Vec<(i64, f64)>]| runs.last().and_then(|run| run.last()).map(|(_, v)| *v);
+        let last = |runs: &[Run]| runs.last().and_then(|run| run.last()).map(|(_, v)| *v);
         let told = lines
             .iter()
             .map(|(line, runs)| {
@@ -116,14 +121,14 @@ impl Chart {
     }
 }
 
-fn points(run: &[(i64, f64)], x: impl Fn(i64) -> f64, y: impl Fn(f64) -> f64) -> String {
+fn points(run: &[Point], x: impl Fn(i64) -> f64, y: impl Fn(f64) -> f64) -> String {
     // A lone point is drawn as a short dash.
     let one = if run.len() == 1 { run.first().map(|(at, v)| (at + 5_000, *v)) } else { None };
     let all = run.iter().copied().chain(one);
     all.map(|(at, v)| format!("{:.1},{:.1}", x(at), y(v))).collect::<Vec<_>>().join(" ")
 }
 
-fn area(run: &[(i64, f64)], x: impl Fn(i64) -> f64, y: impl Fn(f64) -> f64) -> String {
+fn area(run: &[Point], x: impl Fn(i64) -> f64, y: impl Fn(f64) -> f64) -> String {
     let (Some(first), Some(last)) = (run.first(), run.last()) else { return String::new() };
     format!("{:.1},{:.1} {} {:.1},{:.1}", x(first.0), y(0.0), points(run, &x, &y), x(last.0), y(0.0))
 }

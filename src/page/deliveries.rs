@@ -90,7 +90,7 @@ fn chips(found: &DeliveryPage, status: Option<DeliveryStatus>, query: &Query<'_>
         html! { a.chip href=(link) aria-current=[(status == of).then_some("true")] { (name) " " b { (words::count(n)) } } }
     };
     html! {
-        nav.chips aria-label="By status" {
+        nav.chips #chips data-refresh="5" aria-label="By status" {
             (chip(None, found.counts.iter().map(|(_, n)| n).sum()))
             @for (status, n) in found.counts { (chip(Some(status), n)) }
         }

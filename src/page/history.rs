@@ -24,7 +24,6 @@ pub(super) fn sample(look: &Look) -> Sample {
         }
     };
     keep("accepted", look.accepted_rate);
-    keep("stored", look.component("store").and_then(|c| c.rate));
     keep("emitted", look.spouts(|c| c.rate));
     keep("done", look.spouts(|c| c.acked_rate));
     keep("failed", look.spouts(|c| c.failed_rate));

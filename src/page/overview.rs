@@ -12,13 +12,19 @@ use super::chart::{Chart, Line, SHOWN_MS};
 use super::watch::{Look, in_time};
 use super::{Page, Params, layout, notices, words};
 
-const CHARTS: [Chart; 4] = [
+const CHARTS: [Chart; 6] = [
     Chart {
-        title: "Readings",
+        title: "Readings accepted",
+        unit: "a second",
+        lines: &[Line { key: "accepted", name: "accepted", tone: 1 }],
+    },
+    Chart {
+        title: "Messages",
         unit: "a second",
         lines: &[
-            Line { key: "accepted", name: "accepted", tone: 2 },
-            Line { key: "stored", name: "stored", tone: 1 },
+            Line { key: "emitted", name: "taken", tone: 2 },
+            Line { key: "done", name: "done", tone: 1 },
+            Line { key: "failed", name: "failed", tone: 4 },
         ],
     },
     Chart {
@@ -34,15 +40,12 @@ const CHARTS: [Chart; 4] = [
         unit: "ms, since the start",
         lines: &[Line { key: "p99", name: "p99", tone: 3 }, Line { key: "p50", name: "p50", tone: 1 }],
     },
-    Chart {
-        title: "Alerts and dead letters",
-        unit: "now",
-        lines: &[
-            Line { key: "firing", name: "firing", tone: 4 },
-            Line { key: "dead", name: "dead", tone: 3 },
-        ],
-    },
+    Chart { title: "Alerts", unit: "firing", lines: &[Line { key: "firing", name: "firing", tone: 4 }] },
+    Chart { title: "Dead letters", unit: "messages", lines: &[Line { key: "dead", name: "dead", tone: 3 }] },
 ];
+
+/// A sample younger than this tells what is now.
+const RECENT_MS: i64 = 25_000;
 
 /// `GET /`
 pub(super) async fn show(
@@ -51,7 +54,7 @@ pub(super) async fn show(
     axum::extract::Query(params): Params,
 ) -> Response {
     let look = page.look().await;
-    let cells = cells::of_look(&look);
+    let mut cells = cells::of_look(&look);
     let mut notices = notices(&look);
     let from = look.at.plus_millis(-SHOWN_MS);
     let samples = match in_time("the store", page.parts.store.history.since(from)).await {
@@ -61,11 +64,14 @@ pub(super) async fn show(
             Vec::new()
         }
     };
+    if let Some(last) = samples.last().filter(|last| look.at.millis_since(last.at) < RECENT_MS) {
+        cells.rates_of(last);
+    }
     let content = html! {
         div.title { h1 { "Overview" } p.dim { (cells.show("o-time")) " UTC" } }
         section.tiles aria-label="Now" {
             (tile("Readings accepted", &cells, "o-accepted", "a second", Some("/sources")))
-            (tile("Readings stored", &cells, "o-stored", "a second", Some("/topology")))
+            (tile("Messages taken", &cells, "o-emitted", "a second", Some("/topology")))
             (tile("Messages done", &cells, "o-done", "a second", Some("/topology")))
             (tile("Backlog", &cells, "o-ready", "messages ready", Some("/queues?sort=-ready")))
             (tile("In flight", &cells, "o-unacked", "messages", Some("/queues?sort=-unacked")))

@@ -1,7 +1,7 @@
 //! What can be wrong with a call, as a page or as JSON.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use galerna_broker::BrokerError;
 use galerna_dispatcher::AdminError;
@@ -64,12 +64,16 @@ impl Problem {
 
     /// The answer: JSON for calls of the API, else a page.
     pub(super) fn answer(&self, is_api: bool) -> Response {
-        if is_api {
+        let mut answer = if is_api {
             let error = json!({"error": {"code": self.code(), "message": self.to_string()}});
             (self.status(), Json(error)).into_response()
         } else {
             (self.status(), layout::problem(self)).into_response()
+        };
+        if *self == Self::TooMany {
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
         }
+        answer
     }
 }
 

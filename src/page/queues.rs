@@ -131,7 +131,7 @@ fn filters(status: &StatusPage, query: &Query<'_>, limit: usize) -> Markup {
     };
     html! {
         div.filters {
-            nav.chips aria-label="By state" {
+            nav.chips #chips data-refresh="5" aria-label="By state" {
                 (chip("", "all", status.counts.values().sum()))
                 @for state in QueueState::ALL.map(QueueState::as_str) {
                     (chip(state, state_word(state), status.counts.get(state).copied().unwrap_or(0)))

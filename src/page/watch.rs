@@ -20,6 +20,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 const FRESH: Duration = Duration::from_millis(900);
 /// Rates are taken over about this time.
 const RATE_WINDOW: Duration = Duration::from_secs(12);
+/// What was seen longer ago says nothing of now.
+const STALE: Duration = Duration::from_secs(60);
 /// What changes slowly or costs more is asked for this often.
 const SLOW: Duration = Duration::from_secs(5);
 /// Alerts that are looked at.
@@ -292,6 +294,8 @@ impl Watch {
         let mut components = workers.as_ref().map_or_else(|_| Vec::new(), |reports| merge(reports, at));
         let accepted = state.accepted.last.clone().unwrap_or_default();
         let counted = accepted.map(|(hour, tally)| (hour, tally.readings));
+        // Nobody looked for a while: an average over that would tell nothing of now.
+        state.past.retain(|past| past.at.elapsed() < STALE);
         let mut accepted_rate = None;
         if let Some(past) = state.past.front() {
             let seconds = past.at.elapsed().as_secs_f64();

@@ -86,7 +86,7 @@ impl Browser {
                 kept.lock().push(error);
             }
         });
-        let tab = Tab { page, errors, listening, address: address.to_owned() };
+        let tab = Tab { page, errors, listening, address: address.to_owned(), size: Mutex::default() };
         tab.size(1280, 860).await;
         tab
     }
@@ -105,6 +105,7 @@ pub(crate) struct Tab {
     errors: Arc<Mutex<Vec<String>>>,
     listening: JoinHandle<()>,
     address: String,
+    size: Mutex<(i64, i64)>,
 }
 
 impl Drop for Tab {
@@ -163,7 +164,9 @@ impl Tab {
 
     /// A window of this size.
     pub(crate) async fn size(&self, width: i64, height: i64) {
-        let metrics = SetDeviceMetricsOverrideParams::new(width, height, 1.0, width < 600);
+        *self.size.lock() = (width, height);
+        // As a narrow window, not as a phone: that would zoom out of what is too wide.
+        let metrics = SetDeviceMetricsOverrideParams::new(width, height, 1.0, false);
         self.page.execute(metrics).await.unwrap();
     }
 
@@ -179,6 +182,9 @@ impl Tab {
         std::fs::create_dir_all(&folder).unwrap();
         let all = ScreenshotParams::builder().full_page(true).build();
         self.page.save_screenshot(all, folder.join(format!("{name}.png"))).await.unwrap();
+        // The picture of a whole page leaves another size behind.
+        let (width, height) = *self.size.lock();
+        self.size(width, height).await;
     }
 
     /// Whether the page is wider than its window.
