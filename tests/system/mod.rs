@@ -54,11 +54,19 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts it, with its log as JSON.
+    /// Starts it, with its log as JSON. It listens on free ports and ends without notice, unless `args` say otherwise.
     pub(crate) fn start(folder: &Path, args: &[&str]) -> Self {
         let mut all = vec!["--log-format", "json"];
         all.extend_from_slice(args);
-        let mut child = command(folder, &all).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let ports =
+            ["FRONTEND", "PAGE", "WORKER", "NOTIFIER"].map(|module| format!("GALERNA_{module}_LISTEN"));
+        let mut child = command(folder, &all)
+            .envs(ports.iter().map(|variable| (variable.as_str(), "127.0.0.1:0")))
+            .env("GALERNA_FRONTEND_NOTICE", "0ms")
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let ended = Arc::new(AtomicBool::new(false));
         let stderr = BufReader::new(child.stderr.take().unwrap());
