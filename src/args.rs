@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::alerts::AlertingCommand;
 use crate::commands::load::LoadArgs;
 use crate::commands::sources::SourcesArgs;
 use crate::config::FlagValue;
@@ -138,6 +139,7 @@ impl Command {
             Self::Queues(_)
             | Self::Publish(_)
             | Self::Sources(_)
+            | Self::Alerting(_)
             | Self::Load(_)
             | Self::Topology(_)
             | Self::Config(_)
@@ -179,6 +181,8 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// See, add and remove those who may post readings
     Sources(SourcesArgs),
+    #[command(flatten)]
+    Alerting(AlertingCommand),
     /// Post readings to a frontend, as fast as asked, and measure how long it takes
     Load(LoadArgs),
     /// Print the ingestion topology

@@ -16,6 +16,7 @@ mod metrics;
 mod modules;
 mod owners;
 mod page;
+mod page_client;
 mod service;
 mod side;
 mod stop;
@@ -100,6 +101,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Queues(args) => commands::queues::run(args, &config).await?,
             Command::Publish(args) => commands::publish::run(&args, &config).await?,
             Command::Sources(args) => commands::sources::run(&args, &config).await?,
+            Command::Alerting(command) => commands::alerts::run(command, &config).await?,
             Command::Load(args) => commands::load::run(&args, &stop::on_signals()?).await?,
             Command::Topology(args) => commands::topology::run(&args, &config)?,
             Command::Config(args) => commands::config::run(&args, &config)?,

@@ -1,5 +1,7 @@
 //! The commands, one module each.
 
+pub(crate) mod alert_tables;
+pub(crate) mod alerts;
 pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod load;

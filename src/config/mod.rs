@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use schema::{KEYS, Key, Kind, Value};
 
-pub(crate) use schema::without_password;
+pub(crate) use schema::{show_span, without_password};
 
 /// The file that is read when none is named.
 const FILE: &str = "galerna.toml";

@@ -179,6 +179,7 @@ pub(crate) static KEYS: &[Key] = &[
     secret("notifier.smtp_url", "mail server, for instance smtps://user:password@host or smtp://host:25"),
     key("notifier.from", Kind::Text, "galerna@localhost", "sender of the mails"),
     key("page.listen", Kind::Listen, "127.0.0.1:8090", "address of the web page"),
+    key("page.url", HTTP, "http://127.0.0.1:8090", "the page that commands about alerts talk to"),
     secret("page.viewer_token", "token with which the page may be looked at"),
     secret(
         "page.operator_token",

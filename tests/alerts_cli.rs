@@ -1,0 +1,300 @@
+//! What operators do about alerts, from the command line: every command through the page of a running `galerna up`.
+
+mod system;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use serde_json::{Value, json};
+use system::{Service, command, errors, run, until};
+
+const VIEWER: &str = "viewer-token-0123456789";
+const OPERATOR: &str = "operator-token-0123456789";
+/// All addresses free ones.
+const FREE: [&str; 8] = [
+    "--set",
+    "api.listen=127.0.0.1:0",
+    "--set",
+    "frontend.listen=127.0.0.1:0",
+    "--set",
+    "page.listen=127.0.0.1:0",
+    "--set",
+    "worker.listen=127.0.0.1:0",
+];
+
+/// A page with tokens, and its URL.
+async fn up(folder: &Path) -> (Service, String) {
+    let (viewer, operator) =
+        (format!("page.viewer_token={VIEWER}"), format!("page.operator_token={OPERATOR}"));
+    let mut args = vec!["up", "--set", &viewer, "--set", &operator];
+    args.extend(FREE);
+    let service = Service::start(folder, &args);
+    let entry = service.said("the page listens").await;
+    let url = format!("http://{}", entry["fields"]["address"].as_str().unwrap());
+    service.said("all modules are up").await;
+    (service, url)
+}
+
+/// The command line of somebody called Amaia who has a token of this page.
+struct Operator<'a> {
+    folder: &'a Path,
+    url: String,
+    token: &'a str,
+}
+
+impl<'a> Operator<'a> {
+    fn new(folder: &'a Path, url: &str, token: &'a str) -> Self {
+        Self { folder, url: format!("page.url={url}"), token }
+    }
+
+    /// Runs a command with this on its standard input.
+    fn with_input(&self, args: &[&str], input: &str) -> Output {
+        let mut command = command(self.folder, &["--set", &self.url]);
+        command.args(args).env("GALERNA_PAGE_OPERATOR_TOKEN", self.token).env("USER", "amaia");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A command that reads nothing may have ended by now.
+        drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+        child.wait_with_output().unwrap()
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.with_input(args, "")
+    }
+
+    fn well(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", errors(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let mut all = args.to_vec();
+        all.push("--json");
+        serde_json::from_str(&self.well(&all)).unwrap()
+    }
+
+    /// Saves from standard input.
+    fn save(&self, what: &str, of: &Value) -> Output {
+        self.with_input(&[what, "save", "-", "--reason", "set up"], &of.to_string())
+    }
+
+    /// Runs a command that must fail, and returns what it said.
+    fn refused(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", errors(&output));
+        errors(&output)
+    }
+}
+
+fn endpoint() -> Value {
+    json!({"id": "ops", "name": "Operators", "kind": "log"})
+}
+
+fn rule() -> Value {
+    json!({"id": "heat", "name": "Too hot", "account": null, "devices": "Panther_*", "severity": "critical", "endpoints": ["ops"],
+        "cooldown_ms": 0, "enabled": true,
+        "condition": {"kind": "threshold", "parameter": 401, "comparison": "above", "limit": 4000.5, "clear": 3900.0, "for_ms": 60_000}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_are_set_up_tried_and_torn_down_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut service, url) = up(folder.path()).await;
+    let me = Operator::new(folder.path(), &url, OPERATOR);
+
+    // An endpoint from standard input, a rule from a file.
+    let saved = me.save("endpoints", &endpoint());
+    assert!(saved.status.success(), "{}", errors(&saved));
+    std::fs::write(folder.path().join("rule.json"), rule().to_string()).unwrap();
+    assert!(me.well(&["rules", "save", "rule.json", "--reason", "set up"]).contains("heat is in force"));
+    let listed = me.well(&["rules", "list"]);
+    assert!(listed.contains("401 above 4000.5 for 1m, clears at 3900.0"), "{listed}");
+    assert!(me.well(&["endpoints", "list"]).contains("a line in the notifier's log"));
+    assert_eq!(me.json(&["rules", "show", "heat"]), rule());
+    assert!(me.well(&["rules", "show", "heat"]).contains("condition.limit"));
+
+    // What is shown can be changed and saved, one or all.
+    let mut changed = me.json(&["rules", "list"]);
+    changed[0]["enabled"] = json!(false);
+    assert!(me.save("rules", &changed).status.success());
+    assert_eq!(me.json(&["rules", "show", "heat"])["enabled"], json!(false));
+    assert!(me.save("rules", &rule()).status.success());
+
+    // A test alert reaches the endpoint.
+    let fired = me.json(&["rules", "test", "heat", "--reason", "is it heard?"]);
+    let id = fired["deliveries"][0].as_str().unwrap().to_owned();
+    let delivered = || async {
+        let found = me.json(&["deliveries", "list", "--status", "delivered", "--endpoint", "ops"]);
+        found["deliveries"].as_array().unwrap().iter().any(|d| d["id"] == json!(id))
+    };
+    until("the test alert is delivered", delivered).await;
+    let listed = me.well(&["deliveries", "list"]);
+    assert!(listed.contains("Too hot") && listed.contains("1 of 1 deliveries"), "{listed}");
+    assert_eq!(me.json(&["deliveries", "list", "--status", "dead"])["deliveries"], json!([]));
+    assert_eq!(me.json(&["deliveries", "list", "--search", "too HOT"])["total"], 1);
+    let shown = me.json(&["deliveries", "show", &id]);
+    assert_eq!((&shown["test"], &shown["status"]), (&json!(true), &json!("delivered")));
+    assert!(me.well(&["deliveries", "show", &id]).contains("attempt at"));
+    me.well(&["deliveries", "resend", &id, "--reason", "once more"]);
+    until("it is delivered again", delivered).await;
+    let tested = me.json(&["endpoints", "test", "ops"]);
+    assert!(tested["delivery"].is_string(), "{tested}");
+
+    // A silence.
+    let made = me.json(&["silences", "create", "--device", "Panther_*", "--minutes", "5", "--reason", "works"]);
+    let silence = made["id"].as_str().unwrap();
+    let all = me.json(&["silences", "list"]);
+    assert_eq!((&all[0]["by"], &all[0]["in_force"]), (&json!("amaia"), &json!(true)), "{all}");
+    assert!(me.well(&["silences", "list"]).contains("works"));
+    me.well(&["silences", "end", silence, "--reason", "works are done"]);
+    assert_eq!(me.json(&["silences", "list"]), json!([]));
+
+    // Nothing fires, nothing did.
+    assert_eq!(me.json(&["alerts", "list", "--firing"])["firing"], json!([]));
+    assert_eq!(me.json(&["alerts", "list"])["events"], json!([]));
+
+    me.well(&["rules", "delete", "heat", "--yes", "--reason", "over"]);
+    // No terminal, nobody to ask.
+    me.well(&["endpoints", "delete", "ops", "--reason", "over"]);
+    assert_eq!((me.json(&["rules", "list"]), me.json(&["endpoints", "list"])), (json!([]), json!([])));
+
+    // Who did what, why: all of it is written down.
+    let audit = me.json(&["audit", "list"]);
+    let entries: Vec<(&str, &str, &str)> = audit["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| {
+            assert_eq!((&e["who"], &e["role"], &e["done"]), (&json!("amaia"), &json!("operator"), &json!(true)), "{e}");
+            (e["action"].as_str().unwrap(), e["target"].as_str().unwrap(), e["why"].as_str().unwrap_or_default())
+        })
+        .rev()
+        .collect();
+    let expected = [
+        ("endpoint.save", "ops", "set up"),
+        ("rule.save", "heat", "set up"),
+        ("rule.save", "heat", "set up"),
+        ("rule.save", "heat", "set up"),
+        ("rule.test", "heat", "is it heard?"),
+        ("delivery.resend", id.as_str(), "once more"),
+        ("endpoint.test", "ops", ""),
+        ("silence.create", "device Panther_*", "works"),
+        ("silence.end", silence, "works are done"),
+        ("rule.delete", "heat", "over"),
+        ("endpoint.delete", "ops", "over"),
+    ];
+    assert_eq!(entries, expected);
+    assert!(me.well(&["audit", "list", "--search", "works are done", "--limit", "1"]).contains("silence.end"));
+    assert!(service.stop().await.success(), "{}", service.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_told_in_a_sentence_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut service, url) = up(folder.path()).await;
+    let me = Operator::new(folder.path(), &url, OPERATOR);
+
+    // Wrong JSON: the field is named, and nothing is saved.
+    let set = |pointer: &str, value: Value| {
+        let mut rule = rule();
+        *rule.pointer_mut(pointer).unwrap() = value;
+        rule
+    };
+    let mut without = rule();
+    without.as_object_mut().unwrap().remove("severity");
+    let mut misspelt = rule();
+    misspelt["cooldown"] = json!(60);
+    for (wrong, named) in [
+        (without, "`severity`"),
+        (misspelt, "`cooldown`"),
+        (set("/severity", json!("grave")), "`severity`"),
+        (set("/condition/limit", json!("a lot")), "`condition.limit`"),
+        (set("/condition/clear", json!(5000)), "clear"),
+        (set("/endpoints", json!("ops")), "`endpoints`"),
+        (json!("heat"), "JSON objects"),
+        (json!([]), "holds no rule"),
+    ] {
+        let output = me.save("rules", &wrong);
+        assert_eq!(output.status.code(), Some(1), "{wrong}: {}", errors(&output));
+        assert!(errors(&output).contains(named), "{wrong}: {}", errors(&output));
+    }
+    let output = me.with_input(&["rules", "save", "-"], "{\"id\": \"heat\",\n \"name\"");
+    assert!(errors(&output).contains("standard input is not JSON: ") && errors(&output).contains("line 2"), "{}", errors(&output));
+    let hook = json!({"id": "hook", "name": "Hook", "kind": "webhook", "url": "nowhere"});
+    let output = me.save("endpoints", &hook);
+    assert!(!output.status.success() && errors(&output).contains("url"), "{}", errors(&output));
+    assert_eq!(me.json(&["rules", "list"]), json!([]));
+
+    // A secret is taken, shown to nobody, and stays when what is shown is saved.
+    let secret = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cyBvZiBhbGVydHM=";
+    let hook = json!({"id": "hook", "name": "Hook", "kind": "webhook", "url": "https://example.org/x?key=abc", "secret": secret});
+    let output = me.save("endpoints", &hook);
+    assert!(output.status.success(), "{}", errors(&output));
+    let shown = me.json(&["endpoints", "show", "hook"]);
+    assert_eq!((&shown["secret"], &shown["url"]), (&json!("***"), &json!("https://example.org/x?key=abc")));
+    assert!(me.save("endpoints", &shown).status.success());
+    assert!(!me.well(&["endpoints", "list"]).contains("abc"));
+
+    for (args, told) in [
+        (&["rules", "show", "none"][..], "there is no rule `none`"),
+        (&["rules", "delete", "none", "--yes"], "there is no rule `none`"),
+        (&["rules", "save", "absent.json"], "cannot read absent.json"),
+        (&["endpoints", "test", "none"], "none"),
+        (&["deliveries", "show", "none"], "there is no delivery `none`"),
+        (&["deliveries", "resend", "none"], "there is no delivery `none`"),
+        (&["deliveries", "list", "--limit", "501"], "`limit` is 501; use a number from 1 to 500"),
+        (&["silences", "end", "none"], "there is no silence `none`"),
+        (&["silences", "create", "--until", "tomorrow", "--reason", "x"], "`until`"),
+        (&["alerts", "list", "--account", "a b"], "`account`"),
+    ] {
+        let said = me.refused(args);
+        assert!(said.starts_with("error: ") && said.contains(told), "{args:?}: {said}");
+    }
+
+    // Viewers look, and do nothing else.
+    let viewer = Operator::new(folder.path(), &url, VIEWER);
+    let shown = viewer.json(&["endpoints", "show", "hook"]);
+    assert_eq!((&shown["secret"], &shown["url"]), (&json!("***"), &json!("https://example.org/x?***")));
+    for args in [&["audit", "list"][..], &["deliveries", "list"], &["silences", "list"], &["alerts", "list"]] {
+        viewer.well(args);
+    }
+    for args in [&["endpoints", "delete", "hook"][..], &["endpoints", "test", "hook"]] {
+        let said = viewer.refused(args);
+        assert!(said.contains("a viewer may look but not act"), "{args:?}: {said}");
+    }
+    assert!(!viewer.save("rules", &rule()).status.success());
+    assert_eq!(me.json(&["rules", "list"]), json!([]));
+    let stranger = Operator::new(folder.path(), &url, "another-token-0123456789");
+    let said = stranger.refused(&["rules", "list"]);
+    assert!(said.contains("this token is not known") && said.contains("page.operator_token"), "{said}");
+    assert!(service.stop().await.success(), "{}", service.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_away_is_told_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody listens at a port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("page.url=http://127.0.0.1:{port}");
+    for args in [&["rules", "list"][..], &["audit", "list"], &["silences", "end", "x"]] {
+        let output = run(folder.path(), &[&["--set", &url], args].concat());
+        let said = errors(&output);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        for part in [&format!("the page at http://127.0.0.1:{port} cannot be reached"), "`galerna up`", "--set page.url="] {
+            assert!(said.contains(part), "{args:?}: {said}");
+        }
+    }
+    for args in [
+        &["rules"][..],
+        &["rules", "show"],
+        &["deliveries", "list", "--status", "lost"],
+        &["silences", "create", "--reason", "x"],
+        &["silences", "create", "--reason", "x", "--minutes", "5", "--until", "2030-01-01T00:00:00Z"],
+        &["--set", "page.url=nowhere", "rules", "list"],
+    ] {
+        let output = run(folder.path(), args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", errors(&output));
+    }
+}
