@@ -8,6 +8,7 @@
 //! | `POST /queue/<id>/dead/replay` | `{"all":true}` or `{"ids":[…]}` | `{"replayed":n}` |
 //! | `POST /queue/<id>/dead/discard` | as replay | `{"discarded":n}` |
 //! | `GET /workers` | | `{"workers":[{…}]}`: of each topology what its components have done and what they wait for |
+//! | `GET /trace/<id>` | | `{"message":…,"steps":[{"at":…,"where":…,"what":…,"message":…}]}`: the way of a message or a call |
 //! | `POST /publish` | NDJSON: a line is a reading, an array or a post with `account` or `source` | what was published |
 
 use std::sync::Arc;
@@ -51,12 +52,13 @@ pub(crate) fn router(
         .route("/workers", get(engine))
         .route("/publish", post(publish).layer(DefaultBodyLimit::max(PUBLISH_LIMIT)))
         .with_state(Held { broker, store, dispatcher, workers, makes_accounts })
+        .merge(crate::trace::routes())
 }
 
-/// What a worker of its own tells of its topologies.
+/// What a worker of its own tells of its topologies, and of the ways of messages.
 pub(crate) fn workers(workers: Workers) -> Router {
     let told = move || async move { Json(json!({ "workers": workers.metrics() })) };
-    Router::new().route("/workers", get(told))
+    Router::new().route("/workers", get(told)).merge(crate::trace::routes())
 }
 
 #[derive(Clone)]
@@ -124,7 +126,7 @@ impl From<BytesRejection> for Refusal {
 }
 
 #[derive(OpenApi)]
-#[openapi(paths(counts, list, replay, discard, engine, publish))]
+#[openapi(paths(counts, list, replay, discard, engine, publish, crate::trace::way))]
 struct Document;
 
 /// Longest description of an API.

@@ -141,6 +141,7 @@ impl Command {
             | Self::Sources(_)
             | Self::Alerting(_)
             | Self::Load(_)
+            | Self::Trace(_)
             | Self::Topology(_)
             | Self::Config(_)
             | Self::Bench(_) => {
@@ -185,6 +186,8 @@ pub(crate) enum Command {
     Alerting(AlertingCommand),
     /// Post readings to a frontend, as fast as asked, and measure how long it takes
     Load(LoadArgs),
+    /// Show a message's way with times: from the call that brought it to the store and the delivery of its alerts
+    Trace(TraceArgs),
     /// Print the ingestion topology
     Topology(TopologyArgs),
     /// Print the effective configuration, each value with where it came from
@@ -429,6 +432,15 @@ pub(crate) enum TopologyForm {
     Mermaid,
     /// For programs
     Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// Id of a message, or of a call and so of all its messages: `x-request-id` in the frontend's answer
+    pub(crate) id: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,7 @@ mod side;
 mod stop;
 mod table;
 mod together;
+mod trace;
 mod workers;
 
 use std::process::ExitCode;
@@ -46,11 +47,14 @@ fn main() -> ExitCode {
             return ExitCode::from(WRONG);
         }
     };
-    if let Err(e) = log::start(&config) {
-        table::tell(format_args!("error: {e:#}"));
-        return ExitCode::from(WRONG);
-    }
-    match run(cli.command, config) {
+    let exporter = match log::start(&config) {
+        Ok(exporter) => exporter,
+        Err(e) => {
+            table::tell(format_args!("error: {e:#}"));
+            return ExitCode::from(WRONG);
+        }
+    };
+    match run(cli.command, config, exporter) {
         Ok(code) => code,
         Err(e) => {
             table::tell(format_args!("error: {e:#}"));
@@ -81,9 +85,9 @@ fn configuration(cli: &Cli) -> Result<Config, String> {
     Ok(config)
 }
 
-fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+fn run(command: Command, config: Config, exporter: Option<trace::Exporter>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
+    let work = async {
         match command {
             Command::Demo(args) => return demo::run(args, config, stop::on_signals()?).await,
             Command::Up(args) => commands::services::up(args, &config, stop::on_signals()?).await?,
@@ -103,6 +107,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Sources(args) => commands::sources::run(&args, &config).await?,
             Command::Alerting(command) => commands::alerts::run(command, &config).await?,
             Command::Load(args) => commands::load::run(&args, &stop::on_signals()?).await?,
+            Command::Trace(args) => return commands::trace::run(&args, &config).await,
             Command::Topology(args) => commands::topology::run(&args, &config)?,
             Command::Config(args) => commands::config::run(&args, &config)?,
             Command::Bench(BenchCommand::Dispatcher(args)) => {
@@ -110,6 +115,14 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             }
         }
         Ok(ExitCode::SUCCESS)
+    };
+    let result = runtime.block_on(async {
+        let exporting = exporter.map(trace::Exporter::start).transpose()?;
+        let result = work.await;
+        if let Some(exporting) = exporting {
+            exporting.finish().await;
+        }
+        result
     });
     // What still runs is only background work of libraries; everything that matters was awaited.
     runtime.shutdown_timeout(PARTING);

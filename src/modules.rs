@@ -247,7 +247,7 @@ pub(crate) fn page(
     dispatcher: Arc<dyn page::Dispatching>,
     (broker, store): (Arc<dyn Broker>, Store),
     statistics: Arc<dyn StatisticsStore>,
-    workers: Arc<dyn page::WorkersView>,
+    (workers, traces): (Arc<dyn page::WorkersView>, Arc<dyn page::Traces>),
     stop: CancellationToken,
 ) -> anyhow::Result<axum::Router> {
     let topology = serde_json::from_str(&crate::commands::topology::shown(config)?.json())?;
@@ -265,7 +265,7 @@ pub(crate) fn page(
         topology,
         config: settings.collect(),
         version: env!("CARGO_PKG_VERSION"),
-        traces: None,
+        traces: Some(traces),
         clock: Arc::new(SystemClock),
         stop: stop.clone(),
     };

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::workers::Workers;
-use crate::{admin, backends, metrics, modules, service, side};
+use crate::{admin, backends, metrics, modules, service, side, trace};
 
 /// Where they listen; opened before anything else, so that a port that is taken stops the start before it does anything.
 pub(crate) struct Listeners {
@@ -103,7 +103,7 @@ impl Together {
             Arc::new(dispatcher.clone()),
             (broker.clone(), store.clone()),
             statistics.clone(),
-            Arc::new(workers.clone()),
+            (Arc::new(workers.clone()), Arc::new(trace::Here)),
             services.clone(),
         )?;
         let page = service::serve_page(config, listeners.page, shown, services.clone());

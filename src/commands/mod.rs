@@ -10,3 +10,4 @@ pub(crate) mod queues;
 pub(crate) mod services;
 pub(crate) mod sources;
 pub(crate) mod topology;
+pub(crate) mod trace;

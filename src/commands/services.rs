@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::Router;
 use galerna_dispatcher::{ClientOptions, DispatcherClient, MaintainerLink};
 use galerna_maintainer::{Run, Task};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +13,7 @@ use crate::config::Config;
 use crate::page::RemoteWorkers;
 use crate::table::{print, print_json, table, thousands};
 use crate::together::{Listeners, Together};
+use crate::trace::Asking;
 use crate::workers::Workers;
 use crate::{admin, metrics, modules, service, side};
 
@@ -70,7 +70,9 @@ pub(crate) async fn notifier(config: &Config, stop: CancellationToken) -> anyhow
     });
     let ended = CancellationToken::new();
     tracing::info!(address = %listener.local_addr()?, "the notifier works");
-    let side = side::serve(config, listener, metrics, Router::new(), stop.clone(), ended.clone());
+    // It has no workers to tell of, but it can be named in `page.workers` like them, and is asked for ways.
+    let routes = admin::workers(Workers::default());
+    let side = side::serve(config, listener, metrics, routes, stop.clone(), ended.clone());
     notifier.run(stop).await;
     ended.cancel();
     drop(side.await);
@@ -83,13 +85,14 @@ pub(crate) async fn page(config: &Config, stop: CancellationToken) -> anyhow::Re
     must_be_shared(config, "page", true)?;
     let listener = modules::listen(config.address("page.listen"), "page.listen").await?;
     let (broker, store) = (broker(config).await?, store(config).await?);
-    let workers = config.text("page.workers").split(',').map(|url| url.trim().to_owned());
-    let workers: Vec<String> = workers.filter(|url| !url.is_empty()).collect();
+    let others: Vec<String> = config.list("page.workers").collect();
     let token = config.optional("api.token").map(str::to_owned);
-    let workers = Arc::new(RemoteWorkers::new(workers, token)?);
+    let traces = Arc::new(Asking::new(others.clone(), token.clone())?);
+    let workers = Arc::new(RemoteWorkers::new(others, token)?);
     let dispatcher = Arc::new(dispatcher_client(config)?);
     let statistics = statistics(config).await?;
-    let routes = modules::page(config, dispatcher, (broker, store), statistics, workers, stop.clone())?;
+    let routes =
+        modules::page(config, dispatcher, (broker, store), statistics, (workers, traces), stop.clone())?;
     tracing::info!(address = %listener.local_addr()?, "the page is served");
     drop(service::serve_page(config, listener, routes, stop).await);
     tracing::info!("stopped");

@@ -141,6 +141,11 @@ impl Config {
         Some(self.text(name)).filter(|t| !t.is_empty())
     }
 
+    /// What commas part, without what is empty.
+    pub(crate) fn list(&self, name: &str) -> impl Iterator<Item = String> {
+        self.text(name).split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned)
+    }
+
     /// A whole number.
     pub(crate) fn count(&self, name: &str) -> usize {
         match self.value(name) {

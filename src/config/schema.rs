@@ -189,7 +189,8 @@ pub(crate) static KEYS: &[Key] = &[
         "page.workers",
         Kind::Text,
         "",
-        "URLs of workers in other processes, with commas between them, for the topology page",
+        "URLs of workers and notifiers in other processes, with commas between them: asked for the topology page and for \
+         the ways of messages",
     ),
     key("ingest.parameters", Kind::Text, "", "CSV of parameters that extends the built-in registry"),
     key("ingest.rules", Kind::Text, "", "JSON file of alert rules put into the store at start"),
@@ -199,6 +200,18 @@ pub(crate) static KEYS: &[Key] = &[
         Kind::Span(0, 365 * DAY),
         "1d",
         "how far ahead of the clock a reading's time may be",
+    ),
+    key(
+        "trace.messages",
+        Kind::Count(0, 10_000_000),
+        "50000",
+        "calls whose messages' ways are kept in memory",
+    ),
+    key(
+        "trace.otlp",
+        HTTP,
+        "",
+        "OTLP/HTTP collector that messages' ways are sent to, for instance http://localhost:4318",
     ),
     key("log.level", Kind::Text, "info", "filter of the log, for instance `info,galerna_dispatcher=debug`"),
     key("log.format", Kind::Choice(&["text", "json"]), "text", "form of the log"),

@@ -328,7 +328,11 @@ impl Slot {
         if changed {
             let place = Place { account: &reading.account, source: &reading.source, device: &reading.device };
             for turn in turns.into_iter().flatten() {
-                changes.events.push(place.event(&self.rule, turn, value, Some(message)));
+                // What raises a silence is the lack of readings, also when the next one is what makes it known.
+                let silence =
+                    matches!((&rule.condition, turn.0), (Condition::Silent { .. }, AlertEventKind::Raised));
+                let origin = (!silence).then_some(message);
+                changes.events.push(place.event(&self.rule, turn, value, origin));
             }
             changes.states.push(place.state(&self.rule, &self.standing));
         }
