@@ -63,10 +63,14 @@ impl PageApi {
             return Ok(value);
         }
         let Some(message) = value["error"]["message"].as_str() else {
-            bail!("{url} answers with {status}, as no page of Galerna does; name the page with `--set page.url=…`");
+            bail!(
+                "{url} answers with {status}, as no page of Galerna does; name the page with `--set page.url=…`"
+            );
         };
         let help = match status {
-            StatusCode::UNAUTHORIZED if self.token.is_none() => "; set `page.operator_token` as the page has it",
+            StatusCode::UNAUTHORIZED if self.token.is_none() => {
+                "; set `page.operator_token` as the page has it"
+            }
             StatusCode::UNAUTHORIZED => "; `page.operator_token` must be as the page has it",
             StatusCode::FORBIDDEN => "; see `page.operator_token` in `galerna config`",
             _ => "",

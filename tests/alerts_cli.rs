@@ -143,7 +143,8 @@ async fn alerts_are_set_up_tried_and_torn_down_from_the_command_line() {
     assert!(tested["delivery"].is_string(), "{tested}");
 
     // A silence.
-    let made = me.json(&["silences", "create", "--device", "Panther_*", "--minutes", "5", "--reason", "works"]);
+    let made =
+        me.json(&["silences", "create", "--device", "Panther_*", "--minutes", "5", "--reason", "works"]);
     let silence = made["id"].as_str().unwrap();
     let all = me.json(&["silences", "list"]);
     assert_eq!((&all[0]["by"], &all[0]["in_force"]), (&json!("amaia"), &json!(true)), "{all}");
@@ -167,8 +168,16 @@ async fn alerts_are_set_up_tried_and_torn_down_from_the_command_line() {
         .unwrap()
         .iter()
         .map(|e| {
-            assert_eq!((&e["who"], &e["role"], &e["done"]), (&json!("amaia"), &json!("operator"), &json!(true)), "{e}");
-            (e["action"].as_str().unwrap(), e["target"].as_str().unwrap(), e["why"].as_str().unwrap_or_default())
+            assert_eq!(
+                (&e["who"], &e["role"], &e["done"]),
+                (&json!("amaia"), &json!("operator"), &json!(true)),
+                "{e}"
+            );
+            (
+                e["action"].as_str().unwrap(),
+                e["target"].as_str().unwrap(),
+                e["why"].as_str().unwrap_or_default(),
+            )
         })
         .rev()
         .collect();
@@ -186,7 +195,9 @@ async fn alerts_are_set_up_tried_and_torn_down_from_the_command_line() {
         ("endpoint.delete", "ops", "over"),
     ];
     assert_eq!(entries, expected);
-    assert!(me.well(&["audit", "list", "--search", "works are done", "--limit", "1"]).contains("silence.end"));
+    assert!(
+        me.well(&["audit", "list", "--search", "works are done", "--limit", "1"]).contains("silence.end")
+    );
     assert!(service.stop().await.success(), "{}", service.log());
 }
 
@@ -221,7 +232,11 @@ async fn what_is_wrong_is_told_in_a_sentence_that_names_it() {
         assert!(errors(&output).contains(named), "{wrong}: {}", errors(&output));
     }
     let output = me.with_input(&["rules", "save", "-"], "{\"id\": \"heat\",\n \"name\"");
-    assert!(errors(&output).contains("standard input is not JSON: ") && errors(&output).contains("line 2"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("standard input is not JSON: ") && errors(&output).contains("line 2"),
+        "{}",
+        errors(&output)
+    );
     let hook = json!({"id": "hook", "name": "Hook", "kind": "webhook", "url": "nowhere"});
     let output = me.save("endpoints", &hook);
     assert!(!output.status.success() && errors(&output).contains("url"), "{}", errors(&output));
@@ -257,7 +272,8 @@ async fn what_is_wrong_is_told_in_a_sentence_that_names_it() {
     let viewer = Operator::new(folder.path(), &url, VIEWER);
     let shown = viewer.json(&["endpoints", "show", "hook"]);
     assert_eq!((&shown["secret"], &shown["url"]), (&json!("***"), &json!("https://example.org/x?***")));
-    for args in [&["audit", "list"][..], &["deliveries", "list"], &["silences", "list"], &["alerts", "list"]] {
+    for args in [&["audit", "list"][..], &["deliveries", "list"], &["silences", "list"], &["alerts", "list"]]
+    {
         viewer.well(args);
     }
     for args in [&["endpoints", "delete", "hook"][..], &["endpoints", "test", "hook"]] {
@@ -282,7 +298,11 @@ async fn a_page_that_is_away_is_told_as_such() {
         let output = run(folder.path(), &[&["--set", &url], args].concat());
         let said = errors(&output);
         assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
-        for part in [&format!("the page at http://127.0.0.1:{port} cannot be reached"), "`galerna up`", "--set page.url="] {
+        for part in [
+            &format!("the page at http://127.0.0.1:{port} cannot be reached"),
+            "`galerna up`",
+            "--set page.url=",
+        ] {
             assert!(said.contains(part), "{args:?}: {said}");
         }
     }

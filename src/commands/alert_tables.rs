@@ -184,7 +184,8 @@ pub(crate) fn delivery(one: &Value) -> anyhow::Result<()> {
         }
     }
     fields(&shown)?;
-    let mut events = table(&["readings' time (UTC)", "what", "severity", "rule", "account", "device", "message"]);
+    let mut events =
+        table(&["readings' time (UTC)", "what", "severity", "rule", "account", "device", "message"]);
     for e in items(&one["events"]) {
         let names = ["kind", "severity", "rule_name", "account", "device", "message"];
         events.add_row([time(&e["ts"])].into_iter().chain(names.map(|name| text(&e[name]))));
@@ -199,7 +200,8 @@ pub(crate) fn delivery(one: &Value) -> anyhow::Result<()> {
 
 /// What was raised and resolved.
 pub(crate) fn events(found: &Value) -> anyhow::Result<()> {
-    let mut shown = table(&["readings' time (UTC)", "what", "severity", "rule", "account", "device", "message"]);
+    let mut shown =
+        table(&["readings' time (UTC)", "what", "severity", "rule", "account", "device", "message"]);
     let all = items(&found["events"]);
     for e in all {
         let names = ["kind", "severity", "rule_name", "account", "device", "message"];
@@ -211,8 +213,15 @@ pub(crate) fn events(found: &Value) -> anyhow::Result<()> {
 
 /// What fires now.
 pub(crate) fn firing(found: &Value) -> anyhow::Result<()> {
-    let mut shown =
-        table(&["rule", "severity", "account", "source", "device", "#last value", "since, readings' time (UTC)"]);
+    let mut shown = table(&[
+        "rule",
+        "severity",
+        "account",
+        "source",
+        "device",
+        "#last value",
+        "since, readings' time (UTC)",
+    ]);
     let all = items(&found["firing"]);
     for state in all {
         let rule = if state["rule_name"].is_null() { &state["rule"] } else { &state["rule_name"] };

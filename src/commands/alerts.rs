@@ -258,7 +258,10 @@ pub(crate) async fn run(command: AlertingCommand, config: &Config) -> anyhow::Re
         AlertingCommand::Endpoints(args) => kept(&ENDPOINTS, args, &api).await,
         AlertingCommand::Silences(args) => silences(args, &api).await,
         AlertingCommand::Deliveries(args) => deliveries(args, &api).await,
-        AlertingCommand::Alerts(AlertsArgs { json, command: AlertsCommand::List { firing, account, cut } }) => {
+        AlertingCommand::Alerts(AlertsArgs {
+            json,
+            command: AlertsCommand::List { firing, account, cut },
+        }) => {
             let firing = firing.then(|| "true".to_owned());
             let is_firing = firing.is_some();
             let query = query([("firing", firing), ("account", account)], &cut);
@@ -402,9 +405,17 @@ fn to_save(kind: &Kind, file: &Path) -> anyhow::Result<Vec<Value>> {
     };
     ensure!(!all.is_empty(), "{name} holds no {}", kind.one);
     for one in &all {
-        ensure!(one.is_object(), "{name} holds neither a {0} nor a list of them: write JSON objects", kind.one);
+        ensure!(
+            one.is_object(),
+            "{name} holds neither a {0} nor a list of them: write JSON objects",
+            kind.one
+        );
         if let Some(field) = (kind.strange)(one) {
-            bail!("`{field}` in {name} is no field of such a {0}; see `galerna {1} show ID --json`", kind.one, kind.all);
+            bail!(
+                "`{field}` in {name} is no field of such a {0}; see `galerna {1} show ID --json`",
+                kind.one,
+                kind.all
+            );
         }
     }
     Ok(all)
@@ -460,7 +471,8 @@ async fn deliveries(args: DeliveriesArgs, api: &PageApi) -> anyhow::Result<()> {
     match args.command {
         DeliveriesCommand::List { status, endpoint, account, search, cut } => {
             let status = status.map(|status| status.as_str().to_owned());
-            let given = [("status", status), ("endpoint", endpoint), ("account", account), ("search", search)];
+            let given =
+                [("status", status), ("endpoint", endpoint), ("account", account), ("search", search)];
             let found = api.get("/api/deliveries", &query(given, &cut)).await?;
             if args.json { print_json(&found) } else { tables::deliveries(&found) }
         }

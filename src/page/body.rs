@@ -8,6 +8,8 @@ use super::problem::Problem;
 /// Objects with more fields, or deeper ones, are not searched for the one that is wrong.
 const MOST_FIELDS: usize = 64;
 const DEEPEST: usize = 4;
+/// The field that says which variant of a type an object is.
+const TAG: &str = "kind";
 
 /// Reads a body; an empty one is an empty object.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
@@ -36,7 +38,9 @@ fn place<T: DeserializeOwned>(value: &Value, said: &str) -> String {
     let mut path: Vec<String> = Vec::new();
     let mut here = value;
     while let Some(fields) = here.as_object().filter(|f| f.len() <= MOST_FIELDS && path.len() < DEEPEST) {
-        let found = fields.keys().find(|name| {
+        // Without the tag nothing at all is read: it is to blame only when no other is.
+        let (tags, names): (Vec<_>, Vec<_>) = fields.keys().partition(|name| *name == TAG);
+        let found = names.into_iter().chain(tags).find(|name| {
             path.push((*name).clone());
             let found = is_at(&path).is_some();
             path.pop();
