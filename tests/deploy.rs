@@ -158,6 +158,72 @@ fn every_module_is_deployed_with_its_command_and_its_port() {
     }
 }
 
+/// `NAME=value` words of a text.
+fn assignments(text: &str) -> BTreeMap<String, String> {
+    let words =
+        text.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(str::split_whitespace);
+    words
+        .filter_map(|word| word.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The environment of a service of the compose file, with what it takes over from others.
+fn environment(of: &Value, into: &mut BTreeMap<String, String>) {
+    for (name, value) in of.as_object().unwrap() {
+        match value {
+            Value::Object(_) if name == "<<" => environment(value, into),
+            _ => drop(into.insert(name.clone(), value.as_str().unwrap().to_owned())),
+        }
+    }
+}
+
+/// Puts variables in the place of `${NAME}`, `${NAME:-instead}` and `${NAME:?complaint}`.
+fn filled_in(text: &str, variables: &BTreeMap<String, String>) -> String {
+    let Some((before, rest)) = text.split_once("${") else { return text.to_owned() };
+    let (inside, after) = rest.split_once('}').unwrap();
+    let (name, instead) = inside.split_once(':').unwrap_or((inside, ""));
+    let value = variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    let value = value.or(instead.strip_prefix('-')).unwrap_or_else(|| panic!("env.example has no {name}"));
+    format!("{before}{value}{}", filled_in(after, variables))
+}
+
+/// Whether the settings are accepted that a process gets from this environment.
+fn accepted(environment: &BTreeMap<String, String>, what: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = command(folder.path(), &["config"]);
+    let output =
+        config.envs(environment.iter().filter(|(name, _)| name.starts_with("GALERNA_"))).output().unwrap();
+    assert!(output.status.success(), "{what}: {}", errors(&output));
+}
+
+#[test]
+fn the_environment_of_each_container_is_accepted() {
+    let image = assignments(&read("deploy/Dockerfile"));
+    let example = assignments(&read("deploy/env.example"));
+    let compose = one("deploy/compose.yaml");
+    for module in MODULES {
+        let mut all = image.clone();
+        let mut own = BTreeMap::new();
+        environment(&compose["services"][module]["environment"], &mut own);
+        all.extend(own.into_iter().map(|(name, value)| (name, filled_in(&value, &example))));
+        let listen = if module == "dispatcher" { "API" } else { module }.to_uppercase();
+        let address = all.get(&format!("GALERNA_{listen}_LISTEN")).unwrap();
+        assert_eq!(address, &format!("0.0.0.0:{}", all["HEALTHCHECK_PORT"]), "{module} is reached by others");
+        accepted(&all, module);
+    }
+    let mut all = image;
+    environment(&one("deploy/kubernetes/config.yaml")["data"], &mut all);
+    environment(&one("deploy/kubernetes/secret.example.yaml")["stringData"], &mut all);
+    let page = yaml(&root().join("deploy/kubernetes/page.yaml"));
+    for variable in page[0]["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap() {
+        let of = |name: &str| variable[name].as_str().unwrap().to_owned();
+        all.insert(of("name"), of("value"));
+    }
+    assert_eq!(all["GALERNA_PAGE_LISTEN"], "0.0.0.0:8090");
+    accepted(&all, "kubernetes");
+}
+
 #[test]
 fn the_configuration_of_the_systemd_units_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
