@@ -168,6 +168,7 @@ pub(crate) async fn run_once(task: TaskName, json: bool, config: &Config) -> any
 pub(crate) async fn worker(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
     must_be_shared(config, "worker", true)?;
     let listener = modules::listen(config.address("worker.listen"), "worker.listen").await?;
+    let address = listener.local_addr()?;
     let (broker, store) = (broker(config).await?, store(config).await?);
     modules::load_rules(config, &store).await?;
     let leases = Arc::new(dispatcher_client(config)?);
@@ -182,7 +183,7 @@ pub(crate) async fn worker(config: &Config, stop: CancellationToken) -> anyhow::
     let routes = admin::workers(workers.clone());
     let side = side::serve(config, listener, metrics, routes, stop.clone(), ended.clone());
     workers.start(&ingestion).await?;
-    tracing::info!(worker = name, dispatcher = config.text("dispatcher.url"), "the worker works");
+    tracing::info!(worker = name, %address, dispatcher = config.text("dispatcher.url"), "the worker works");
     stop.cancelled().await;
     workers.drain(config.span("worker.drain")).await;
     ended.cancel();

@@ -124,16 +124,6 @@ impl AlertBolt {
             patiently(clock, patience, |_| waiting(), || self.states.record(events))
                 .await
                 .map_err(|given_up| given_up.fault())?;
-            let queue = self.queue.as_ref().ok_or_else(|| Fault::new("the alert bolt is not prepared"))?;
-            let mut window = Vec::with_capacity(events.len());
-            for event in events.iter() {
-                let body = serde_json::to_vec(event)?.into();
-                let content_type = JSON_CONTENT_TYPE.to_owned();
-                window.push((queue.clone(), Message { body, content_type, id: event.id.clone() }));
-            }
-            patiently(clock, patience, |_| waiting(), || self.broker.publish(window.clone()))
-                .await
-                .map_err(|given_up| given_up.fault())?;
             for event in events.iter() {
                 let Some(origin) = &event.origin else { continue };
                 let what = match event.kind {
@@ -149,6 +139,16 @@ impl AlertBolt {
                     event.id,
                 );
             }
+            let queue = self.queue.as_ref().ok_or_else(|| Fault::new("the alert bolt is not prepared"))?;
+            let mut window = Vec::with_capacity(events.len());
+            for event in events.iter() {
+                let body = serde_json::to_vec(event)?.into();
+                let content_type = JSON_CONTENT_TYPE.to_owned();
+                window.push((queue.clone(), Message { body, content_type, id: event.id.clone() }));
+            }
+            patiently(clock, patience, |_| waiting(), || self.broker.publish(window.clone()))
+                .await
+                .map_err(|given_up| given_up.fault())?;
         }
         patiently(clock, patience, |_| waiting(), || self.states.save(states))
             .await
