@@ -51,7 +51,13 @@ impl Inner {
     async fn consume(&self, stop: &CancellationToken, pause: &mut Duration) -> Result<(), BrokerError> {
         self.broker.declare(&self.queue).await?;
         let prefetch = self.options.prefetch;
-        let mut consumer = self.broker.consume(&self.queue, prefetch).await?;
+        // A task of its own, which ends even when this future is dropped: a consumer that nobody holds is dropped and gives its
+        // messages back, while one that is half begun on a connection that lives on could keep them.
+        let (broker, queue) = (std::sync::Arc::clone(&self.broker), self.queue.clone());
+        let consumer = tokio::spawn(async move { broker.consume(&queue, prefetch).await });
+        let mut consumer = consumer
+            .await
+            .map_err(|e| BrokerError::Invalid(format!("consuming `{}` was given up: {e}", self.queue)))??;
         loop {
             let received = tokio::select! {
                 biased;
