@@ -131,7 +131,7 @@ async fn alerts_are_set_up_tried_and_torn_down_from_the_command_line() {
     };
     until("the test alert is delivered", delivered).await;
     let listed = me.well(&["deliveries", "list"]);
-    assert!(listed.contains("Too hot") && listed.contains("1 of 1 deliveries"), "{listed}");
+    assert!(listed.contains("Too hot") && listed.contains("shown 1 of 1"), "{listed}");
     assert_eq!(me.json(&["deliveries", "list", "--status", "dead"])["deliveries"], json!([]));
     assert_eq!(me.json(&["deliveries", "list", "--search", "too HOT"])["total"], 1);
     let shown = me.json(&["deliveries", "show", &id]);
@@ -198,6 +198,65 @@ async fn alerts_are_set_up_tried_and_torn_down_from_the_command_line() {
     assert!(
         me.well(&["audit", "list", "--search", "works are done", "--limit", "1"]).contains("silence.end")
     );
+    assert!(service.stop().await.success(), "{}", service.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fires_is_listed_until_it_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut service, url) = up(folder.path()).await;
+    let api = service.api().await;
+    let me = Operator::new(folder.path(), &url, OPERATOR);
+    let mut rule = rule();
+    rule["condition"] = json!({"kind": "threshold", "parameter": 401, "comparison": "above", "limit": 10.0, "clear": null, "for_ms": 0});
+    for (what, of) in [("endpoints", endpoint()), ("rules", rule)] {
+        let saved = me.save(what, &of);
+        assert!(saved.status.success(), "{}", errors(&saved));
+    }
+    // Workers take a rule up within seconds: readings come until one is judged by it.
+    let second = std::cell::Cell::new(0);
+    let publish = |value: f64| {
+        second.set(second.get() + 1);
+        let ts = format!("2017-01-01T00:{:02}:{:02}Z", second.get() / 60, second.get() % 60);
+        let reading =
+            json!({"did": "Panther_1", "values": [{"p": 401, "v": value}], "sqn": second.get(), "ts": ts});
+        let file = folder.path().join("reading.ndjson");
+        std::fs::write(&file, reading.to_string()).unwrap();
+        me.well(&["--dispatcher", &api, "publish", file.to_str().unwrap(), "--account", "Panther"]);
+    };
+    let firing = || me.json(&["alerts", "list", "--firing", "--account", "Panther"])["firing"].clone();
+    until("the alert fires", || async {
+        publish(11.0);
+        firing() != json!([])
+    })
+    .await;
+    let state = &firing()[0];
+    assert_eq!(
+        (&state["rule_name"], &state["severity"], &state["device"], &state["phase"]),
+        (&json!("Too hot"), &json!("critical"), &json!("Panther_1"), &json!("firing")),
+        "{state}"
+    );
+    assert!(me.well(&["alerts", "list", "--firing"]).contains("shown 1 of 1 that fire"));
+    assert_eq!(me.json(&["alerts", "list", "--firing", "--account", "Bear"])["firing"], json!([]));
+    until("it is over", || async {
+        publish(9.0);
+        firing() == json!([])
+    })
+    .await;
+    let events = me.json(&["alerts", "list", "--account", "Panther"]);
+    let kinds: Vec<&Value> = events["events"].as_array().unwrap().iter().map(|e| &e["kind"]).collect();
+    assert_eq!(kinds, ["resolved", "raised"], "{events}");
+    assert!(me.well(&["alerts", "list"]).contains("2 alert events; page 1"));
+    until("both are told", || async {
+        me.json(&["deliveries", "list", "--status", "delivered", "--account", "Panther"])["total"] == 2
+    })
+    .await;
+    // One a page: the newer one first.
+    let page = |n| {
+        me.json(&["deliveries", "list", "--limit", "1", "--page", n])["deliveries"][0]["events"][0]["kind"]
+            .clone()
+    };
+    assert_eq!((page("1"), page("2"), page("3")), (json!("resolved"), json!("raised"), Value::Null));
     assert!(service.stop().await.success(), "{}", service.log());
 }
 

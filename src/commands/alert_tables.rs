@@ -41,6 +41,10 @@ fn count(value: &Value) -> String {
     thousands(value.as_u64().unwrap_or_default())
 }
 
+fn counted(all: &[Value], one: &str) -> String {
+    format!("{} {one}{}", all.len(), if all.len() == 1 { "" } else { "s" })
+}
+
 fn or(value: &Value, absent: &str) -> String {
     if value.is_null() { absent.to_owned() } else { cell(value) }
 }
@@ -91,7 +95,7 @@ pub(crate) fn rules(all: &[Value]) -> anyhow::Result<()> {
         ]);
     }
     print(shown)?;
-    print(format!("{} rules", all.len()))
+    print(counted(all, "rule"))
 }
 
 /// Endpoints.
@@ -118,7 +122,7 @@ pub(crate) fn endpoints(all: &[Value]) -> anyhow::Result<()> {
         shown.add_row([id, name, kind, tells, account, state]);
     }
     print(shown)?;
-    print(format!("{} endpoints", all.len()))
+    print(counted(all, "endpoint"))
 }
 
 /// Silences.
@@ -139,7 +143,7 @@ pub(crate) fn silences(all: &[Value]) -> anyhow::Result<()> {
         ]);
     }
     print(shown)?;
-    print(format!("{} silences", all.len()))
+    print(counted(all, "silence"))
 }
 
 /// What alerts a delivery tells of, the first by name.
@@ -172,7 +176,7 @@ pub(crate) fn deliveries(found: &Value) -> anyhow::Result<()> {
     print(shown)?;
     let counts = found["counts"].as_object().into_iter().flatten();
     let counts: Vec<String> = counts.map(|(status, n)| format!("{status} {}", count(n))).collect();
-    print(format!("{} of {} deliveries; {}", all.len(), count(&found["total"]), counts.join(", ")))
+    print(format!("shown {} of {}; {}", all.len(), count(&found["total"]), counts.join(", ")))
 }
 
 /// One delivery, with its events and attempts.
@@ -208,7 +212,7 @@ pub(crate) fn events(found: &Value) -> anyhow::Result<()> {
         shown.add_row([time(&e["ts"])].into_iter().chain(names.map(|name| cell(&e[name]))));
     }
     print(shown)?;
-    print(format!("{} alert events; page {}", all.len(), text(&found["page"])))
+    print(format!("{}; page {}", counted(all, "alert event"), text(&found["page"])))
 }
 
 /// What fires now.
@@ -230,7 +234,7 @@ pub(crate) fn firing(found: &Value) -> anyhow::Result<()> {
     }
     print(shown)?;
     let more = yes(&found["more"], " or more", "");
-    print(format!("{} of {}{more} alerts that fire", all.len(), count(&found["total"])))
+    print(format!("shown {} of {}{more} that fire", all.len(), count(&found["total"])))
 }
 
 /// What operators did.

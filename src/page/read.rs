@@ -2,7 +2,7 @@
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Extension, Json, Router};
 use galerna_broker::AccountId;
 use galerna_storage::{DeliveryFilter, DeliveryStatus, Endpoint, EndpointKind};
@@ -29,6 +29,11 @@ pub(super) fn routes(router: Router<Page>) -> Router<Page> {
         .route("/api/deliveries", get(deliveries))
         .route("/api/alerts", get(alerts))
         .route("/api/audit", get(audit))
+        .route("/api/{*rest}", any(unknown))
+}
+
+async fn unknown() -> Answer {
+    Answer(Err(Problem::Unknown("the API has no such call".to_owned())))
 }
 
 /// An answer, or what was wrong, as JSON.
@@ -46,7 +51,11 @@ impl axum::response::IntoResponse for Answer {
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
 fn read<T>(asked: Asked<T>) -> Result<T, Problem> {
-    asked.map(|Query(query)| query).map_err(|e| Problem::Invalid(e.body_text()))
+    asked.map(|Query(query)| query).map_err(|e| {
+        let said = e.body_text();
+        let said = said.strip_prefix("Failed to deserialize query string: ").unwrap_or(&said);
+        Problem::Invalid(format!("the query is not understood: {said}"))
+    })
 }
 
 /// The offset and length of a page.
@@ -289,7 +298,7 @@ async fn status(
         "queues": dispatcher.map(|d| &d.counts),
         "ready": ready,
         "unacked": unacked,
-        "workers": look.workers.as_ref().ok(),
+        "workers": look.workers,
         "dead_letters": look.dead_total(),
         "firing": look.firing.as_ref().ok().map(|firing| firing.len()),
         "rules": look.rules.len(),
