@@ -211,7 +211,7 @@ async fn perform<A: Act>(page: &Page, visitor: &Visitor, action: &A) -> Result<D
 /// Asks, on a page of its own, so that it works without script; the form is sent again with the answer.
 fn confirm(visitor: &Visitor, path: &str, fields: &Fields, back: &str, question: &Question) -> Response {
     let content = html! {
-        div.confirm {
+        div.card.confirm {
             h1 { (question.title) }
             p { (question.text) }
             form.stack method="post" action=(path) {

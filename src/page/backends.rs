@@ -1,6 +1,6 @@
 //! What the page asks of the rest of the system, by traits with a form in this process and one over HTTP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,8 +8,10 @@ use galerna_broker::{QueueName, Timestamp};
 use galerna_dispatcher::{
     AdminError, Dispatcher, DispatcherClient, QueueView, StatusPage, StatusQuery, StrategyName,
 };
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::workers::Workers;
 
@@ -141,21 +143,29 @@ pub(crate) struct WorkerReport {
     pub(crate) components: Vec<ComponentReport>,
 }
 
+/// What the workers tell.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WorkerReports {
+    /// Of each topology that runs where one answers.
+    pub(crate) reports: Vec<WorkerReport>,
+    /// Who does not answer, and why.
+    pub(crate) silent: Vec<String>,
+}
+
 /// The metrics of every topology that runs.
 #[async_trait]
 pub(crate) trait WorkersView: Send + Sync {
     /// What each has done.
-    ///
-    /// # Errors
-    /// A sentence that says which workers do not answer; nothing is told of the others then.
-    async fn reports(&self) -> Result<Vec<WorkerReport>, String>;
+    async fn reports(&self) -> WorkerReports;
 }
 
 #[async_trait]
 impl WorkersView for Workers {
-    async fn reports(&self) -> Result<Vec<WorkerReport>, String> {
-        let metrics = serde_json::to_value(self.metrics()).map_err(|e| e.to_string())?;
-        serde_json::from_value(metrics).map_err(|e| e.to_string())
+    async fn reports(&self) -> WorkerReports {
+        match serde_json::to_value(self.metrics()).and_then(serde_json::from_value) {
+            Ok(reports) => WorkerReports { reports, silent: Vec::new() },
+            Err(e) => WorkerReports { reports: Vec::new(), silent: vec![e.to_string()] },
+        }
     }
 }
 
@@ -164,10 +174,14 @@ pub(crate) struct RemoteWorkers {
     client: reqwest::Client,
     urls: Vec<String>,
     token: Option<String>,
+    /// Who did not answer: until when it is not asked again, and why.
+    silent: Mutex<HashMap<String, (Instant, String)>>,
 }
 
 /// How long a worker may take to tell what it does.
 const WORKER_PATIENCE: Duration = Duration::from_secs(2);
+/// For so long a worker that did not answer is not asked again: it would hold up every look at the others.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
 struct Reports {
@@ -179,33 +193,53 @@ impl RemoteWorkers {
     pub(crate) fn new(urls: Vec<String>, token: Option<String>) -> anyhow::Result<Self> {
         galerna_broker::tls::install_default_provider();
         let client = reqwest::Client::builder().timeout(WORKER_PATIENCE).build()?;
-        Ok(Self { client, urls, token })
+        Ok(Self { client, urls, token, silent: Mutex::default() })
     }
 
     async fn ask(&self, url: &str) -> Result<Vec<WorkerReport>, String> {
+        if let Some((until, why)) = self.silent.lock().get(url)
+            && *until > Instant::now()
+        {
+            return Err(why.clone());
+        }
+        let answer = self.call(url).await;
+        match &answer {
+            Ok(_) => drop(self.silent.lock().remove(url)),
+            Err(why) => {
+                self.silent.lock().insert(url.to_owned(), (Instant::now() + ASK_AGAIN, why.clone()));
+            }
+        }
+        answer
+    }
+
+    async fn call(&self, url: &str) -> Result<Vec<WorkerReport>, String> {
         let mut request = self.client.get(format!("{}/workers", url.trim_end_matches('/')));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
         let away = |e: reqwest::Error| format!("{url}: {}", e.without_url());
-        let answer = request.send().await.map_err(away)?.error_for_status().map_err(away)?;
+        let answer = request.send().await.map_err(away)?;
+        if answer.status() == reqwest::StatusCode::NOT_FOUND {
+            // A module without topologies.
+            return Ok(Vec::new());
+        }
+        let answer = answer.error_for_status().map_err(away)?;
         answer.json::<Reports>().await.map(|r| r.workers).map_err(away)
     }
 }
 
 #[async_trait]
 impl WorkersView for RemoteWorkers {
-    async fn reports(&self) -> Result<Vec<WorkerReport>, String> {
+    async fn reports(&self) -> WorkerReports {
         let asked = futures_util::future::join_all(self.urls.iter().map(|url| self.ask(url))).await;
-        let mut reports = Vec::new();
-        let mut wrong = Vec::new();
+        let mut all = WorkerReports::default();
         for answer in asked {
             match answer {
-                Ok(some) => reports.extend(some),
-                Err(e) => wrong.push(e),
+                Ok(some) => all.reports.extend(some),
+                Err(e) => all.silent.push(e),
             }
         }
-        if wrong.is_empty() { Ok(reports) } else { Err(wrong.join("; ")) }
+        all
     }
 }
 

@@ -211,11 +211,11 @@ pub(super) fn of_look(look: &Look) -> Cells {
         rate(failed),
         if failed.is_some_and(|f| f > 0.0) { Tone::Warn } else { Tone::Plain },
     );
-    match &look.workers {
-        Ok(n) => {
-            cells.set("o-workers", words::count(*n as u64), if *n == 0 { Tone::Warn } else { Tone::Plain })
-        }
-        Err(_) => cells.set("o-workers", "no answer", Tone::Bad),
+    let (workers, silent) = (words::count(look.workers as u64), look.silent.len());
+    match (look.workers, silent) {
+        (0, 0) => cells.set("o-workers", "0", Tone::Warn),
+        (_, 0) => cells.plain("o-workers", workers),
+        _ => cells.set("o-workers", format!("{workers}, no answer from {silent}"), Tone::Bad),
     }
     for c in &look.components {
         of_component(&mut cells, c);

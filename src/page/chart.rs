@@ -28,9 +28,9 @@ pub(super) struct Chart {
     pub(super) lines: &'static [Line],
 }
 
-const WIDTH: f64 = 400.0;
-const HEIGHT: f64 = 150.0;
-const LEFT: f64 = 46.0;
+const WIDTH: f64 = 340.0;
+const HEIGHT: f64 = 140.0;
+const LEFT: f64 = 40.0;
 const RIGHT: f64 = 8.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 20.0;

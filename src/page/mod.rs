@@ -227,7 +227,7 @@ fn notices(look: &Look) -> Vec<String> {
         }
     };
     add(look.dispatcher.as_ref().err());
-    add(look.workers.as_ref().err());
+    look.silent.iter().for_each(|why| add(Some(why)));
     add(look.dead.as_ref().err());
     add(look.firing.as_ref().err());
     notices

@@ -50,7 +50,7 @@ pub(super) async fn show(
                 " · rates of the last seconds, latencies since the start" }
         }
         (layout::scrolling("The graph of the topology", &graph.draw(&look, &cells)))
-        @if look.components.is_empty() && look.workers.is_ok() { (layout::nothing("No worker runs here. Start one with `galerna worker`, or `galerna up`.")) }
+        @if look.components.is_empty() && look.silent.is_empty() { (layout::nothing("No worker runs here. Start one with `galerna worker`, or `galerna up`.")) }
         section.card aria-labelledby="why-title" {
             h2 #why-title { "Why is a spout not emitting?" }
             @for spout in &spouts {

@@ -12,7 +12,7 @@ use galerna_storage::{AlertState, Rule};
 use tokio::time::{Instant, timeout};
 
 use super::Parts;
-use super::backends::{ErrorReport, LatencyReport, WorkerReport};
+use super::backends::{ErrorReport, LatencyReport, WorkerReport, WorkerReports};
 
 /// How long a look may wait for any module.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
@@ -102,7 +102,10 @@ pub(super) struct Look {
     pub(super) dispatcher: Result<StatusPage, String>,
     /// The queue with messages that waits the longest for a consumer.
     pub(super) waiting: Option<QueueView>,
-    pub(super) workers: Result<usize, String>,
+    /// Topologies that run and tell what they do.
+    pub(super) workers: usize,
+    /// Workers that do not answer, and why.
+    pub(super) silent: Vec<String>,
     pub(super) components: Vec<Component>,
     pub(super) dead: Result<Arc<Vec<(QueueName, u64)>>, String>,
     pub(super) firing: Result<Arc<Vec<AlertState>>, String>,
@@ -173,9 +176,8 @@ struct State {
     firing: Slowly<Arc<Vec<AlertState>>>,
     rules: Slowly<Arc<Vec<Rule>>>,
     accepted: Slowly<Option<(Timestamp, Tally)>>,
-    /// Until when modules that did not answer are not asked again.
+    /// Until when a dispatcher that did not answer is not asked again.
     dispatcher_away: Option<(Instant, String)>,
-    workers_away: Option<(Instant, String)>,
 }
 
 /// Looks, one at a time.
@@ -226,7 +228,7 @@ impl Watch {
         let away = |known: &Option<(Instant, String)>| {
             known.as_ref().filter(|(until, _)| *until > now).map(|(_, why)| why.clone())
         };
-        let (dispatcher_away, workers_away) = (away(&state.dispatcher_away), away(&state.workers_away));
+        let dispatcher_away = away(&state.dispatcher_away);
         let hour = Period::Hour.start(at);
         let (dispatcher, workers, dead, firing, rules, accepted) = tokio::join!(
             async {
@@ -244,10 +246,10 @@ impl Watch {
                 }
             },
             async {
-                match workers_away {
-                    Some(why) => Err(why),
-                    None => in_time("a worker", parts.workers.reports()).await,
-                }
+                timeout(PATIENCE, parts.workers.reports()).await.unwrap_or_else(|_| WorkerReports {
+                    reports: Vec::new(),
+                    silent: vec![format!("no worker answered within {} s", PATIENCE.as_secs())],
+                })
             },
             async {
                 if !state.dead.is_due() {
@@ -284,14 +286,13 @@ impl Watch {
         );
         let later = |why: &String| Some((Instant::now() + PATIENCE, why.clone()));
         state.dispatcher_away = dispatcher.as_ref().err().and_then(later);
-        state.workers_away = workers.as_ref().err().and_then(later);
         let accepted_is_new = accepted.is_some();
         state.dead.set(dead);
         state.firing.set(firing);
         state.rules.set(rules);
         state.accepted.set(accepted);
 
-        let mut components = workers.as_ref().map_or_else(|_| Vec::new(), |reports| merge(reports, at));
+        let mut components = merge(&workers.reports, at);
         let accepted = state.accepted.last.clone().unwrap_or_default();
         let counted = accepted.map(|(hour, tally)| (hour, tally.readings));
         // Nobody looked for a while: an average over that would tell nothing of now.
@@ -332,7 +333,8 @@ impl Watch {
             at,
             dispatcher,
             waiting,
-            workers: workers.map(|reports| reports.len()),
+            workers: workers.reports.len(),
+            silent: workers.silent,
             components,
             dead: state.dead.last.clone(),
             firing: state.firing.last.clone(),

@@ -1,5 +1,6 @@
 //! The page in a real browser, before `galerna up`.
 
+mod apart;
 mod browser;
 #[path = "../system/mod.rs"]
 mod system;
