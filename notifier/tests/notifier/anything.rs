@@ -25,9 +25,19 @@ fn story(random: &mut fastrand::Rng) -> Vec<AlertEvent> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_event_arrives_and_no_recovery_before_its_alert() {
-    for seed in 0..12 {
+    tell(0..12, false).await;
+}
+
+/// 520 and 521 once left messages with a consumer that was half begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_event_arrives_and_no_recovery_before_its_alert_on_servers() {
+    tell(519..523, true).await;
+}
+
+async fn tell(seeds: std::ops::Range<u64>, servers: bool) {
+    for seed in seeds {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut world = World::embedded().await;
+        let mut world = if servers { World::on_servers().await } else { World::embedded().await };
         let flaky = random.u32(0..60);
         let receiver = Receiver::answering(move |_, _| {
             Answer::Status(if fastrand::u32(0..100) < flaky { 500 } else { 204 })
