@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
-use system::{Service, command, errors, run, until};
+use system::{Service, call, command, errors, run, until};
 
 const VIEWER: &str = "viewer-token-0123456789";
 const OPERATOR: &str = "operator-token-0123456789";
@@ -344,6 +344,44 @@ async fn what_is_wrong_is_told_in_a_sentence_that_names_it() {
     let stranger = Operator::new(folder.path(), &url, "another-token-0123456789");
     let said = stranger.refused(&["rules", "list"]);
     assert!(said.contains("this token is not known") && said.contains("page.operator_token"), "{said}");
+    assert!(service.stop().await.success(), "{}", service.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_read_the_same_as_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut service, url) = up(folder.path()).await;
+    // Who brings no token reads nothing.
+    for path in ["status", "rules", "endpoints", "silences", "deliveries", "alerts", "audit", "nothing"] {
+        let (status, answer) = call("GET", &format!("{url}/api/{path}"), None).await;
+        assert_eq!((status, &answer["error"]["code"]), (401, &json!("unauthorized")), "{path}: {answer}");
+    }
+    galerna::broker::tls::install_default_provider();
+    let client = reqwest::Client::builder().timeout(system::PATIENCE).build().unwrap();
+    let get = async |path: &str| {
+        let answer = client.get(format!("{url}/api/{path}")).bearer_auth(VIEWER).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let (status, answer) = get("status").await;
+    assert_eq!(
+        (status, &answer["role"], &answer["workers"], &answer["rules"], &answer["away"]),
+        (200, &json!("viewer"), &json!(1), &json!(0), &json!([])),
+        "{answer}"
+    );
+    for (path, expected, told) in [
+        ("nothing", 404, "no such call"),
+        ("rules?id=none", 404, "there is no rule `none`"),
+        ("rules?search=x", 422, "unknown field `search`"),
+        ("deliveries?status=lost", 422, "status: unknown variant `lost`"),
+        ("deliveries?page=0", 422, "`page` is 0"),
+        ("deliveries?page=many", 422, "page: invalid digit"),
+        ("alerts?firing=maybe", 422, "firing: "),
+        ("audit?limit=1000", 422, "`limit` is 1000; use a number from 1 to 500"),
+    ] {
+        let (status, answer) = get(path).await;
+        let said = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == expected && said.contains(told), "{path}: {status} {answer}");
+    }
     assert!(service.stop().await.success(), "{}", service.log());
 }
 
