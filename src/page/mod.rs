@@ -195,6 +195,11 @@ impl Page {
         self.told.lock().iter().find(|(k, ..)| k == key).map(|(.., told)| told.clone())
     }
 
+    /// What a page says of what was just done.
+    fn flash(&self, params: &HashMap<String, String>) -> Option<(bool, String)> {
+        self.told(params).map(|told| (told.well, told.text))
+    }
+
     /// What a form that was not taken held.
     fn refused_fields(&self, params: &HashMap<String, String>) -> Option<fields::Fields> {
         self.told(params).map(|told| told.fields).filter(|fields| !fields.is_empty())
@@ -210,9 +215,9 @@ impl Page {
         notices: Vec<String>,
         content: &Markup,
     ) -> Response {
-        let flash = self.told(params).map(|told| (told.well, told.text));
-        let queue = params.get(" queue").map(String::as_str);
-        Frame { visitor, here, title, flash, notices, queue }.page(content).into_response()
+        Frame { visitor, here, title, flash: self.flash(params), notices, queue: None }
+            .page(content)
+            .into_response()
     }
 }
 

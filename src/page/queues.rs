@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use axum::Extension;
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use galerna_broker::QueueName;
 use galerna_dispatcher::{QueueView, StatusPage, StatusQuery, StrategyName};
 use galerna_storage::QueueState;
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::access::Visitor;
 use super::act::{Act, Done, Question};
 use super::cells::{self, state_tone, state_word};
-use super::layout::{Query, button, form_start, pager, scrolling, sortable, when_text};
+use super::layout::{Frame, Query, button, form_start, pager, scrolling, sortable, when_text};
 use super::problem::Problem;
 use super::watch::{PATIENCE, in_time};
 use super::{Page, Params, layout, notices, page_number, param, shown, words};
@@ -210,7 +210,7 @@ async fn show_one(
     page: &Page,
     visitor: &Visitor,
     queue: &str,
-    mut params: HashMap<String, String>,
+    params: HashMap<String, String>,
 ) -> Result<Response, Problem> {
     let name = name_of(queue)?;
     let view = ask(page.parts.dispatcher.queue(&name)).await?;
@@ -277,9 +277,10 @@ async fn show_one(
         }
     };
     let title = format!("Queue {queue}");
-    // What the stream of updates is to tell beside the rest.
-    params.insert(" queue".to_owned(), queue.to_owned());
-    Ok(page.frame(visitor, "/queues", &title, &params, notices, &content))
+    let flash = page.flash(&params);
+    // Its numbers come with the stream of updates.
+    let frame = Frame { visitor, here: "/queues", title: &title, flash, notices, queue: Some(queue) };
+    Ok(frame.page(&content).into_response())
 }
 
 /// Blocks a queue.
