@@ -24,7 +24,7 @@ const READINGS: &str = r#"[
     {"did":"12a","values":[{"p":60000,"v":1.0}],"sqn":2,"ts":"2015-04-21T23:15:00+00:00"}]"#;
 /// Where a message comes along, in the order in which it does; stored, judged and refused it is at the same time.
 const WAY: [(&str, &str); 9] = [
-    ("frontend", "call"),
+    ("frontend", "call received"),
     ("queues", "delivered from queue A1"),
     ("validate", "1 readings valid, 1 refused"),
     ("store", "1 readings stored"),
@@ -35,7 +35,7 @@ const WAY: [(&str, &str); 9] = [
     ("notifier", "delivered to endpoint log"),
 ];
 /// Steps of [`WAY`] that come after others of it.
-const AFTER: [(usize, usize); 7] = [(1, 2), (2, 3), (2, 4), (2, 5), (3, 6), (5, 7), (7, 8)];
+const AFTER: [(usize, usize); 8] = [(0, 1), (1, 2), (2, 3), (2, 4), (2, 5), (3, 6), (5, 7), (7, 8)];
 
 /// The account `A1`, and the alert rule `power` that tells the endpoint `log`.
 async fn prepare(store: &Store) {

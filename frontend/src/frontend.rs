@@ -298,6 +298,13 @@ impl Core {
             readings: readings.len() as u64,
             values: readings.iter().map(|r| r.values.len() as u64).sum(),
         };
+        tracing::trace!(
+            target: "galerna::trace::frontend",
+            id = request.as_str(),
+            "call received from {}: {} readings",
+            source.id,
+            tally.readings,
+        );
         let window = self.envelopes(&source, &request, readings, received);
         let envelopes = window.len();
         let began = Instant::now();
@@ -310,15 +317,15 @@ impl Core {
         self.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
         if let Err(e) = published {
             tracing::warn!(request, source = %source.id, queue = %source.queue, error = %e, "a call was not confirmed");
+            let id = request.as_str();
+            tracing::trace!(target: "galerna::trace::frontend", id, "failed: not confirmed: {e}");
             return Err(self.why_unsafe(&source.queue, e).await);
         }
         tracing::debug!(request, source = %source.id, queue = %source.queue, envelopes, readings = tally.readings, "confirmed");
         tracing::trace!(
             target: "galerna::trace::frontend",
             id = request.as_str(),
-            "accepted from {}: {} readings in {envelopes} messages confirmed on queue {}",
-            source.id,
-            tally.readings,
+            "accepted: {envelopes} messages confirmed on queue {}",
             source.queue,
         );
         self.hints.arrived(&source.queue);

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ring::{Taken, is_call, message_id};
@@ -43,8 +43,9 @@ const QUIET: Duration = Duration::from_secs(2);
 const EVERY: Duration = Duration::from_secs(1);
 /// How long the collector may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the end waits for the collector.
+/// How long the end waits for the collector, and between attempts.
 const PARTING: Duration = Duration::from_secs(3);
+const PARTING_PAUSE: Duration = Duration::from_millis(200);
 
 /// Numbers of the enums of `trace.proto`.
 const KIND_INTERNAL: u8 = 1;
@@ -169,7 +170,14 @@ impl Exporter {
         }
         self.take(&mut taken);
         self.close(None);
-        if timeout(PARTING, self.send(&client)).await.is_err() || !self.ready.is_empty() {
+        let rest = async {
+            self.send(&client).await;
+            while !self.ready.is_empty() {
+                sleep(PARTING_PAUSE).await;
+                self.send(&client).await;
+            }
+        };
+        if timeout(PARTING, rest).await.is_err() {
             self.drops.add(self.ready.iter().map(|(_, steps)| steps.len()).sum());
         }
         let steps = self.drops.count.load(Relaxed);
