@@ -50,7 +50,8 @@ pub(crate) fn serve(
         .route("/readyz", get(ready))
         .merge(guarded);
     tokio::spawn(async move {
-        let serving = axum::serve(listener, app).with_graceful_shutdown(async move { shutdown.cancelled().await });
+        let serving =
+            axum::serve(listener, app).with_graceful_shutdown(async move { shutdown.cancelled().await });
         if let Err(e) = serving.await {
             tracing::error!(error = %e, "the service of metrics and health ended");
         }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use galerna::ingest;
 use galerna_broker::QueueName;
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-use galerna_topology::Topology;
 use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
+use galerna_topology::Topology;
 
 use crate::args::{TopologyArgs, TopologyForm};
 use crate::config::Config;
