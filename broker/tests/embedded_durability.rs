@@ -195,7 +195,9 @@ async fn a_store_that_is_closed_and_opened_again_is_as_it_was() {
     drop(broker);
 
     let broker = EmbeddedBroker::open_with(&store, options()).unwrap();
-    assert_eq!(broker.depth(&name).await.unwrap(), Depth { ready: 4, ..Depth::default() });
+    // The failed one may still wait for its time.
+    let depth = broker.depth(&name).await.unwrap();
+    assert_eq!((depth.ready, depth.unacked), (4, 0));
     assert_eq!(broker.depth(&queue("empty")).await.unwrap(), Depth::default());
     assert_eq!(broker.dead_letter_counts().await.unwrap(), [(name.clone(), 2)]);
     // The release does not count, the lost consumer does, and so does the failure.

@@ -512,7 +512,9 @@ impl Demo {
         let others = self.load.tenants.len() - usize::from(!args.alone);
         Waits {
             others_readings: self.load.tenants[0].readings,
-            others_first_lease_ms: Spread::of(self.queues[..others].iter().map(|q| since(first_lease.get(q)))),
+            others_first_lease_ms: Spread::of(
+                self.queues[..others].iter().map(|q| since(first_lease.get(q))),
+            ),
             others_last_stored_ms: Spread::of(
                 self.load.tenants[..others].iter().map(|t| since(last_stored.get(&t.account))),
             ),
