@@ -1,7 +1,8 @@
-//! What the topologies of this process do, as Prometheus reads it.
+//! What the topologies of this process do, and its broker did, as Prometheus reads it.
 
 use std::collections::BTreeMap;
 
+use galerna_broker::Counts;
 use galerna_engine::{ComponentMetrics, LATENCY_BOUNDS, Latency, SpoutState};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
@@ -76,12 +77,28 @@ fn labelled(labels: Labels<'_>) -> Metric {
     metric
 }
 
-/// The metrics of all topologies of this process: several of one name are told apart by the label `worker`, from 1.
+/// The metrics of all topologies of this process, of which several of one name are told apart by the label `worker`, from 1;
+/// and what was done through its handle of the broker.
 ///
 /// # Errors
 /// When they cannot be written, which does not happen.
-pub(crate) fn text(workers: &Workers) -> Result<String, prometheus::Error> {
+pub(crate) fn text(workers: &Workers, broker: Counts) -> Result<String, prometheus::Error> {
     let mut families = Families::default();
+    for (event, count) in [
+        ("published", broker.published),
+        ("confirmed", broker.confirmed),
+        ("delivered", broker.delivered),
+        ("acked", broker.acked),
+        ("retried", broker.retried),
+        ("dead_lettered", broker.dead_lettered),
+    ] {
+        families.counter(
+            "galerna_broker_messages_total",
+            "Messages by what this process did with them: published, confirmed, delivered, acked, retried, dead_lettered.",
+            &[("event", event)],
+            count,
+        );
+    }
     for (number, metrics) in workers.metrics().iter().enumerate() {
         let number = (number + 1).to_string();
         for component in &metrics.components {

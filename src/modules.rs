@@ -274,6 +274,10 @@ pub(crate) fn page(
     let access = page::Access {
         viewer_token: token("page.viewer_token"),
         operator_token: token("page.operator_token"),
+        // That of all modules' metrics; where there is none, whoever may look may read them.
+        metrics_token: token("api.token")
+            .or_else(|| token("page.viewer_token"))
+            .or_else(|| token("page.operator_token")),
     };
-    Ok(page::router(parts, access))
+    Ok(page::router(parts, access)?)
 }

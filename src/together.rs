@@ -109,7 +109,12 @@ impl Together {
         let page = service::serve_page(config, listeners.page, shown, services.clone());
         let metrics: side::MetricsText = Arc::new({
             let (workers, maintainer, notifier) = (workers.clone(), maintainer.clone(), notifier.clone());
-            move || Ok(metrics::text(&workers)? + &maintainer.metrics_text()? + &notifier.metrics_text())
+            let broker = broker.clone();
+            move || {
+                Ok(metrics::text(&workers, broker.counts())?
+                    + &maintainer.metrics_text()?
+                    + &notifier.metrics_text())
+            }
         });
         let closing = CancellationToken::new();
         let (draining, ending) = (closing.clone(), services.clone());

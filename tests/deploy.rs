@@ -3,8 +3,9 @@
 mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use galerna_test_servers::{Mongo, RabbitMq};
@@ -128,12 +129,9 @@ fn every_module_is_deployed_with_its_command_and_its_port() {
 
         let jobs = prometheus["scrape_configs"].as_array().unwrap();
         let job = jobs.iter().find(|job| job["job_name"] == format!("galerna-{module}"));
-        // The page has no metrics of its own.
-        assert_eq!(job.is_some(), module != "page", "prometheus: {module}");
-        if let Some(job) = job {
-            assert_eq!(job["dns_sd_configs"][0]["names"][0], module, "prometheus");
-            assert_eq!(job["dns_sd_configs"][0]["port"], port, "prometheus: {module}");
-        }
+        let job = job.unwrap_or_else(|| panic!("prometheus: no job for {module}"));
+        assert_eq!(job["dns_sd_configs"][0]["names"][0], module, "prometheus");
+        assert_eq!(job["dns_sd_configs"][0]["port"], port, "prometheus: {module}");
 
         let file = format!("{module}.yaml");
         assert!(
@@ -440,6 +438,8 @@ async fn every_module_alone_answers_its_probes_and_tells_what_the_alerts_and_the
     let post = format!("http://{}/readings?source_key=S1&x-dexcell-source-token={token}", at("frontend"));
     until("a reading is accepted", || async { call("POST", &post, Some(reading)).await.0 == 202 }).await;
 
+    assert_eq!(get(&format!("http://{}/login", at("page"))).await.0, 200);
+
     let asked: BTreeSet<String> = asked_for().into_iter().map(|(_, name)| name).collect();
     let wanted: BTreeSet<&str> = asked
         .iter()
@@ -452,12 +452,13 @@ async fn every_module_alone_answers_its_probes_and_tells_what_the_alerts_and_the
     let registered = registered();
     until("all metrics are told of", || async {
         let mut all = BTreeSet::new();
-        for module in MODULES.iter().filter(|module| **module != "page") {
+        for module in MODULES {
             let (status, text) = get(&format!("http://{}/metrics", at(module))).await;
             if status != 200 {
                 eprintln!("{module} answers {status}: {text}");
                 return false;
             }
+            promtool_with(Path::new("."), &["check", "metrics"], &text);
             all.append(&mut told(&text));
         }
         for name in all.iter().filter(|name| name.starts_with("galerna_")) {
@@ -480,15 +481,29 @@ fn the_health_check_of_a_port_at_which_nothing_listens_fails() {
 
 /// Prometheus' own checker.
 fn promtool(folder: &Path, args: &[&str]) {
+    promtool_with(folder, args, "");
+}
+
+/// The same, which reads `input`.
+fn promtool_with(folder: &Path, args: &[&str], input: &str) {
     let fetched = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("servers/bin/promtool");
     let named = std::env::var_os("PROMTOOL").map(PathBuf::from);
     let program = named.unwrap_or(if fetched.is_file() { fetched } else { PathBuf::from("promtool") });
-    let output = Command::new(&program).current_dir(folder).args(args).output().unwrap_or_else(|e| {
+    let mut command = Command::new(&program);
+    command
+        .current_dir(folder)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut running = command.spawn().unwrap_or_else(|e| {
         panic!(
             "{} does not run ({e}): run scripts/servers, which fetches it, or name one in PROMTOOL",
             program.display()
         )
     });
+    running.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = running.wait_with_output().unwrap();
     assert!(
         output.status.success(),
         "promtool {args:?}: {}{}",

@@ -215,7 +215,7 @@ async fn a_message_is_followed_to_the_delivery_of_its_alert_and_its_way_sent_to_
     // The end sends what is left. The collector was away at first, and nothing is lost by that.
     assert!(service.stop().await.success(), "{}", service.log());
     let spans = collector.spans();
-    let resource = &collector.requests.lock()[0]["resourceSpans"][0]["resource"];
+    let resource = collector.requests.lock()[0]["resourceSpans"][0]["resource"].clone();
     let service_name = json!({ "key": "service.name", "value": { "stringValue": "galerna" } });
     assert!(resource["attributes"].as_array().unwrap().contains(&service_name), "{resource}");
     let ids: BTreeSet<&str> = spans.iter().map(|span| span["spanId"].as_str().unwrap()).collect();

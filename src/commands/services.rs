@@ -66,7 +66,7 @@ pub(crate) async fn notifier(config: &Config, stop: CancellationToken) -> anyhow
     let notifier = modules::notifier(config, &broker, &store).await?;
     let metrics: side::MetricsText = Arc::new({
         let notifier = notifier.clone();
-        move || Ok(notifier.metrics_text())
+        move || Ok(metrics::text(&Workers::default(), broker.counts())? + &notifier.metrics_text())
     });
     let ended = CancellationToken::new();
     tracing::info!(address = %listener.local_addr()?, "the notifier works");
@@ -173,11 +173,11 @@ pub(crate) async fn worker(config: &Config, stop: CancellationToken) -> anyhow::
     modules::load_rules(config, &store).await?;
     let leases = Arc::new(dispatcher_client(config)?);
     let name = worker_name(config);
-    let ingestion = modules::ingestion(config, &name, broker, leases, store)?;
+    let ingestion = modules::ingestion(config, &name, broker.clone(), leases, store)?;
     let workers = Workers::default();
     let metrics: side::MetricsText = Arc::new({
         let workers = workers.clone();
-        move || metrics::text(&workers)
+        move || metrics::text(&workers, broker.counts())
     });
     let ended = CancellationToken::new();
     let routes = admin::workers(workers.clone());

@@ -5,6 +5,7 @@
 //! | none, when no token is configured | operator, but only under a loopback name (`Host`), so that no foreign page can reach it by DNS |
 //! | cookie `galerna_session` | that of the token given at `/login`; the cookie is random and means nothing elsewhere |
 //! | `Authorization: Bearer <token>`, for `/api/…` and every page | that of the token |
+//! | the same with the API token of the modules, for `/metrics` alone | |
 //!
 //! Sessions live in this process and end with it, after [`SESSION_LENGTH`], or at logout. Every POST must come from a page of the
 //! same origin (`Origin`, `Sec-Fetch-Site`) and, unless a bearer token came with it, carry the session's CSRF token: forms as field
@@ -27,6 +28,7 @@ use super::Page;
 use super::fields::Fields;
 use super::layout;
 use super::problem::Problem;
+use crate::service::{bearer, same};
 
 /// The cookie of a session.
 const COOKIE: &str = "galerna_session";
@@ -47,6 +49,8 @@ pub(crate) struct Access {
     pub(crate) viewer_token: Option<String>,
     /// May act too.
     pub(crate) operator_token: Option<String>,
+    /// Reads `/metrics`, and nothing else.
+    pub(crate) metrics_token: Option<String>,
 }
 
 /// What somebody may do.
@@ -152,8 +156,11 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(access: Access) -> Self {
         let given = |token: Option<String>| token.filter(|t| !t.is_empty());
-        let access =
-            Access { viewer_token: given(access.viewer_token), operator_token: given(access.operator_token) };
+        let access = Access {
+            viewer_token: given(access.viewer_token),
+            operator_token: given(access.operator_token),
+            metrics_token: given(access.metrics_token),
+        };
         Self { access, open_csrf: random(), sessions: Mutex::default(), tries: Mutex::default() }
     }
 
@@ -235,8 +242,8 @@ impl Gate {
 
     /// Who asks, by these headers.
     fn visitor(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Visitor, Problem> {
-        let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        if let Some(token) = bearer.and_then(|v| v.strip_prefix("Bearer ")) {
+        let credentials = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        if let Some(token) = credentials.and_then(bearer) {
             if self.is_open() {
                 // A client that always sends its token is not turned away where none is asked for.
                 return self.open_visitor(headers);
@@ -283,12 +290,6 @@ pub(super) fn random() -> String {
     // A system without randomness cannot serve a session to anybody.
     getrandom::fill(&mut bytes).unwrap_or_else(|e| panic!("the system gives no random bytes: {e}"));
     bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// Whether two byte strings are the same, in a time that does not tell where they differ.
-fn same(right: &[u8], given: &[u8]) -> bool {
-    let differing = right.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b));
-    std::hint::black_box(differing) == 0 && right.len() == given.len()
 }
 
 fn is_loopback(host: &str) -> bool {

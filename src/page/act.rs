@@ -175,6 +175,7 @@ async fn perform<A: Act>(page: &Page, visitor: &Visitor, action: &A) -> Result<D
         Ok(done) => (done.message.clone(), true),
         Err(problem) => (problem.to_string(), false),
     };
+    page.metrics.acted(A::NAME, done);
     let entry = AuditEntry {
         id: random(),
         at: page.now(),

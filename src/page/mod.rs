@@ -52,6 +52,7 @@ mod graph;
 mod history;
 mod layout;
 mod live;
+mod metrics;
 mod overview;
 mod problem;
 mod queues;
@@ -87,6 +88,7 @@ pub(crate) use self::access::Access;
 use self::access::{Gate, SharedGate, Visitor};
 pub(crate) use self::backends::{Dispatching, RemoteWorkers, Traces, WorkersView};
 use self::layout::Frame;
+use self::metrics::Metrics;
 use self::problem::Problem;
 use self::watch::{Look, Watch};
 
@@ -148,6 +150,7 @@ struct Inner {
     parts: Parts,
     gate: SharedGate,
     watch: Watch,
+    metrics: Metrics,
     /// What to tell who just did something, by a random key.
     told: Mutex<VecDeque<(String, Instant, Told)>>,
     viewers: Arc<Semaphore>,
@@ -254,11 +257,16 @@ fn shown(result: Result<Response, Problem>) -> Response {
 }
 
 /// The routes of the page.
-pub(crate) fn router(parts: Parts, access: Access) -> Router {
+///
+/// # Errors
+/// When a metric cannot be registered, which does not happen.
+pub(crate) fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error> {
+    let metrics_token = access.metrics_token.as_deref().map(Arc::from);
     let topology = serde_json::from_value(parts.topology.clone()).unwrap_or_default();
     let page = Page(Arc::new(Inner {
         gate: Arc::new(Gate::new(access)),
         watch: Watch::new(parts.clock.clone()),
+        metrics: Metrics::new()?,
         told: Mutex::default(),
         viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
         topology,
@@ -292,12 +300,17 @@ pub(crate) fn router(parts: Parts, access: Access) -> Router {
     let guarded = pages
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn_with_state(page.clone(), access::guard));
-    Router::new()
+    let metrics = Router::new()
+        .route("/metrics", get(metrics::show))
+        .layer(middleware::from_fn_with_state(metrics_token, crate::service::authorise));
+    Ok(Router::new()
         .route("/login", get(access::login_form).post(access::login))
         .route("/assets/{file}", get(asset))
         .merge(guarded)
+        .layer(middleware::from_fn_with_state(page.clone(), metrics::count))
+        .merge(metrics)
         .layer(middleware::from_fn(access::headers))
-        .with_state(page)
+        .with_state(page))
 }
 
 /// Takes a sample for the charts once in ten seconds and keeps a day of them, until `stop`.

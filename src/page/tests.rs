@@ -19,6 +19,7 @@ use crate::workers::Workers;
 
 const VIEWER: &str = "viewer-token-0123456789";
 const OPERATOR: &str = "operator-token-0123456789";
+const METRICS: &str = "metrics-token-0123456789";
 const SCRIPT: &str = "<script>alert(1)</script>";
 
 struct World {
@@ -74,7 +75,7 @@ impl World {
         galerna_broker::tls::install_default_provider();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = router(parts.clone(), access);
+        let app = router(parts.clone(), access).unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await });
         let client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -89,8 +90,11 @@ impl World {
     }
 
     async fn guarded() -> Self {
-        let access =
-            Access { viewer_token: Some(VIEWER.to_owned()), operator_token: Some(OPERATOR.to_owned()) };
+        let access = Access {
+            viewer_token: Some(VIEWER.to_owned()),
+            operator_token: Some(OPERATOR.to_owned()),
+            metrics_token: Some(METRICS.to_owned()),
+        };
         Self::new(access).await
     }
 
@@ -614,4 +618,39 @@ async fn samples_are_taken_and_kept() {
     );
     let world = World::with(folder, parts, Access::default()).await;
     assert!(world.text("/").await.contains("<polyline"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_tell_of_calls_actions_and_dead_letters_and_need_their_token() {
+    let world = World::guarded().await;
+    let letter = NewDeadLetter {
+        message: Message { body: "x".into(), content_type: "text/plain".into(), id: "m1".into() },
+        failure: Failure { reason: "unreadable".into(), component: "validate".into() },
+    };
+    world.parts.broker.dead_letter(&queue("D00001"), vec![letter]).await.unwrap();
+    let pause = world.call("/api/queues/pause", &json!({"queue": "D00001"})).bearer_auth(OPERATOR);
+    assert_eq!(pause.send().await.unwrap().status(), StatusCode::OK);
+    let unknown = world.call("/api/queues/pause", &json!({"queue": "D99999"})).bearer_auth(OPERATOR);
+    assert_eq!(unknown.send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    for path in ["/no-such-page", "/nor-this-one"] {
+        assert_eq!(world.get(path).bearer_auth(VIEWER).send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    }
+    for token in ["wrong", VIEWER] {
+        let refused = world.get("/metrics").bearer_auth(token).send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    }
+    // And the token of the metrics opens nothing else.
+    let refused = world.get("/api/status").bearer_auth(METRICS).send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    let text = world.get("/metrics").bearer_auth(METRICS).send().await.unwrap().text().await.unwrap();
+    for line in [
+        "galerna_page_dead_letters 1",
+        r#"galerna_page_requests_total{route="/api/queues/pause",status="200"} 1"#,
+        r#"galerna_page_requests_total{route="/api/queues/pause",status="404"} 1"#,
+        r#"galerna_page_requests_total{route="unknown",status="404"} 2"#,
+        r#"outcome="done"} 1"#,
+        r#"outcome="refused"} 1"#,
+    ] {
+        assert!(text.contains(line), "no {line} in {text}");
+    }
 }

@@ -334,6 +334,14 @@ impl Turn<'_> {
             }
         };
         self.claim.open.store(false, Relaxed);
+        if matches!(end, End::Expired | End::Stale) {
+            // What the spout said while the last call was under way; what it says from now on it counts itself.
+            self.outcomes.close();
+            while let Ok(late) = self.outcomes.try_recv() {
+                add(&self.parts.tally.too_late, late.len());
+                self.unsettled = self.unsettled.saturating_sub(late.len());
+            }
+        }
         add(&self.parts.tally.given_back, self.unsettled);
         // Whatever is unsettled goes back with the channel.
         if let Err(error) = self.consumer.close().await {
