@@ -213,8 +213,11 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", requires = "readings", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub(crate) accounts: Option<u32>,
     /// With --readings, without the big account: how long do the others wait when they are alone?
-    #[arg(long, requires = "readings")]
+    #[arg(long, requires = "readings", conflicts_with = "rate")]
     pub(crate) alone: bool,
+    /// Send so many readings a second, consumed while they come [default: as fast as they are taken]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub(crate) rate: Option<u32>,
     /// How the dispatcher chooses the next queue
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) strategy: Option<StrategyName>,

@@ -31,7 +31,7 @@ use self::ledger::Ledger;
 use self::poster::{Poster, token_of};
 use self::probe::{MeasuredLeases, MeasuredReadings, Measures, Spread};
 use self::progress::{Progress, Snapshot};
-use self::publisher::{Order, Published};
+use self::publisher::{Manner, Order, Published};
 use self::report::{BigWait, Report, Waits};
 use self::webhook::Webhook;
 use crate::args::DemoArgs;
@@ -271,21 +271,22 @@ impl Demo {
         config: &Config,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Report>> {
-        let scaled = args.readings.is_some();
-        let order = if scaled { Order::LastFirst } else { Order::ByTime };
+        // At a rate of its own the load is consumed while it comes, however much it is.
+        let backlog = args.readings.is_some() && args.rate.is_none();
+        let order = if backlog { Order::LastFirst } else { Order::ByTime };
         let mut progress = Progress::start(self.load.readings(), args.plain);
         let mut publishing = tokio::spawn(publisher::publish(
             self.load.clone(),
             self.queues.clone(),
             self.all.broker.clone(),
             Poster::new(&format!("http://{}", self.all.frontend_address))?,
-            order,
+            Manner { order, rate: args.rate },
             self.published.clone(),
             self.all.dispatcher.clone(),
         ));
         let mut began_ms = self.measures.elapsed_ms();
         let mut ledger: Option<Ledger> = None;
-        if !scaled {
+        if !backlog {
             // The readings are consumed while they come.
             self.start_workers(args, config).await?;
         }
@@ -293,7 +294,7 @@ impl Demo {
         let ended = loop {
             if ledger.is_none() && publishing.is_finished() {
                 ledger = Some((&mut publishing).await.context("publishing panicked")??);
-                if scaled {
+                if backlog {
                     // A backlog: all is there before the first queue is leased.
                     began_ms = self.measures.elapsed_ms();
                     self.start_workers(args, config).await?;
@@ -334,7 +335,8 @@ impl Demo {
         };
         let mut report = self.count(args, began_ms).await?;
         self.told(&mut report).await;
-        report.dead_lettered = self.dead_letters(ledger.expected_dead()).await?;
+        // Of this run alone, and not some seconds old as RabbitMQ's own counts are.
+        report.dead_lettered = self.all.broker.counts().dead_lettered;
         report.compare(ledger.compare(&self.load, &self.all.store, &*self.all.broker).await?);
         Ok(Some(report))
     }
@@ -415,20 +417,6 @@ impl Demo {
         true
     }
 
-    /// How many messages are among the dead letters. RabbitMQ's counts may be some seconds old: they are asked for again
-    /// until they know of as many as there must be.
-    async fn dead_letters(&self, expected: u64) -> anyhow::Result<u64> {
-        let begun = Instant::now();
-        loop {
-            let counts = self.all.broker.dead_letter_counts().await?;
-            let count = counts.iter().filter(|(queue, _)| self.queues.contains(queue)).map(|(_, n)| n).sum();
-            if count >= expected || begun.elapsed() > SETTLING {
-                return Ok(count);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
     /// Waits until the webhook has heard of every alert, within reason, and counts what it heard.
     async fn told(&self, report: &mut Report) {
         let begun = Instant::now();
@@ -477,7 +465,9 @@ impl Demo {
             latency_ms: self.measures.latency(),
             leases: self.measures.leases.load(Ordering::Relaxed),
             strategy: self.all.dispatcher.view().configured.to_string(),
-            waits: args.readings.map(|_| self.waits(args, began_ms, &last_stored)),
+            asked_per_second: args.rate,
+            waits: (args.readings.is_some() && args.rate.is_none())
+                .then(|| self.waits(args, began_ms, &last_stored)),
             machine: report::machine(),
             ..Report::default()
         })

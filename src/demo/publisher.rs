@@ -23,6 +23,8 @@ use super::poster::{Call, Poster};
 const WINDOW: usize = 256;
 /// Windows that wait while one is being confirmed.
 const AHEAD: usize = 4;
+/// Windows a second at a given rate.
+const WINDOWS_PER_SECOND: u32 = 20;
 /// Readings of one call.
 const CALL: usize = 2_000;
 /// Calls at once, each of another account: one account's posts follow each other.
@@ -61,6 +63,14 @@ pub(crate) enum Order {
     LastFirst,
 }
 
+/// How the load is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) order: Order,
+    /// Readings a second; none for as fast as they are taken.
+    pub(crate) rate: Option<u32>,
+}
+
 /// What is sent, and what to write into the ledger once it is confirmed.
 struct Item {
     tenant: usize,
@@ -93,22 +103,36 @@ pub(crate) async fn publish(
     queues: Arc<[QueueName]>,
     broker: Arc<dyn Broker>,
     poster: Poster,
-    order: Order,
+    manner: Manner,
     progress: Arc<Published>,
     dispatcher: Dispatcher,
 ) -> anyhow::Result<Ledger> {
     let (windows, mut ready) = mpsc::channel::<Vec<Item>>(AHEAD);
+    // What is written bears the time, so at a rate of its own nothing is written before it is due.
+    let (grant, mut granted) = mpsc::channel::<()>(AHEAD);
+    let ahead = if manner.rate.is_some() { 0 } else { AHEAD };
+    for _ in 0..ahead {
+        grant.send(()).await.context("the load cannot be written")?;
+    }
+    let most = manner.rate.map_or(u64::MAX, |rate| u64::from(rate / WINDOWS_PER_SECOND).max(1));
+    let mut pace = Pace::at(manner.rate);
     let mut ledger = Ledger::new(load.tenants.len());
     let sent = Arc::clone(&load);
     let writer = tokio::task::spawn_blocking(move || {
         let mut window = Vec::with_capacity(WINDOW);
+        let mut readings = 0;
         let mut send = |item: Item| {
+            readings += item.readings;
             window.push(item);
+            if window.len() < WINDOW && readings < most {
+                return true;
+            }
+            readings = 0;
             // The receiver goes away only when publishing has failed, which is reported there.
-            window.len() < WINDOW
-                || windows.blocking_send(std::mem::replace(&mut window, Vec::with_capacity(WINDOW))).is_ok()
+            windows.blocking_send(std::mem::replace(&mut window, Vec::with_capacity(WINDOW))).is_ok()
+                && granted.blocking_recv().is_some()
         };
-        if write(&load, order, &mut send) && !window.is_empty() {
+        if write(&load, manner.order, &mut send) && !window.is_empty() {
             drop(windows.blocking_send(window));
         }
     });
@@ -128,8 +152,9 @@ pub(crate) async fn publish(
         filled.sort_unstable();
         filled.dedup();
         dispatcher.hint(&filled.into_iter().map(|tenant| queues[tenant].clone()).collect::<Vec<_>>());
+        let readings = window.iter().map(|item| item.readings).sum();
+        progress.readings.fetch_add(readings, Ordering::Relaxed);
         for item in window {
-            progress.readings.fetch_add(item.readings, Ordering::Relaxed);
             match item.note {
                 Note::Nothing => {}
                 Note::Post(post) => ledger.post(item.tenant, &post),
@@ -143,9 +168,37 @@ pub(crate) async fn publish(
                 }
             }
         }
+        pace.after(readings).await;
+        // Nobody waits for it after the last window.
+        let _ = grant.send(()).await;
     }
     writer.await.context("the load could not be written")?;
     Ok(ledger)
+}
+
+/// The rate at which windows follow each other.
+struct Pace {
+    /// Readings a second; none to hold nothing back.
+    rate: Option<u32>,
+    began: tokio::time::Instant,
+    sent: u64,
+}
+
+impl Pace {
+    fn at(rate: Option<u32>) -> Self {
+        Self { rate, began: tokio::time::Instant::now(), sent: 0 }
+    }
+
+    /// Waits until the window after one with so many readings is due. What falls behind is made up for: the rate is one of
+    /// the whole run.
+    async fn after(&mut self, readings: u64) {
+        self.sent += readings;
+        if let Some(rate) = self.rate {
+            #[allow(clippy::cast_precision_loss)] // far below 2^52
+            let due = Duration::from_secs_f64(self.sent as f64 / f64::from(rate));
+            tokio::time::sleep_until(self.began + due).await;
+        }
+    }
 }
 
 /// Writes all messages, in order, until `send` says false.

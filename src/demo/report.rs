@@ -51,6 +51,9 @@ pub(crate) struct Report {
     pub(crate) unexpected: u64,
     /// From the first call to the last reading settled; with a backlog (`--readings`) from the start of the workers.
     pub(crate) seconds: f64,
+    /// Readings a second that were asked for with `--rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) asked_per_second: Option<u32>,
     /// Distinct readings stored a second.
     pub(crate) readings_per_second: f64,
     /// From published to stored; with a backlog it is the time spent waiting in the queue.

@@ -19,9 +19,9 @@ use super::link::Link;
 
 /// The longest that an ack waits.
 const WAIT: Duration = Duration::from_millis(200);
-/// As many acks may wait, and no more than this part of the prefetch.
-const MOST: usize = 512;
-const PART: usize = 4;
+/// Acks of this part of the prefetch may wait: with the half of it, several bulk writes that end in another order than they began
+/// still make one prefix, and enough is left for messages to go on coming.
+const PART: usize = 2;
 
 /// Messages to ack.
 struct Settled {
@@ -40,7 +40,7 @@ impl Acks {
     pub(super) fn start(channel: Channel, link: Arc<Link>, limit: Duration, prefetch: u16) -> Self {
         // Its consumer waits for each answer; there is room for one call that was given up.
         let (settled, to_write) = mpsc::channel(2);
-        let most = (usize::from(prefetch) / PART).min(MOST);
+        let most = usize::from(prefetch) / PART;
         let writer = Writer {
             channel,
             _link: link,
