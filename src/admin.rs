@@ -9,6 +9,7 @@
 //! | `POST /queue/<id>/dead/discard` | as replay | `{"discarded":n}` |
 //! | `GET /workers` | | `{"workers":[{…}]}`: of each topology what its components have done and what they wait for |
 //! | `GET /trace/<id>` | | `{"message":…,"steps":[{"at":…,"where":…,"what":…,"message":…}]}`: the way of a message or a call |
+//! | `POST /tasks/<name>/run` | `?force=` | with `galerna up`: what the maintainer's task did, as on a maintainer of its own |
 //! | `POST /publish` | NDJSON: a line is a reading, an array or a post with `account` or `source` | what was published |
 
 use std::sync::Arc;

@@ -269,6 +269,9 @@ pub(crate) enum MaintainerOnce {
         /// Which task
         #[arg(value_enum)]
         task: TaskName,
+        /// Believe the list of accounts even if it lost many at once
+        #[arg(long)]
+        force: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,

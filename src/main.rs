@@ -95,8 +95,10 @@ fn run(command: Command, config: Config, exporter: Option<trace::Exporter>) -> a
             Command::Maintainer(MaintainerArgs { once: None }) => {
                 commands::services::maintainer(&config, stop::on_signals()?).await?;
             }
-            Command::Maintainer(MaintainerArgs { once: Some(MaintainerOnce::RunOnce { task, json }) }) => {
-                commands::services::run_once(task, json, &config).await?;
+            Command::Maintainer(MaintainerArgs {
+                once: Some(MaintainerOnce::RunOnce { task, force, json }),
+            }) => {
+                commands::services::run_once(task, force, json, &config).await?;
             }
             Command::Worker => commands::services::worker(&config, stop::on_signals()?).await?,
             Command::Frontend => commands::services::frontend(&config, stop::on_signals()?).await?,

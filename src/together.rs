@@ -93,7 +93,8 @@ impl Together {
         let workers = Workers::default();
         let (api_address, frontend_address) = (listeners.api.local_addr()?, listeners.frontend.local_addr()?);
         let routes =
-            admin::router(broker.clone(), store.clone(), dispatcher.clone(), workers.clone(), makes_accounts);
+            admin::router(broker.clone(), store.clone(), dispatcher.clone(), workers.clone(), makes_accounts)
+                .merge(maintainer.task_routes());
         let api = service::serve(config, listeners.api, dispatcher.clone(), routes, services.clone())?;
         let notifier = modules::notifier(config, &broker, &store).await?;
         let notifying = notifier.spawn(services.clone());

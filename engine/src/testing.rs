@@ -180,6 +180,11 @@ impl Run {
     pub async fn drain(self, deadline: Duration) -> DrainReport {
         self.running.drain(deadline).await
     }
+
+    /// Ends the topology as [`Running::kill`](crate::Running::kill) does.
+    pub async fn kill(self) -> DrainReport {
+        self.running.kill().await
+    }
 }
 
 /// A spout in the hands of a test. Clones are the same feed.

@@ -102,8 +102,8 @@ pub struct SourcesOptions {
     pub timeout: Duration,
     /// A call of an unknown source brings the next refresh forward, but not nearer to the last one than this; 5 s by default.
     pub soonest: Duration,
-    /// Up to so many known sources any loss is believed, save that of all; 10 by default.
-    pub min_known: usize,
+    /// So many sources may go at once whatever their share, save all; 2 by default.
+    pub may_lose: usize,
     /// The share of the known sources, 0 to 1, that a refresh must keep; 0.8 by default.
     pub keep_ratio: f64,
     /// Where the list is kept between runs; nowhere by default.
@@ -117,7 +117,7 @@ impl Default for SourcesOptions {
             every: seconds(30),
             timeout: seconds(60),
             soonest: seconds(5),
-            min_known: 10,
+            may_lose: 2,
             keep_ratio: 0.8,
             disk_copy: None,
         }

@@ -176,12 +176,15 @@ impl Sources {
                 tracing::debug!(sources = refreshed.sources, issues = refreshed.issues, "sources refreshed");
                 None
             }
-            Err(e) => {
-                tracing::error!(error = %e, "the sources were not refreshed");
-                Some((e.code(), e.to_string()))
-            }
+            Err(e) => Some((e.code(), e.to_string())),
         };
-        *self.problem.lock() = problem;
+        let before = std::mem::replace(&mut *self.problem.lock(), problem.clone());
+        // Told once, not with every try; the metrics go on telling.
+        if let Some((_, cause)) = problem
+            && before.is_none_or(|(_, known)| known != cause)
+        {
+            tracing::error!(error = cause, "the sources were not refreshed");
+        }
         result
     }
 
@@ -200,7 +203,7 @@ impl Sources {
         }
         let kept = known.keys().filter(|id| next.contains_key(*id)).count();
         let few = (kept as f64) < self.options.keep_ratio * known.len() as f64;
-        if !force && known.len() > self.options.min_known && few {
+        if !force && known.len() - kept > self.options.may_lose && few {
             return Err(RefreshError::Suspicious { known: known.len(), kept });
         }
         let table = Arc::new(Table { sources: next, read });

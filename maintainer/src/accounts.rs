@@ -10,15 +10,15 @@ use crate::directory::{Issue, Listing};
 /// When a list is too short to be believed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guard {
-    /// Up to so many known queues any loss is believed, save that of an empty list.
-    pub min_known: usize,
+    /// So many queues may go at once whatever their share, save by an empty list.
+    pub may_lose: usize,
     /// The share of the known queues, 0 to 1, that must still be wanted.
     pub keep_ratio: f64,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { min_known: 10, keep_ratio: 0.8 }
+        Self { may_lose: 2, keep_ratio: 0.8 }
     }
 }
 
@@ -26,7 +26,8 @@ impl Default for Guard {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the accounts list keeps only {kept} of {known} known queues: nothing is flagged or deleted; \
-     if the list is right, confirm it by running the task once with force"
+     if the list is right, confirm it: `galerna maintainer run-once accounts --force`, or \
+     `POST /tasks/accounts/run?force=true` to the process that runs the maintainer"
 )]
 pub struct Suspicion {
     /// Queues known and not flagged before.
@@ -62,7 +63,7 @@ impl Plan {
         let kept = self.known - self.flag.len();
         // An empty list is not believed even when all that is known has been flagged before: flags wait, too.
         let empty = !self.listed && (self.known > 0 || !self.gone.is_empty());
-        let short = self.known > guard.min_known && (kept as f64) < guard.keep_ratio * self.known as f64;
+        let short = self.flag.len() > guard.may_lose && (kept as f64) < guard.keep_ratio * self.known as f64;
         (empty || short).then_some(Suspicion { known: self.known, kept })
     }
 }

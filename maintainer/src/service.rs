@@ -42,6 +42,11 @@ struct RunQuery {
 }
 
 impl Maintainer {
+    /// The route that runs a task, alone: for a process that serves it beside others, and asks for its own token.
+    pub fn task_routes(&self) -> Router {
+        Router::new().route("/tasks/{task}/run", post(run)).with_state(self.clone())
+    }
+
     /// The routes of the service.
     pub fn router(&self, token: Option<&str>) -> Router {
         let token: Option<Arc<str>> = token.map(Arc::from);

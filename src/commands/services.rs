@@ -137,7 +137,7 @@ pub(crate) async fn maintainer(config: &Config, stop: CancellationToken) -> anyh
 }
 
 /// One task of the maintainer, once.
-pub(crate) async fn run_once(task: TaskName, json: bool, config: &Config) -> anyhow::Result<()> {
+pub(crate) async fn run_once(task: TaskName, force: bool, json: bool, config: &Config) -> anyhow::Result<()> {
     let task = match task {
         TaskName::Accounts => Task::Accounts,
         TaskName::Empties => Task::Empties,
@@ -149,7 +149,7 @@ pub(crate) async fn run_once(task: TaskName, json: bool, config: &Config) -> any
     let maintainer = modules::maintainer(config, &store, &broker, accounts)?;
     // A process that has just started knows no lease's age: it watches for the length of one.
     let watch = (task == Task::Timeouts).then(|| config.span("dispatcher.lease"));
-    let report = maintainer.run_once(task, Run { watch, ..Run::default() }).await?;
+    let report = maintainer.run_once(task, Run { watch, force, ..Run::default() }).await?;
     if json {
         return print_json(&report);
     }

@@ -42,6 +42,14 @@ pub(super) fn finite(index: usize, v: f64) -> Result<(), String> {
     }
 }
 
+/// Stores keep signed numbers; above them the order of two could not be told any more.
+pub(super) fn sequence_number(sqn: u64) -> Result<(), String> {
+    match i64::try_from(sqn) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("sqn is {sqn}, more than {}", i64::MAX)),
+    }
+}
+
 pub(super) fn time(ts: Timestamp) -> Result<(), String> {
     jiff::Timestamp::from_millisecond(ts.as_millis())
         .map(drop)
@@ -66,6 +74,7 @@ pub(super) fn reading(raw: &Value, limits: &DecodeLimits) -> Result<Reading, Str
     let values = list.iter().enumerate().map(|(i, m)| measurement(i, m)).collect::<Result<_, _>>()?;
     let sqn = field(map, "sqn")?;
     let sqn = sqn.as_u64().ok_or_else(|| format!("sqn is {}, not a whole number from 0", shown(sqn)))?;
+    sequence_number(sqn)?;
     let ts = match field(map, "ts")? {
         Value::String(text) => Timestamp::parse(text).map_err(|problem| format!("ts: {problem}"))?,
         number => Timestamp(

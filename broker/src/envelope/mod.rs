@@ -241,6 +241,7 @@ fn check(reading: &Reading, limits: &DecodeLimits) -> Result<(), String> {
     for (i, m) in reading.values.iter().enumerate() {
         fields::finite(i, m.v)?;
     }
+    fields::sequence_number(reading.sqn)?;
     fields::time(reading.ts)
 }
 

@@ -118,6 +118,7 @@ fn a_bad_json_reading_is_named_by_its_field_and_its_neighbours_are_kept() {
         (with("\"a\"", r#"[{"p":401}]"#, "1", ts), "values[0].v is missing"),
         (with("\"a\"", r#"[{"p":-1,"v":1}]"#, "1", ts), "values[0].p is -1, not a parameter code"),
         (with("\"a\"", "[]", "-3", ts), "sqn is -3, not a whole number from 0"),
+        (with("\"a\"", "[]", "9223372036854775808", ts), "sqn is 9223372036854775808, more than"),
         (with("\"a\"", "[]", "1", r#""2015-04-21T23:15:00""#), "has no zone"),
         (with("\"a\"", "[]", "1", r#""yesterday""#), "ts: time `yesterday` is not RFC 3339"),
         (with("\"a\"", "[]", "1", "9223372036854775807"), "which no calendar reaches"),
@@ -235,6 +236,7 @@ proptest! {
             let r = &sent.readings[bad.index];
             let keeps_rules = r.values.iter().all(|m| m.v.is_finite())
                 && fields::device_id(&r.did, &DecodeLimits::default()).is_ok()
+                && fields::sequence_number(r.sqn).is_ok()
                 && fields::time(r.ts).is_ok();
             prop_assert!(!keeps_rules, "{}", bad.reason);
         }

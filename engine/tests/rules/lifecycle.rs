@@ -152,7 +152,7 @@ async fn draining_waits_for_pending_roots_and_emits_nothing_meanwhile() {
 }
 
 #[tokio::test]
-async fn killing_waits_at_most_the_message_timeout_and_what_is_left_fails() {
+async fn draining_waits_at_most_until_its_deadline_and_what_is_left_fails() {
     let harness = Harness::new();
     let clock = harness.clock().clone();
     let feed = harness.feed::<u64>();
@@ -179,6 +179,45 @@ async fn killing_waits_at_most_the_message_timeout_and_what_is_left_fails() {
     let failed = feed.failed();
     assert_eq!((failed.len(), failed[0].failure.kind), (1, FailureKind::Stopped));
     assert_eq!(feed.log().last(), Some(&"close"));
+}
+
+#[tokio::test]
+async fn killing_waits_for_pending_roots_for_at_most_the_message_timeout_and_emits_nothing_meanwhile() {
+    // Off, it is 30 s; what is left then is stopped. With a timeout, the last root ends with it.
+    for (timeout, waits, kind) in [
+        (None, Duration::from_secs(30), FailureKind::Stopped),
+        (Some(Duration::from_secs(7)), Duration::from_secs(7), FailureKind::Timeout),
+    ] {
+        let harness = Harness::new();
+        let clock = harness.clock().clone();
+        let feed = harness.feed::<u64>();
+        let held = Held::default();
+        let hands = held.clone();
+        let mut topology = TopologyBuilder::new("kill");
+        let stream = topology.spout("feed", feed.spout()).message_timeout(timeout).outputs();
+        topology.bolt("hold", move || Holding(hands.clone())).shuffle(stream);
+        let run = harness.start(topology.build().unwrap()).await.unwrap();
+        feed.emit(1, 1);
+        feed.emit(2, 2);
+        run.settle().await;
+        let killing = tokio::spawn(run.kill());
+        while feed.log().last() != Some(&"deactivate") {
+            tokio::task::yield_now().await;
+        }
+        feed.emit(3, 3);
+        take(&held, 1).ack();
+        clock.advance(waits - Duration::from_millis(1));
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!killing.is_finished(), "{timeout:?}");
+        clock.advance(Duration::from_millis(1));
+        killing.await.unwrap();
+        assert_eq!(feed.acked(), [1], "{timeout:?}");
+        let failed = feed.failed();
+        assert_eq!((failed.len(), failed[0].failure.kind), (1, kind), "{timeout:?}");
+        assert!(held.lock().unwrap().iter().all(|(value, _)| *value != 3), "{timeout:?}");
+    }
 }
 
 /// Keeps tuples until it is told to finish.
