@@ -113,6 +113,21 @@ impl Cli {
 }
 
 impl Command {
+    /// Whether it runs modules, rather than talk to those that run elsewhere.
+    pub(crate) fn runs_modules(&self) -> bool {
+        matches!(
+            self,
+            Self::Demo(_)
+                | Self::Up(_)
+                | Self::Dispatcher
+                | Self::Maintainer(_)
+                | Self::Worker
+                | Self::Frontend
+                | Self::Notifier
+                | Self::Page
+        )
+    }
+
     /// Defaults that differ from those of the settings.
     pub(crate) fn defaults(&self) -> Vec<(&'static str, String)> {
         let quiet = ("log.level", "warn,galerna_dispatcher::core=error".to_owned());

@@ -82,6 +82,9 @@ fn configuration(cli: &Cli) -> Result<Config, String> {
             data.display()
         ));
     }
+    if cli.command.runs_modules() {
+        modules::check(&config).map_err(|e| format!("the configuration is wrong: {e:#}"))?;
+    }
     Ok(config)
 }
 

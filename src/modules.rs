@@ -152,6 +152,45 @@ impl Ping for LocalMaintainer {
     }
 }
 
+/// Looks at the settings whose values are more than one word, before anything starts.
+///
+/// # Errors
+/// The first that is wrong, with its name.
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+    parameters(config)?;
+    rules(config)?;
+    allowed(config)?;
+    if let Some(smtp) = smtp(config) {
+        smtp.check().map_err(|e| anyhow!("`notifier.smtp_url`, `notifier.from`: {e}"))?;
+    }
+    for url in config.list("page.workers") {
+        let right =
+            reqwest::Url::parse(&url).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
+        anyhow::ensure!(right, "`page.workers` has `{url}`; write addresses such as http://worker-1:8092");
+    }
+    Ok(())
+}
+
+fn parameters(config: &Config) -> anyhow::Result<ParameterRegistry> {
+    let mut parameters = ParameterRegistry::built_in();
+    if let Some(path) = config.optional("ingest.parameters") {
+        parameters
+            .extend_from_file(Path::new(path))
+            .with_context(|| format!("`ingest.parameters` is `{path}`"))?;
+    }
+    Ok(parameters)
+}
+
+fn allowed(config: &Config) -> anyhow::Result<AllowList> {
+    let entries = config.text("notifier.allow").split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    AllowList::parse(entries).map_err(|e| anyhow!("`notifier.allow`: {e}"))
+}
+
+fn smtp(config: &Config) -> Option<Smtp> {
+    let from = config.text("notifier.from").to_owned();
+    config.optional("notifier.smtp_url").map(|url| Smtp { url: url.to_owned(), from })
+}
+
 /// What ingestion works with, under this name.
 pub(crate) fn ingestion(
     config: &Config,
@@ -161,12 +200,7 @@ pub(crate) fn ingestion(
     store: Store,
 ) -> anyhow::Result<Ingestion> {
     let owners = Arc::new(KnownOwners::new(leases, store.queues.clone()));
-    let mut parameters = ParameterRegistry::built_in();
-    if let Some(path) = config.optional("ingest.parameters") {
-        parameters
-            .extend_from_file(Path::new(path))
-            .with_context(|| format!("`ingest.parameters` is `{path}`"))?;
-    }
+    let parameters = parameters(config)?;
     Ok(Ingestion {
         consumer: name.to_owned(),
         broker,
@@ -194,20 +228,31 @@ pub(crate) fn ingestion(
 
 /// Puts the alert rules of `ingest.rules` into the store.
 pub(crate) async fn load_rules(config: &Config, store: &Store) -> anyhow::Result<()> {
-    let Some(path) = config.optional("ingest.rules") else { return Ok(()) };
+    put_rules(store, rules(config)?).await
+}
+
+/// The alert rules of `ingest.rules`, checked.
+fn rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
+    let Some(path) = config.optional("ingest.rules") else { return Ok(Vec::new()) };
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("`ingest.rules` is `{path}`, which cannot be read"))?;
     let rules: Vec<Rule> = serde_json::from_str(&text)
         .with_context(|| format!("`ingest.rules` is `{path}`, which is no list of rules"))?;
-    put_rules(store, rules).await
+    right(&rules).with_context(|| format!("`ingest.rules` is `{path}`"))?;
+    Ok(rules)
+}
+
+fn right(rules: &[Rule]) -> anyhow::Result<()> {
+    let (_, wrong) = RuleSet::compile(rules.to_vec());
+    match wrong.first() {
+        Some(error) => Err(anyhow!("alert rule `{}` is wrong: {}", error.rule, error.problem)),
+        None => Ok(()),
+    }
 }
 
 /// Checks rules and puts them into the store.
 pub(crate) async fn put_rules(store: &Store, rules: Vec<Rule>) -> anyhow::Result<()> {
-    let (_, wrong) = RuleSet::compile(rules.clone());
-    if let Some(error) = wrong.first() {
-        return Err(anyhow!("alert rule `{}` is wrong: {}", error.rule, error.problem));
-    }
+    right(&rules)?;
     for rule in &rules {
         store.rules.put(rule).await?;
     }
@@ -227,10 +272,7 @@ pub(crate) async fn notifier(
     broker: &Arc<dyn Broker>,
     store: &Store,
 ) -> anyhow::Result<Notifier> {
-    let entries = config.text("notifier.allow").split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    let allow = AllowList::parse(entries).map_err(|e| anyhow!("`notifier.allow`: {e}"))?;
-    let from = config.text("notifier.from").to_owned();
-    let smtp = config.optional("notifier.smtp_url").map(|url| Smtp { url: url.to_owned(), from });
+    let (allow, smtp) = (allowed(config)?, smtp(config));
     let options =
         galerna_notifier::Options { name: process_name("notifier"), allow, smtp, ..Default::default() };
     let parts = galerna_notifier::Parts {

@@ -9,7 +9,7 @@ type Case<'a> = (&'a [&'a str], &'a str, Option<(&'a str, &'a str)>, &'a [&'a st
 
 #[test]
 fn a_wrong_setting_ends_every_command_before_it_starts_anything() {
-    let cases: [Case<'_>; 10] = [
+    let cases: [Case<'_>; 15] = [
         (
             &["up"],
             "[dispatcher]\nlesae = \"5s\"",
@@ -39,6 +39,16 @@ fn a_wrong_setting_ends_every_command_before_it_starts_anything() {
         (&["up", "--set", "worker.leases"], "", None, &["--set worker.leases", "KEY=VALUE"]),
         (&["up", "--config", "absent.toml"], "", None, &["absent.toml", "--config"]),
         (&["up", "--log-format", "xml"], "", None, &["`log.format`", "`xml`", "text, json"]),
+        (&["up", "--set", "ingest.parameters=absent.csv"], "", None, &["`ingest.parameters`", "absent.csv"]),
+        (&["worker", "--set", "ingest.rules=absent.json"], "", None, &["`ingest.rules`", "absent.json"]),
+        (&["up", "--set", "notifier.allow=inside"], "", None, &["`notifier.allow`", "inside"]),
+        (&["notifier", "--set", "notifier.smtp_url=mail"], "", None, &["`notifier.smtp_url`", "smtps://"]),
+        (
+            &["page", "--set", "page.workers=foo"],
+            "",
+            None,
+            &["`page.workers`", "`foo`", "http://worker-1:8092"],
+        ),
         (&["up"], "not toml", None, &["galerna.toml", "is not TOML"]),
     ];
     for (args, file, variable, parts) in cases {

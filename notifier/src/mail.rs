@@ -6,6 +6,7 @@ use galerna_broker::Timestamp;
 use galerna_storage::{Delivery, Endpoint, EndpointKind};
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
+use lettre::transport::smtp::AsyncSmtpTransportBuilder;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
 use crate::outcome::Outcome;
@@ -17,23 +18,37 @@ pub(crate) struct Mailer {
     from: Mailbox,
 }
 
-impl Mailer {
-    pub(crate) fn new(smtp: &Smtp, attempt_timeout: Duration) -> Result<Self, NotifierError> {
-        galerna_broker::tls::install_default_provider();
+impl Smtp {
+    /// Checks address and sender, without a connection.
+    ///
+    /// # Errors
+    /// [`NotifierError::Option`], which says what is wrong with which.
+    pub fn check(&self) -> Result<(), NotifierError> {
+        self.transport()?;
+        self.sender().map(drop)
+    }
+
+    fn transport(&self) -> Result<AsyncSmtpTransportBuilder, NotifierError> {
         // The URL is not repeated: it may hold a password.
-        let wrong = |e: lettre::transport::smtp::Error| {
+        AsyncSmtpTransport::<Tokio1Executor>::from_url(&self.url).map_err(|e| {
             NotifierError::Option(format!(
                 "smtp.url is wrong: {e}; write for instance smtps://user:password@mail.example.com"
             ))
-        };
-        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(&smtp.url)
-            .map_err(wrong)?
-            .timeout(Some(attempt_timeout))
-            .build();
-        let from = smtp.from.parse().map_err(|e| {
-            NotifierError::Option(format!("smtp.from `{}` is no mail address: {e}", smtp.from))
-        })?;
-        Ok(Self { transport, from })
+        })
+    }
+
+    fn sender(&self) -> Result<Mailbox, NotifierError> {
+        self.from
+            .parse()
+            .map_err(|e| NotifierError::Option(format!("smtp.from `{}` is no mail address: {e}", self.from)))
+    }
+}
+
+impl Mailer {
+    pub(crate) fn new(smtp: &Smtp, attempt_timeout: Duration) -> Result<Self, NotifierError> {
+        galerna_broker::tls::install_default_provider();
+        let transport = smtp.transport()?.timeout(Some(attempt_timeout)).build();
+        Ok(Self { transport, from: smtp.sender()? })
     }
 
     /// One attempt.

@@ -10,7 +10,9 @@
 //! Without `--rate` it is a **closed loop**: each connection sends when its last call is answered, and waits for `Retry-After` when
 //! the frontend asks it to. With `--sweep` it sends so many calls of each size one after another, over one connection.
 //!
-//! Bodies are made before their call is due. Only calls that were taken (202) are in the percentiles; all are counted.
+//! Bodies are made before their call is due. Of the calls that were sent only those taken (202) are in the percentiles; all are
+//! counted. A call that was due and found no connection until the end is in the first latency with the time that it had
+//! waited by then, so that a server which answers nobody cannot look fast.
 
 mod calls;
 mod concentrators;
@@ -251,8 +253,16 @@ async fn steady(load: Load, args: &LoadArgs, asked: Asked, stop: &CancellationTo
         (Some(rate), Some(total)) if stop.is_cancelled() => total.min((seconds * rate) as u64 + 1),
         (_, total) => total.unwrap_or_default(),
     };
-    let tally = load.tally.lock();
+    let mut tally = load.tally.lock();
     let calls = tally.calls.clone();
+    let not_sent = due.saturating_sub(calls.sent);
+    if let Some(rate) = args.rate {
+        // The last of them: connections take the calls in order.
+        for number in due - not_sent..due {
+            let waited = seconds - number as f64 / rate;
+            tally.never_sent(Duration::from_secs_f64(waited.max(0.0)));
+        }
+    }
     Ok(Run {
         began,
         asked,
@@ -262,7 +272,7 @@ async fn steady(load: Load, args: &LoadArgs, asked: Asked, stop: &CancellationTo
         rate: calls.taken() as f64 / seconds,
         readings_per_second: calls.accepted_readings as f64 / seconds,
         seconds,
-        not_sent: due.saturating_sub(calls.sent),
+        not_sent,
         latency_ms: Spread::from(&tally.from_due),
         from_sending_ms: Spread::from(&tally.from_sending),
         calls,

@@ -53,9 +53,22 @@ pub(crate) async fn frontend(config: &Config, stop: CancellationToken) -> anyhow
     let hints = Arc::new(dispatcher_client(config)?);
     let statistics = statistics(config).await?;
     let frontend = modules::frontend(config, &broker, directory, hints, statistics).await?;
-    frontend.serve(listener, async move { stop.cancelled().await }).await?;
+    let ways = ways_beside(config, &listener)?;
+    frontend.serve_with(ways, listener, async move { stop.cancelled().await }).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The ways of messages, for a frontend whose listener is open to its callers: with the token of the modules, and without one
+/// for this machine alone.
+fn ways_beside(config: &Config, listener: &tokio::net::TcpListener) -> anyhow::Result<axum::Router> {
+    let token: Option<Arc<str>> = config.optional("api.token").map(Arc::from);
+    if token.is_none() && !listener.local_addr()?.ip().is_loopback() {
+        tracing::warn!("without `api.token` the ways of messages are not told to other machines");
+        return Ok(axum::Router::new());
+    }
+    let guard = axum::middleware::from_fn_with_state(token, service::authorise);
+    Ok(crate::trace::routes().layer(guard))
 }
 
 /// A notifier of its own.
@@ -149,7 +162,7 @@ pub(crate) async fn run_once(task: TaskName, force: bool, json: bool, config: &C
     let maintainer = modules::maintainer(config, &store, &broker, accounts)?;
     // A process that has just started knows no lease's age: it watches for the length of one.
     let watch = (task == Task::Timeouts).then(|| config.span("dispatcher.lease"));
-    let report = maintainer.run_once(task, Run { watch, force, ..Run::default() }).await?;
+    let report = maintainer.run_once(task, Run { watch, force }).await?;
     if json {
         return print_json(&report);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use galerna_broker::{Broker, BrokerError, Clock, Message, QueueName, Reading, SourceId, SystemClock};
 use galerna_dispatcher::Dispatcher;
 use serde_json::json;
@@ -137,7 +137,7 @@ pub(crate) async fn publish(
         }
     });
     while let Some(window) = ready.recv().await {
-        let calls = post(&poster, &sent, &window).await?;
+        let calls = post(&poster, &sent, manner.order, &window).await?;
         progress.calls.fetch_add(calls, Ordering::Relaxed);
         let messages: Vec<(usize, &Message)> = window
             .iter()
@@ -294,8 +294,23 @@ fn write_post(
     true
 }
 
-/// Posts what comes over HTTP, each account's posts in order; returns the number of calls.
-async fn post(poster: &Poster, load: &Load, window: &[Item]) -> anyhow::Result<u64> {
+/// Posts what comes over HTTP, each account's posts in order; returns the number of calls. For a backlog each post is a call, as
+/// concentrators send them, so that the messages that wait have the shape that the readings have; whatever their order, the
+/// same is stored.
+async fn post(poster: &Poster, load: &Load, order: Order, window: &[Item]) -> anyhow::Result<u64> {
+    if order == Order::LastFirst {
+        let posts = window.iter().filter_map(|item| match &item.cargo {
+            Cargo::Post(post) => Some((item.tenant, post)),
+            Cargo::Message(_) => None,
+        });
+        let calls: Vec<_> = posts
+            .map(|(tenant, post)| {
+                let call = Call::new(&post.readings.iter().collect::<Vec<_>>())?;
+                Ok(one_account(poster.clone(), load.tenants[tenant].account.to_string(), vec![call]))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        return stream::iter(calls).buffer_unordered(CALLS).try_fold(0, async |n, made| Ok(n + made)).await;
+    }
     let mut by_tenant: BTreeMap<usize, Vec<&Reading>> = BTreeMap::new();
     for item in window {
         if let Cargo::Post(post) = &item.cargo {

@@ -75,7 +75,6 @@ impl Tally {
                 *calls.statuses.entry(202).or_default() += 1;
                 calls.accepted_readings += accepted;
                 calls.rejected_readings += rejected;
-                let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
                 self.from_due.saturating_record(micros(sent.from_due));
                 self.from_sending.saturating_record(micros(sent.from_sending));
                 return;
@@ -92,10 +91,19 @@ impl Tally {
         calls.first_problem.get_or_insert(problem);
     }
 
+    /// A call was due so long before the end and was never sent: it would have taken longer.
+    pub(super) fn never_sent(&mut self, for_so_long: Duration) {
+        self.from_due.saturating_record(micros(for_so_long));
+    }
+
     pub(super) fn waited(&mut self, wait: Duration) {
         self.calls.waits += 1;
         self.calls.waited_ms += u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn histogram() -> Histogram<u64> {
@@ -158,7 +166,7 @@ pub(super) struct Run {
     /// From the first call due to the last answer.
     pub(super) seconds: f64,
     /// Calls that were due and never sent, since all connections waited for answers when the time was over, and those under
-    /// way when the run was interrupted. Their latency is in no percentile.
+    /// way when the run was interrupted. `latency_ms` has them with the time that they had waited by the end.
     pub(super) not_sent: u64,
     #[serde(flatten)]
     pub(super) calls: Calls,
@@ -212,8 +220,8 @@ impl Run {
         print(shown)?;
         if self.not_sent > 0 {
             print(
-                "The frontend, or this machine, did not keep up with the rate: the latencies would be higher still with \
-                 the calls that were not sent.",
+                "The frontend, or this machine, did not keep up with the rate: the calls that were not sent are in the \
+                 latencies with what they had waited until the end, and would have taken longer.",
             )?;
         }
         problem(&self.calls)
@@ -323,5 +331,9 @@ mod tests {
         assert_eq!(calls.first_problem.as_deref(), Some("HTTP 429: slow down"));
         let (due, sending) = (Spread::from(&tally.from_due), Spread::from(&tally.from_sending));
         assert!((due.max - 100.0).abs() < 0.2 && (sending.max - 50.0).abs() < 0.2, "{due:?} {sending:?}");
+        // Nor can a server look fast that kept others from being sent.
+        tally.never_sent(Duration::from_secs(4));
+        let due = Spread::from(&tally.from_due);
+        assert!((due.max - 4_000.0).abs() < 8.0 && tally.calls.sent == 3, "{due:?}");
     }
 }

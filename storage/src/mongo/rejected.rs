@@ -15,8 +15,11 @@ use crate::{RejectedReading, RejectedReadings, Result};
 impl RejectedReadings for Mongo {
     async fn store(&self, batch: &[RejectedReading]) -> Result<()> {
         for batch in batch.chunks(STATEMENTS) {
-            let documents: Vec<Document> =
-                batch.iter().map(|r| to_document(r.id.as_str(), r, &["ts", "at"])).collect::<Result<_>>()?;
+            let documents: Vec<Document> = batch
+                .iter()
+                .map(readable)
+                .map(|r| to_document(r.id.as_str(), &r, &["ts", "at"]))
+                .collect::<Result<_>>()?;
             self.insert("storing rejected readings", REJECTED, &documents).await?;
         }
         Ok(())
@@ -47,6 +50,14 @@ impl RejectedReadings for Mongo {
         counts.sort();
         Ok(counts)
     }
+}
+
+/// Without a time that clients in other languages cannot read: their calendars have the years 1 to 9999. The text of the
+/// reading has it.
+fn readable(rejected: &RejectedReading) -> RejectedReading {
+    const YEARS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+    let ts = rejected.ts.filter(|ts| YEARS.contains(&ts.0));
+    RejectedReading { ts, ..rejected.clone() }
 }
 
 impl Mongo {
