@@ -27,8 +27,13 @@ impl Families {
     }
 
     fn counter(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: u64) {
+        self.seconds(name, help, labels, of(value));
+    }
+
+    /// A counter of time.
+    fn seconds(&mut self, name: &'static str, help: &str, labels: Labels<'_>, seconds: f64) {
         let mut counter = Counter::default();
-        counter.set_value(of(value));
+        counter.set_value(seconds);
         let mut metric = labelled(labels);
         metric.set_counter(counter);
         self.family(name, help, MetricType::COUNTER).mut_metric().push(metric);
@@ -140,7 +145,7 @@ fn add(families: &mut Families, component: &ComponentMetrics, labels: &[(&str, &
     );
     families.gauge(
         "galerna_engine_capacity_ratio",
-        "Share of its executors' time that a component spent working since it was submitted, 0 to 1.",
+        "Share of its executors' time that a component was busy since it was submitted, 0 to 1.",
         labels,
         component.busy,
     );
@@ -171,9 +176,15 @@ fn add(families: &mut Families, component: &ComponentMetrics, labels: &[(&str, &
     } else {
         families.gauge(
             "galerna_engine_executors",
-            "Executors of a bolt: with the rate of galerna_engine_execute_seconds_sum, how busy it is now.",
+            "Executors of a bolt: with the rate of galerna_engine_busy_seconds_total, how busy it is now.",
             labels,
             of(component.executors as u64),
+        );
+        families.seconds(
+            "galerna_engine_busy_seconds_total",
+            "Time that the executors of a bolt were busy: executing, or, of a bolt that waits, with a tuple not settled.",
+            labels,
+            component.busy_ms / 1e3,
         );
         families.gauge(
             "galerna_engine_queue_depth",
@@ -183,9 +194,15 @@ fn add(families: &mut Families, component: &ComponentMetrics, labels: &[(&str, &
         );
         families.histogram(
             "galerna_engine_execute_seconds",
-            "Time that a tuple takes in a bolt.",
+            "Time that a tuple takes to be executed by a bolt; what a bolt does later with tuples that it kept is not in it.",
             labels,
             &component.execute,
+        );
+        families.histogram(
+            "galerna_engine_process_seconds",
+            "Time from when a tuple reaches a bolt until the bolt acks it.",
+            labels,
+            &component.process,
         );
     }
 }

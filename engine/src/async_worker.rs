@@ -123,6 +123,8 @@ impl AsyncWorker {
     async fn take(&mut self, message: Message, outgoing: &mut Vec<Shipment>) {
         let target = self.shared.plan.targets[message.target as usize];
         self.shared.loads[target.component].take(target.task);
+        // Beside its tuples the batch itself: a bolt that has settled all of it early is busy until it has executed it.
+        self.stats.in_hand.take(u64::from(message.rows) + 1, &*self.shared.clock);
         let (parcel, lost) = {
             let input = &self.shared.topology.components()[target.component].inputs[target.input];
             input.take_in(message.parcel)
@@ -142,6 +144,7 @@ impl AsyncWorker {
         let took = nanos(self.shared.clock.now().saturating_sub(start));
         self.stats.count_executed(rows, took);
         self.stats.count_returned(std::mem::take(&mut self.task.shipments().returned), took);
+        self.stats.in_hand.release(1, &*self.shared.clock);
         self.send(outgoing).await;
     }
 

@@ -44,6 +44,7 @@ mod async_worker;
 mod clock;
 mod error;
 mod histogram;
+mod in_hand;
 pub mod ledger;
 mod link;
 mod metrics;

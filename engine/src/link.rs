@@ -38,9 +38,17 @@ pub(crate) struct TaskLink {
     pub(crate) ledgers: Ledgers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) activity: Arc<Activity>,
+    /// Whether it is of a bolt that waits, which counts what it has in hand.
+    pub(crate) waits: bool,
 }
 
 impl TaskLink {
+    fn release(&self, tuples: u64) {
+        if self.waits {
+            self.stats.in_hand.release(tuples, &*self.clock);
+        }
+    }
+
     fn tell(&self, task: u16, told: Told) {
         self.activity.begin(1);
         if self.ledgers[usize::from(task)].send(told).is_err() {
@@ -98,6 +106,7 @@ impl Link for TaskLink {
 
     fn settle(&self, lineage: &mut Lineage, tuples: u64, received: Option<u64>) {
         add(&self.stats.acked, tuples);
+        self.release(tuples);
         if let Some(received) = received {
             self.stats.process.record(self.now().saturating_sub(received), tuples);
         }
@@ -111,6 +120,7 @@ impl Link for TaskLink {
 
     fn fail(&self, lineage: &mut Lineage, tuples: u64, failure: &Failure) {
         self.stats.count_failed(failure, tuples, self.clock.now());
+        self.release(tuples);
         self.tell_each(lineage, |spans| Told::Failed(spans, failure.clone()));
     }
 

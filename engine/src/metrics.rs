@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use galerna_topology::{Failure, FailureKind};
+use galerna_topology::{Clock, Failure, FailureKind, Instances};
 use serde::Serialize;
 
+use crate::clock::nanos;
 use crate::histogram::{Histogram, Latency};
+use crate::in_hand::InHand;
 
 /// The counters of one task.
 #[derive(Debug, Default)]
@@ -20,7 +22,9 @@ pub(crate) struct TaskStats {
     pub(crate) executed: AtomicU64,
     pub(crate) acked: AtomicU64,
     pub(crate) failed: [AtomicU64; FailureKind::ALL.len()],
+    /// Nanoseconds in `execute` of a bolt that computes; for one that waits, see `in_hand`.
     pub(crate) busy: AtomicU64,
+    pub(crate) in_hand: InHand,
     pub(crate) pending: AtomicU64,
     pub(crate) batch: AtomicU64,
     pub(crate) errors: AtomicU64,
@@ -54,7 +58,6 @@ impl TaskStats {
     /// A batch of `rows` tuples took `nanos` to execute.
     pub(crate) fn count_executed(&self, rows: u64, nanos: u64) {
         add(&self.executed, rows);
-        add(&self.busy, nanos);
         if let Some(each) = nanos.checked_div(rows) {
             self.execute.record(each, rows);
         }
@@ -108,9 +111,10 @@ pub(crate) enum State {
 pub enum SpoutState {
     /// It emits.
     Emitting,
-    /// It said that it has nothing.
+    /// It said that it has nothing, and not that it is full.
     NoData,
-    /// As many roots are pending as may be.
+    /// As many roots are pending as may be: by its limit, or as the spout itself says
+    /// ([`Spout::is_full`](galerna_topology::Spout::is_full)).
     PendingFull,
     /// The queue of this component is full.
     DownstreamFull(String),
@@ -152,7 +156,7 @@ pub struct ComponentMetrics {
     pub id: String,
     /// `spout`, `bolt` or `async bolt`.
     pub kind: &'static str,
-    /// Executors.
+    /// Executors; a bolt that waits has one for each task.
     pub executors: usize,
     /// Tasks.
     pub tasks: usize,
@@ -181,7 +185,11 @@ pub struct ComponentMetrics {
     pub queued: usize,
     /// Pending roots (spouts).
     pub pending: u64,
-    /// The share of its executors' time spent in `execute` since the topology was submitted, 0 to 1.
+    /// How long its executors were busy since the topology was submitted, in milliseconds, all of them together (bolts).
+    /// One of a bolt that computes is busy in `execute`; one of a bolt that waits is busy while it has at least one
+    /// tuple that is not settled, in `execute` or kept, until now.
+    pub busy_ms: f64,
+    /// The share of its executors' time since the topology was submitted in which they were busy, 0 to 1.
     pub busy: f64,
     /// The size of batches it emits at present (spouts).
     pub batch: u64,
@@ -226,6 +234,7 @@ pub(crate) struct Described<'a> {
     pub(crate) fused_with: Option<String>,
     pub(crate) queued: usize,
     pub(crate) uptime: Duration,
+    pub(crate) clock: &'a dyn Clock,
     pub(crate) ids: &'a [Arc<str>],
 }
 
@@ -240,7 +249,12 @@ pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> Compo
         all.latency()
     };
     let is_spout = component.instances.is_spout();
-    let executors = component.settings.parallelism;
+    let waits = matches!(component.instances, Instances::AsyncBolt(_));
+    let executors = if waits { tasks.len() } else { component.settings.parallelism };
+    let busy: u64 = match waits {
+        true => tasks.iter().map(|task| nanos(task.in_hand.total(described.clock))).sum(),
+        false => sum(|task| &task.busy),
+    };
     let available = described.uptime.as_nanos() as f64 * executors as f64;
     let last_error = tasks
         .iter()
@@ -272,7 +286,8 @@ pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> Compo
             .collect(),
         queued: described.queued,
         pending: sum(|task| &task.pending),
-        busy: if available > 0.0 { (sum(|task| &task.busy) as f64 / available).min(1.0) } else { 0.0 },
+        busy_ms: busy as f64 / 1e6,
+        busy: if available > 0.0 { (busy as f64 / available).min(1.0) } else { 0.0 },
         batch: tasks.iter().map(|task| task.batch.load(Ordering::Relaxed)).max().unwrap_or(0),
         states: if is_spout {
             tasks.iter().map(|task| task.state(described.ids)).collect()

@@ -209,6 +209,7 @@ impl Maker {
                 ledgers: self.ledgers.clone(),
                 clock: shared.clock.clone(),
                 activity: shared.activity.clone(),
+                waits: matches!(components[cell.component].instances, Instances::AsyncBolt(_)),
             }),
             seed: self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             tracking: shared.topology.tracking(),
@@ -387,6 +388,7 @@ impl Running {
                 fused_with: shared.plan.fused_with[at].map(|before| ids[before].to_string()),
                 queued: (0..component.settings.tasks()).map(|task| shared.loads[at].of(task)).sum(),
                 uptime,
+                clock: &*shared.clock,
                 ids: &ids,
             };
             read(&described, &shared.stats[at])

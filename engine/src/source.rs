@@ -175,10 +175,16 @@ impl Source {
             (Mode::Inactive, _) => State::Paused,
             (Mode::Draining | Mode::Stopping, _) => State::Draining,
             (Mode::Active, Appetite::Never) => State::Done,
-            (Mode::Active, _) if room == 0 => State::PendingFull,
+            (Mode::Active, _) if room == 0 || self.is_full() => State::PendingFull,
             (Mode::Active, _) => State::NoData,
         };
         self.stats.set_state(state, 0);
+    }
+
+    /// Whether the spout itself waits for pending roots to end.
+    fn is_full(&self) -> bool {
+        // One that panics here is called again, and shows there what is wrong.
+        self.ledger.pending() > 0 && catch_unwind(AssertUnwindSafe(|| self.runner.is_full())).unwrap_or(false)
     }
 
     async fn wait(&mut self, may_emit: bool, appetite: Appetite) -> Event {

@@ -143,6 +143,7 @@ impl Worker {
             let (emptied, faults) = processed.unwrap_or_else(|panic| (None, vec![Fault::panicked(&*panic)]));
             let took = nanos(self.shared.clock.now().saturating_sub(start));
             cell.stats.count_executed(rows, took);
+            add(&cell.stats.busy, took);
             cell.stats.count_returned(std::mem::take(&mut cell.task.shipments().returned), took);
             for fault in faults {
                 cell.report(Err(fault), &self.shared);

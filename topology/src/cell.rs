@@ -330,6 +330,10 @@ impl<S: Spout> SpoutRunner for SpoutTask<S> {
         Box::pin(async move { self.spout.ready().await })
     }
 
+    fn is_full(&self) -> bool {
+        self.spout.is_full()
+    }
+
     fn acked<'a>(&'a mut self, slots: &'a mut Vec<SlotRun>) -> BoxFuture<'a, ()> {
         for run in slots.drain(..) {
             let run = run.first as usize..(run.first + run.len) as usize;

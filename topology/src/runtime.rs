@@ -346,6 +346,8 @@ pub trait SpoutRunner: Send {
     fn recover(&mut self);
     /// Resolves when `next` is worth calling. Cancel-safe.
     fn ready(&mut self) -> BoxFuture<'_, ()>;
+    /// Asks the spout whether its own limit keeps it from emitting.
+    fn is_full(&self) -> bool;
     /// Hands the ids in these slots to `acked`. Leaves `slots` empty.
     fn acked<'a>(&'a mut self, slots: &'a mut Vec<SlotRun>) -> BoxFuture<'a, ()>;
     /// Hands the ids in these slots to `failed`. Leaves `slots` empty.

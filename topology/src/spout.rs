@@ -62,6 +62,14 @@ pub trait Spout: Send + Sized + 'static {
         pending()
     }
 
+    /// Whether a limit of its own to what is unsettled keeps the spout from emitting what there may be, until some of its
+    /// pending roots have ended. Asked after [`Next::Idle`] or [`Next::After`] while roots are pending,
+    /// so that the engine can say truly why it does not emit: it is full, rather than without data. It changes nothing
+    /// else. No unless overridden.
+    fn is_full(&self) -> bool {
+        false
+    }
+
     /// These roots are done. Called with as many as are at hand; what is left in the vector is dropped.
     fn acked(&mut self, ids: &mut Vec<Self::MessageId>) -> impl Future<Output = ()> + Send {
         let _ = ids;

@@ -35,6 +35,73 @@ async fn a_spout_stops_at_its_pending_limit_and_goes_on_when_roots_end() {
     assert_eq!(run.metrics().component("feed").unwrap().states, [SpoutState::NoData]);
 }
 
+/// Has one number after another, and at most so many of them unsettled.
+struct Window {
+    width: usize,
+    next: u64,
+    end: u64,
+    unsettled: usize,
+}
+
+impl Spout for Window {
+    type MessageId = u64;
+    type Outputs = Output<u64>;
+
+    async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+        while out.room() > 0 && self.unsettled < self.width && self.next < self.end {
+            out.root(self.next).emit(self.next);
+            self.next += 1;
+            self.unsettled += 1;
+        }
+        Ok(if out.room() == 0 { Next::Ready } else { Next::Idle })
+    }
+
+    async fn ready(&mut self) {
+        if self.unsettled == self.width || self.next == self.end {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn acked(&mut self, ids: &mut Vec<u64>) {
+        self.unsettled -= ids.len();
+    }
+
+    fn is_full(&self) -> bool {
+        // Also when nothing is pending, which no spout should say.
+        self.unsettled == self.width || self.next == self.end && self.unsettled == 0
+    }
+}
+
+#[tokio::test]
+async fn a_spout_at_a_limit_of_its_own_is_full_and_not_without_data() {
+    let harness = Harness::new();
+    let held = Held::default();
+    let hands = held.clone();
+    let mut topology = TopologyBuilder::new("window");
+    let window = || Window { width: 2, next: 0, end: 4, unsettled: 0 };
+    let stream = topology.spout("window", window).max_pending(100).outputs();
+    topology.bolt("hold", move || Holding(hands.clone())).shuffle(stream);
+    let run = harness.start(topology.build().unwrap()).await.unwrap();
+    let state = || run.metrics().component("window").unwrap().states[0].clone();
+    let ready = |numbers: &[u64]| held.lock().unwrap().iter().map(|(n, _)| *n).eq(numbers.iter().copied());
+    for (ack, in_work, says) in [
+        (None, &[0, 1][..], SpoutState::PendingFull),
+        (Some(0), &[1, 2], SpoutState::PendingFull),
+        (Some(1), &[2, 3], SpoutState::PendingFull),
+        // There is no more, and one of its two places is free.
+        (Some(2), &[3], SpoutState::NoData),
+        // It still says that it is full, but nothing is pending that it could wait for.
+        (Some(3), &[], SpoutState::NoData),
+    ] {
+        if let Some(number) = ack {
+            take(&held, number).ack();
+        }
+        run.until("the spout waits again", || ready(in_work) && state() == says).await;
+        run.settle().await;
+        assert_eq!(state(), says, "{in_work:?}");
+    }
+}
+
 /// Waits for a permit for each tuple.
 struct Gated(Arc<Semaphore>);
 

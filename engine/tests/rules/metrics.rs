@@ -1,5 +1,7 @@
 //! The counts are exact.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use galerna_engine::testing::Harness;
@@ -144,4 +146,82 @@ async fn the_process_latency_counts_each_acked_tuple_once() {
         assert_eq!(it.process.max_ms, slowest, "{what}");
         assert_eq!(it.failures(), 20 - acked, "{what}");
     }
+}
+
+/// Takes half a second for each tuple, keeps the even ones, and acks what it kept two seconds later.
+#[derive(Default)]
+struct Writer {
+    begun: Arc<AtomicU64>,
+    kept: Option<(Anchor, Duration)>,
+}
+
+impl AsyncBolt for Writer {
+    type Input = u64;
+    type Outputs = ();
+
+    async fn execute(&mut self, n: u64, out: &mut Emitter<()>) -> Result<(), Fault> {
+        let clock = out.context().clock().clone();
+        let executed = clock.sleep_until(clock.now() + Duration::from_millis(500));
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        executed.await;
+        if n.is_multiple_of(2) {
+            self.kept = Some((out.keep(), clock.now() + Duration::from_secs(2)));
+        }
+        Ok(())
+    }
+
+    async fn progress(&mut self, out: &mut Emitter<()>) -> Result<(), Fault> {
+        let Some((_, until)) = &self.kept else { return std::future::pending().await };
+        out.context().clock().sleep_until(*until).await;
+        if let Some((anchor, _)) = self.kept.take() {
+            anchor.ack();
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_bolt_that_waits_is_busy_while_it_has_a_tuple_unsettled() {
+    let harness = Harness::new();
+    let feed = harness.feed::<u64>();
+    let begun = Arc::<AtomicU64>::default();
+    let mut topology = TopologyBuilder::new("busy");
+    let stream = topology.spout("feed", feed.spout()).outputs();
+    let count = begun.clone();
+    let writer = move || Writer { begun: count.clone(), kept: None };
+    topology.async_bolt("write", writer).shuffle(stream).parallelism(2);
+    let run = harness.start(topology.build().unwrap()).await.unwrap();
+    let busy = |millis: f64| {
+        let metrics = run.metrics();
+        let write = metrics.component("write").unwrap();
+        let share = if millis > 0.0 { millis / (2 * metrics.uptime_ms) as f64 } else { 0.0 };
+        assert_eq!((write.executors, write.busy_ms, write.busy), (2, millis, share));
+    };
+    let half = Duration::from_millis(500);
+    run.advance(half).await;
+    busy(0.0);
+
+    feed.emit(1, 1);
+    run.until("the first is executed", || begun.load(Ordering::SeqCst) == 1).await;
+    run.clock().advance(half / 2);
+    busy(250.0);
+    run.advance(half / 2).await;
+    busy(500.0);
+    run.advance(half).await;
+    busy(500.0);
+
+    feed.emit(2, 2);
+    run.until("the second is executed", || begun.load(Ordering::SeqCst) == 2).await;
+    run.advance(half).await;
+    for millis in [1_000.0, 1_500.0, 2_000.0, 2_500.0] {
+        busy(millis);
+        run.advance(half).await;
+    }
+    run.until("the second is acked", || feed.acked() == [1, 2]).await;
+    run.advance(half).await;
+    busy(3_000.0);
+
+    let metrics = run.metrics();
+    let write = metrics.component("write").unwrap();
+    assert_eq!((write.acked, write.execute.max_ms, write.process.max_ms), (2, 500.0, 2_000.0));
 }

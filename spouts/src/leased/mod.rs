@@ -1,6 +1,7 @@
 //! The spout that consumes leased queues.
 
 mod holdoff;
+mod in_work;
 mod keeper;
 mod slot;
 mod tally;
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use holdoff::HoldOff;
+use in_work::InWork;
 use slot::Slot;
 pub use tally::LeaseTally;
 use tally::add;
@@ -82,6 +84,9 @@ impl Default for LeasedOptions {
 /// when it goes on, drops what it had, and its release is refused without harm. While the dispatcher is away, leases in
 /// hand are worked on until their end.
 ///
+/// While all that a lease may have unsettled is in work, or it has had its share and waits for what is in work, the spout says
+/// that it is [full](Spout::is_full) when it has nothing to emit: that queue may hold any number of messages.
+///
 /// ```
 /// # use std::sync::Arc;
 /// use galerna_broker::Broker;
@@ -131,6 +136,7 @@ struct Running {
     activity: watch::Sender<Activity>,
     arrivals: mpsc::Receiver<Arrival>,
     current: Option<(Arc<Claim>, VecDeque<Delivery>)>,
+    in_work: InWork,
     slots: JoinSet<()>,
 }
 
@@ -155,8 +161,12 @@ struct Claim {
     queue: QueueName,
     account: AccountId,
     epoch: u64,
+    /// How many messages may be unsettled.
+    prefetch: usize,
     /// Whether what arrived may still be emitted.
     open: AtomicBool,
+    /// Whether it has had its share of messages or of time, and ends when what is in work is done.
+    shared_out: AtomicBool,
     stop_at: Mutex<Instant>,
     settle: mpsc::Sender<Settlement>,
 }
@@ -214,6 +224,14 @@ impl LeasedQueues {
     pub fn with_tally(mut self, tally: Arc<LeaseTally>) -> Self {
         self.parts.tally = tally;
         self
+    }
+
+    /// Says what became of messages in work.
+    fn ended(&mut self, outcomes: Outcomes) {
+        if let Some(running) = &mut self.running {
+            outcomes.of.iter().for_each(|(claim, settlement)| running.in_work.end(claim, settlement.len()));
+        }
+        outcomes.send(&self.parts.tally);
     }
 
     /// Gives back what arrived and was not emitted.
@@ -286,7 +304,8 @@ impl Spout for LeasedQueues {
         for _ in 0..slots {
             tasks.spawn(Slot::new(parts.clone(), watching.clone(), arrived.clone()).run());
         }
-        self.running = Some(Running { activity, arrivals, current: None, slots: tasks });
+        self.running =
+            Some(Running { activity, arrivals, current: None, in_work: InWork::default(), slots: tasks });
         Ok(())
     }
 
@@ -304,6 +323,7 @@ impl Spout for LeasedQueues {
             };
             if claim.may_emit() {
                 let n = out.room().min(deliveries.len());
+                running.in_work.begin(claim, n);
                 for delivery in deliveries.drain(..n) {
                     let incoming = Incoming {
                         queue: claim.queue.clone(),
@@ -346,6 +366,10 @@ impl Spout for LeasedQueues {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.in_work.is_full())
+    }
+
     async fn acked(&mut self, ids: &mut Vec<Receipt>) {
         let mut outcomes = Outcomes::default();
         for id in ids.drain(..) {
@@ -354,7 +378,7 @@ impl Spout for LeasedQueues {
             }
             outcomes.add(&id.claim, id.tag, Outcome::Ack);
         }
-        outcomes.send(&self.parts.tally);
+        self.ended(outcomes);
     }
 
     async fn failed(&mut self, failed: &mut Vec<Failed<Receipt>>) {
@@ -366,7 +390,7 @@ impl Spout for LeasedQueues {
             }
             outcomes.add(&id.claim, id.tag, outcome_of(&failure));
         }
-        outcomes.send(&self.parts.tally);
+        self.ended(outcomes);
     }
 
     async fn activate(&mut self) {

@@ -219,7 +219,9 @@ impl Slot {
         let claim = Arc::new(Claim {
             account,
             epoch: held.leased().epoch,
+            prefetch: usize::from(prefetch),
             open: AtomicBool::new(true),
+            shared_out: AtomicBool::new(false),
             stop_at: Mutex::new(held.stop_at()),
             settle,
             queue,
@@ -291,6 +293,7 @@ impl Turn<'_> {
             }
             if self.end.is_none() && self.has_had_its_share() {
                 self.end = Some(End::Share);
+                self.claim.shared_out.store(true, Relaxed);
             }
             if let Some(end) = self.end
                 && self.unsettled == 0

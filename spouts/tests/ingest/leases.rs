@@ -7,6 +7,7 @@ on_both! {
     a_lease_that_cannot_be_renewed_is_given_up_and_nothing_of_it_is_settled(2_000),
     a_stopped_spout_waits_for_what_is_in_work_and_releases(10_000),
     many_messages_share_the_slots_between_the_queues(10_000),
+    a_spout_whose_lease_has_its_prefetch_in_work_says_that_it_is_full(10_000),
 }
 
 mod scenarios {
@@ -19,11 +20,11 @@ mod scenarios {
     use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions, Timeouts};
     use galerna_broker::{Incoming, QueueName};
     use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
-    use galerna_engine::{Engine, EngineOptions, Running};
+    use galerna_engine::{Engine, EngineOptions, Running, SpoutState};
     use galerna_test_servers::RabbitMq;
     use galerna_topology::{Anchor, Bolt, Emitter, Fault, TopologyBuilder};
 
-    use crate::world::{PATIENCE, World, envelopes, eventually, retry};
+    use crate::world::{PATIENCE, World, envelopes, eventually, quick, retry};
 
     /// Keeps what it gets until it is told to let go.
     #[derive(Clone, Default)]
@@ -97,6 +98,24 @@ mod scenarios {
         assert!(world.tally.leases() > leases);
         assert!(running.drain(PATIENCE).await.drained);
         assert!(world.is_empty(&queue).await);
+    }
+
+    pub(super) async fn a_spout_whose_lease_has_its_prefetch_in_work_says_that_it_is_full(world: World) {
+        let queue = world.queue("D1").await;
+        let prefetch = usize::from(quick().prefetch);
+        world.publish(&queue, envelopes("D1", prefetch + 100, 1)).await;
+        let keeper = Keeper::default();
+        let running = run(&world, world.leases(), &keeper).await;
+        eventually("the prefetch is in work", || async { keeper.kept() == prefetch }).await;
+        let state = || running.metrics().component("queues").unwrap().states[0].clone();
+        // The engine would have room for more, and so would the other slots.
+        eventually("it is full", || async { state() == SpoutState::PendingFull }).await;
+        assert_eq!(keeper.kept(), prefetch);
+
+        keeper.let_go();
+        eventually("all is acked", || async { world.tally.acked() == prefetch as u64 + 100 }).await;
+        eventually("there is no more", || async { state() == SpoutState::NoData }).await;
+        assert!(running.drain(PATIENCE).await.drained);
     }
 
     /// A dispatcher that cannot be reached while `away`.

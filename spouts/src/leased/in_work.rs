@@ -1,0 +1,100 @@
+//! What the spout has emitted and not heard the end of.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Claim;
+
+/// Messages in work, by lease: at most as many leases as there are slots, and those that ended a short while ago.
+///
+/// The spout counts for itself, since the slots hear of outcomes later: what it says of why it does not emit is true when it
+/// says it.
+#[derive(Default)]
+pub(super) struct InWork {
+    of: Vec<(Arc<Claim>, usize)>,
+}
+
+impl InWork {
+    /// So many messages of this lease are in work from now on.
+    pub(super) fn begin(&mut self, claim: &Arc<Claim>, messages: usize) {
+        match self.of.iter_mut().find(|(known, _)| Arc::ptr_eq(known, claim)) {
+            Some((_, in_work)) => *in_work += messages,
+            None => self.of.push((claim.clone(), messages)),
+        }
+    }
+
+    /// So many of them have an outcome.
+    pub(super) fn end(&mut self, claim: &Arc<Claim>, messages: usize) {
+        if let Some(at) = self.of.iter().position(|(known, _)| Arc::ptr_eq(known, claim)) {
+            let in_work = &mut self.of[at].1;
+            *in_work = in_work.saturating_sub(messages);
+            if *in_work == 0 {
+                self.of.swap_remove(at);
+            }
+        }
+    }
+
+    /// Whether a lease receives nothing more until messages in work have their outcome: all that it may have unsettled is
+    /// in work, or it has had its share and ends when they are done. Its queue may hold any number of messages.
+    pub(super) fn is_full(&self) -> bool {
+        self.of.iter().any(|(claim, in_work)| {
+            claim.open.load(Relaxed) && (*in_work >= claim.prefetch || claim.shared_out.load(Relaxed))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
+
+    use galerna_broker::{AccountId, QueueName};
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn claim() -> Arc<Claim> {
+        Arc::new(Claim {
+            queue: QueueName::new("D1").unwrap(),
+            account: AccountId::new("D1").unwrap(),
+            epoch: 1,
+            prefetch: 10,
+            open: AtomicBool::new(true),
+            shared_out: AtomicBool::new(false),
+            stop_at: Mutex::new(Instant::now()),
+            settle: mpsc::channel(1).0,
+        })
+    }
+
+    #[test]
+    fn a_lease_whose_prefetch_is_in_work_makes_the_spout_full() {
+        let (busy, calm) = (claim(), claim());
+        let mut in_work = InWork::default();
+        assert!(!in_work.is_full(), "nothing is leased");
+        in_work.begin(&calm, 3);
+        in_work.begin(&busy, 6);
+        assert!(!in_work.is_full(), "more may be received under both");
+        in_work.begin(&busy, 4);
+        assert!(in_work.is_full(), "the busy queue may have more");
+        in_work.end(&busy, 1);
+        assert!(!in_work.is_full(), "there is room for one");
+    }
+
+    #[test]
+    fn a_lease_that_has_had_its_share_is_full_until_it_is_done_or_over() {
+        let claim = claim();
+        let mut in_work = InWork::default();
+        in_work.begin(&claim, 2);
+        claim.shared_out.store(true, Relaxed);
+        assert!(in_work.is_full());
+        in_work.end(&claim, 1);
+        assert!(in_work.is_full());
+        claim.open.store(false, Relaxed);
+        assert!(!in_work.is_full(), "it ended for another reason: what is in work holds nothing back");
+        claim.open.store(true, Relaxed);
+        in_work.end(&claim, 1);
+        assert!(!in_work.is_full());
+        assert!(in_work.of.is_empty());
+    }
+}
