@@ -98,14 +98,23 @@ pub(crate) async fn frontend(
     statistics: Arc<dyn StatisticsStore>,
 ) -> anyhow::Result<Frontend> {
     let rate = |name: &str| u32::try_from(config.count(name)).unwrap_or(u32::MAX);
-    let per_second = |name: &str| Rate::new(rate(name), rate(name).saturating_mul(2));
+    let (body_bytes, readings) = (config.count("frontend.max_body"), config.count("frontend.max_readings"));
+    // The longest call that is allowed must be one that its source may ever send.
+    let per_second = |name: &str, at_once: usize| {
+        let at_once = u32::try_from(at_once).unwrap_or(u32::MAX);
+        Rate::new(rate(name), rate(name).saturating_mul(2).max(at_once))
+    };
+    let bounds = Limits::default();
     let mut options = galerna_frontend::Options {
         limits: Limits {
-            body_bytes: config.count("frontend.max_body"),
-            readings: config.count("frontend.max_readings"),
-            calls: per_second("frontend.calls_per_second"),
-            source_readings: per_second("frontend.readings_per_second"),
-            ..Limits::default()
+            body_bytes,
+            readings,
+            // Whatever the settings allow must fit: the bounds of all calls together follow the longest call.
+            bytes_in_flight: bounds.bytes_in_flight.max(2 * body_bytes),
+            readings_in_flight: bounds.readings_in_flight.max(2 * readings),
+            calls: per_second("frontend.calls_per_second", 1),
+            source_readings: per_second("frontend.readings_per_second", readings),
+            ..bounds
         },
         operator_token: config.optional("api.token").map(str::to_owned),
         ..galerna_frontend::Options::default()

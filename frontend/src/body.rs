@@ -1,7 +1,6 @@
 //! Reading a body: encodings, limits, patience.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,11 +8,11 @@ use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder};
 use zstd::stream::zio;
 
+use crate::budget::Share;
 use crate::options::{Limits, Timeouts};
 use crate::refusal::Refusal;
 
@@ -24,52 +23,6 @@ const PIECE: usize = 4 << 10;
 /// How much of a refused body is read to its end, and for how long.
 const DISCARD_BYTES: usize = 1 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
-/// What one permit of the budget stands for.
-const UNIT: usize = 1 << 10;
-
-/// The bytes that all calls under way may hold together.
-#[derive(Debug, Clone)]
-pub(crate) struct Budget {
-    units: Arc<Semaphore>,
-    all: usize,
-}
-
-impl Budget {
-    pub(crate) fn new(bytes: usize) -> Self {
-        let all = bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(all)), all }
-    }
-
-    /// Bytes held now.
-    pub(crate) fn held(&self) -> usize {
-        (self.all - self.units.available_permits()) * UNIT
-    }
-}
-
-/// A share of the budget, given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Share {
-    budget: Budget,
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Share {
-    /// Takes what is missing to hold so many bytes. Never waits: calls that wait for each other's memory would all hold theirs.
-    fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = u32::try_from(bytes.div_ceil(UNIT).saturating_sub(held)).unwrap_or(u32::MAX);
-        if missing > 0 {
-            let more = Arc::clone(&self.budget.units)
-                .try_acquire_many_owned(missing)
-                .map_err(|_| Refusal::Overloaded)?;
-            match &mut self.permit {
-                Some(permit) => permit.merge(more),
-                None => self.permit = Some(more),
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A body in memory, decompressed, with its share of the budget.
 #[derive(Debug)]
@@ -82,6 +35,13 @@ impl Held {
     /// Drops the body and keeps its share for what was read from it: that takes memory in proportion to the body.
     pub(crate) fn into_share(self) -> Share {
         self.share
+    }
+
+    /// Has the body held by another from now on: by the source that was found in it.
+    pub(crate) fn charge_to(&mut self, mut share: Share) -> Result<(), Refusal> {
+        share.hold(self.share.bytes())?;
+        self.share = share;
+        Ok(())
     }
 }
 
@@ -112,15 +72,15 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     Ok(found)
 }
 
-/// Reads a body whole.
+/// Reads a body whole. Memory is taken from the share as the body comes.
 pub(crate) async fn read(
     mut body: Body,
     headers: &HeaderMap,
     limits: &Limits,
     timeouts: &Timeouts,
-    budget: &Budget,
+    share: Share,
 ) -> Result<Held, Refusal> {
-    let result = read_whole(&mut body, headers, limits, timeouts, budget).await;
+    let result = read_whole(&mut body, headers, limits, timeouts, share).await;
     if !matches!(result, Ok(_) | Err(Refusal::CutOff | Refusal::TooSlow(_))) {
         discard(body).await;
     }
@@ -132,7 +92,7 @@ async fn read_whole(
     headers: &HeaderMap,
     limits: &Limits,
     timeouts: &Timeouts,
-    budget: &Budget,
+    mut share: Share,
 ) -> Result<Held, Refusal> {
     let most = limits.body_bytes;
     let mut decoding = Decoding::new(encoding(headers)?, most)?;
@@ -141,7 +101,6 @@ async fn read_whole(
     if told.is_some_and(|told| told > most as u64) {
         return Err(too_large(most));
     }
-    let mut share = Share { budget: budget.clone(), permit: None };
     let mut came = 0usize;
     let end = Instant::now() + timeouts.body;
     while let Some(frame) = next_frame(body, end, timeouts).await? {
@@ -297,6 +256,7 @@ impl Write for Capped {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{Budget, Holder, Most};
 
     fn gzip(data: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -312,14 +272,22 @@ mod tests {
         Limits { body_bytes: 1 << 20, ..Limits::default() }
     }
 
+    fn budget_of(bytes: usize) -> Budget {
+        Budget::new(bytes, Most { bytes, calls: 10 })
+    }
+
+    fn share(budget: &Budget) -> Share {
+        budget.call(Holder::address(None)).unwrap()
+    }
+
     async fn read_it(data: Vec<u8>, encoding: &str, budget: &Budget) -> Result<Held, Refusal> {
-        read(Body::from(data), &headers(encoding), &limits(), &Timeouts::default(), budget).await
+        read(Body::from(data), &headers(encoding), &limits(), &Timeouts::default(), share(budget)).await
     }
 
     #[tokio::test]
     async fn each_encoding_gives_the_same_body() {
         let text = b"[1,2,3]".repeat(10_000);
-        let budget = Budget::new(16 << 20);
+        let budget = budget_of(16 << 20);
         let halves = [gzip(&text[..30_000]), gzip(&text[30_000..])].concat();
         for (data, encoding) in [
             (text.clone(), "identity"),
@@ -339,7 +307,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_swells_beyond_the_limit_is_refused_and_gives_its_memory_back() {
-        let budget = Budget::new(16 << 20);
+        let budget = budget_of(16 << 20);
         let bomb = vec![b' '; 200 << 20];
         for (data, encoding) in [
             (gzip(&bomb), "gzip"),
@@ -355,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn broken_and_cut_off_compression_is_malformed_and_other_encodings_are_not_taken() {
-        let budget = Budget::new(16 << 20);
+        let budget = budget_of(16 << 20);
         let text = b"[1,2,3]".repeat(1_000);
         let (gz, zs) = (gzip(&text), zstd::encode_all(&text[..], 3).unwrap());
         for (data, encoding) in [
@@ -370,14 +338,14 @@ mod tests {
         for encoding in ["br", "deflate", "gzip, gzip", "gzip, zstd", "compress", "x\u{7f}"] {
             let Ok(value) = encoding.parse() else { continue };
             let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, value)]);
-            let read = read(Body::empty(), &headers, &limits(), &Timeouts::default(), &budget).await;
+            let read = read(Body::empty(), &headers, &limits(), &Timeouts::default(), share(&budget)).await;
             assert!(matches!(read, Err(Refusal::Encoding(_))), "{encoding}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stops_or_drips_is_not_waited_for() {
-        let budget = Budget::new(16 << 20);
+        let budget = budget_of(16 << 20);
         let timeouts =
             Timeouts { idle: Duration::from_secs(5), body: Duration::from_secs(20), ..Timeouts::default() };
         let drip = futures_util::stream::unfold((), |()| async {
@@ -387,18 +355,19 @@ mod tests {
         let stopped = futures_util::stream::pending::<Result<Bytes, io::Error>>();
         for (body, waited) in [(Body::from_stream(drip), 20), (Body::from_stream(stopped), 5)] {
             let began = Instant::now();
-            let read = read(body, &HeaderMap::new(), &limits(), &timeouts, &budget).await;
+            let read = read(body, &HeaderMap::new(), &limits(), &timeouts, share(&budget)).await;
             assert!(matches!(read, Err(Refusal::TooSlow(_))));
             assert_eq!(began.elapsed().as_secs(), waited);
         }
         let cut = futures_util::stream::iter([Ok(Bytes::from_static(b"[")), Err(io::Error::other("gone"))]);
-        let read = read(Body::from_stream(cut), &HeaderMap::new(), &limits(), &timeouts, &budget).await;
+        let read =
+            read(Body::from_stream(cut), &HeaderMap::new(), &limits(), &timeouts, share(&budget)).await;
         assert_eq!(read.unwrap_err(), Refusal::CutOff);
     }
 
     #[tokio::test]
     async fn bodies_that_do_not_fit_together_are_refused_without_waiting() {
-        let budget = Budget::new(1 << 20);
+        let budget = budget_of(1 << 20);
         let held = read_it(vec![b' '; 700 << 10], "", &budget).await.unwrap();
         assert_eq!(read_it(vec![b' '; 700 << 10], "", &budget).await.unwrap_err(), Refusal::Overloaded);
         drop(held);

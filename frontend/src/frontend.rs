@@ -16,12 +16,13 @@ use utoipa::ToSchema;
 use crate::TIDY_EVERY;
 use crate::admission::Admission;
 use crate::answer::{Accepted, Rejected};
-use crate::body::{Budget, Share};
+use crate::budget::{Budget, Most, Share};
 use crate::hints::{Hints, QueueHints};
 use crate::metrics::Metrics;
-use crate::options::{Options, OptionsError};
+use crate::options::{Limits, Options, OptionsError};
 use crate::parse::Parsed;
 use crate::refusal::Refusal;
+use crate::service;
 use crate::sources::{Directory, Known, RefreshError, Refreshed, Sources};
 use crate::statistics::{LastMessage, Statistics, StatisticsStore, Tally};
 
@@ -102,6 +103,8 @@ const PING_PATIENCE: Duration = Duration::from_secs(5);
 const DEPTH_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of all bodies together whose senders are not known yet: whoever they are, they cannot keep known sources out.
 const STRANGERS_BYTES: usize = 32 << 20;
+/// Longest body of a caller who names the source only in the body.
+pub(crate) const STRANGERS_BODY: usize = 512 << 10;
 /// Values of one envelope: with what a value takes at most, far below the longest message that consumers read.
 const ENVELOPE_VALUES: usize = 50_000;
 
@@ -112,8 +115,9 @@ impl Frontend {
     ///
     /// # Errors
     /// [`OpenError`] when settings contradict each other.
-    pub async fn open(parts: Parts, options: Options) -> Result<Self, OpenError> {
+    pub async fn open(parts: Parts, mut options: Options) -> Result<Self, OpenError> {
         options.check()?;
+        options.limits.connections = service::affordable(options.limits.connections);
         let Parts { broker, directory, hints, statistics, clock } = parts;
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::new()?);
@@ -122,8 +126,8 @@ impl Frontend {
             broker,
             sources: Sources::open(directory, options.sources.clone(), Arc::clone(&clock)).await,
             admission: Admission::new(&options.limits),
-            budget: Budget::new(options.limits.bytes_in_flight),
-            strangers_budget: Budget::new(STRANGERS_BYTES.min(options.limits.bytes_in_flight)),
+            budget: budget(&options.limits, options.limits.bytes_in_flight, usize::MAX),
+            strangers_budget: budget(&options.limits, STRANGERS_BYTES, STRANGERS_BODY),
             hints: Hints::start(hints, Arc::clone(&metrics), stop.clone()),
             statistics: Statistics::new(statistics, Arc::clone(&clock), options.statistics.clone(), writer),
             metrics,
@@ -414,6 +418,15 @@ struct Call {
     /// Of the body, until its readings are confirmed: while the broker is slow, calls of few readings with many values would
     /// otherwise pile up.
     memory: Share,
+}
+
+/// So many bytes, at most those of all calls, for bodies that are no longer than so many, and the share that each holder has of them.
+fn budget(limits: &Limits, bytes: usize, longest: usize) -> Budget {
+    let bytes = bytes.min(limits.bytes_in_flight);
+    let share = |all: usize| all / 100 * limits.source_percent + all % 100 * limits.source_percent / 100;
+    let longest = limits.body_bytes.min(longest);
+    let each = Most { bytes: share(bytes).max(2 * longest), calls: share(limits.connections).max(1) };
+    Budget::new(bytes, each)
 }
 
 /// Ids that sort by time and are met once: 12 hexadecimal digits of milliseconds, 16 of chance.

@@ -20,7 +20,7 @@
 //! | 408 | the body came too slowly |
 //! | 413 | body too long, compressed or not, or too many readings |
 //! | 415 | an encoding other than gzip and zstd |
-//! | 429 | the source sends too much; `Retry-After` says when to come back |
+//! | 429 | the source sends too much, or has too much under way; `Retry-After` says when to come back |
 //! | 503 | the broker is away or blocks, too much is under way, or no list of sources is known; with `Retry-After` |
 //!
 //! ```no_run
@@ -52,12 +52,14 @@
 //!
 //! - No 2xx for a reading that the broker has not confirmed.
 //! - Memory is bounded whatever is sent: by connections, by the bytes of bodies and the readings under way.
+//! - One source, or one address that has not proved who it is, holds a share of places and memory and never all of them.
 //! - A token is only ever compared by its hash; no log line, error or metric holds one, nor a query string.
 //! - It knows the broker, the lists and the dispatcher by their traits and stores no reading.
 
 mod admission;
 mod answer;
 mod body;
+mod budget;
 mod disk_copy;
 mod frontend;
 mod hints;

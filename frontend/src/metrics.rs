@@ -5,6 +5,8 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::refusal::Refusal;
+
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) requests: IntCounterVec,
@@ -115,6 +117,13 @@ impl Metrics {
             }
         }
         Ok(metrics)
+    }
+
+    /// Counts the readings of a call that is refused because none of them can be taken.
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        if let Refusal::NothingValid { rejected } = refusal {
+            self.rejected.inc_by(rejected.len() as u64);
+        }
     }
 
     /// The text that Prometheus scrapes.

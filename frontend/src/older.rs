@@ -38,7 +38,7 @@ struct Post<'a> {
     service: Option<&'a RawValue>,
 }
 
-/// Reads a form.
+/// Reads a form. That nothing of it can be taken is no error here: who sent it is to be known first.
 pub(crate) fn services(body: &[u8], limits: &Limits) -> Result<Older, Refusal> {
     if body.trim_ascii().is_empty() {
         return Err(Refusal::Empty);
@@ -65,9 +65,6 @@ pub(crate) fn services(body: &[u8], limits: &Limits) -> Result<Older, Refusal> {
             Ok(()) => parsed.entries += 1,
             Err(reason) => parsed.rejected.push(Rejected { index, reason }),
         }
-    }
-    if parsed.entries == 0 && !parsed.rejected.is_empty() {
-        return Err(Refusal::NothingValid { rejected: parsed.rejected });
     }
     Ok(Older { gateway, parsed })
 }

@@ -34,8 +34,13 @@ pub struct Limits {
     pub bytes_in_flight: usize,
     /// Readings parsed and not yet confirmed, of all calls together; 200,000 by default. Beyond it calls get 503.
     pub readings_in_flight: usize,
-    /// Connections open at once; 4,096 by default. More wait in the listener's backlog.
+    /// Connections open at once; 4,096 by default, and on Linux never more than half of the files that the process may open.
+    /// More wait in the listener's backlog.
     pub connections: usize,
+    /// What one source may have at once of `bytes_in_flight` and, in calls under way, of `connections`: percent from 1 to 100;
+    /// 25 by default. Beyond it the source gets 429 and others go on. It is never less than two longest bodies, in one call. The same
+    /// share has one address of what is kept for callers who are not known before their body is read.
+    pub source_percent: usize,
     /// Readings of one envelope; 250 by default.
     pub envelope_readings: usize,
     /// Calls of one source; 500 a second, 1,000 at once by default.
@@ -53,6 +58,7 @@ impl Default for Limits {
             bytes_in_flight: 256 << 20,
             readings_in_flight: 200_000,
             connections: 4_096,
+            source_percent: 25,
             envelope_readings: 250,
             calls: Rate::new(500, 1_000),
             source_readings: Rate::new(100_000, 100_000),
@@ -63,6 +69,8 @@ impl Default for Limits {
 /// How long things may take. They are independent of each other but for `idle <= body`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
+    /// For the first byte on a new connection; 10 s by default. Beyond it the connection is closed.
+    pub first_byte: Duration,
     /// For the head of a request, counted from when its connection is idle; 30 s by default.
     pub head: Duration,
     /// For a whole body; 60 s by default.
@@ -83,6 +91,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
+            first_byte: seconds(10),
             head: seconds(30),
             body: seconds(60),
             idle: seconds(15),
@@ -195,17 +204,20 @@ impl Options {
             (
                 burst >= readings,
                 format!(
-                    "source_readings.burst ({burst}) < readings ({readings}): such a call could never be taken"
+                    "source_readings.burst ({burst}) must be at least readings ({readings}): such a call could never be taken"
                 ),
             ),
             (
                 limits.readings_in_flight >= readings,
-                format!("readings_in_flight ({}) < readings ({readings})", limits.readings_in_flight),
+                format!(
+                    "readings_in_flight ({}) must be at least readings ({readings})",
+                    limits.readings_in_flight
+                ),
             ),
             (
                 limits.bytes_in_flight >= 2 * limits.body_bytes && limits.body_bytes >= 1,
                 format!(
-                    "bytes_in_flight ({}) < 2 * body_bytes ({}): a compressed body needs both",
+                    "bytes_in_flight ({}) must be at least 2 * body_bytes ({}), which is at least 1: a compressed body needs both",
                     limits.bytes_in_flight, limits.body_bytes
                 ),
             ),
@@ -214,13 +226,23 @@ impl Options {
                 (1..=LARGEST_ENVELOPE).contains(&envelope_readings),
                 format!("envelope_readings ({envelope_readings}) must be 1 to {LARGEST_ENVELOPE}"),
             ),
-            (self.timeouts.idle <= self.timeouts.body, "timeouts.idle > timeouts.body".to_owned()),
+            (
+                (1..=100).contains(&limits.source_percent),
+                format!("source_percent ({}) must be 1 to 100", limits.source_percent),
+            ),
+            (
+                self.timeouts.idle <= self.timeouts.body,
+                "timeouts.idle must be at most timeouts.body".to_owned(),
+            ),
             ((0.0..=1.0).contains(&ratio), format!("keep_ratio ({ratio}) must be 0 to 1")),
             (!self.sources.every.is_zero(), "sources.every must not be 0".to_owned()),
             (!self.statistics.flush_every.is_zero(), "flush_every must not be 0".to_owned()),
             (
                 self.statistics.message_bytes <= LONGEST_EXCERPT,
-                format!("statistics.message_bytes ({}) > {LONGEST_EXCERPT}", self.statistics.message_bytes),
+                format!(
+                    "statistics.message_bytes ({}) must be at most {LONGEST_EXCERPT}",
+                    self.statistics.message_bytes
+                ),
             ),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
@@ -243,6 +265,8 @@ mod tests {
             (|o| o.limits.readings_in_flight = 1, "readings_in_flight"),
             (|o| o.limits.bytes_in_flight = 1, "bytes_in_flight"),
             (|o| o.limits.connections = 0, "connections"),
+            (|o| o.limits.source_percent = 0, "source_percent"),
+            (|o| o.limits.source_percent = 101, "source_percent"),
             (|o| o.limits.envelope_readings = 0, "envelope_readings"),
             (|o| o.timeouts.idle = Duration::from_secs(3_600), "timeouts.idle"),
             (|o| o.sources.keep_ratio = 1.5, "keep_ratio"),

@@ -31,6 +31,16 @@ pub(crate) struct Parsed {
     pub(crate) entries: usize,
 }
 
+impl Parsed {
+    /// Refuses a body in which entries are, and none can be taken.
+    pub(crate) fn with_anything(self) -> Result<Self, Refusal> {
+        if self.entries == 0 && !self.rejected.is_empty() {
+            return Err(Refusal::NothingValid { rejected: self.rejected });
+        }
+        Ok(self)
+    }
+}
+
 /// Reads one reading or an array of readings.
 pub(crate) fn readings(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
@@ -53,10 +63,7 @@ pub(crate) fn readings(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> 
             return Err(Refusal::Malformed(message.to_owned()));
         }
     };
-    if parsed.entries == 0 && !parsed.rejected.is_empty() {
-        return Err(Refusal::NothingValid { rejected: parsed.rejected });
-    }
-    Ok(parsed)
+    parsed.with_anything()
 }
 
 /// The elements of an array, unread.

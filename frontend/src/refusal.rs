@@ -36,6 +36,8 @@ pub(crate) enum Refusal {
     Encoding(String),
     #[error("this source sends more than its {what} a second; wait {wait:?}")]
     TooMany { what: &'static str, wait: Duration },
+    #[error("this {0} has too much under way at once; wait for its answers and send again")]
+    TooMuchAtOnce(&'static str),
     #[error("too much is under way here; try again in a moment")]
     Overloaded,
     #[error("no list of sources has been read yet; try again in a moment")]
@@ -88,7 +90,7 @@ impl Refusal {
             Self::Unauthorized | Self::OperatorNeeded => StatusCode::UNAUTHORIZED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany { .. } | Self::TooMuchAtOnce(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Overloaded
@@ -112,6 +114,7 @@ impl Refusal {
             Self::TooLarge(_) => "too_large",
             Self::Encoding(_) => "unsupported_encoding",
             Self::TooMany { .. } => "too_many",
+            Self::TooMuchAtOnce(_) => "too_much_at_once",
             Self::Overloaded => "overloaded",
             Self::NoSources => "sources_unknown",
             Self::Broker(_) => "broker_away",
@@ -132,7 +135,7 @@ impl Refusal {
             Self::TooMany { wait, .. } => {
                 Some(wait.as_millis().div_ceil(1_000).max(1).try_into().unwrap_or(1))
             }
-            Self::Overloaded | Self::Statistics(_) => Some(spread(1)),
+            Self::TooMuchAtOnce(_) | Self::Overloaded | Self::Statistics(_) => Some(spread(1)),
             Self::NoSources | Self::Broker(_) | Self::NoQueue => Some(spread(5)),
             Self::Blocked => Some(spread(10)),
             _ => None,

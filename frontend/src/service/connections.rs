@@ -159,9 +159,10 @@ impl Frontend {
 
 /// Whether a first byte comes in time: what only connects is to give its place back soon.
 async fn asks(stream: &TcpStream, patience: Duration, stop: &CancellationToken) -> bool {
+    let mut first = [0];
     tokio::select! {
         biased;
-        peeked = timeout(patience, stream.peek(&mut [0])) => matches!(peeked, Ok(Ok(1))),
+        peeked = timeout(patience, stream.peek(&mut first)) => matches!(peeked, Ok(Ok(1))),
         () = stop.cancelled() => false,
     }
 }

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
 pub use self::connections::ServeError;
+pub(crate) use self::connections::affordable;
 use crate::frontend::Frontend;
 use crate::refusal::Refusal;
 

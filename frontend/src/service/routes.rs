@@ -1,9 +1,10 @@
 //! Every route, once: the router is built from this table, and a test compares it with the OpenAPI document.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use axum::Json;
-use axum::extract::{Extension, Request, State};
+use axum::extract::{ConnectInfo, Extension, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -14,7 +15,8 @@ use utoipa::ToSchema;
 use super::{RequestId, answered, openapi, operator};
 use crate::answer::Accepted;
 use crate::body::{self, Held};
-use crate::frontend::{Frontend, Readiness};
+use crate::budget::Holder;
+use crate::frontend::{Frontend, Readiness, STRANGERS_BODY};
 use crate::options::Limits;
 use crate::refusal::{ErrorBody, Refusal};
 use crate::statistics::{LastMessage, Scope, Traffic};
@@ -61,8 +63,6 @@ const KEY: &str = "source_key";
 const TOKEN: &str = "x-dexcell-source-token";
 /// Bodies longer than this are read on a thread of their own, so that they hold up nobody.
 const LONG_BODY: usize = 128 << 10;
-/// Longest body of a caller who names the source only in the body.
-const STRANGERS_BODY: usize = 512 << 10;
 
 /// Who a call says that it is from.
 #[derive(Default)]
@@ -133,9 +133,11 @@ async fn take_readings(frontend: &Frontend, id: String, request: Request) -> Res
     let let_in = || {
         let credentials = Credentials::of(&head.uri, &head.headers)?;
         let source = core.sources.authenticate(credentials.key.as_deref(), credentials.token.as_deref())?;
-        core.admission.call(&source.id).map(|()| source)
+        core.admission.call(&source.id)?;
+        let share = core.budget.call(Holder::Source(source.id.clone()))?;
+        Ok((source, share))
     };
-    let source = match let_in() {
+    let (source, share) = match let_in() {
         Ok(source) => source,
         Err(refusal) => {
             body::discard(body).await;
@@ -143,8 +145,9 @@ async fn take_readings(frontend: &Frontend, id: String, request: Request) -> Res
         }
     };
     let (limits, timeouts) = (&core.options.limits, &core.options.timeouts);
-    let held = body::read(body, &head.headers, limits, timeouts, &core.budget).await?;
-    let (held, parsed) = read_with(held, limits, parse::readings).await?;
+    let held = body::read(body, &head.headers, limits, timeouts, share).await?;
+    let read = read_with(held, limits, parse::readings).await;
+    let (held, parsed) = read.inspect_err(|refusal| core.metrics.refused(refusal))?;
     let excerpt = core.statistics.excerpt(&held.bytes);
     core.take(source, id, parsed, excerpt, held.into_share()).await
 }
@@ -200,10 +203,19 @@ async fn take_services(frontend: &Frontend, id: String, request: Request) -> Res
             None if token.is_some_and(|token| !token.is_empty()) => None,
             key => Some(core.sources.authenticate(key, token)?),
         };
-        known.as_ref().map_or(Ok(()), |known| core.admission.call(&known.id))?;
-        Ok((known, credentials.token))
+        let share = match &known {
+            Some(known) => {
+                core.admission.call(&known.id)?;
+                core.budget.call(Holder::Source(known.id.clone()))?
+            }
+            None => {
+                let peer = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+                core.strangers_budget.call(Holder::address(peer))?
+            }
+        };
+        Ok((known, credentials.token, share))
     };
-    let (known, token) = match let_in() {
+    let (known, token, share) = match let_in() {
         Ok(let_in) => let_in,
         Err(refusal) => {
             body::discard(body).await;
@@ -211,16 +223,12 @@ async fn take_services(frontend: &Frontend, id: String, request: Request) -> Res
         }
     };
     let timeouts = &core.options.timeouts;
-    let (limits, budget) = match &known {
-        Some(_) => (core.options.limits.clone(), &core.budget),
-        None => {
-            let mut limits = core.options.limits.clone();
-            limits.body_bytes = limits.body_bytes.min(STRANGERS_BODY);
-            (limits, &core.strangers_budget)
-        }
-    };
-    let held = body::read(body, &head.headers, &limits, timeouts, budget).await?;
-    let (held, read) = read_with(held, &limits, older::services).await?;
+    let mut limits = core.options.limits.clone();
+    if known.is_none() {
+        limits.body_bytes = limits.body_bytes.min(STRANGERS_BODY);
+    }
+    let held = body::read(body, &head.headers, &limits, timeouts, share).await?;
+    let (mut held, read) = read_with(held, &limits, older::services).await?;
     let source = match known {
         Some(known) => {
             if read.gateway.as_deref().is_some_and(|gateway| gateway != known.id.as_str()) {
@@ -232,11 +240,13 @@ async fn take_services(frontend: &Frontend, id: String, request: Request) -> Res
         None => {
             let known = core.sources.authenticate(read.gateway.as_deref(), token.as_deref())?;
             core.admission.call(&known.id)?;
+            held.charge_to(core.budget.call(Holder::Source(known.id.clone()))?)?;
             known
         }
     };
+    let parsed = read.parsed.with_anything().inspect_err(|refusal| core.metrics.refused(refusal))?;
     let excerpt = core.statistics.excerpt(&held.bytes);
-    core.take(source, id, read.parsed, excerpt, held.into_share()).await
+    core.take(source, id, parsed, excerpt, held.into_share()).await
 }
 
 /// Whether the process serves.
