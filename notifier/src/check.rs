@@ -217,6 +217,7 @@ pub(crate) fn samples() -> Vec<Delivery> {
         tries: 0,
         next_try: at,
         open_until: None,
+        held_until: None,
         after: Vec::new(),
         created: at,
         since: at,

@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::intake::disabled;
+use crate::due::Verdict;
+use crate::intake::{disabled, suppress};
 use crate::notifier::Inner;
 use crate::outcome::Outcome;
 
@@ -158,13 +159,31 @@ impl Inner {
             self.give_up(&mut delivery, disabled(endpoint.disabled_reason.as_deref()));
             return self.record(delivery, until, kind).await;
         }
+        let part = match self.look_again(&mut delivery).await {
+            Ok(Verdict::Send) => None,
+            Ok(Verdict::Part(events)) => Some(Delivery { events, ..delivery.clone() }),
+            Ok(Verdict::Later(due)) => {
+                delivery.next_try = due;
+                return self.record(delivery, until, kind).await;
+            }
+            Ok(Verdict::Never(reason)) => {
+                suppress(&mut delivery, reason, self.clock.now());
+                return self.record(delivery, until, kind).await;
+            }
+            Ok(Verdict::Changed) => return,
+            Err(error) => {
+                self.store_failed(&error, "what a delivery depends on cannot be read now");
+                return;
+            }
+        };
         let longest = self.options.attempt_timeout;
         if Instant::now() + longest >= until {
             tracing::warn!(delivery = %delivery.id, "the claim is nearly over before the attempt: left to the next");
             return;
         }
         let began = Instant::now();
-        let sent = timeout(longest, self.senders.send(&endpoint, &delivery, self.clock.now())).await;
+        let sent = self.senders.send(&endpoint, part.as_ref().unwrap_or(&delivery), self.clock.now());
+        let sent = timeout(longest, sent).await;
         let took = began.elapsed();
         let outcome = sent.unwrap_or_else(|_| Outcome::failed(None, format!("no answer within {longest:?}")));
         self.metrics.attempts.with_label_values(&[kind, outcome.name()]).inc();

@@ -5,12 +5,13 @@
 //!
 //! Events may also come in any order. So before a recovery is put into the outbox, the alert that it ends is: the alert bolt
 //! records events before it publishes them, so the store knows it, and whether it was taken. The recovery then goes to those
-//! endpoints that its alert went to, and waits there for the deliveries of the same alert that are still pending.
+//! endpoints that its alert went to, and waits there for the deliveries of the same alert that are still pending. Whether they
+//! were delivered is looked at again when it is due.
 
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use galerna_broker::{BrokerError, Delivery as Received, DeliveryTag, Failure, Outcome as Settled};
+use galerna_broker::{BrokerError, Delivery as Received, DeliveryTag, Failure, Outcome as Settled, Timestamp};
 use galerna_storage::{
     AlertEvent, AlertEventKind, Delivery, DeliveryStatus, Enqueued, StorageError, alert_key,
 };
@@ -19,6 +20,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::directory::Directory;
+use crate::due::not_told;
 use crate::notifier::Inner;
 
 /// Alerts taken at once.
@@ -27,7 +29,26 @@ const AT_ONCE: usize = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// How many of an alert's newest deliveries are looked at for those that are pending, and for the cooldown.
-const LOOKED_AT: usize = 50;
+pub(crate) const LOOKED_AT: usize = 50;
+
+/// How often a delivery is ended that others keep changing.
+const TRIES: usize = 10;
+
+/// When an endpoint is to be told.
+enum When {
+    /// At once.
+    Now,
+    /// When the cooldown is over, for this reason, unless it is resolved before.
+    HeldUntil(Timestamp, String),
+    /// Not at all, for this reason.
+    Never(String),
+}
+
+impl From<Option<String>> for When {
+    fn from(refusal: Option<String>) -> Self {
+        refusal.map_or(Self::Now, Self::Never)
+    }
+}
 
 impl Inner {
     /// Takes events until it is told to stop.
@@ -186,11 +207,11 @@ impl Inner {
             if !belongs(event, id, directory) {
                 continue;
             }
-            let refusal = match self.refusal(event, id, directory) {
+            let when = match self.refusal(event, id, directory) {
                 None => self.cooldown(event, id, directory).await?,
-                refusal => refusal,
+                Some(refusal) => When::Never(refusal),
             };
-            self.enqueue(event, id, refusal, directory).await?;
+            self.enqueue(event, id, when, directory).await?;
             told += 1;
         }
         Ok(told)
@@ -212,18 +233,45 @@ impl Inner {
             // An alert so old that its deliveries may be forgotten.
             return self.tell_unpaired(event, directory).await;
         }
-        for delivery in &alerts {
+        let told = alerts.len();
+        for delivery in alerts {
+            let delivery = self.end_hold(delivery, directory).await?;
             let id = &delivery.endpoint;
-            let refusal = if delivery.status == DeliveryStatus::Suppressed {
-                let why = delivery.reason.as_deref().unwrap_or("suppressed");
-                Some(format!("its alert was not sent: {why}"))
-            } else {
-                // No silence: who was told of an alert is told of its end.
-                not_usable(id, directory)
-            };
-            self.enqueue(event, id, refusal, directory).await?;
+            // No silence: who was told of an alert is told of its end.
+            let refusal = not_told(&delivery).or_else(|| not_usable(id, directory));
+            self.enqueue(event, id, refusal.into(), directory).await?;
         }
-        Ok(alerts.len())
+        Ok(told)
+    }
+
+    /// Suppresses the delivery of an alert that has resolved, if a cooldown holds it back still. Returns it as it is then.
+    async fn end_hold(
+        &self,
+        mut delivery: Delivery,
+        directory: &Directory,
+    ) -> Result<Delivery, StorageError> {
+        let outbox = &self.store.notifications;
+        for _ in 0..TRIES {
+            if delivery.status != DeliveryStatus::Pending || delivery.held_until.is_none() {
+                break;
+            }
+            let why = delivery.reason.as_deref().unwrap_or("cooldown");
+            let mut ended = delivery.clone();
+            suppress(&mut ended, format!("{why}; it resolved before that was over"), self.clock.now());
+            ended.claimed_by = None;
+            ended.claimed_until = None;
+            if outbox.update(&ended).await? {
+                let kind = directory.endpoint(&ended.endpoint).map_or("none", |known| known.kind.name());
+                self.metrics.ended.with_label_values(&[kind, ended.status.as_str()]).inc();
+                return Ok(ended);
+            }
+            // A notifier claimed it, or is sending it by now.
+            match outbox.delivery(&delivery.id).await? {
+                Some(changed) => delivery = changed,
+                None => break,
+            }
+        }
+        Ok(delivery)
     }
 
     /// Tells of a recovery of which it is not known who was told of its alert.
@@ -232,7 +280,7 @@ impl Inner {
         for id in directory.endpoints_of(&event.rule) {
             if belongs(event, id, directory) {
                 let refusal = self.refusal(event, id, directory);
-                self.enqueue(event, id, refusal, directory).await?;
+                self.enqueue(event, id, refusal.into(), directory).await?;
                 told += 1;
             }
         }
@@ -240,7 +288,7 @@ impl Inner {
     }
 
     /// Why an endpoint is not to be told of an event now.
-    fn refusal(&self, event: &AlertEvent, endpoint: &str, directory: &Directory) -> Option<String> {
+    pub(crate) fn refusal(&self, event: &AlertEvent, endpoint: &str, directory: &Directory) -> Option<String> {
         not_usable(endpoint, directory).or_else(|| {
             let silence = directory.silence(event, self.clock.now())?;
             let by = if silence.by.is_empty() { "somebody" } else { &silence.by };
@@ -249,32 +297,35 @@ impl Inner {
         })
     }
 
-    /// Whether the endpoint was told of the same alert too short a time ago.
+    /// Whether the endpoint was told of the same alert too short a time ago, and until when that is so.
     async fn cooldown(
         &self,
         event: &AlertEvent,
         endpoint: &str,
         directory: &Directory,
-    ) -> Result<Option<String>, StorageError> {
+    ) -> Result<When, StorageError> {
         let cooldown = directory.endpoint(endpoint).map_or(0, |endpoint| endpoint.cooldown_ms);
         if cooldown == 0 {
-            return Ok(None);
+            return Ok(When::Now);
         }
-        let since = self.clock.now().plus_millis(-i64::try_from(cooldown).unwrap_or(i64::MAX));
+        let cooldown = i64::try_from(cooldown).unwrap_or(i64::MAX);
+        let since = self.clock.now().plus_millis(-cooldown);
         let key = alert_key(event);
         let before = self.store.notifications.deliveries_of_alert(endpoint, &key, LOOKED_AT).await?;
-        let told = before.iter().find(|delivery| {
-            // One that was given up told nobody anything.
+        let told = before.iter().filter(|delivery| {
+            // One that was given up told nobody anything, nor did one that is held back itself.
             matches!(delivery.status, DeliveryStatus::Pending | DeliveryStatus::Delivered)
                 && !delivery.test
-                && delivery.created > since
+                && delivery.held_until.is_none()
+                && delivery.since > since
                 && delivery
                     .events
                     .iter()
                     .any(|e| e.kind == AlertEventKind::Raised && e.id != event.id && alert_key(e) == key)
         });
-        Ok(told.map(|delivery| {
-            format!("cooldown: the same alert was sent at {} ({})", delivery.created, delivery.id)
+        Ok(told.max_by_key(|delivery| delivery.since).map_or(When::Now, |delivery| {
+            let reason = format!("cooldown: the same alert was sent at {} ({})", delivery.since, delivery.id);
+            When::HeldUntil(delivery.since.plus_millis(cooldown), reason)
         }))
     }
 
@@ -282,41 +333,43 @@ impl Inner {
         &self,
         event: &AlertEvent,
         endpoint: &str,
-        refusal: Option<String>,
+        when: When,
         directory: &Directory,
     ) -> Result<(), StorageError> {
         let outbox = &self.store.notifications;
         let mut delivery = new_delivery(event, endpoint, self.clock.now());
-        if let Some(reason) = refusal {
-            delivery.status = DeliveryStatus::Suppressed;
-            delivery.reason = Some(reason);
-            delivery.ended = Some(delivery.created);
-        } else {
-            let same = outbox.deliveries_of_alert(endpoint, &alert_key(event), LOOKED_AT).await?;
-            delivery.after = same
-                .into_iter()
-                .filter(|earlier| earlier.status == DeliveryStatus::Pending && !earlier.test)
-                .map(|earlier| earlier.id)
-                .collect();
-            let group = directory.endpoint(endpoint).map_or(0, |endpoint| endpoint.group_ms);
-            if group > 0 {
-                let until = delivery.created.plus_millis(i64::try_from(group).unwrap_or(i64::MAX));
-                delivery.open_until = Some(until);
-                delivery.next_try = until;
+        let alone = match when {
+            When::Never(reason) => {
+                let at = delivery.created;
+                suppress(&mut delivery, reason, at);
+                "suppressed"
             }
-        }
-        let outcome = match (outbox.enqueue(&delivery).await?, delivery.status) {
-            (Enqueued::Known(_), _) => return Ok(()),
-            (Enqueued::Joined(_), _) => "grouped",
-            (Enqueued::New, DeliveryStatus::Suppressed) => "suppressed",
-            (Enqueued::New, _) => "pending",
+            When::HeldUntil(until, reason) => {
+                delivery.after = self.pending_of(event, endpoint).await?;
+                delivery.reason = Some(reason);
+                delivery.held_until = Some(until);
+                delivery.next_try = until;
+                "held"
+            }
+            When::Now => {
+                delivery.after = self.pending_of(event, endpoint).await?;
+                let group = directory.endpoint(endpoint).map_or(0, |endpoint| endpoint.group_ms);
+                if group > 0 {
+                    let until = delivery.created.plus_millis(i64::try_from(group).unwrap_or(i64::MAX));
+                    delivery.open_until = Some(until);
+                    delivery.next_try = until;
+                }
+                "pending"
+            }
+        };
+        let outcome = match outbox.enqueue(&delivery).await? {
+            Enqueued::Known(_) => return Ok(()),
+            Enqueued::Joined(_) => "grouped",
+            Enqueued::New => alone,
         };
         self.metrics.enqueued.with_label_values(&[outcome]).inc();
         if let Some(origin) = &event.origin {
-            let what = match delivery.status {
-                DeliveryStatus::Suppressed => delivery.reason.as_deref().unwrap_or("suppressed"),
-                _ => outcome,
-            };
+            let what = delivery.reason.as_deref().unwrap_or(outcome);
             tracing::trace!(
                 target: "galerna::trace::notifier",
                 id = origin.as_str(),
@@ -326,6 +379,16 @@ impl Inner {
             );
         }
         Ok(())
+    }
+
+    /// The deliveries that one of this event has to wait for. Those that a cooldown holds back are not waited for: they wait.
+    async fn pending_of(&self, event: &AlertEvent, endpoint: &str) -> Result<Vec<String>, StorageError> {
+        let same =
+            self.store.notifications.deliveries_of_alert(endpoint, &alert_key(event), LOOKED_AT).await?;
+        let pending = same.into_iter().filter(|earlier| {
+            earlier.status == DeliveryStatus::Pending && !earlier.test && earlier.held_until.is_none()
+        });
+        Ok(pending.map(|earlier| earlier.id).collect())
     }
 
     pub(crate) fn store_failed(&self, error: &StorageError, what: &'static str) {
@@ -342,6 +405,14 @@ fn belongs(event: &AlertEvent, endpoint: &str, directory: &Directory) -> bool {
         tracing::warn!(endpoint, rule = %event.rule, "a rule names an endpoint of another account: it is not told");
     }
     belongs
+}
+
+/// Makes a delivery one that is not sent.
+pub(crate) fn suppress(delivery: &mut Delivery, reason: String, at: Timestamp) {
+    delivery.status = DeliveryStatus::Suppressed;
+    delivery.reason = Some(reason);
+    delivery.held_until = None;
+    delivery.ended = Some(at);
 }
 
 fn not_usable(id: &str, directory: &Directory) -> Option<String> {
@@ -361,7 +432,7 @@ pub(crate) fn disabled(reason: Option<&str>) -> String {
 }
 
 /// A delivery of one event, to be sent at once and on its own.
-pub(crate) fn new_delivery(event: &AlertEvent, endpoint: &str, now: galerna_broker::Timestamp) -> Delivery {
+pub(crate) fn new_delivery(event: &AlertEvent, endpoint: &str, now: Timestamp) -> Delivery {
     // From endpoint and event, so that a repetition after a crash has the same.
     let hash = Sha256::new().chain_update(endpoint).chain_update([0]).chain_update(&event.id).finalize();
     let id = hash[..12].iter().fold("dlv_".to_owned(), |id, byte| format!("{id}{byte:02x}"));
@@ -376,6 +447,7 @@ pub(crate) fn new_delivery(event: &AlertEvent, endpoint: &str, now: galerna_brok
         tries: 0,
         next_try: now,
         open_until: None,
+        held_until: None,
         after: Vec::new(),
         created: now,
         since: now,

@@ -94,6 +94,7 @@ mod addresses;
 mod check;
 mod delivering;
 mod directory;
+mod due;
 mod error;
 mod intake;
 mod mail;

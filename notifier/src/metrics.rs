@@ -46,7 +46,7 @@ impl Metrics {
             )),
             enqueued: register!(counters(
                 "galerna_notifier_enqueued_total",
-                "Events put into the outbox: pending (a delivery of its own), grouped (joined another), suppressed",
+                "Events put into the outbox: pending (a delivery of its own), grouped (joined another), held (in cooldown), suppressed",
                 &["outcome"]
             )),
             attempts: register!(counters(
@@ -61,7 +61,7 @@ impl Metrics {
             )),
             ended: register!(counters(
                 "galerna_notifier_deliveries_total",
-                "Deliveries that ended, by kind of endpoint and status: delivered, dead",
+                "Deliveries that ended after they were put into the outbox, by kind of endpoint and status: delivered, dead, suppressed",
                 &["kind", "status"]
             )),
             wait_seconds: register!(Histogram::with_opts(
@@ -95,14 +95,14 @@ impl Metrics {
         for outcome in ["taken", "known", "unwanted", "malformed"] {
             metrics.events.with_label_values(&[outcome]);
         }
-        for outcome in ["pending", "grouped", "suppressed"] {
+        for outcome in ["pending", "grouped", "held", "suppressed"] {
             metrics.enqueued.with_label_values(&[outcome]);
         }
         for of in ["broker", "store"] {
             metrics.errors.with_label_values(&[of]);
         }
         for kind in ["webhook", "email", "log"] {
-            for status in ["delivered", "dead"] {
+            for status in ["delivered", "dead", "suppressed"] {
                 metrics.ended.with_label_values(&[kind, status]);
             }
         }

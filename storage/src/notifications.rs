@@ -33,8 +33,8 @@ pub struct Endpoint {
     /// Events within so many milliseconds go out together; 0: each on its own, at once.
     #[serde(default)]
     pub group_ms: u64,
-    /// After an alert, the next one of the same rule and device is not sent for so many milliseconds of wall time, nor is
-    /// its recovery; 0: all are sent.
+    /// After an alert, the next one of the same rule and device is held back until so many milliseconds of wall time have
+    /// passed. If it fires still, it is sent then; if it has resolved, neither it nor its recovery is sent. 0: all are sent.
     #[serde(default)]
     pub cooldown_ms: u64,
 }
@@ -171,7 +171,8 @@ pub enum DeliveryStatus {
     Delivered,
     /// Given up.
     Dead,
-    /// Not to be sent: silenced, in cooldown, or the endpoint is disabled.
+    /// Not to be sent: silenced, over before its cooldown was, the endpoint is disabled, or the recovery of an alert that was
+    /// not delivered.
     Suppressed,
 }
 
@@ -214,7 +215,7 @@ pub struct Delivery {
     pub events: Vec<AlertEvent>,
     /// Where it stands.
     pub status: DeliveryStatus,
-    /// Why it is dead or suppressed.
+    /// Why it is dead, suppressed or held back, or why some of its events were left out.
     pub reason: Option<String>,
     /// Sent on an operator's request to try an endpoint.
     pub test: bool,
@@ -226,11 +227,14 @@ pub struct Delivery {
     pub next_try: Timestamp,
     /// Takes further events until then, while it was not tried; `None`: it takes none.
     pub open_until: Option<Timestamp>,
+    /// Held back by its endpoint's cooldown until then; `None`: it is not, or not any more.
+    #[serde(default)]
+    pub held_until: Option<Timestamp>,
     /// Ids of deliveries of the same endpoint that must have ended before this one is tried.
     pub after: Vec<String>,
     /// When it was made.
     pub created: Timestamp,
-    /// From when on its age counts: made, or sent again.
+    /// From when on its age counts: made, sent again, or held back no more.
     pub since: Timestamp,
     /// When it was delivered, given up or suppressed.
     pub ended: Option<Timestamp>,
@@ -418,6 +422,7 @@ impl Delivery {
             tries: 0,
             next_try: now,
             open_until: None,
+            held_until: None,
             after: Vec::new(),
             since: now,
             ended: None,

@@ -33,6 +33,7 @@ fn delivery(id: &str, after: &[&str]) -> Delivery {
         tries: 0,
         next_try: Timestamp(0),
         open_until: None,
+        held_until: None,
         after: after.iter().map(|id| (*id).to_owned()).collect(),
         created: Timestamp(0),
         since: Timestamp(0),

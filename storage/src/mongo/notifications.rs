@@ -37,7 +37,7 @@ fn entry(endpoint: &str, event: &str) -> String {
 }
 
 fn document(delivery: &Delivery) -> Result<Document> {
-    let dates = ["next_try", "open_until", "created", "since", "ended", "claimed_until"];
+    let dates = ["next_try", "open_until", "held_until", "created", "since", "ended", "claimed_until"];
     let mut document = to_document(delivery.id.as_str(), delivery, &dates)?;
     let mut accounts: Vec<&str> = delivery.events.iter().map(|e| e.account.as_str()).collect();
     accounts.sort_unstable();

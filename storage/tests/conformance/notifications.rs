@@ -60,6 +60,7 @@ fn delivery(id: &str, endpoint: &str, events: &[AlertEvent]) -> Delivery {
         tries: 0,
         next_try: hour(0),
         open_until: None,
+        held_until: None,
         after: Vec::new(),
         created: hour(0),
         since: hour(0),
@@ -184,6 +185,7 @@ pub(super) async fn a_delivery_comes_back_as_it_was_enqueued(store: &Store) {
         ],
         tries: 2,
         open_until: Some(hour(1)),
+        held_until: Some(hour(2)),
         ended: Some(hour(3)),
         version: 7,
         claimed_by: Some("n".into()),
@@ -436,6 +438,7 @@ pub(super) async fn a_delivery_is_sent_again_unless_a_notifier_is_at_it(store: &
     let dead = Delivery {
         status: DeliveryStatus::Dead,
         reason: Some("given up".into()),
+        held_until: Some(hour(1)),
         attempts: vec![Attempt { at: hour(1), status: None, error: Some("x".into()), took_ms: 1 }],
         tries: 9,
         ended: Some(hour(1)),
@@ -450,6 +453,7 @@ pub(super) async fn a_delivery_is_sent_again_unless_a_notifier_is_at_it(store: &
     let expected = Delivery {
         status: DeliveryStatus::Pending,
         reason: None,
+        held_until: None,
         tries: 0,
         next_try: hour(2),
         since: hour(2),

@@ -1,0 +1,151 @@
+//! What is looked at when a delivery is due, before it is sent.
+//!
+//! Much may have changed since it was put into the outbox. A recovery is told only to who was told of its alert, which may
+//! have been given up meanwhile; and an alert that a cooldown held back is told only if it is still the latest thing to tell.
+
+use galerna_broker::Timestamp;
+use galerna_storage::{AlertEvent, AlertEventKind, Delivery, DeliveryStatus, StorageError, alert_key};
+
+use crate::directory::Directory;
+use crate::intake::LOOKED_AT;
+use crate::notifier::Inner;
+
+/// Shortest wait, in milliseconds, for a delivery that has to go first.
+const NEXT_LOOK: i64 = 1000;
+
+/// Whether to send a delivery, or one of its events.
+pub(crate) enum Verdict {
+    /// Yes.
+    Send,
+    /// Only these of its events, which are fewer than it has.
+    Part(Vec<AlertEvent>),
+    /// Not before this time: another has to go first.
+    Later(Timestamp),
+    /// Never, for this reason.
+    Never(String),
+    /// Somebody changed it meanwhile: it is theirs.
+    Changed,
+}
+
+/// Why the recovery of an alert is not told, if its delivery ended without being delivered.
+pub(crate) fn not_told(alert: &Delivery) -> Option<String> {
+    let why = alert.reason.as_deref();
+    match alert.status {
+        DeliveryStatus::Suppressed => {
+            Some(format!("its alert was not sent: {}", why.unwrap_or("suppressed")))
+        }
+        DeliveryStatus::Dead => {
+            Some(format!("its alert was not delivered: {} ({})", why.unwrap_or("given up"), alert.id))
+        }
+        DeliveryStatus::Pending | DeliveryStatus::Delivered => None,
+    }
+}
+
+impl Inner {
+    /// Decides on a delivery that this notifier has claimed. What it changes in it is stored already, or goes with the record
+    /// of the attempt.
+    pub(crate) async fn look_again(&self, delivery: &mut Delivery) -> Result<Verdict, StorageError> {
+        if delivery.test {
+            // Stands for no alert.
+            return Ok(Verdict::Send);
+        }
+        match self.release(delivery).await? {
+            Verdict::Send => self.pair(delivery).await,
+            verdict => Ok(verdict),
+        }
+    }
+
+    /// Ends the hold of a cooldown, if there is one.
+    async fn release(&self, delivery: &mut Delivery) -> Result<Verdict, StorageError> {
+        let (Some(_), Some(event)) = (delivery.held_until, delivery.events.first()) else {
+            return Ok(Verdict::Send);
+        };
+        // Somebody may have silenced it or changed the rule during the cooldown.
+        let directory = Directory::load(&self.store).await?;
+        if !directory.tells(&event.rule, &delivery.endpoint) {
+            return Ok(Verdict::Never("when its cooldown was over, its rule did not tell the endpoint".to_owned()));
+        }
+        if let Some(refusal) = self.refusal(event, &delivery.endpoint, &directory) {
+            return Ok(Verdict::Never(refusal));
+        }
+        let (key, now) = (alert_key(event), self.clock.now());
+        let outbox = &self.store.notifications;
+        let others = outbox.deliveries_of_alert(&delivery.endpoint, &key, LOOKED_AT).await?;
+        let others = others.iter().filter(|other| !other.test && other.id != delivery.id);
+        let mut first: Option<Timestamp> = None;
+        for other in others {
+            let same = || other.events.iter().filter(|e| alert_key(e) == key);
+            if same().any(|e| e.ts > event.ts || (e.ts == event.ts && e.kind == AlertEventKind::Resolved)) {
+                let why = delivery.reason.as_deref().unwrap_or("cooldown");
+                return Ok(Verdict::Never(format!("{why}; when that was over, there was something newer to tell")));
+            }
+            if other.status == DeliveryStatus::Pending && other.held_until.is_none() {
+                // Its end came to the outbox after this one, and must not be told after it.
+                let due = other.next_try.max(now.plus_millis(NEXT_LOOK));
+                first = Some(first.map_or(due, |known| known.max(due)));
+            }
+        }
+        if let Some(due) = first {
+            return Ok(Verdict::Later(due));
+        }
+        // Stored before it is sent: from now on it is like any other, and a recovery waits for it. Whoever takes a recovery at
+        // this moment changes the same version, so one of the two comes second and sees what the other did.
+        let released = Delivery { held_until: None, reason: None, since: now, ..delivery.clone() };
+        if !outbox.update(&released).await? {
+            return Ok(Verdict::Changed);
+        }
+        *delivery = Delivery { version: released.version + 1, ..released };
+        Ok(Verdict::Send)
+    }
+
+    /// Leaves out recoveries whose alert was not delivered.
+    async fn pair(&self, delivery: &mut Delivery) -> Result<Verdict, StorageError> {
+        let mut told = Vec::with_capacity(delivery.events.len());
+        let mut reasons = Vec::new();
+        for event in &delivery.events {
+            match self.look_at_alert_of(event, delivery).await? {
+                Verdict::Never(reason) => reasons.push(reason),
+                Verdict::Later(due) => return Ok(Verdict::Later(due)),
+                _ => told.push(event.clone()),
+            }
+        }
+        let Some(reason) = reasons.first() else {
+            return Ok(Verdict::Send);
+        };
+        if told.is_empty() {
+            return Ok(Verdict::Never(reason.clone()));
+        }
+        let (left_out, all) = (reasons.len(), delivery.events.len());
+        delivery.reason = Some(format!("{left_out} of {all} events left out, the first since {reason}"));
+        Ok(Verdict::Part(told))
+    }
+
+    async fn look_at_alert_of(
+        &self,
+        event: &AlertEvent,
+        delivery: &Delivery,
+    ) -> Result<Verdict, StorageError> {
+        if event.kind == AlertEventKind::Raised {
+            return Ok(Verdict::Send);
+        }
+        let outbox = &self.store.notifications;
+        let Some(alert) = outbox.alert_ended_by(event).await? else {
+            return Ok(Verdict::Send);
+        };
+        if delivery.events.iter().any(|e| e.id == alert.id) {
+            return Ok(Verdict::Send);
+        }
+        let alerts = outbox.deliveries_of_event(&alert.id).await?;
+        let Some(alert) = alerts.iter().find(|d| d.endpoint == delivery.endpoint) else {
+            return Ok(Verdict::Send);
+        };
+        Ok(match not_told(alert) {
+            Some(reason) => Verdict::Never(reason),
+            // Sent again by an operator, usually. One that waits for this delivery is not waited for.
+            None if alert.status == DeliveryStatus::Pending && !alert.after.contains(&delivery.id) => {
+                Verdict::Later(alert.next_try.max(self.clock.now().plus_millis(NEXT_LOOK)))
+            }
+            None => Verdict::Send,
+        })
+    }
+}
