@@ -185,33 +185,30 @@ impl Gate {
         }
     }
 
-    /// The role of a token that came from this address, unless too many wrong ones did.
+    /// The role of a token that came from this address. A known one passes whatever was tried before it: whoever else is behind
+    /// the same address must not be able to lock its owner out. Of wrong ones, no more than [`MAX_TRIES`] in a [`TRY_WINDOW`] are
+    /// told that they are wrong.
     fn try_token(&self, token: &str, from: Option<IpAddr>) -> Result<Role, Problem> {
+        if let Some(role) = self.role(token) {
+            return Ok(role);
+        }
         let now = Instant::now();
-        {
-            let mut tries = self.tries.lock();
+        let mut tries = self.tries.lock();
+        if tries.len() >= MAX_ADDRESSES {
+            tries.retain(|_, t| now - t.since < TRY_WINDOW);
             if tries.len() >= MAX_ADDRESSES {
-                tries.retain(|_, t| now - t.since < TRY_WINDOW);
-                if tries.len() >= MAX_ADDRESSES {
-                    return Err(Problem::TooMany);
-                }
-            }
-            let entry = tries.entry(from).or_insert(Tries { count: 0, since: now });
-            if now - entry.since >= TRY_WINDOW {
-                *entry = Tries { count: 0, since: now };
-            }
-            if entry.count >= MAX_TRIES {
                 return Err(Problem::TooMany);
             }
-            entry.count += 1;
         }
-        match self.role(token) {
-            Some(role) => {
-                self.tries.lock().remove(&from);
-                Ok(role)
-            }
-            None => Err(Problem::Unauthorized("this token is not known".to_owned())),
+        let entry = tries.entry(from).or_insert(Tries { count: 0, since: now });
+        if now - entry.since >= TRY_WINDOW {
+            *entry = Tries { count: 0, since: now };
         }
+        if entry.count >= MAX_TRIES {
+            return Err(Problem::TooMany);
+        }
+        entry.count += 1;
+        Err(Problem::Unauthorized("this token is not known".to_owned()))
     }
 
     /// Begins a session and returns its key.

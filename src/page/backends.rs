@@ -1,6 +1,6 @@
 //! What the page asks of the rest of the system, by traits with a form in this process and one over HTTP.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,11 +8,10 @@ use galerna_broker::{QueueName, Timestamp};
 use galerna_dispatcher::{
     AdminError, Dispatcher, DispatcherClient, QueueView, StatusPage, StatusQuery, StrategyName,
 };
-use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::time::Instant;
 
+use super::peers::Peers;
 use crate::workers::Workers;
 
 /// Who is named as actor where the dispatcher logs one.
@@ -150,6 +149,8 @@ pub(crate) struct WorkerReports {
     pub(crate) reports: Vec<WorkerReport>,
     /// Who does not answer, and why.
     pub(crate) silent: Vec<String>,
+    /// Nobody could be asked: there are no workers here, and none elsewhere are named.
+    pub(crate) nobody_named: bool,
 }
 
 /// The metrics of every topology that runs.
@@ -163,22 +164,18 @@ pub(crate) trait WorkersView: Send + Sync {
 impl WorkersView for Workers {
     async fn reports(&self) -> WorkerReports {
         match serde_json::to_value(self.metrics()).and_then(serde_json::from_value) {
-            Ok(reports) => WorkerReports { reports, silent: Vec::new() },
-            Err(e) => WorkerReports { reports: Vec::new(), silent: vec![e.to_string()] },
+            Ok(reports) => WorkerReports { reports, ..WorkerReports::default() },
+            Err(e) => WorkerReports { silent: vec![e.to_string()], ..WorkerReports::default() },
         }
     }
 }
 
 /// Workers elsewhere: `GET <url>/workers` of each.
 pub(crate) struct RemoteWorkers {
-    client: reqwest::Client,
-    urls: Vec<String>,
-    token: Option<String>,
-    /// Who did not answer: until when it is not asked again, and why.
-    silent: Mutex<HashMap<String, (Instant, String)>>,
+    peers: Peers,
 }
 
-/// How long a worker may take to tell what it does.
+/// How long a worker may take to tell what it does: with the look-up of its name less than a look waits.
 const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 /// For so long a worker that did not answer is not asked again: it would hold up every look at the others.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -189,53 +186,24 @@ struct Reports {
 }
 
 impl RemoteWorkers {
-    /// The workers whose APIs are at these base URLs and take this token.
+    /// The workers whose APIs are at these base URLs, which may each stand for several, and take this token.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
     pub(crate) fn new(urls: Vec<String>, token: Option<String>) -> anyhow::Result<Self> {
-        galerna_broker::tls::install_default_provider();
-        let client = reqwest::Client::builder().timeout(WORKER_PATIENCE).build()?;
-        Ok(Self { client, urls, token, silent: Mutex::default() })
-    }
-
-    async fn ask(&self, url: &str) -> Result<Vec<WorkerReport>, String> {
-        if let Some((until, why)) = self.silent.lock().get(url)
-            && *until > Instant::now()
-        {
-            return Err(why.clone());
-        }
-        let answer = self.call(url).await;
-        match &answer {
-            Ok(_) => drop(self.silent.lock().remove(url)),
-            Err(why) => {
-                self.silent.lock().insert(url.to_owned(), (Instant::now() + ASK_AGAIN, why.clone()));
-            }
-        }
-        answer
-    }
-
-    async fn call(&self, url: &str) -> Result<Vec<WorkerReport>, String> {
-        let mut request = self.client.get(format!("{}/workers", url.trim_end_matches('/')));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        let away = |e: reqwest::Error| format!("{url}: {}", e.without_url());
-        let answer = request.send().await.map_err(away)?;
-        if answer.status() == reqwest::StatusCode::NOT_FOUND {
-            // A module without topologies.
-            return Ok(Vec::new());
-        }
-        let answer = answer.error_for_status().map_err(away)?;
-        answer.json::<Reports>().await.map(|r| r.workers).map_err(away)
+        Ok(Self { peers: Peers::new(urls, token, WORKER_PATIENCE, ASK_AGAIN)? })
     }
 }
 
 #[async_trait]
 impl WorkersView for RemoteWorkers {
     async fn reports(&self) -> WorkerReports {
-        let asked = futures_util::future::join_all(self.urls.iter().map(|url| self.ask(url))).await;
-        let mut all = WorkerReports::default();
-        for answer in asked {
+        let mut all =
+            WorkerReports { nobody_named: self.peers.urls().is_empty(), ..WorkerReports::default() };
+        for answer in self.peers.get::<Reports>("workers").await {
             match answer {
-                Ok(some) => all.reports.extend(some),
+                // A module without topologies has nothing to tell.
+                Ok(told) => all.reports.extend(told.into_iter().flat_map(|told| told.workers)),
                 Err(e) => all.silent.push(e),
             }
         }

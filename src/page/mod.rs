@@ -54,6 +54,7 @@ mod layout;
 mod live;
 mod metrics;
 mod overview;
+pub(crate) mod peers;
 mod problem;
 mod queues;
 mod read;
@@ -239,6 +240,20 @@ fn notices(look: &Look) -> Vec<String> {
     add(look.dead.as_ref().err());
     add(look.firing.as_ref().err());
     notices
+}
+
+/// Why nothing is told of workers that may well run.
+fn nobody_named(look: &Look) -> Markup {
+    html! {
+        @if look.nobody_named {
+            div.notice data-tone="warn" {
+                strong { "No workers known" }
+                " This page runs apart from them and none are named: set " code { "page.workers" }
+                " to the URLs of workers, notifiers and frontends, such as "
+                code { "http://127.0.0.1:8092,http://127.0.0.1:8093,http://127.0.0.1:8080" } "."
+            }
+        }
+    }
 }
 
 /// A number of a query, at least 1.

@@ -10,7 +10,7 @@ use super::access::Visitor;
 use super::cells::{self, Cells, state_word};
 use super::chart::{Chart, Line, SHOWN_MS};
 use super::watch::{Look, in_time};
-use super::{Page, Params, layout, notices, words};
+use super::{Page, Params, layout, nobody_named, notices, words};
 
 const CHARTS: [Chart; 6] = [
     Chart {
@@ -69,6 +69,7 @@ pub(super) async fn show(
     }
     let content = html! {
         div.title { h1 { "Overview" } p.dim { (cells.show("o-time")) " UTC" } }
+        (nobody_named(&look))
         section.tiles aria-label="Now" {
             (tile("Readings accepted", &cells, "o-accepted", "a second", Some("/sources")))
             (tile("Messages taken", &cells, "o-emitted", "a second", Some("/topology")))

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use super::access::Visitor;
 use super::cells::{self, Cells};
 use super::watch::{Component, Look};
-use super::{Page, Params, layout, notices, words};
+use super::{Page, Params, layout, nobody_named, notices, words};
 
 /// What each state of a spout means, and what helps.
 const STATES: [(&str, &str); 7] = [
@@ -49,8 +49,9 @@ pub(super) async fn show(
                 @if let Some(ms) = graph.message_timeout_ms { " · message timeout " (words::span(i64::try_from(ms).unwrap_or(i64::MAX))) }
                 " · rates of the last seconds, latencies since the start" }
         }
+        (nobody_named(&look))
         (layout::scrolling("The graph of the topology", &graph.draw(&look, &cells)))
-        @if look.components.is_empty() && look.silent.is_empty() { (layout::nothing("No worker runs here. Start one with `galerna worker`, or `galerna up`.")) }
+        @if look.components.is_empty() && look.silent.is_empty() && !look.nobody_named { (layout::nothing("No worker runs here. Start one with `galerna worker`, or `galerna up`.")) }
         section.card aria-labelledby="why-title" {
             h2 #why-title { "Why is a spout not emitting?" }
             @for spout in &spouts {

@@ -106,6 +106,8 @@ pub(super) struct Look {
     pub(super) workers: usize,
     /// Workers that do not answer, and why.
     pub(super) silent: Vec<String>,
+    /// No worker is known that could be asked.
+    pub(super) nobody_named: bool,
     pub(super) components: Vec<Component>,
     pub(super) dead: Result<Arc<Vec<(QueueName, u64)>>, String>,
     pub(super) firing: Result<Arc<Vec<AlertState>>, String>,
@@ -247,8 +249,8 @@ impl Watch {
             },
             async {
                 timeout(PATIENCE, parts.workers.reports()).await.unwrap_or_else(|_| WorkerReports {
-                    reports: Vec::new(),
                     silent: vec![format!("no worker answered within {} s", PATIENCE.as_secs())],
+                    ..WorkerReports::default()
                 })
             },
             async {
@@ -335,6 +337,7 @@ impl Watch {
             waiting,
             workers: workers.reports.len(),
             silent: workers.silent,
+            nobody_named: workers.nobody_named,
             components,
             dead: state.dead.last.clone(),
             firing: state.firing.last.clone(),

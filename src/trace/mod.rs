@@ -11,7 +11,8 @@
 //! rejected readings, alert events and deliveries in the store. Whoever wants the ways for longer sends them to a collector
 //! (`trace.otlp`, [`otlp`]).
 //!
-//! *Who tells it.* `GET /trace/<id>` on the API of `up` and `demo`, and on the services of a worker and a notifier of their own.
+//! *Who tells it.* `GET /trace/<id>` on the API of `up` and `demo`, and on the services of a worker, a notifier and a frontend of
+//! their own; a frontend that can be reached from other machines only when there is an `api.token`.
 //! `galerna trace` and the page of a process of its own ask those that they know of ([`Asking`]).
 
 mod layer;
@@ -21,7 +22,6 @@ mod ring;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::Context;
 use async_trait::async_trait;
 use axum::extract::Path;
 use axum::http::StatusCode;
@@ -38,6 +38,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::config::Config;
 use crate::page;
 use crate::page::backends::TraceStep;
+use crate::page::peers::Peers;
 pub(crate) use otlp::Exporter;
 use ring::Ring;
 
@@ -105,8 +106,15 @@ pub(crate) async fn way(Path(message): Path<String>) -> Response {
     Json(json!({ "message": message, "steps": steps })).into_response()
 }
 
+/// The first step of a call that a frontend elsewhere took.
+const AS_THE_MESSAGE_SAYS: &str = "call received, as the message says";
+
 /// In order of time, without what was told twice.
 fn in_order(mut steps: Vec<Step>) -> Vec<Step> {
+    // What a message says of its call is worth nothing beside what the frontend itself tells.
+    if steps.iter().any(|step| step.place == "frontend" && step.what != AS_THE_MESSAGE_SAYS) {
+        steps.retain(|step| step.what != AS_THE_MESSAGE_SAYS);
+    }
     steps.sort_by_key(|step| step.at);
     let mut told: Vec<Step> = Vec::with_capacity(steps.len());
     for step in steps {
@@ -120,9 +128,7 @@ fn in_order(mut steps: Vec<Step>) -> Vec<Step> {
 
 /// Asks other processes.
 pub(crate) struct Asking {
-    client: reqwest::Client,
-    urls: Vec<String>,
-    token: Option<String>,
+    peers: Peers,
 }
 
 #[derive(Deserialize)]
@@ -131,53 +137,31 @@ struct Told {
 }
 
 impl Asking {
-    /// Those at these base URLs, which take this token.
+    /// Those at these base URLs, which may each stand for several and take this token.
     ///
     /// # Errors
     /// When no HTTP client can be made.
     pub(crate) fn new(urls: Vec<String>, token: Option<String>) -> anyhow::Result<Self> {
-        galerna_broker::tls::install_default_provider();
-        let client =
-            reqwest::Client::builder().timeout(PATIENCE).build().context("cannot make an HTTP client")?;
-        Ok(Self { client, urls, token })
+        Ok(Self { peers: Peers::new(urls, token, PATIENCE, Duration::ZERO)? })
     }
 
     /// Who is asked.
     pub(crate) fn urls(&self) -> &[String] {
-        &self.urls
+        self.peers.urls()
     }
 
     /// What all of them know, and why some do not answer.
     pub(crate) async fn ask(&self, id: &str) -> (Vec<Step>, Vec<String>) {
-        let answers = self.urls.iter().map(|url| self.ask_one(url, id));
+        let id: String =
+            form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20");
         let (mut steps, mut problems) = (Vec::new(), Vec::new());
-        for answer in futures_util::future::join_all(answers).await {
+        for answer in self.peers.get::<Told>(&format!("trace/{id}")).await {
             match answer {
-                Ok(some) => steps.extend(some),
+                Ok(told) => steps.extend(told.into_iter().flat_map(|told| told.steps)),
                 Err(problem) => problems.push(problem),
             }
         }
         (in_order(steps), problems)
-    }
-
-    async fn ask_one(&self, url: &str, id: &str) -> Result<Vec<Step>, String> {
-        let id: String =
-            form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20");
-        let mut request = self.client.get(format!("{}/trace/{id}", url.trim_end_matches('/')));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        let away = |e: reqwest::Error| {
-            let cause = std::iter::successors(std::error::Error::source(&e), |e| e.source()).last();
-            let cause = cause.map(ToString::to_string);
-            format!("{url}: {}", cause.unwrap_or_else(|| e.without_url().to_string()))
-        };
-        let answer = request.send().await.map_err(away)?;
-        if answer.status() == StatusCode::NOT_FOUND {
-            return Ok(Vec::new());
-        }
-        let told: Told = answer.error_for_status().map_err(away)?.json().await.map_err(away)?;
-        Ok(told.steps)
     }
 }
 
@@ -207,10 +191,10 @@ impl page::Traces for Here {
 #[async_trait]
 impl page::Traces for Asking {
     async fn trace(&self, message: &str) -> Result<Vec<TraceStep>, String> {
-        if self.urls.is_empty() {
-            return Err(
-                "nobody is known who could tell: name workers and notifiers in `page.workers`".to_owned()
-            );
+        if self.urls().is_empty() {
+            let why =
+                "nobody is known who could tell: name workers, notifiers and frontends in `page.workers`";
+            return Err(why.to_owned());
         }
         let (steps, problems) = self.ask(message).await;
         if steps.is_empty() && !problems.is_empty() {
@@ -234,5 +218,11 @@ mod tests {
         };
         let told = vec![step(2, "b"), step(2, "c"), step(1, "a"), step(2, "b"), step(3, "b")];
         assert_eq!(in_order(told), [step(1, "a"), step(2, "b"), step(2, "c"), step(3, "b")]);
+
+        let of_frontend = |at, what: &str| Step { place: "frontend".into(), ..step(at, what) };
+        let said = of_frontend(1, AS_THE_MESSAGE_SAYS);
+        assert_eq!(in_order(vec![step(2, "b"), said.clone()]), [said.clone(), step(2, "b")]);
+        let received = of_frontend(2, "call received from S1: 2 readings");
+        assert_eq!(in_order(vec![said, received.clone()]), [received]);
     }
 }

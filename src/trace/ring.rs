@@ -6,7 +6,7 @@ use std::sync::Arc;
 use galerna_broker::Timestamp;
 use parking_lot::Mutex;
 
-use super::{Step, in_order};
+use super::{AS_THE_MESSAGE_SAYS, Step, in_order};
 
 /// Most steps that are kept of one message; of a call of many messages, so many times [`MESSAGES_OF_A_CALL`].
 const STEPS: usize = 64;
@@ -112,7 +112,7 @@ impl Ring {
         let mut told: Vec<Step> = Vec::with_capacity(steps.len() + 1);
         // A frontend elsewhere took it; when it did stands in the message.
         if let Some(at) = received.filter(|_| steps.iter().all(|step| step.place != "frontend")) {
-            let what = "call received, as the message says".to_owned();
+            let what = AS_THE_MESSAGE_SAYS.to_owned();
             told.push(Step { at, place: "frontend".to_owned(), what, message: call.to_owned() });
         }
         told.extend(steps.into_iter().filter(asked).map(|step| Step {
