@@ -37,7 +37,9 @@ impl Directory {
 
     /// Whether there is a rule with this id, in force, that names the endpoint.
     pub(crate) fn tells(&self, rule: &str, endpoint: &str) -> bool {
-        self.rules.get(rule).is_some_and(|rule| rule.enabled && rule.endpoints.iter().any(|id| id == endpoint))
+        self.rules
+            .get(rule)
+            .is_some_and(|rule| rule.enabled && rule.endpoints.iter().any(|id| id == endpoint))
     }
 
     pub(crate) fn endpoint(&self, id: &str) -> Option<&Endpoint> {

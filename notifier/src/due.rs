@@ -63,7 +63,9 @@ impl Inner {
         // Somebody may have silenced it or changed the rule during the cooldown.
         let directory = Directory::load(&self.store).await?;
         if !directory.tells(&event.rule, &delivery.endpoint) {
-            return Ok(Verdict::Never("when its cooldown was over, its rule did not tell the endpoint".to_owned()));
+            return Ok(Verdict::Never(
+                "when its cooldown was over, its rule did not tell the endpoint".to_owned(),
+            ));
         }
         if let Some(refusal) = self.refusal(event, &delivery.endpoint, &directory) {
             return Ok(Verdict::Never(refusal));
@@ -77,7 +79,9 @@ impl Inner {
             let same = || other.events.iter().filter(|e| alert_key(e) == key);
             if same().any(|e| e.ts > event.ts || (e.ts == event.ts && e.kind == AlertEventKind::Resolved)) {
                 let why = delivery.reason.as_deref().unwrap_or("cooldown");
-                return Ok(Verdict::Never(format!("{why}; when that was over, there was something newer to tell")));
+                return Ok(Verdict::Never(format!(
+                    "{why}; when that was over, there was something newer to tell"
+                )));
             }
             if other.status == DeliveryStatus::Pending && other.held_until.is_none() {
                 // Its end came to the outbox after this one, and must not be told after it.

@@ -11,7 +11,9 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use galerna_broker::{BrokerError, Delivery as Received, DeliveryTag, Failure, Outcome as Settled, Timestamp};
+use galerna_broker::{
+    BrokerError, Delivery as Received, DeliveryTag, Failure, Outcome as Settled, Timestamp,
+};
 use galerna_storage::{
     AlertEvent, AlertEventKind, Delivery, DeliveryStatus, Enqueued, StorageError, alert_key,
 };
@@ -288,7 +290,12 @@ impl Inner {
     }
 
     /// Why an endpoint is not to be told of an event now.
-    pub(crate) fn refusal(&self, event: &AlertEvent, endpoint: &str, directory: &Directory) -> Option<String> {
+    pub(crate) fn refusal(
+        &self,
+        event: &AlertEvent,
+        endpoint: &str,
+        directory: &Directory,
+    ) -> Option<String> {
         not_usable(endpoint, directory).or_else(|| {
             let silence = directory.silence(event, self.clock.now())?;
             let by = if silence.by.is_empty() { "somebody" } else { &silence.by };

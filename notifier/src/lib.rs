@@ -41,9 +41,15 @@
 //! - **Each event once per endpoint**, however often and through however many notifiers it comes; without a crash, each is
 //!   sent once.
 //! - **No recovery before its alert.** A recovery goes to those endpoints that its alert went to, after the alert was
-//!   delivered there or given up, though the broker give them in another order. If its alert was not sent
-//!   (silenced, in cooldown), neither is it; and who was told of an alert is told of its end, silence or not.
-//!   Deliveries of one alert (rule, source, device) to one endpoint keep the order in which they came to the outbox.
+//!   delivered there, though the broker give them in another order. If its alert was not delivered (silenced, over before
+//!   its cooldown, given up), the recovery is suppressed, with the reason; and who was told of an alert is told of its end,
+//!   silence or not. Of a group, only such recoveries are left out, and its reason says so. Deliveries of one alert (rule, source, device) to one endpoint keep the order in which they came to the outbox.
+//! - **A cooldown delays, and hides nothing.** An alert that comes within its endpoint's cooldown
+//!   ([`Endpoint::cooldown_ms`](galerna_storage::Endpoint::cooldown_ms)) after the same alert was sent is put into the outbox
+//!   as pending, and held back until the cooldown is over (`held_until`). If it fires still, it is sent then, under
+//!   the same id, unless it is silenced by then or its rule does not tell the endpoint any more; the next cooldown counts from
+//!   then. If it resolves before, both are suppressed. So nobody is left with a recovery as the last word on an
+//!   alert that goes on for longer than the cooldown.
 //! - **One at a time.** A delivery is claimed by one notifier for [`Options::lease`]; an attempt begins and ends within the
 //!   claim, by this process's monotonic clock. An endpoint that hangs takes up its share
 //!   ([`Options::per_endpoint`]) of the attempts, and no more.
@@ -62,7 +68,9 @@
 //! | SMTP 5xx | dead |
 //! | an internal address, a template that fails, no mail server | dead at once: trying again would not help |
 //!
-//! What is dead can be sent again (`galerna_storage::Notifications::resend`), under its id.
+//! What is dead can be sent again (`galerna_storage::Notifications::resend`), under its id. Its recovery, if that was withheld
+//! meanwhile, stays so: who wants that sent too sends it again, and it goes after its alert, or is withheld as long as that
+//! is not delivered. What a cooldown holds back goes out at once when it is sent again.
 //!
 //! Webhooks with a secret are signed by [Standard Webhooks](https://www.standardwebhooks.com); those without have its other
 //! headers all the same. Templates and what they see are described in the source of `template.rs`; the default ones are in

@@ -6,8 +6,9 @@ use std::time::Duration;
 use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 
 use galerna_notifier::{Notifier, Options};
-use galerna_storage::AlertEventKind::Raised;
+use galerna_storage::AlertEventKind::{Raised, Resolved};
 use galerna_storage::DeliveryStatus::{Delivered, Pending};
+use galerna_storage::Endpoint;
 use galerna_storage::mongo::{self, MongoOptions};
 use galerna_storage::sqlite;
 use galerna_test_servers::{Mongo, RabbitMq};
@@ -16,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::receiver::{Answer, Receiver};
-use crate::world::{PATIENCE, World, options, raised, resolved, seen, until};
+use crate::world::{PATIENCE, World, hook, options, raised, resolved, seen, until};
 
 pub(crate) async fn what_was_sent_and_not_recorded_is_sent_again_with_the_same_id(mut world: World) {
     let receiver =
@@ -40,6 +41,35 @@ pub(crate) async fn what_was_sent_and_not_recorded_is_sent_again_with_the_same_i
     let calls = receiver.calls();
     assert_eq!(calls[0].id(), calls[2].id());
     assert_eq!(calls[0].body, calls[2].body);
+}
+
+pub(crate) async fn what_was_held_back_then_sent_and_not_recorded_is_sent_again_before_its_recovery(
+    mut world: World,
+) {
+    let receiver =
+        Receiver::answering(|_, before| if before == 2 { Answer::Hang } else { Answer::Status(204) }).await;
+    world.endpoint(Endpoint { cooldown_ms: 3_600_000, ..hook("hook", &receiver.url()) }).await;
+    world.rule("r", &["hook"]).await;
+    world.start(options()).await;
+    world.raise(&[raised("d", 0), resolved("d", 10)]).await;
+    receiver.took(2).await;
+    world.quiet(2).await;
+    world.raise(&[raised("d", 20)]).await;
+    world.delivery(Raised, "d", Pending).await;
+    world.clock.advance(Duration::from_secs(3601));
+    receiver.called(3).await;
+    world.crash().await;
+
+    // It may have been told: so it is not dropped, and its recovery follows it.
+    world.start(options()).await;
+    world.raise(&[resolved("d", 30)]).await;
+    world.delivery(Resolved, "d", Pending).await;
+    world.clock.advance(options().lease);
+    receiver.took(4).await;
+    world.quiet(4).await;
+    assert_eq!(receiver.events()[2..], [seen("raised", "d"), seen("resolved", "d")]);
+    let calls = receiver.calls();
+    assert_eq!((calls[2].id(), &calls[2].body), (calls[3].id(), &calls[3].body));
 }
 
 pub(crate) async fn what_was_taken_and_not_acked_is_told_once(mut world: World) {

@@ -37,6 +37,9 @@ worlds! {
         events_of_a_grouping_window_go_out_together
         silenced_alerts_are_not_sent_and_nor_are_their_recoveries
         within_the_cooldown_the_same_alert_is_not_sent_again
+        an_alert_that_fires_still_when_its_cooldown_is_over_is_told_then
+        an_alert_that_is_silenced_when_its_cooldown_is_over_is_not_told
+        what_ends_the_alert_before_is_told_before_what_a_cooldown_holds_back
         an_alert_that_was_given_up_begins_no_cooldown
         what_has_ended_is_forgotten_in_the_end
         an_event_that_comes_twice_is_told_once
@@ -45,11 +48,15 @@ worlds! {
         a_test_is_sent_at_once_and_marked;
     ordering:
         a_recovery_waits_for_its_alert_however_often_that_fails
-        a_recovery_goes_out_when_its_alert_was_given_up
+        a_recovery_is_withheld_when_its_alert_was_given_up
+        a_recovery_is_withheld_however_its_alert_failed
+        of_a_group_only_the_recoveries_of_undelivered_alerts_are_left_out
+        an_alert_that_is_sent_again_goes_before_its_recovery
         a_recovery_that_comes_first_puts_its_alert_before_it
         several_notifiers_share_the_work_and_keep_the_order;
     faults:
         what_was_sent_and_not_recorded_is_sent_again_with_the_same_id
+        what_was_held_back_then_sent_and_not_recorded_is_sent_again_before_its_recovery
         what_was_taken_and_not_acked_is_told_once
         an_orderly_end_waits_for_attempts_under_way;
     receivers:

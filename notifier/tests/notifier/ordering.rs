@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
+use galerna_broker::Clock;
 use galerna_notifier::{Options, RetrySchedule};
 use galerna_storage::AlertEventKind::{Raised, Resolved};
-use galerna_storage::DeliveryStatus::{Dead, Delivered, Pending};
+use galerna_storage::DeliveryStatus::{Dead, Delivered, Pending, Suppressed};
+use galerna_storage::{Endpoint, EndpointKind, Resent};
 
-use crate::receiver::{Answer, Receiver};
-use crate::world::{World, options, raised, resolved, seen};
+use crate::receiver::{Answer, Call, Receiver};
+use crate::world::{World, hook, options, raised, resolved, seen, until};
 
 pub(crate) async fn a_recovery_waits_for_its_alert_however_often_that_fails(mut world: World) {
     let receiver = Receiver::answering(|_, before| Answer::Status(if before < 5 { 500 } else { 200 })).await;
@@ -28,19 +31,137 @@ pub(crate) async fn a_recovery_waits_for_its_alert_however_often_that_fails(mut 
     assert!(first.attempts[5].error.is_none());
 }
 
-pub(crate) async fn a_recovery_goes_out_when_its_alert_was_given_up(mut world: World) {
+pub(crate) async fn a_recovery_is_withheld_when_its_alert_was_given_up(mut world: World) {
+    let refusing = |call: &Call| call.events().contains(&seen("raised", "d"));
     let receiver =
-        Receiver::answering(|call, _| Answer::Status(if call.events()[0].0 == "raised" { 400 } else { 200 }))
-            .await;
+        Receiver::answering(move |call, _| Answer::Status(if refusing(call) { 400 } else { 200 })).await;
     world.hook(&receiver.url()).await;
     let retry = RetrySchedule { attempts: 3, ..options().retry };
+    let notifier = world.start(Options { retry, ..options() }).await;
+    // One recovery comes while its alert is being tried, or later; the other one after it was given up.
+    world.raise(&[raised("d", 0), resolved("d", 10)]).await;
+    let alert = world.delivery(Raised, "d", Dead).await;
+    let withheld = world.delivery(Resolved, "d", Suppressed).await;
+    assert_eq!(alert.reason.unwrap(), "given up after attempt 3: answered 400 Bad Request");
+    let why = "its alert was not delivered: given up after attempt 3: answered 400 Bad Request";
+    assert_eq!(withheld.reason.unwrap(), format!("{why} ({})", alert.id));
+    assert!(withheld.attempts.is_empty() && withheld.ended.is_some());
+    world.raise(&[raised("d", 20)]).await;
+    world.quiet(3).await;
+    world.raise(&[resolved("d", 30), raised("last", 40)]).await;
+    receiver.took(1).await;
+    world.quiet(5).await;
+    assert_eq!(receiver.events(), [seen("raised", "last")]);
+    let recoveries = world.deliveries().await;
+    let mut recoveries = recoveries.iter().filter(|d| d.events[0].kind == Resolved);
+    assert!(recoveries.all(|d| d.status == Suppressed && d.reason.as_ref().unwrap().starts_with(why)));
+    assert!(
+        notifier
+            .metrics_text()
+            .contains("galerna_notifier_deliveries_total{kind=\"webhook\",status=\"suppressed\"}")
+    );
+}
+
+pub(crate) async fn a_recovery_is_withheld_however_its_alert_failed(mut world: World) {
+    let receiver = Receiver::answering(|call, _| {
+        Answer::Status(if call.path == "/gone" && call.events()[0].0 == "raised" { 410 } else { 200 })
+    })
+    .await;
+    let url = |path: &str| format!("http://{}/{path}", receiver.address);
+    let mut failing = hook("template", &url("template"));
+    if let EndpointKind::Webhook { body, .. } = &mut failing.kind {
+        *body = Some("{{ nothing }}".into());
+    }
+    // Stored without a check.
+    world.store.notifications.put_endpoint(&failing).await.unwrap();
+    world.endpoint(hook("gone", &url("gone"))).await;
+    world.endpoint(Endpoint { enabled: false, ..hook("off", &url("off")) }).await;
+    world.rule("r", &["template", "gone", "off"]).await;
+    world.start(options()).await;
+    world.raise(&[raised("d", 0)]).await;
+    world.quiet(3).await;
+    // All of them are mended before the device recovers.
+    for id in ["template", "gone", "off"] {
+        world.endpoint(hook(id, &url(id))).await;
+    }
+    world.raise(&[resolved("d", 10)]).await;
+    world.quiet(6).await;
+    for recovery in world.deliveries().await.iter().filter(|d| d.events[0].kind == Resolved) {
+        let why = match recovery.endpoint.as_str() {
+            "template" => "its alert was not delivered: body: the template fails: ",
+            "gone" => "its alert was not delivered: gone: answered 410 Gone",
+            _ => "its alert was not sent: the endpoint is disabled",
+        };
+        assert_eq!(recovery.status, Suppressed, "{recovery:?}");
+        assert!(recovery.reason.as_ref().unwrap().starts_with(why), "{recovery:?}");
+    }
+    assert_eq!(receiver.events(), []);
+}
+
+pub(crate) async fn of_a_group_only_the_recoveries_of_undelivered_alerts_are_left_out(mut world: World) {
+    let receiver = Receiver::answering(|call, _| {
+        let refused = call.events() == [seen("raised", "a")];
+        let wait = vec![("retry-after", "600".to_owned())];
+        if refused { Answer::Full(503, wait, String::new()) } else { Answer::Status(200) }
+    })
+    .await;
+    world.endpoint(Endpoint { group_ms: 3_600_000, ..hook("hook", &receiver.url()) }).await;
+    world.rule("r", &["hook"]).await;
+    let retry = RetrySchedule { attempts: 2, ..options().retry };
+    world.start(Options { retry, ..options() }).await;
+    world.raise(&[raised("a", 0)]).await;
+    world.delivery(Raised, "a", Pending).await;
+    world.clock.advance(Duration::from_secs(3600));
+    until("the first attempt", || async { world.deliveries().await[0].tries == 1 }).await;
+    // The recovery begins a group that waits for the alert; once that is given up, another alert joins it.
+    world.raise(&[resolved("a", 10)]).await;
+    world.delivery(Resolved, "a", Pending).await;
+    world.clock.advance(Duration::from_secs(600));
+    world.delivery(Raised, "a", Dead).await;
+    until("the recovery to be free", || async {
+        world.deliveries().await.iter().all(|d| d.after.is_empty())
+    })
+    .await;
+    world.raise(&[raised("b", 20)]).await;
+    let group = world.delivery(Raised, "b", Pending).await;
+    assert_eq!(group.events.len(), 2, "{group:?}");
+    world.clock.advance(Duration::from_secs(3600));
+    receiver.took(1).await;
+    let group = world.delivery(Raised, "b", Delivered).await;
+    assert_eq!(receiver.events(), [seen("raised", "b")]);
+    let reason = group.reason.unwrap();
+    assert!(
+        reason.starts_with("1 of 2 events left out, the first since its alert was not delivered"),
+        "{reason}"
+    );
+}
+
+pub(crate) async fn an_alert_that_is_sent_again_goes_before_its_recovery(mut world: World) {
+    let receiver = Receiver::answering(|_, _| Answer::Status(400)).await;
+    world.hook(&receiver.url()).await;
+    let retry = RetrySchedule { attempts: 2, ..options().retry };
     world.start(Options { retry, ..options() }).await;
     world.raise(&[raised("d", 0), resolved("d", 10)]).await;
-    assert_eq!(receiver.took(1).await, [seen("resolved", "d")]);
-    assert_eq!(receiver.calls().len(), 4);
     let alert = world.delivery(Raised, "d", Dead).await;
-    assert_eq!(alert.reason.unwrap(), "given up after attempt 3: answered 400 Bad Request");
-    world.delivery(Resolved, "d", Delivered).await;
+    let recovery = world.delivery(Resolved, "d", Suppressed).await;
+    let outbox = &world.store.notifications;
+    let again = async |id: &str| {
+        assert!(matches!(outbox.resend(id, world.clock.now()).await.unwrap(), Resent::Yes(_)));
+    };
+    // Nobody was told of the alert yet.
+    again(&recovery.id).await;
+    world.delivery(Resolved, "d", Suppressed).await;
+    world.quiet(2).await;
+    assert_eq!(receiver.calls().len(), 2);
+    // The alert fails once more; the recovery waits.
+    receiver.answer(|_, before| Answer::Status(if before == 2 { 400 } else { 200 }));
+    again(&alert.id).await;
+    again(&recovery.id).await;
+    receiver.took(2).await;
+    assert_eq!(receiver.events(), [seen("raised", "d"), seen("resolved", "d")]);
+    world.quiet(2).await;
+    let ids: Vec<String> = receiver.taken().iter().map(|call| call.id().to_owned()).collect();
+    assert_eq!(ids, [alert.id, recovery.id]);
 }
 
 pub(crate) async fn a_recovery_that_comes_first_puts_its_alert_before_it(mut world: World) {

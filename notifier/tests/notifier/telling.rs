@@ -189,6 +189,108 @@ pub(crate) async fn within_the_cooldown_the_same_alert_is_not_sent_again(mut wor
     );
 }
 
+pub(crate) async fn an_alert_that_fires_still_when_its_cooldown_is_over_is_told_then(mut world: World) {
+    let receiver = Receiver::start().await;
+    world.endpoint(Endpoint { cooldown_ms: 3_600_000, ..hook("hook", &receiver.url()) }).await;
+    world.rule("r", &["hook"]).await;
+    world.start(options()).await;
+    world.raise(&[raised("d", 0), resolved("d", 10)]).await;
+    receiver.took(2).await;
+    world.quiet(2).await;
+    let first = world.delivery(Raised, "d", Delivered).await;
+    world.raise(&[raised("d", 20), raised("other", 20)]).await;
+    receiver.took(3).await;
+    let held = world.delivery(Raised, "d", Pending).await;
+    assert_eq!(held.held_until, Some(first.created.plus_millis(3_600_000)));
+    assert!(held.reason.as_ref().unwrap().starts_with("cooldown: the same alert was sent at "), "{held:?}");
+    assert_eq!(receiver.events()[2], seen("raised", "other"));
+    // It is in the outbox: a crash and an event that comes again change nothing.
+    world.crash().await;
+    world.start(options()).await;
+    world.publish(&[raised("d", 20)]).await;
+    world.clock.advance(Duration::from_secs(3601));
+    assert_eq!(receiver.took(4).await[3], seen("raised", "d"));
+    world.quiet(4).await;
+    let told = world.store.notifications.delivery(&held.id).await.unwrap().unwrap();
+    assert_eq!((told.status, told.reason, told.held_until), (Delivered, None, None));
+    assert_eq!(receiver.calls()[3].id(), held.id);
+    // The next cooldown counts from when it was told.
+    world.raise(&[resolved("d", 30)]).await;
+    assert_eq!(receiver.took(5).await[4], seen("resolved", "d"));
+    world.raise(&[raised("d", 40)]).await;
+    let held = world.delivery(Raised, "d", Pending).await;
+    assert_eq!(held.held_until, Some(told.since.plus_millis(3_600_000)));
+    world.raise(&[resolved("d", 50)]).await;
+    let dropped = world.delivery(Raised, "d", Suppressed).await;
+    let reason = dropped.reason.unwrap();
+    assert!(reason.ends_with("; it resolved before that was over"), "{reason}");
+    world.quiet(7).await;
+    assert_eq!(receiver.calls().len(), 5);
+}
+
+pub(crate) async fn an_alert_that_is_silenced_when_its_cooldown_is_over_is_not_told(mut world: World) {
+    let receiver = Receiver::start().await;
+    world.endpoint(Endpoint { cooldown_ms: 3_600_000, ..hook("hook", &receiver.url()) }).await;
+    world.rule("r", &["hook"]).await;
+    world.start(options()).await;
+    world.raise(&[raised("d", 0), resolved("d", 10)]).await;
+    receiver.took(2).await;
+    world.quiet(2).await;
+    world.raise(&[raised("d", 20)]).await;
+    world.delivery(Raised, "d", Pending).await;
+    let silence = Silence {
+        id: "s1".into(),
+        account: None,
+        device: None,
+        rule: None,
+        until: world.clock.now().plus_millis(7_200_000),
+        reason: "night".into(),
+        by: "ann".into(),
+        created: world.clock.now(),
+    };
+    put_silence(&world.store, &silence).await.unwrap();
+    world.clock.advance(Duration::from_secs(3601));
+    let silenced = world.delivery(Raised, "d", Suppressed).await;
+    assert!(silenced.reason.unwrap().starts_with("silenced until"));
+    world.raise(&[resolved("d", 30)]).await;
+    let recovery = world.delivery(Resolved, "d", Suppressed).await;
+    assert!(recovery.reason.unwrap().starts_with("its alert was not sent: silenced until"));
+    assert_eq!(receiver.calls().len(), 2);
+}
+
+pub(crate) async fn what_ends_the_alert_before_is_told_before_what_a_cooldown_holds_back(mut world: World) {
+    let receiver = Receiver::answering(|call, before| match call.events()[0].0.as_str() {
+        "resolved" if before < 2 => Answer::Full(503, vec![("retry-after", "7200".into())], String::new()),
+        _ => Answer::Status(200),
+    })
+    .await;
+    world.endpoint(Endpoint { cooldown_ms: 3_600_000, ..hook("hook", &receiver.url()) }).await;
+    world.rule("r", &["hook"]).await;
+    world.start(options()).await;
+    world.store.alert_states.record(&[raised("d", 0), resolved("d", 10), raised("d", 20)]).await.unwrap();
+    world.publish(&[raised("d", 0)]).await;
+    receiver.took(1).await;
+    world.quiet(1).await;
+    // The broker gives them in another order. The recovery is tried at once, though what came first is held back.
+    world.publish(&[raised("d", 20)]).await;
+    let held = world.delivery(Raised, "d", Pending).await;
+    world.publish(&[resolved("d", 10)]).await;
+    until("the recovery to fail", || async {
+        world.deliveries().await.iter().any(|d| d.tries == 1 && d.status == Pending)
+    })
+    .await;
+    // The cooldown is over before the receiver takes the recovery.
+    world.clock.advance(Duration::from_secs(3601));
+    until("the alert to wait for it", || async {
+        world.store.notifications.delivery(&held.id).await.unwrap().unwrap().next_try > held.next_try
+    })
+    .await;
+    world.clock.advance(Duration::from_secs(3600));
+    receiver.took(3).await;
+    world.quiet(3).await;
+    assert_eq!(receiver.events(), [seen("raised", "d"), seen("resolved", "d"), seen("raised", "d")]);
+}
+
 pub(crate) async fn an_alert_that_was_given_up_begins_no_cooldown(mut world: World) {
     let receiver = Receiver::answering(|_, before| Answer::Status(if before == 0 { 410 } else { 200 })).await;
     let patient = Endpoint { cooldown_ms: 3_600_000, ..hook("hook", &receiver.url()) };
