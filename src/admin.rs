@@ -5,12 +5,15 @@
 //! |---|---|---|
 //! | `GET /dead` | | `{"queues":[{"queue":…,"dead":…}]}` |
 //! | `GET /queue/<id>/dead` | `?offset=&limit=&bodies=` | `{"dead":[{…}]}` |
-//! | `POST /queue/<id>/dead/replay` | `{"all":true}` or `{"ids":[…]}` | `{"replayed":n}` |
+//! | `POST /queue/<id>/dead/replay` | `{"all":true}` or `{"ids":[…]}`, and `"reason"` for the audit log | `{"replayed":n}` |
 //! | `POST /queue/<id>/dead/discard` | as replay | `{"discarded":n}` |
 //! | `GET /workers` | | `{"workers":[{…}]}`: of each topology what its components have done and what they wait for |
 //! | `GET /trace/<id>` | | `{"message":…,"steps":[{"at":…,"where":…,"what":…,"message":…}]}`: the way of a message or a call |
 //! | `POST /tasks/<name>/run` | `?force=` | with `galerna up`: what the maintainer's task did, as on a maintainer of its own |
 //! | `POST /publish` | NDJSON: a line is a reading, an array or a post with `account` or `source` | what was published |
+//!
+//! What operators ask for, here and of the dispatcher, is written to the audit log with header `x-actor` and the body's `reason`: see
+//! `service/audit.rs`.
 
 use std::sync::Arc;
 
@@ -30,6 +33,7 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use crate::commands::publish::{Directory, Outgoing, Owner, publish_lines};
+use crate::service::audit;
 use crate::workers::Workers;
 
 /// Longest body of `/publish`.
@@ -47,9 +51,9 @@ pub(crate) fn router(
 ) -> Router {
     Router::new()
         .route("/dead", get(counts))
-        .route("/queue/{queue}/dead", get(list))
-        .route("/queue/{queue}/dead/replay", post(replay))
-        .route("/queue/{queue}/dead/discard", post(discard))
+        .route("/queue/{id}/dead", get(list))
+        .route("/queue/{id}/dead/replay", post(replay))
+        .route("/queue/{id}/dead/discard", post(discard))
         .route("/workers", get(engine))
         .route("/publish", post(publish).layer(DefaultBodyLimit::max(PUBLISH_LIMIT)))
         .with_state(Held { broker, store, dispatcher, workers, makes_accounts })
@@ -72,7 +76,7 @@ struct Held {
 }
 
 /// An error in the form of the API.
-struct Refusal(StatusCode, &'static str, String);
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) &'static str, pub(crate) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -133,8 +137,8 @@ struct Document;
 /// Longest description of an API.
 const DOCUMENT_LIMIT: usize = 4 << 20;
 
-/// Adds these routes to the dispatcher's `/openapi.json`, which is served with theirs.
-pub(crate) async fn describe(request: Request, next: Next) -> Response {
+/// Adds to the dispatcher's `/openapi.json` what is audited, and, when they are `served` with the dispatcher's, these routes.
+pub(crate) async fn describe(State(served): State<bool>, request: Request, next: Next) -> Response {
     let asked = request.method() == Method::GET && request.uri().path() == "/openapi.json";
     let answer = next.run(request).await;
     if !asked || answer.status() != StatusCode::OK {
@@ -143,10 +147,13 @@ pub(crate) async fn describe(request: Request, next: Next) -> Response {
     let dispatchers = axum::body::to_bytes(answer.into_body(), DOCUMENT_LIMIT).await;
     let merged = dispatchers.map_err(|e| e.to_string()).and_then(|text| {
         let mut document: Value = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
-        let ours = serde_json::to_value(Document::openapi()).map_err(|e| e.to_string())?;
-        if let (Some(all), Value::Object(ours)) = (document["paths"].as_object_mut(), &ours["paths"]) {
-            all.extend(ours.clone());
+        if served {
+            let ours = serde_json::to_value(Document::openapi()).map_err(|e| e.to_string())?;
+            if let (Some(all), Value::Object(ours)) = (document["paths"].as_object_mut(), &ours["paths"]) {
+                all.extend(ours.clone());
+            }
         }
+        audit::describe(&mut document);
         Ok(document)
     });
     match merged {
@@ -248,6 +255,9 @@ struct Which {
     all: bool,
     #[serde(default)]
     ids: Vec<String>,
+    /// For the audit log, which reads it itself.
+    #[serde(default, rename = "reason")]
+    _reason: Option<String>,
 }
 
 impl Which {
@@ -278,7 +288,7 @@ impl Which {
 /// Puts dead letters back into their queue.
 #[utoipa::path(post, path = "/queue/{id}/dead/replay",
     params(("id" = String, Path, description = "the queue")),
-    request_body(content = Object, description = "which: all of them, or those with these ids", example = json!({"ids": ["1"]})),
+    request_body(content = Object, description = "which: all of them, or those with these ids; `reason` is for the audit log", example = json!({"ids": ["1"], "reason": "mended"})),
     responses(
         (status = 200, description = "how many are back; ids that are not there are not counted", body = Object, example = json!({"replayed": 1})),
         (status = 400, description = "`invalid_path` or `malformed_json`", body = ref("#/components/schemas/ErrorBody")),
@@ -304,7 +314,7 @@ async fn replay(
 /// Deletes dead letters.
 #[utoipa::path(post, path = "/queue/{id}/dead/discard",
     params(("id" = String, Path, description = "the queue")),
-    request_body(content = Object, description = "which: all of them, or those with these ids", example = json!({"ids": ["1"]})),
+    request_body(content = Object, description = "which: all of them, or those with these ids; `reason` is for the audit log", example = json!({"ids": ["1"], "reason": "mended"})),
     responses(
         (status = 200, description = "how many are gone; ids that are not there are not counted", body = Object, example = json!({"discarded": 1})),
         (status = 400, description = "`invalid_path` or `malformed_json`", body = ref("#/components/schemas/ErrorBody")),

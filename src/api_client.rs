@@ -6,6 +6,9 @@ use anyhow::{Context, anyhow};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
+use crate::page_client::actor;
+use crate::service::audit::ACTOR;
+
 /// The longest that a call may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -13,6 +16,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Api {
     url: String,
     token: Option<String>,
+    /// Who is named in the audit log.
+    actor: String,
     client: Client,
 }
 
@@ -30,7 +35,12 @@ impl Api {
     pub(crate) fn new(url: &str, token: Option<&str>) -> anyhow::Result<Self> {
         galerna_broker::tls::install_default_provider();
         let client = Client::builder().timeout(TIMEOUT).build().context("cannot make an HTTP client")?;
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), token: token.map(str::to_owned), client })
+        Ok(Self {
+            url: url.trim_end_matches('/').to_owned(),
+            token: token.map(str::to_owned),
+            actor: actor(),
+            client,
+        })
     }
 
     /// `GET`.
@@ -55,7 +65,7 @@ impl Api {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.client.request(method, format!("{}{path}", self.url));
+        let request = self.client.request(method, format!("{}{path}", self.url)).header(ACTOR, &self.actor);
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::alerts::AlertingCommand;
+use crate::commands::alerts::{AlertingCommand, Reason, Sure};
 use crate::commands::load::LoadArgs;
 use crate::commands::sources::SourcesArgs;
 use crate::config::FlagValue;
@@ -343,7 +343,7 @@ pub(crate) enum QueuesCommand {
     Pause {
         /// The queue
         queue: String,
-        /// Why, for the others
+        /// Why, for the others and for the audit log
         #[arg(long)]
         reason: Option<String>,
     },
@@ -351,16 +351,29 @@ pub(crate) enum QueuesCommand {
     Unpause {
         /// The queue
         queue: String,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Give leases again
-    Start,
+    Start {
+        #[command(flatten)]
+        reason: Reason,
+    },
     /// Give no more leases; those given go on
-    Stop,
+    Stop {
+        #[command(flatten)]
+        reason: Reason,
+        #[command(flatten)]
+        sure: Sure,
+    },
     /// Show the strategy, or choose one
     Strategy {
         /// How the next queue is chosen
         #[arg(value_enum)]
         name: Option<StrategyName>,
+        /// Why, for the audit log
+        #[arg(long, requires = "name")]
+        reason: Option<String>,
     },
     /// Dead letters
     #[command(subcommand)]
@@ -386,11 +399,23 @@ pub(crate) enum DeadCommand {
     /// Put dead letters back into their queue
     #[command(override_usage = "galerna queues dead replay [OPTIONS] <QUEUE> <IDS>...\n       \
                                 galerna queues dead replay [OPTIONS] <QUEUE> --all")]
-    Replay(DeadSelection),
+    Replay {
+        #[command(flatten)]
+        which: DeadSelection,
+        #[command(flatten)]
+        reason: Reason,
+    },
     /// Delete dead letters
     #[command(override_usage = "galerna queues dead discard [OPTIONS] <QUEUE> <IDS>...\n       \
                                 galerna queues dead discard [OPTIONS] <QUEUE> --all")]
-    Discard(DeadSelection),
+    Discard {
+        #[command(flatten)]
+        which: DeadSelection,
+        #[command(flatten)]
+        reason: Reason,
+        #[command(flatten)]
+        sure: Sure,
+    },
 }
 
 #[derive(Debug, Args)]

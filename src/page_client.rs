@@ -95,7 +95,7 @@ impl PageApi {
 }
 
 /// The name of whoever runs the command, as far as a header can carry it.
-fn actor() -> String {
+pub(crate) fn actor() -> String {
     let name = ["USER", "LOGNAME", "USERNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     name.unwrap_or_default().chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect()
 }

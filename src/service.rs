@@ -1,4 +1,7 @@
-//! Serving the API of this process: the dispatcher's routes, and beside them what the process adds.
+//! Serving the API of this process: the dispatcher's routes, and beside them what the process adds. What operators ask for is
+//! written to the audit log (`service/audit.rs`).
+
+pub(crate) mod audit;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use galerna_dispatcher::{Dispatcher, ServiceOptions};
+use galerna_storage::Store;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -29,7 +33,7 @@ const PAGE_PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) fn serve(
     config: &Config,
     listener: TcpListener,
-    dispatcher: Dispatcher,
+    (dispatcher, store): (Dispatcher, &Store),
     beside: Router,
     shutdown: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
@@ -39,12 +43,13 @@ pub(crate) fn serve(
         token.is_some() || address.ip().is_loopback(),
         "the API on {address} would be open to other machines; set `api.token`"
     );
-    let beside = beside.layer(middleware::from_fn_with_state(token.as_deref().map(Arc::from), authorise));
+    let auditor = audit::Auditor { log: Arc::clone(&store.audit), token: token.as_deref().map(Arc::from) };
+    let beside = beside.layer(middleware::from_fn_with_state(auditor.token.clone(), authorise));
     let described = beside.has_routes();
-    let mut app = galerna_dispatcher::router(dispatcher.clone(), &ServiceOptions { token }).merge(beside);
-    if described {
-        app = app.layer(middleware::from_fn(admin::describe));
-    }
+    let app = galerna_dispatcher::router(dispatcher.clone(), &ServiceOptions { token })
+        .merge(beside)
+        .layer(middleware::from_fn_with_state(described, admin::describe))
+        .layer(middleware::from_fn_with_state(auditor, audit::audit));
     let patience = dispatcher.timing().request_timeout;
     tracing::info!(%address, "the API listens");
     Ok(tokio::spawn(async move {

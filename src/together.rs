@@ -95,7 +95,8 @@ impl Together {
         let routes =
             admin::router(broker.clone(), store.clone(), dispatcher.clone(), workers.clone(), makes_accounts)
                 .merge(maintainer.task_routes());
-        let api = service::serve(config, listeners.api, dispatcher.clone(), routes, services.clone())?;
+        let api =
+            service::serve(config, listeners.api, (dispatcher.clone(), &store), routes, services.clone())?;
         let notifier = modules::notifier(config, &broker, &store).await?;
         let notifying = notifier.spawn(services.clone());
         let page_address = listeners.page.local_addr()?;

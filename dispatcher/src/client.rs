@@ -28,6 +28,9 @@ pub struct ClientOptions {
     pub attempts: u32,
     /// Delay before the second attempt; it doubles, and each is cut by a random part of up to a half.
     pub backoff: Duration,
+    /// The caller writes what it asks for to the audit log itself: each call says so with the header `x-audited`, and the
+    /// other side does not write it once more.
+    pub audited: bool,
 }
 
 impl Default for ClientOptions {
@@ -37,6 +40,7 @@ impl Default for ClientOptions {
             timeout: Duration::from_secs(10),
             attempts: 4,
             backoff: Duration::from_millis(50),
+            audited: false,
         }
     }
 }
@@ -189,8 +193,9 @@ impl DispatcherClient {
     /// # Errors
     /// As [`Self::stop`].
     pub async fn set_strategy(&self, strategy: StrategyName) -> Result<(), AdminError> {
-        let answer: Result<StrategyAnswer, Failed> =
-            self.call(Method::PUT, self.url(&["strategy"]), Some(&StrategyBody { strategy })).await;
+        let answer: Result<StrategyAnswer, Failed> = self
+            .call(Method::PUT, self.url(&["strategy"]), Some(&StrategyBody { strategy, reason: None }))
+            .await;
         answer.map(drop).map_err(|e| e.admin(None))
     }
 
@@ -287,6 +292,9 @@ impl DispatcherClient {
         let mut request = self.http.request(method, url).timeout(patience);
         if let Some(token) = &self.options.token {
             request = request.bearer_auth(token);
+        }
+        if self.options.audited {
+            request = request.header("x-audited", "yes");
         }
         if let Some(body) = body {
             request = request.json(body);

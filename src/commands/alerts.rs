@@ -63,9 +63,8 @@ enum KeptCommand {
         id: String,
         #[command(flatten)]
         reason: Reason,
-        /// Do not ask first (nor is asked where no terminal is)
-        #[arg(long, short)]
-        yes: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
     /// Send a test alert
     Test {
@@ -77,10 +76,28 @@ enum KeptCommand {
 }
 
 #[derive(Debug, Args)]
-struct Reason {
+pub(crate) struct Reason {
     /// Why, for the audit log
     #[arg(long)]
-    reason: Option<String>,
+    pub(crate) reason: Option<String>,
+}
+
+/// Whether to ask before something is destroyed.
+#[derive(Debug, Args)]
+pub(crate) struct Sure {
+    /// Do not ask first (nor is asked where no terminal is)
+    #[arg(long, short)]
+    yes: bool,
+}
+
+impl Sure {
+    /// Asks on a terminal; where there is none, whoever wrote the command is sure.
+    ///
+    /// # Errors
+    /// When the terminal cannot be read.
+    pub(crate) fn is_said(&self, question: &str) -> anyhow::Result<bool> {
+        Ok(self.yes || is_sure(question)?)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -363,8 +380,8 @@ async fn kept(kind: &Kind, args: KeptArgs, api: &PageApi) -> anyhow::Result<()> 
             }
             Ok(())
         }
-        KeptCommand::Delete { id, reason, yes } => {
-            if !yes && !is_sure(&format!("Delete {} {id}? {}", kind.one, kind.loss))? {
+        KeptCommand::Delete { id, reason, sure } => {
+            if !sure.is_said(&format!("Delete {} {id}? {}", kind.one, kind.loss))? {
                 bail!("{} {id} is not deleted", kind.one);
             }
             act(api, &format!("{path}/delete"), &on(&id, reason.reason), json).await
@@ -375,7 +392,6 @@ async fn kept(kind: &Kind, args: KeptArgs, api: &PageApi) -> anyhow::Result<()> 
     }
 }
 
-/// Asks on a terminal; where there is none, whoever wrote the command is sure.
 fn is_sure(question: &str) -> anyhow::Result<bool> {
     let (input, output) = (std::io::stdin(), std::io::stderr());
     if !input.is_terminal() || !output.is_terminal() {

@@ -51,7 +51,13 @@ pub(crate) async fn dispatcher(args: &BenchDispatcherArgs, config: Config) -> an
     let leases: Arc<dyn Leases> = if args.http {
         let listener = modules::listen(([127, 0, 0, 1], 0).into(), "the load").await?;
         let url = format!("http://{}", listener.local_addr()?);
-        drop(service::serve(&config, listener, dispatcher.clone(), axum::Router::new(), services.clone())?);
+        drop(service::serve(
+            &config,
+            listener,
+            (dispatcher.clone(), &store),
+            axum::Router::new(),
+            services.clone(),
+        )?);
         let token = config.optional("api.token").map(str::to_owned);
         Arc::new(DispatcherClient::new(&url, ClientOptions { token, ..ClientOptions::default() })?)
     } else {

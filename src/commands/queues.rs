@@ -1,14 +1,19 @@
 //! `galerna queues`: see and steer the queues through the API of a dispatcher.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow, ensure};
 use galerna_broker::{Broker, BrokerError, DeadLetterSelection, QueueName};
+use galerna_storage::AuditLog;
 use serde_json::{Value, json};
 
 use crate::api_client::Api;
 use crate::args::{DeadCommand, DeadSelection, QueuesArgs, QueuesCommand};
+use crate::commands::alerts::Reason;
 use crate::config::Config;
+use crate::page_client::actor;
+use crate::service::audit::{self, Deed};
 use crate::table::{print, print_json, table, tell, thousands};
 use crate::{admin, backends};
 
@@ -30,34 +35,56 @@ pub(crate) async fn run(args: QueuesArgs, config: &Config) -> anyhow::Result<()>
             if json { print_json(&shown) } else { print_fields(&shown) }
         }
         QueuesCommand::Pause { queue, reason } => {
-            let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-            done(json, api.post(&path(&queue, "/pause")?, &body).await?, &format!("{queue} is paused"))
+            let answer = api.post(&path(&queue, "/pause")?, &because(json!({}), reason)).await?;
+            done(json, answer, &format!("{queue} is paused"))
         }
-        QueuesCommand::Unpause { queue } => done(
-            json,
-            api.post(&path(&queue, "/unpause")?, &json!({})).await?,
-            &format!("{queue} can be leased"),
-        ),
-        QueuesCommand::Start => done(json, api.post("/start", &json!({})).await?, "leases are given"),
-        QueuesCommand::Stop => {
-            done(json, api.post("/stop", &json!({})).await?, "no more leases are given; those given go on")
+        QueuesCommand::Unpause { queue, reason } => {
+            let answer = api.post(&path(&queue, "/unpause")?, &because(json!({}), reason.reason)).await?;
+            done(json, answer, &format!("{queue} can be leased"))
         }
-        QueuesCommand::Strategy { name } => {
+        QueuesCommand::Start { reason } => {
+            let answer = api.post("/start", &because(json!({}), reason.reason)).await?;
+            done(json, answer, "leases are given")
+        }
+        QueuesCommand::Stop { reason, sure } => {
+            let question = "Stop giving leases? No queue is leased any more until somebody starts it again, after a restart too.";
+            ensure!(sure.is_said(question)?, "nothing is stopped");
+            let answer = api.post("/stop", &because(json!({}), reason.reason)).await?;
+            done(json, answer, "no more leases are given; those given go on")
+        }
+        QueuesCommand::Strategy { name, reason } => {
             let answer = match name {
-                Some(name) => api.put("/strategy", &json!({ "strategy": name.as_str() })).await?,
+                Some(name) => {
+                    let body = because(json!({ "strategy": name.as_str() }), reason);
+                    api.put("/strategy", &body).await?
+                }
                 None => api.get("/strategy", &[]).await?,
             };
             if json { print_json(&answer) } else { print_fields(&answer) }
         }
         QueuesCommand::Dead(command) => {
-            let dead = if backends::broker_is_embedded(config) {
-                DeadLetters::Api(api)
-            } else {
-                DeadLetters::Broker(backends::broker(config).await?)
-            };
+            if let DeadCommand::Discard { which, sure, .. } = &command {
+                let what = match which.ids.as_slice() {
+                    _ if which.all => "all dead letters".to_owned(),
+                    [id] => format!("dead letter {id}"),
+                    ids => format!("{} dead letters", ids.len()),
+                };
+                let question =
+                    format!("Discard {what} of {}? Their messages cannot be brought back.", which.queue);
+                ensure!(sure.is_said(&question)?, "nothing is discarded");
+            }
+            let dead = DeadLetters::reach(api, config, &command).await?;
             run_dead(command, &dead, json).await
         }
     }
+}
+
+/// A body with the reason that was given, for the audit log.
+fn because(mut body: Value, reason: Option<String>) -> Value {
+    if let Some(reason) = reason {
+        body["reason"] = json!(reason);
+    }
+    body
 }
 
 fn path(queue: &str, rest: &str) -> anyhow::Result<String> {
@@ -147,16 +174,39 @@ fn print_fields(value: &Value) -> anyhow::Result<()> {
 
 /// The way to the dead letters.
 enum DeadLetters {
-    /// The broker is in another process.
+    /// The broker, or the audit log, is in another process.
     Api(Api),
-    Broker(std::sync::Arc<dyn Broker>),
+    /// The audit log, when it can be written, is written here.
+    Broker(Arc<dyn Broker>, Option<Arc<dyn AuditLog>>),
 }
 
 impl DeadLetters {
+    async fn reach(api: Api, config: &Config, command: &DeadCommand) -> anyhow::Result<Self> {
+        if backends::broker_is_embedded(config) {
+            return Ok(Self::Api(api));
+        }
+        let log = match command {
+            DeadCommand::List { .. } => None,
+            DeadCommand::Replay { .. } | DeadCommand::Discard { .. } => match backends::store(config).await {
+                Ok(store) => Some(store.audit),
+                // The process that has it open keeps the log.
+                Err(_) if backends::store_is_embedded(config) => return Ok(Self::Api(api)),
+                Err(e) => {
+                    tracing::error!(
+                        error = format!("{e:#}"),
+                        "the audit log cannot be written; what is done is not in it"
+                    );
+                    None
+                }
+            },
+        };
+        Ok(Self::Broker(backends::broker(config).await?, log))
+    }
+
     async fn counts(&self) -> anyhow::Result<Value> {
         match self {
             Self::Api(api) => api.get("/dead", &[]).await,
-            Self::Broker(broker) => {
+            Self::Broker(broker, _) => {
                 let counts = broker.dead_letter_counts().await?;
                 let counts: Vec<Value> =
                     counts.into_iter().map(|(queue, dead)| json!({ "queue": queue, "dead": dead })).collect();
@@ -175,7 +225,7 @@ impl DeadLetters {
                 ];
                 api.get(&path(queue, "/dead")?, &query).await
             }
-            Self::Broker(broker) => {
+            Self::Broker(broker, _) => {
                 let queue = QueueName::new(queue)?;
                 let letters = broker.dead_letters(&queue, offset, limit).await.map_err(told)?;
                 if letters.is_empty() {
@@ -187,29 +237,59 @@ impl DeadLetters {
         }
     }
 
-    async fn end(&self, which: &DeadSelection, verb: &str) -> anyhow::Result<Value> {
+    async fn replay(&self, which: &DeadSelection, reason: Reason) -> anyhow::Result<Value> {
+        self.end(Deed::Replay, which, reason).await
+    }
+
+    async fn discard(&self, which: &DeadSelection, reason: Reason) -> anyhow::Result<Value> {
+        self.end(Deed::Discard, which, reason).await
+    }
+
+    async fn end(&self, deed: Deed, which: &DeadSelection, reason: Reason) -> anyhow::Result<Value> {
         match self {
             Self::Api(api) => {
+                let verb = if deed == Deed::Replay { "replay" } else { "discard" };
                 let body = if which.all { json!({ "all": true }) } else { json!({ "ids": which.ids }) };
+                let body = because(body, reason.reason);
                 api.post(&path(&which.queue, &format!("/dead/{verb}"))?, &body).await
             }
-            Self::Broker(broker) => {
+            Self::Broker(broker, log) => {
                 let queue = QueueName::new(&which.queue)?;
-                let selection = match which.all {
-                    true => DeadLetterSelection::All,
-                    false => DeadLetterSelection::Ids(which.ids.clone()),
-                };
-                let (done, ended) = match verb {
-                    "replay" => ("replayed", broker.replay(&queue, selection).await.map_err(told)?),
-                    _ => ("discarded", broker.discard(&queue, selection).await.map_err(told)?),
-                };
-                if ended == 0 {
-                    admin::must_exist(&**broker, &queue).await.map_err(told)?;
+                let ended = end(&**broker, deed, &queue, which).await;
+                if let Some(log) = log {
+                    let target = audit::letters(&which.queue, which.all, &which.ids);
+                    let outcome = match &ended {
+                        Ok(answer) => Ok(deed.outcome(&which.queue, answer)),
+                        Err(e) => Err(admin::explained(e)),
+                    };
+                    let entry = audit::entry(deed, &actor(), target, reason.reason.as_deref(), outcome);
+                    audit::record(&**log, &entry).await;
                 }
-                Ok(json!({ done: ended }))
+                ended.map_err(told)
             }
         }
     }
+}
+
+/// Replays or discards at the broker; answers as the API does.
+async fn end(
+    broker: &dyn Broker,
+    deed: Deed,
+    queue: &QueueName,
+    which: &DeadSelection,
+) -> Result<Value, BrokerError> {
+    let selection = match which.all {
+        true => DeadLetterSelection::All,
+        false => DeadLetterSelection::Ids(which.ids.clone()),
+    };
+    let (done, ended) = match deed {
+        Deed::Replay => ("replayed", broker.replay(queue, selection).await?),
+        _ => ("discarded", broker.discard(queue, selection).await?),
+    };
+    if ended == 0 {
+        admin::must_exist(broker, queue).await?;
+    }
+    Ok(json!({ done: ended }))
 }
 
 async fn run_dead(command: DeadCommand, dead: &DeadLetters, json: bool) -> anyhow::Result<()> {
@@ -241,15 +321,15 @@ async fn run_dead(command: DeadCommand, dead: &DeadLetters, json: bool) -> anyho
             }
             print(shown)
         }
-        DeadCommand::Replay(which) => {
-            let answer = dead.end(&which, "replay").await.context("cannot replay")?;
+        DeadCommand::Replay { which, reason } => {
+            let answer = dead.replay(&which, reason).await.context("cannot replay")?;
             let found = answer["replayed"].clone();
             let said = format!("{} messages are back in {}", cell(&found), which.queue);
             done(json, answer, &said)?;
             all_found(&which, &found)
         }
-        DeadCommand::Discard(which) => {
-            let answer = dead.end(&which, "discard").await.context("cannot discard")?;
+        DeadCommand::Discard { which, reason, .. } => {
+            let answer = dead.discard(&which, reason).await.context("cannot discard")?;
             let found = answer["discarded"].clone();
             let said = format!("{} dead letters of {} are gone", cell(&found), which.queue);
             done(json, answer, &said)?;

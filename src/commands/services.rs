@@ -102,7 +102,9 @@ pub(crate) async fn page(config: &Config, stop: CancellationToken) -> anyhow::Re
     let token = config.optional("api.token").map(str::to_owned);
     let traces = Arc::new(Asking::new(others.clone(), token.clone())?);
     let workers = Arc::new(RemoteWorkers::new(others, token)?);
-    let dispatcher = Arc::new(dispatcher_client(config)?);
+    // The page writes what is done on it to the audit log.
+    let options = ClientOptions { audited: true, ..dispatcher_options(config) };
+    let dispatcher = Arc::new(DispatcherClient::new(config.text("dispatcher.url"), options)?);
     let statistics = statistics(config).await?;
     let routes =
         modules::page(config, dispatcher, (broker, store), statistics, (workers, traces), stop.clone())?;
@@ -113,9 +115,11 @@ pub(crate) async fn page(config: &Config, stop: CancellationToken) -> anyhow::Re
 }
 
 fn dispatcher_client(config: &Config) -> anyhow::Result<DispatcherClient> {
-    let options =
-        ClientOptions { token: config.optional("api.token").map(str::to_owned), ..ClientOptions::default() };
-    Ok(DispatcherClient::new(config.text("dispatcher.url"), options)?)
+    Ok(DispatcherClient::new(config.text("dispatcher.url"), dispatcher_options(config))?)
+}
+
+fn dispatcher_options(config: &Config) -> ClientOptions {
+    ClientOptions { token: config.optional("api.token").map(str::to_owned), ..ClientOptions::default() }
 }
 
 /// A dispatcher of its own.
@@ -126,7 +130,7 @@ pub(crate) async fn dispatcher(config: &Config, stop: CancellationToken) -> anyh
     let link = MaintainerLink::Url(config.text("maintainer.url").to_owned());
     let link = if config.text("maintainer.url").is_empty() { MaintainerLink::None } else { link };
     let dispatcher = modules::dispatcher(config, &store, link).await?;
-    let api = service::serve(config, listener, dispatcher, axum::Router::new(), stop)?;
+    let api = service::serve(config, listener, (dispatcher, &store), axum::Router::new(), stop)?;
     api.await.context("the API ended")?;
     tracing::info!("stopped");
     Ok(())

@@ -18,6 +18,7 @@ use super::layout::{Query, form_start, open_pager, pager, scrolling};
 use super::problem::Problem;
 use super::watch::in_time;
 use super::{Page, Params, layout, notices, page_number, param, shown, words};
+use crate::service::audit::{Deed, letters};
 
 /// Rows on a page.
 const LIMIT: usize = 50;
@@ -187,14 +188,6 @@ fn told(n: usize, verb: &str, queue: &str) -> String {
     )
 }
 
-fn target(queue: &str, all: bool, ids: &[String]) -> String {
-    match (all, ids) {
-        (true, _) => format!("{queue}: all"),
-        (false, [one]) => format!("{queue}: {one}"),
-        (false, some) => format!("{queue}: {} letters", some.len()),
-    }
-}
-
 /// Puts dead letters back into their queue.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -209,7 +202,7 @@ pub(super) struct Replay {
 
 #[async_trait]
 impl Act for Replay {
-    const NAME: &'static str = "dead_letters.replay";
+    const NAME: &'static str = Deed::Replay.name();
 
     fn from_form(fields: &Fields) -> Result<Self, Problem> {
         let (queue, all, ids, reason) = of_form(fields);
@@ -218,7 +211,7 @@ impl Act for Replay {
     }
 
     fn target(&self) -> String {
-        target(&self.queue, self.all, &self.ids)
+        letters(&self.queue, self.all, &self.ids)
     }
 
     fn why(&self) -> Option<&str> {
@@ -249,7 +242,7 @@ pub(super) struct Discard {
 
 #[async_trait]
 impl Act for Discard {
-    const NAME: &'static str = "dead_letters.discard";
+    const NAME: &'static str = Deed::Discard.name();
 
     fn from_form(fields: &Fields) -> Result<Self, Problem> {
         let (queue, all, ids, reason) = of_form(fields);
@@ -258,7 +251,7 @@ impl Act for Discard {
     }
 
     fn target(&self) -> String {
-        target(&self.queue, self.all, &self.ids)
+        letters(&self.queue, self.all, &self.ids)
     }
 
     fn why(&self) -> Option<&str> {

@@ -15,10 +15,11 @@ use serde::Deserialize;
 use super::access::Visitor;
 use super::act::{Act, Done, Question};
 use super::cells::{self, state_tone, state_word};
-use super::layout::{Frame, Query, button, form_start, pager, scrolling, sortable, when_text};
+use super::layout::{Frame, Query, asking_button, button, form_start, pager, scrolling, sortable, when_text};
 use super::problem::Problem;
 use super::watch::{PATIENCE, in_time};
 use super::{Page, Params, layout, notices, page_number, param, shown, words};
+use crate::service::audit::Deed;
 
 /// Queues on a page.
 const LIMITS: [usize; 4] = [25, 50, 100, 500];
@@ -114,6 +115,7 @@ fn dispatching(visitor: &Visitor, seen: &Result<StatusPage, String>, query: &Que
                             }
                         }
                     }
+                    input type="text" name="reason" size="16" maxlength="200" placeholder="Reason, optional" aria-label="Reason, optional";
                     button type="submit" disabled[!visitor.may_act()] { "Set" }
                 }
                 @if view.running { (button(visitor, "/dispatcher/stop", &[], "Stop dispatching", "danger", &back)) }
@@ -190,9 +192,9 @@ fn table(
 
 fn pause_button(visitor: &Visitor, q: &QueueView, back: &str) -> Markup {
     match q.state.as_str() {
-        "pause" => button(visitor, "/queues/unpause", &[("queue", &q.queue)], "Unpause", "small", back),
+        "pause" => asking_button(visitor, "/queues/unpause", &[("queue", &q.queue)], "Unpause", "small", back),
         "delete" => html! {},
-        _ => button(visitor, "/queues/pause", &[("queue", &q.queue)], "Pause", "small", back),
+        _ => asking_button(visitor, "/queues/pause", &[("queue", &q.queue)], "Pause", "small", back),
     }
 }
 
@@ -235,7 +237,12 @@ async fn show_one(
         section.card aria-label="Pause or unpause" {
             @if view.state == "pause" {
                 p { "Paused" @if let Some(reason) = &view.reason { ": " b { (reason) } } ". Nobody consumes it until it is unpaused." }
-                (button(visitor, "/queues/unpause", &[("queue", &view.queue)], "Unpause", "primary", &path))
+                form.row method="post" action="/queues/unpause" {
+                    (form_start(visitor, &path))
+                    input type="hidden" name="queue" value=(view.queue);
+                    label.grow { "Reason " small { "optional" } input type="text" name="reason" maxlength="200" placeholder="Why it may be consumed again"; }
+                    button.primary type="submit" disabled[!visitor.may_act()] { "Unpause" }
+                }
             } @else if view.state == "delete" {
                 p { "Its account is gone: it is deleted once it is empty, or after the grace time." @if let Some(reason) = &view.reason { " " (reason) } }
             } @else {
@@ -293,7 +300,7 @@ pub(super) struct Pause {
 
 #[async_trait]
 impl Act for Pause {
-    const NAME: &'static str = "queue.pause";
+    const NAME: &'static str = Deed::Pause.name();
 
     fn target(&self) -> String {
         self.queue.clone()
@@ -324,7 +331,7 @@ pub(super) struct Unpause {
 
 #[async_trait]
 impl Act for Unpause {
-    const NAME: &'static str = "queue.unpause";
+    const NAME: &'static str = Deed::Unpause.name();
 
     fn target(&self) -> String {
         self.queue.clone()
@@ -354,7 +361,7 @@ pub(super) struct Stop {
 
 #[async_trait]
 impl Act for Stop {
-    const NAME: &'static str = "dispatcher.stop";
+    const NAME: &'static str = Deed::Stop.name();
 
     fn target(&self) -> String {
         "dispatcher".to_owned()
@@ -393,7 +400,7 @@ pub(super) struct Start {
 
 #[async_trait]
 impl Act for Start {
-    const NAME: &'static str = "dispatcher.start";
+    const NAME: &'static str = Deed::Start.name();
 
     fn target(&self) -> String {
         "dispatcher".to_owned()
@@ -423,7 +430,7 @@ pub(super) struct SetStrategy {
 
 #[async_trait]
 impl Act for SetStrategy {
-    const NAME: &'static str = "dispatcher.strategy";
+    const NAME: &'static str = Deed::Strategy.name();
 
     fn target(&self) -> String {
         self.strategy.to_string()

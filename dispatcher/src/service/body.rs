@@ -203,6 +203,9 @@ pub(crate) struct PauseBody {
 pub(crate) struct StrategyBody {
     /// The strategy.
     pub(crate) strategy: StrategyName,
+    /// Why: for whoever keeps a log of such calls; the dispatcher itself does not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
 }
 
 /// Says that messages reached queues.
