@@ -39,7 +39,8 @@ pub struct Limits {
     pub connections: usize,
     /// What one source may have at once of `bytes_in_flight` and, in calls under way, of `connections`: percent from 1 to 100;
     /// 25 by default. Beyond it the source gets 429 and others go on. It is never less than two longest bodies, in one call. The same
-    /// share has one address of what is kept for callers who are not known before their body is read.
+    /// share has one address of what is kept for callers who are not known before their body is read; behind a proxy all are one
+    /// address.
     pub source_percent: usize,
     /// Readings of one envelope; 250 by default.
     pub envelope_readings: usize,

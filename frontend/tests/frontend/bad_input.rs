@@ -335,12 +335,13 @@ async fn a_body_that_is_cut_off_stores_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_heads_and_slow_bodies_end_and_hold_up_nobody() {
     let timeouts = Timeouts {
+        first_byte: Duration::from_secs(1),
         head: Duration::from_secs(1),
         idle: Duration::from_secs(1),
         body: Duration::from_secs(3),
         ..Timeouts::default()
     };
-    let limits = Limits { connections: 20, ..Limits::default() };
+    let limits = Limits { connections: 20, source_percent: 50, ..Limits::default() };
     let world = World::embedded(Options { timeouts, limits, ..Options::default() }).await;
     let mut slow = Vec::new();
     for n in 0..20 {

@@ -5,4 +5,5 @@ mod bad_input;
 mod good_input;
 mod operators;
 mod rabbitmq;
+mod shares;
 mod world;
