@@ -243,13 +243,16 @@ impl Dispatcher {
         self.admin(queue, Event::Undelete, actor).await
     }
 
-    /// Stops giving leases, here at once and at every dispatcher of the store within a refresh; survives restarts.
+    /// Stops giving leases, here at once and at every dispatcher of the store within a refresh; survives restarts. Returns when
+    /// the others have had the time to notice, two refreshes, so that nobody is given a lease after that.
     /// Releases and renewals still work.
     ///
     /// # Errors
     /// [`AdminError::Unavailable`] when the store is away.
     pub async fn stop(&self) -> Result<(), AdminError> {
-        self.set_running(false).await
+        self.set_running(false).await?;
+        tokio::time::sleep(2 * self.shared.timing.refresh).await;
+        Ok(())
     }
 
     /// Gives leases again.
