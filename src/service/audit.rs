@@ -92,7 +92,7 @@ impl Deed {
             Self::Stop | Self::Start => "dispatcher".to_owned(),
             Self::Strategy => asked["strategy"].as_str().map_or_else(|| "dispatcher".to_owned(), short),
             Self::Replay | Self::Discard => match (asked["all"].as_bool(), asked["ids"].as_array()) {
-                (Some(true), _) => letters(queue, true, &[]),
+                (Some(true), _) => letters::<&str>(queue, true, &[]),
                 (_, Some(ids)) => {
                     let ids: Vec<&str> = ids.iter().filter_map(Value::as_str).collect();
                     letters(queue, false, &ids)
@@ -133,7 +133,7 @@ fn random() -> String {
 }
 
 /// Dead letters as the target of an action.
-pub(crate) fn letters(queue: &str, all: bool, ids: &[impl AsRef<str>]) -> String {
+pub(crate) fn letters<Id: AsRef<str>>(queue: &str, all: bool, ids: &[Id]) -> String {
     match (all, ids) {
         (true, _) => format!("{queue}: all"),
         (false, [one]) => format!("{queue}: {}", one.as_ref()),
