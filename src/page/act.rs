@@ -46,6 +46,9 @@ pub(super) struct Question {
     pub(super) verb: &'static str,
 }
 
+/// What can be done at once and is asked about only where the button had no room for a reason (see [`layout::asking_button`]).
+const ASKED: [&str; 4] = ["Pause", "Unpause", "Test-fire", "Resend"];
+
 /// Something that operators do.
 #[async_trait]
 pub(super) trait Act: DeserializeOwned + Send + Sync + 'static {
@@ -115,10 +118,15 @@ async fn form<A: Act>(
         },
     };
     let back = back.unwrap_or_else(|| action.back());
-    if let Some(question) = action.question()
-        && fields.text("confirmed") != "yes"
-    {
-        return confirm(&visitor, uri.path(), &fields, &back, &question);
+    if fields.text("confirmed") != "yes" {
+        if let Some(question) = action.question() {
+            return confirm(&visitor, uri.path(), &fields, &back, &question, "danger");
+        }
+        if let Some(verb) = ASKED.into_iter().find(|verb| *verb == fields.text("ask")) {
+            let title = format!("{verb}: {}", action.target());
+            let text = "Say why, if somebody may ask later.".to_owned();
+            return confirm(&visitor, uri.path(), &fields, &back, &Question { title, text, verb }, "primary");
+        }
     }
     match perform(&page, &visitor, &action).await {
         Ok(done) => {
@@ -210,7 +218,14 @@ async fn perform<A: Act>(page: &Page, visitor: &Visitor, action: &A) -> Result<D
 }
 
 /// Asks, on a page of its own, so that it works without script; the form is sent again with the answer.
-fn confirm(visitor: &Visitor, path: &str, fields: &Fields, back: &str, question: &Question) -> Response {
+fn confirm(
+    visitor: &Visitor,
+    path: &str,
+    fields: &Fields,
+    back: &str,
+    question: &Question,
+    tone: &str,
+) -> Response {
     let content = html! {
         div.card.confirm {
             h1 { (question.title) }
@@ -223,7 +238,7 @@ fn confirm(visitor: &Visitor, path: &str, fields: &Fields, back: &str, question:
                 label { "Reason " small { "optional; stands in the audit log" }
                     input type="text" name="reason" value=(fields.text("reason")) maxlength="200" autofocus; }
                 div.buttons {
-                    button.danger type="submit" { (question.verb) }
+                    button.(tone) type="submit" { (question.verb) }
                     a.button href=(back) { "Cancel" }
                 }
             }

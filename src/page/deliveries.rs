@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::access::Visitor;
 use super::act::{Act, Done};
 use super::cells::Tone;
-use super::layout::{Query, button, pager, scrolling};
+use super::layout::{Query, pager, scrolling};
 use super::problem::Problem;
 use super::watch::in_time;
 use super::{Page, Params, layout, page_number, param, words};
@@ -127,7 +127,7 @@ fn table(visitor: &Visitor, deliveries: &[Delivery], back: &str, now: Timestamp)
                             }
                         }
                         td { @if d.status == DeliveryStatus::Pending { (layout::when(d.next_try, now)) } @else { span.dim { "–" } } }
-                        td.act { (button(visitor, "/deliveries/resend", &[("id", &d.id)], "Resend", "small", back)) }
+                        td.act { (layout::asking_button(visitor, "/deliveries/resend", &[("id", &d.id)], "Resend", "small", back)) }
                     }
                 }
             }

@@ -70,7 +70,7 @@ fn table(visitor: &Visitor, endpoints: &[Endpoint]) -> Markup {
                             @if let Some(reason) = &e.disabled_reason { " " span.dim { (reason) } }
                         }
                         td.act {
-                            (button(visitor, "/endpoints/test", &[("id", &e.id)], "Test-fire", "small", "/endpoints"))
+                            (layout::asking_button(visitor, "/endpoints/test", &[("id", &e.id)], "Test-fire", "small", "/endpoints"))
                             (button(visitor, "/endpoints/delete", &[("id", &e.id)], "Delete", "small danger", "/endpoints"))
                         }
                     }

@@ -93,7 +93,7 @@ impl Fields {
                 if let Value::Array(values) = entry {
                     values.push(Value::String(value.clone()));
                 }
-            } else if !matches!(name.as_str(), "csrf" | "back" | "next" | "confirmed")
+            } else if !matches!(name.as_str(), "csrf" | "back" | "next" | "confirmed" | "ask")
                 && !value.trim().is_empty()
             {
                 let value = match value.as_str() {

@@ -293,6 +293,19 @@ pub(super) fn button(
     }
 }
 
+/// A [`button`] for one of [`super::act`]'s actions that are done at once: it leads to a page that takes a reason.
+pub(super) fn asking_button(
+    visitor: &Visitor,
+    action: &str,
+    fields: &[(&str, &str)],
+    name: &str,
+    class: &str,
+    back: &str,
+) -> Markup {
+    let fields = [fields, &[("ask", name)]].concat();
+    button(visitor, action, &fields, name, class, back)
+}
+
 /// What every form of an action begins with.
 pub(super) fn form_start(visitor: &Visitor, back: &str) -> Markup {
     html! {

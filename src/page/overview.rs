@@ -53,11 +53,13 @@ pub(super) async fn show(
     Extension(visitor): Extension<Visitor>,
     axum::extract::Query(params): Params,
 ) -> Response {
-    let look = page.look().await;
+    let from = page.now().plus_millis(-SHOWN_MS);
+    // At once: a store that is away is waited for once.
+    let (look, samples) =
+        tokio::join!(page.look(), in_time("the store", page.parts.store.history.since(from)));
     let mut cells = cells::of_look(&look);
     let mut notices = notices(&look);
-    let from = look.at.plus_millis(-SHOWN_MS);
-    let samples = match in_time("the store", page.parts.store.history.since(from)).await {
+    let samples = match samples {
         Ok(samples) => samples,
         Err(e) => {
             notices.push(format!("the charts are empty: {e}"));

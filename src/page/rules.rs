@@ -78,7 +78,7 @@ fn table(visitor: &Visitor, rules: &[Rule]) -> Markup {
                         td.wrap { @if rule.endpoints.is_empty() { span.dim { "nobody" } } @else { (rule.endpoints.join(", ")) } }
                         td { @if rule.enabled { span.pill data-tone="good" { "in force" } } @else { span.pill data-tone="warn" { "off" } } }
                         td.act {
-                            @if !rule.endpoints.is_empty() { (button(visitor, "/rules/test", &[("id", &rule.id)], "Test-fire", "small", "/rules")) }
+                            @if !rule.endpoints.is_empty() { (layout::asking_button(visitor, "/rules/test", &[("id", &rule.id)], "Test-fire", "small", "/rules")) }
                             (button(visitor, "/rules/delete", &[("id", &rule.id)], "Delete", "small danger", "/rules"))
                         }
                     }

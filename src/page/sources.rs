@@ -63,6 +63,8 @@ pub(super) async fn list(
             notices.push(WITHOUT.to_owned());
             Vec::new()
         }
+        // Nothing is asked of a store that has just not answered.
+        Some(_) if rows.is_empty() => Vec::new(),
         Some(statistics) => {
             match in_time("the store of statistics", statistics.tallies(&scopes, &periods, READER)).await {
                 Ok((tallies, _)) => tallies,
@@ -139,9 +141,20 @@ async fn show_one(
             notices.push(e);
         }
     };
-    let (known, latest) = tokio::join!(
+    let now = page.now();
+    let counted = async {
+        let statistics = page.parts.statistics.as_ref()?;
+        let (scopes, periods) = ([Scope::Source(id.clone())], periods(now));
+        Some(tokio::join!(
+            in_time("the store of statistics", statistics.tallies(&scopes, &periods, READER)),
+            in_time("the store of statistics", statistics.last_messages(&id, READER)),
+        ))
+    };
+    // At once: what is away is waited for once.
+    let (known, latest, counted) = tokio::join!(
         in_time("the store", page.parts.store.sources.list()),
         in_time("the store", page.parts.store.readings.latest(&id)),
+        counted,
     );
     let known = match known {
         Ok(all) => all.into_iter().find(|s| s.id == id),
@@ -155,16 +168,10 @@ async fn show_one(
         Vec::new()
     });
     devices.sort_by(|a, b| b.ts.cmp(&a.ts).then_with(|| a.device.cmp(&b.device)));
-    let now = page.now();
     let (mut tallies, mut messages) = (None, Vec::new());
-    match &page.parts.statistics {
+    match counted {
         None => note(WITHOUT.to_owned()),
-        Some(statistics) => {
-            let (scopes, periods) = ([Scope::Source(id.clone())], periods(now));
-            let (counted, last) = tokio::join!(
-                in_time("the store of statistics", statistics.tallies(&scopes, &periods, READER)),
-                in_time("the store of statistics", statistics.last_messages(&id, READER)),
-            );
+        Some((counted, last)) => {
             match counted {
                 Ok((mut found, _)) => tallies = (!found.is_empty()).then(|| found.swap_remove(0)),
                 Err(e) => note(e),

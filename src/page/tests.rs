@@ -603,6 +603,24 @@ async fn a_dispatcher_that_is_away_is_a_notice_and_no_blank_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_button_of_a_list_leads_to_a_page_that_takes_a_reason() {
+    let world = World::open().await;
+    let page = world.text("/queues").await;
+    assert!(page.contains(r#"name="ask" value="Pause""#), "{page}");
+    let token = csrf(&page);
+    let fields = [("csrf", token.as_str()), ("queue", "D00001"), ("ask", "Pause"), ("back", "/queues")];
+    let asked = world.form("/queues/pause", &fields).send().await.unwrap();
+    assert_eq!(asked.status(), StatusCode::OK);
+    let asked = asked.text().await.unwrap();
+    assert!(asked.contains("Pause: D00001") && asked.contains(r#"name="reason""#), "{asked}");
+    assert!(world.audit().await.is_empty());
+    let answer = [&fields[..], &[("confirmed", "yes"), ("reason", "meter exchange")]].concat();
+    let done = world.form("/queues/pause", &answer).send().await.unwrap();
+    assert_eq!(done.status(), StatusCode::SEE_OTHER);
+    assert_eq!(world.audit().await[0].why.as_deref(), Some("meter exchange"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_was_told_of_no_workers_says_where_to_name_them() {
     let folder = tempfile::tempdir().unwrap();
     let mut parts = parts(&folder, 1).await;

@@ -152,11 +152,15 @@ async fn a_queue_is_paused_and_unpaused_by_clicks() {
     tab.open("/queues?search=panther").await;
     tab.shows("meter exchange").await;
     tab.click("form[action='/queues/unpause'] button").await;
+    tab.shows("Unpause: Panther").await;
+    tab.write("input[name=reason]", "meters exchanged").await;
+    tab.click("button.primary").await;
     tab.shows("queue Panther is no longer paused").await;
     assert_ne!(state().await, "pause");
     tab.open("/audit").await;
     tab.shows("queue.unpause").await;
     tab.shows("meter exchange").await;
+    tab.shows("meters exchanged").await;
     assert_eq!(tab.errors(), Vec::<String>::new());
     browser.end().await;
 }
@@ -223,6 +227,8 @@ async fn a_rule_is_made_and_test_fired_at_an_endpoint() {
     tab.shows("rule too-much is in force").await;
     tab.shows("401 active power above 4000 W, clears at 3000").await;
     tab.click("form[action='/rules/test'] button").await;
+    tab.shows("Test-fire: too-much").await;
+    tab.click("button.primary").await;
     tab.shows("a test alert is on its way to 1 endpoint").await;
     tab.open("/deliveries?endpoint=log").await;
     tab.shows("Too much power").await;
