@@ -192,7 +192,9 @@ fn table(
 
 fn pause_button(visitor: &Visitor, q: &QueueView, back: &str) -> Markup {
     match q.state.as_str() {
-        "pause" => asking_button(visitor, "/queues/unpause", &[("queue", &q.queue)], "Unpause", "small", back),
+        "pause" => {
+            asking_button(visitor, "/queues/unpause", &[("queue", &q.queue)], "Unpause", "small", back)
+        }
         "delete" => html! {},
         _ => asking_button(visitor, "/queues/pause", &[("queue", &q.queue)], "Pause", "small", back),
     }
