@@ -91,6 +91,8 @@
 //!   send: a copy of an alert may then come after its recovery. Nothing on this side can prevent that; the id tells.
 //! - Grouping is per endpoint, and does not wait: an event that comes while its group is being sent begins another group.
 //!   Two notifiers that begin a group at the same moment make two of them.
+//! - What a cooldown holds back counts as pending, in the metrics too. Of one alert and endpoint the newest 50 deliveries are
+//!   looked at: one that flaps more than 25 times within its cooldown may be sent before that is over.
 //! - A mail goes to all addresses of its endpoint at once; when the server refuses one, all of it failed.
 //! - Secrets and headers are stored as they are, since they must be sent; show endpoints as
 //!   [`redacted`](galerna_storage::Endpoint::redacted). A URL is shown whole: keep keys out of it where the receiver allows.
