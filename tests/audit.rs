@@ -78,7 +78,7 @@ async fn what_is_done_by_command_line_and_api_is_in_the_audit_log() {
         ("POST", "/stop", "", 200),
         ("POST", "/start", "not JSON", 200),
         ("PUT", "/strategy", r#"{"strategy":"fifo","reason":"by API"}"#, 200),
-        ("POST", "/queue/next", "{}", 204),
+        ("POST", "/queue/hint", r#"{"queues":["A+1"]}"#, 200),
         ("GET", "/queue/A+1/pause", "", 405),
     ] {
         assert_eq!(iker(method, &format!("{api}{path}"), body, false).await, status, "{method} {path}");
@@ -142,7 +142,8 @@ async fn without_the_token_nothing_is_done_and_nothing_written() {
     assert_eq!(me(&["--set", token, "queues", "start"]), Some(0));
     let listed = run_well(folder.path(), &["--set", &page, "audit", "list", "--json"]);
     let listed: Value = serde_json::from_str(&listed).unwrap();
-    assert_eq!((&listed["total"], &listed["entries"][0]["action"]), (&json!(1), &json!("dispatcher.start")));
+    let actions: Vec<&Value> = listed["entries"].as_array().unwrap().iter().map(|e| &e["action"]).collect();
+    assert_eq!(actions, [&json!("dispatcher.start")]);
     assert!(service.stop().await.success(), "{}", service.log());
 }
 

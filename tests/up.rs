@@ -197,7 +197,10 @@ async fn a_file_that_is_wrong_in_parts_is_published_in_the_others() {
 async fn a_second_process_cannot_have_the_same_data_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let (mut service, _) = up(folder.path()).await;
-    let output = run(folder.path(), &["up", "--listen", "127.0.0.1:0"]);
+    // The ports are free: it is the data that it cannot have.
+    let free = ["api", "frontend", "page", "worker"].map(|module| format!("{module}.listen=127.0.0.1:0"));
+    let args: Vec<&str> = free.iter().flat_map(|listen| ["--set", listen]).chain(["up"]).collect();
+    let output = run(folder.path(), &args);
     assert_eq!(output.status.code(), Some(1));
     assert!(
         errors(&output).contains("another process") || errors(&output).contains("open already"),
