@@ -44,11 +44,15 @@ impl Resolve for System {
 }
 
 /// Why somebody did not tell.
+#[derive(Clone)]
 struct Problem {
     why: String,
     /// No connection could be made.
     unreachable: bool,
 }
+
+/// A process: the URL, and its address where that stands for several.
+type Process = (String, Option<IpAddr>);
 
 /// Those at some base URLs.
 pub(crate) struct Peers {
@@ -62,8 +66,8 @@ pub(crate) struct Peers {
     ask_again: Duration,
     resolver: Arc<dyn Resolve>,
     names: Mutex<HashMap<String, (Instant, Vec<IpAddr>)>>,
-    /// Who did not answer, by URL and address: until when it is not asked again, and why.
-    silent: Mutex<HashMap<(String, Option<IpAddr>), (Instant, String)>>,
+    /// Who did not answer: until when it is not asked again, and why.
+    silent: Mutex<HashMap<Process, (Instant, Problem)>>,
 }
 
 impl Peers {
@@ -179,16 +183,16 @@ impl Peers {
         ip: Option<IpAddr>,
     ) -> Result<Option<T>, Problem> {
         let key = (base.to_owned(), ip);
-        if let Some((until, why)) = self.silent.lock().get(&key)
+        if let Some((until, problem)) = self.silent.lock().get(&key)
             && *until > Instant::now()
         {
-            return Err(Problem { why: why.clone(), unreachable: true });
+            return Err(problem.clone());
         }
         let answer = self.call(base, url, ip).await;
         if let Err(problem) = &answer
             && !self.ask_again.is_zero()
         {
-            self.silent.lock().insert(key, (Instant::now() + self.ask_again, problem.why.clone()));
+            self.silent.lock().insert(key, (Instant::now() + self.ask_again, problem.clone()));
         }
         answer
     }
