@@ -189,7 +189,7 @@ pub(crate) static KEYS: &[Key] = &[
         "page.workers",
         Kind::Text,
         "",
-        "URLs of workers and notifiers in other processes, with commas between them: asked for the topology page and for \
+        "URLs of workers, notifiers and frontends in other processes, with commas between them: asked for the topology page and for \
          the ways of messages",
     ),
     key("ingest.parameters", Kind::Text, "", "CSV of parameters that extends the built-in registry"),
