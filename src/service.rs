@@ -135,3 +135,11 @@ pub(crate) fn same(right: &[u8], given: &[u8]) -> bool {
     let differing = right.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b));
     std::hint::black_box(differing) == 0 && right.len() == given.len()
 }
+
+/// 32 random bytes in hexadecimal.
+pub(crate) fn random() -> String {
+    let mut bytes = [0_u8; 32];
+    // A system without randomness cannot serve a session to anybody.
+    getrandom::fill(&mut bytes).unwrap_or_else(|e| panic!("the system gives no random bytes: {e}"));
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -41,7 +41,7 @@ fn a_wrong_setting_ends_every_command_before_it_starts_anything() {
         (&["up", "--log-format", "xml"], "", None, &["`log.format`", "`xml`", "text, json"]),
         (&["up", "--set", "ingest.parameters=absent.csv"], "", None, &["`ingest.parameters`", "absent.csv"]),
         (&["worker", "--set", "ingest.rules=absent.json"], "", None, &["`ingest.rules`", "absent.json"]),
-        (&["up", "--set", "notifier.allow=inside"], "", None, &["`notifier.allow`", "inside"]),
+        (&["up", "--set", "notifier.allow=10.0.0.0/99"], "", None, &["`notifier.allow`", "10.0.0.0/99"]),
         (&["notifier", "--set", "notifier.smtp_url=mail"], "", None, &["`notifier.smtp_url`", "smtps://"]),
         (
             &["page", "--set", "page.workers=foo"],

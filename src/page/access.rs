@@ -28,7 +28,7 @@ use super::Page;
 use super::fields::Fields;
 use super::layout;
 use super::problem::Problem;
-use crate::service::{bearer, same};
+use crate::service::{bearer, random, same};
 
 /// The cookie of a session.
 const COOKIE: &str = "galerna_session";
@@ -279,14 +279,6 @@ impl Gate {
 /// A name as it is kept: one short line.
 fn short(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(60).collect::<String>().trim().to_owned()
-}
-
-/// 32 random bytes in hexadecimal.
-pub(super) fn random() -> String {
-    let mut bytes = [0_u8; 32];
-    // A system without randomness cannot serve a session to anybody.
-    getrandom::fill(&mut bytes).unwrap_or_else(|e| panic!("the system gives no random bytes: {e}"));
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -14,10 +14,11 @@ use maud::html;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::access::{Visitor, local_path, random};
+use super::access::{Visitor, local_path};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::{Page, Told, body, dead_letters, deliveries, endpoints, layout, queues, rules, silences, watch};
+use crate::service::random;
 
 /// What an action did.
 pub(super) struct Done {

@@ -183,7 +183,7 @@ impl Page {
     }
 
     fn keep_told(&self, told: Told) -> String {
-        let key = access::random();
+        let key = crate::service::random();
         let now = Instant::now();
         let mut all = self.told.lock();
         all.retain(|(_, at, _)| now - *at < TOLD_FOR);

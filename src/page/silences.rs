@@ -10,13 +10,14 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::access::{Visitor, random};
+use super::access::Visitor;
 use super::act::{Act, Done, Question};
 use super::fields::Fields;
 use super::layout::{button, form_start, scrolling};
 use super::problem::Problem;
 use super::watch::in_time;
 use super::{Page, Params, layout, param, words};
+use crate::service::random;
 
 /// `GET /silences`
 pub(super) async fn list(

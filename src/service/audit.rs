@@ -28,7 +28,7 @@ use galerna_storage::{AuditEntry, AuditLog};
 use serde_json::{Value, json};
 use tracing::Instrument;
 
-use super::{bearer, same};
+use super::{bearer, random, same};
 use crate::admin::Refusal;
 
 /// Who asks, by their own word.
@@ -123,13 +123,6 @@ impl Deed {
 /// A name as it is kept: one short line.
 fn short(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(60).collect::<String>().trim().to_owned()
-}
-
-/// A key that no other process makes.
-fn random() -> String {
-    let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes).unwrap_or_else(|e| panic!("the system gives no random bytes: {e}"));
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Dead letters as the target of an action.
