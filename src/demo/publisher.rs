@@ -295,8 +295,7 @@ fn write_post(
 }
 
 /// Posts what comes over HTTP, each account's posts in order; returns the number of calls. For a backlog each post is a call, as
-/// concentrators send them, so that the messages that wait have the shape that the readings have; whatever their order, the
-/// same is stored.
+/// concentrators send them; whatever their order, the same is stored.
 async fn post(poster: &Poster, load: &Load, order: Order, window: &[Item]) -> anyhow::Result<u64> {
     if order == Order::LastFirst {
         let posts = window.iter().filter_map(|item| match &item.cargo {
