@@ -1,7 +1,5 @@
 //! Actions: each one type, with a form and a JSON call that do the same.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -18,7 +16,7 @@ use super::access::{Visitor, local_path};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::{Page, Told, body, dead_letters, deliveries, endpoints, layout, queues, rules, silences, watch};
-use crate::service::random;
+use crate::service::{audit, random};
 
 /// What an action did.
 pub(super) struct Done {
@@ -196,25 +194,12 @@ async fn perform<A: Act>(page: &Page, visitor: &Visitor, action: &A) -> Result<D
         outcome,
         done,
     };
-    tracing::info!(
-        action = entry.action,
-        target = entry.target,
-        who = entry.who,
-        role = entry.role,
-        done,
-        outcome = entry.outcome,
-        "an operator acted"
-    );
-    let store = Arc::clone(&page.parts.store.audit);
-    match watch::in_time("the store", store.record(&entry)).await {
+    match audit::record(&*page.parts.store.audit, &entry, watch::PATIENCE).await {
         Ok(()) => result,
-        Err(e) => {
-            tracing::error!(error = e, "what an operator did could not be written to the audit log");
-            result.map(|done| Done {
-                message: format!("{} – but the audit log could not be written: {e}", done.message),
-                more: done.more,
-            })
-        }
+        Err(e) => result.map(|done| Done {
+            message: format!("{} – but the audit log could not be written: {e}", done.message),
+            more: done.more,
+        }),
     }
 }
 

@@ -156,8 +156,12 @@ pub(crate) fn entry(
     }
 }
 
-/// Writes an entry. What was done is done: that it cannot be written is logged, and no more.
-pub(crate) async fn record(log: &dyn AuditLog, entry: &AuditEntry) {
+/// Writes an entry, with so much patience for the store. What was done is done: that it cannot be written is logged, and told to
+/// the caller.
+///
+/// # Errors
+/// Why it could not be written.
+pub(crate) async fn record(log: &dyn AuditLog, entry: &AuditEntry, patience: Duration) -> Result<(), String> {
     tracing::info!(
         action = entry.action,
         target = entry.target,
@@ -167,10 +171,10 @@ pub(crate) async fn record(log: &dyn AuditLog, entry: &AuditEntry) {
         outcome = entry.outcome,
         "an operator acted"
     );
-    let problem = match tokio::time::timeout(PATIENCE, log.record(entry)).await {
-        Ok(Ok(())) => return,
+    let problem = match tokio::time::timeout(patience, log.record(entry)).await {
+        Ok(Ok(())) => return Ok(()),
         Ok(Err(e)) => e.to_string(),
-        Err(_) => format!("the store did not answer within {} s", PATIENCE.as_secs()),
+        Err(_) => format!("the store did not answer within {} s", patience.as_secs()),
     };
     tracing::error!(
         error = problem,
@@ -179,6 +183,7 @@ pub(crate) async fn record(log: &dyn AuditLog, entry: &AuditEntry) {
         who = entry.who,
         "what an operator did could not be written to the audit log"
     );
+    Err(problem)
 }
 
 /// Keeps the log of calls.
@@ -231,7 +236,9 @@ pub(super) async fn audit(State(auditor): State<Auditor>, mut request: Request, 
             Err(message.map_or_else(|| parts.status.to_string(), str::to_owned))
         };
         let target = deed.target(&queue, &asked);
-        record(&*auditor.log, &entry(deed, &who, target, asked["reason"].as_str(), outcome)).await;
+        let entry = entry(deed, &who, target, asked["reason"].as_str(), outcome);
+        // Whoever asked is told what was done; that the log lacks it is in this process's own.
+        let _ = record(&*auditor.log, &entry, PATIENCE).await;
         Response::from_parts(parts, Body::from(body))
     };
     to_its_end(acting).await
