@@ -28,6 +28,7 @@ use super::Page;
 use super::fields::Fields;
 use super::layout;
 use super::problem::Problem;
+use crate::service::audit::short;
 use crate::service::{bearer, random, same};
 
 /// The cookie of a session.
@@ -274,11 +275,6 @@ impl Gate {
             proof: Proof::Open,
         })
     }
-}
-
-/// A name as it is kept: one short line.
-fn short(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(60).collect::<String>().trim().to_owned()
 }
 
 fn is_loopback(host: &str) -> bool {

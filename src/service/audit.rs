@@ -121,7 +121,7 @@ impl Deed {
 }
 
 /// A name as it is kept: one short line.
-fn short(name: &str) -> String {
+pub(crate) fn short(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(60).collect::<String>().trim().to_owned()
 }
 
