@@ -17,6 +17,9 @@ use crate::service::{
 use crate::status::{QueueView, StatusPage, StatusQuery};
 use crate::strategy::StrategyName;
 
+/// The header that says of a call that its caller writes it to the audit log.
+pub const AUDITED: &str = "x-audited";
+
 /// How a client behaves.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
@@ -28,7 +31,7 @@ pub struct ClientOptions {
     pub attempts: u32,
     /// Delay before the second attempt; it doubles, and each is cut by a random part of up to a half.
     pub backoff: Duration,
-    /// The caller writes what it asks for to the audit log itself: each call says so with the header `x-audited`, and the
+    /// The caller writes what it asks for to the audit log itself: each call says so with the header [`AUDITED`], and the
     /// other side does not write it once more.
     pub audited: bool,
 }
@@ -294,7 +297,7 @@ impl DispatcherClient {
             request = request.bearer_auth(token);
         }
         if self.options.audited {
-            request = request.header("x-audited", "yes");
+            request = request.header(AUDITED, "yes");
         }
         if let Some(body) = body {
             request = request.json(body);

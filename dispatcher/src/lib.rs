@@ -29,7 +29,7 @@ mod timing;
 mod transition;
 mod watch;
 
-pub use client::{ClientError, ClientOptions, DispatcherClient};
+pub use client::{AUDITED, ClientError, ClientOptions, DispatcherClient};
 pub use dispatcher::{AdminError, Dispatcher, DispatcherOptions, OpenError};
 pub use held::HeldLease;
 pub use lease::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};

@@ -24,6 +24,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use galerna_broker::{Clock, SystemClock};
+use galerna_dispatcher::AUDITED;
 use galerna_storage::{AuditEntry, AuditLog};
 use serde_json::{Value, json};
 use tracing::Instrument;
@@ -33,8 +34,6 @@ use crate::admin::Refusal;
 
 /// Who asks, by their own word.
 pub(crate) const ACTOR: &str = "x-actor";
-/// Says that the caller writes the log.
-const AUDITED: &str = "x-audited";
 /// The role of whoever has the token.
 const ROLE: &str = "operator";
 /// Longest reason that is kept, in characters.
