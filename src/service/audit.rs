@@ -40,8 +40,8 @@ const ROLE: &str = "operator";
 const REASON: usize = 1_000;
 /// Longest answer that is looked into.
 const ANSWER: usize = 4 << 20;
-/// How long the store may take to keep an entry.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the store may take to keep an entry of a call or a command.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What operators do to queues and to the dispatcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,7 +236,7 @@ pub(super) async fn audit(State(auditor): State<Auditor>, mut request: Request, 
         };
         let target = deed.target(&queue, &asked);
         let entry = entry(deed, &who, target, asked["reason"].as_str(), outcome);
-        // Whoever asked is told what was done; that the log lacks it is in this process's own.
+        // Whoever asked is told what was done; that the audit log lacks it stands in the log.
         let _ = record(&*auditor.log, &entry, PATIENCE).await;
         Response::from_parts(parts, Body::from(body))
     };
