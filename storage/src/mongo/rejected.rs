@@ -1,7 +1,7 @@
 //! Refused readings in MongoDB.
 
 use async_trait::async_trait;
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use galerna_broker::AccountId;
 
@@ -15,11 +15,7 @@ use crate::{RejectedReading, RejectedReadings, Result};
 impl RejectedReadings for Mongo {
     async fn store(&self, batch: &[RejectedReading]) -> Result<()> {
         for batch in batch.chunks(STATEMENTS) {
-            let documents: Vec<Document> = batch
-                .iter()
-                .map(readable)
-                .map(|r| to_document(r.id.as_str(), &r, &["ts", "at"]))
-                .collect::<Result<_>>()?;
+            let documents: Vec<Document> = batch.iter().map(document).collect::<Result<_>>()?;
             self.insert("storing rejected readings", REJECTED, &documents).await?;
         }
         Ok(())
@@ -54,10 +50,13 @@ impl RejectedReadings for Mongo {
 
 /// Without a time that clients in other languages cannot read: their calendars have the years 1 to 9999. The text of the
 /// reading has it.
-fn readable(rejected: &RejectedReading) -> RejectedReading {
+fn document(rejected: &RejectedReading) -> Result<Document> {
     const YEARS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
-    let ts = rejected.ts.filter(|ts| YEARS.contains(&ts.0));
-    RejectedReading { ts, ..rejected.clone() }
+    let mut document = to_document(rejected.id.as_str(), rejected, &["ts", "at"])?;
+    if rejected.ts.is_some_and(|ts| !YEARS.contains(&ts.0)) {
+        document.insert("ts", Bson::Null);
+    }
+    Ok(document)
 }
 
 impl Mongo {
