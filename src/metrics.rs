@@ -27,13 +27,13 @@ impl Families {
     }
 
     fn counter(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: u64) {
-        self.seconds(name, help, labels, of(value));
+        self.total(name, help, labels, of(value));
     }
 
-    /// A counter of time.
-    fn seconds(&mut self, name: &'static str, help: &str, labels: Labels<'_>, seconds: f64) {
+    /// What only grows: a count, or time.
+    fn total(&mut self, name: &'static str, help: &str, labels: Labels<'_>, total: f64) {
         let mut counter = Counter::default();
-        counter.set_value(seconds);
+        counter.set_value(total);
         let mut metric = labelled(labels);
         metric.set_counter(counter);
         self.family(name, help, MetricType::COUNTER).mut_metric().push(metric);
@@ -180,7 +180,7 @@ fn add(families: &mut Families, component: &ComponentMetrics, labels: &[(&str, &
             labels,
             of(component.executors as u64),
         );
-        families.seconds(
+        families.total(
             "galerna_engine_busy_seconds_total",
             "Time that the executors of a bolt were busy: executing, or, of a bolt that waits, with a tuple not settled.",
             labels,
