@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use galerna_engine::testing::Harness;
+use galerna_engine::testing::{Feed, Harness, Run};
 use galerna_engine::{Engine, EngineError, EngineOptions, SpoutState};
+use galerna_topology::SpoutDeclarer;
 use galerna_topology::prelude::*;
 
 use crate::bolts::{Held, Holding, take};
@@ -38,16 +39,24 @@ async fn submitted_inactive_nothing_is_called_before_it_is_activated() {
     assert_eq!(feed.log(), ["open", "activate", "deactivate", "activate", "deactivate", "close"]);
 }
 
-#[tokio::test]
-async fn what_is_on_its_way_ends_while_the_topology_is_inactive() {
+/// A run whose tuples are the test's to settle, and the feed of it, with these settings of its spout.
+async fn holding(
+    set: impl FnOnce(SpoutDeclarer<'_, Output<u64>>) -> SpoutDeclarer<'_, Output<u64>>,
+) -> (Feed<u64>, Held, Run) {
     let harness = Harness::new();
     let feed = harness.feed::<u64>();
     let held = Held::default();
     let hands = held.clone();
-    let mut topology = TopologyBuilder::new("paused");
-    let stream = topology.spout("feed", feed.spout()).outputs();
+    let mut topology = TopologyBuilder::new("holding");
+    let stream = set(topology.spout("feed", feed.spout())).outputs();
     topology.bolt("hold", move || Holding(hands.clone())).shuffle(stream);
     let run = harness.start(topology.build().unwrap()).await.unwrap();
+    (feed, held, run)
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_ends_while_the_topology_is_inactive() {
+    let (feed, held, run) = holding(|spout| spout).await;
     (1..=3).for_each(|n| feed.emit(n, n));
     run.settle().await;
     run.running().deactivate();
@@ -123,14 +132,7 @@ async fn a_bolt_ticks_once_an_interval_and_what_it_emits_goes_on() {
 
 #[tokio::test]
 async fn draining_waits_for_pending_roots_and_emits_nothing_meanwhile() {
-    let harness = Harness::new();
-    let feed = harness.feed::<u64>();
-    let held = Held::default();
-    let hands = held.clone();
-    let mut topology = TopologyBuilder::new("drain");
-    let stream = topology.spout("feed", feed.spout()).outputs();
-    topology.bolt("hold", move || Holding(hands.clone())).shuffle(stream);
-    let run = harness.start(topology.build().unwrap()).await.unwrap();
+    let (feed, held, run) = holding(|spout| spout).await;
     (1..=2).for_each(|n| feed.emit(n, n));
     run.settle().await;
     let draining = tokio::spawn(run.drain(Duration::from_secs(30)));
@@ -153,15 +155,8 @@ async fn draining_waits_for_pending_roots_and_emits_nothing_meanwhile() {
 
 #[tokio::test]
 async fn draining_waits_at_most_until_its_deadline_and_what_is_left_fails() {
-    let harness = Harness::new();
-    let clock = harness.clock().clone();
-    let feed = harness.feed::<u64>();
-    let held = Held::default();
-    let hands = held.clone();
-    let mut topology = TopologyBuilder::new("kill");
-    let stream = topology.spout("feed", feed.spout()).message_timeout(None).outputs();
-    topology.bolt("hold", move || Holding(hands.clone())).shuffle(stream);
-    let run = harness.start(topology.build().unwrap()).await.unwrap();
+    let (feed, _held, run) = holding(|spout| spout.message_timeout(None)).await;
+    let clock = run.clock();
     feed.emit(1, 1);
     run.settle().await;
     let draining = tokio::spawn(run.drain(Duration::from_secs(10)));
@@ -188,15 +183,8 @@ async fn killing_waits_for_pending_roots_for_at_most_the_message_timeout_and_emi
         (None, Duration::from_secs(30), FailureKind::Stopped),
         (Some(Duration::from_secs(7)), Duration::from_secs(7), FailureKind::Timeout),
     ] {
-        let harness = Harness::new();
-        let clock = harness.clock().clone();
-        let feed = harness.feed::<u64>();
-        let held = Held::default();
-        let hands = held.clone();
-        let mut topology = TopologyBuilder::new("kill");
-        let stream = topology.spout("feed", feed.spout()).message_timeout(timeout).outputs();
-        topology.bolt("hold", move || Holding(hands.clone())).shuffle(stream);
-        let run = harness.start(topology.build().unwrap()).await.unwrap();
+        let (feed, held, run) = holding(|spout| spout.message_timeout(timeout)).await;
+        let clock = run.clock();
         feed.emit(1, 1);
         feed.emit(2, 2);
         run.settle().await;
