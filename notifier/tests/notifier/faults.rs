@@ -8,7 +8,6 @@ use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use galerna_notifier::{Notifier, Options};
 use galerna_storage::AlertEventKind::{Raised, Resolved};
 use galerna_storage::DeliveryStatus::{Delivered, Pending};
-use galerna_storage::Endpoint;
 use galerna_storage::mongo::{self, MongoOptions};
 use galerna_storage::sqlite;
 use galerna_test_servers::{Mongo, RabbitMq};
@@ -17,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::receiver::{Answer, Receiver};
-use crate::world::{PATIENCE, World, hook, options, raised, resolved, seen, until};
+use crate::world::{PATIENCE, World, options, raised, resolved, seen, until};
 
 pub(crate) async fn what_was_sent_and_not_recorded_is_sent_again_with_the_same_id(mut world: World) {
     let receiver =
@@ -48,12 +47,7 @@ pub(crate) async fn what_was_held_back_then_sent_and_not_recorded_is_sent_again_
 ) {
     let receiver =
         Receiver::answering(|_, before| if before == 2 { Answer::Hang } else { Answer::Status(204) }).await;
-    world.endpoint(Endpoint { cooldown_ms: 3_600_000, ..hook("hook", &receiver.url()) }).await;
-    world.rule("r", &["hook"]).await;
-    world.start(options()).await;
-    world.raise(&[raised("d", 0), resolved("d", 10)]).await;
-    receiver.took(2).await;
-    world.quiet(2).await;
+    world.cooling(&receiver).await;
     world.raise(&[raised("d", 20)]).await;
     world.delivery(Raised, "d", Pending).await;
     world.clock.advance(Duration::from_secs(3601));

@@ -167,12 +167,7 @@ pub(crate) async fn silenced_alerts_are_not_sent_and_nor_are_their_recoveries(mu
 
 pub(crate) async fn within_the_cooldown_the_same_alert_is_not_sent_again(mut world: World) {
     let receiver = Receiver::start().await;
-    world.endpoint(Endpoint { cooldown_ms: 3_600_000, ..hook("hook", &receiver.url()) }).await;
-    world.rule("r", &["hook"]).await;
-    world.start(options()).await;
-    world.raise(&[raised("d", 0), resolved("d", 10)]).await;
-    receiver.took(2).await;
-    world.quiet(2).await;
+    world.cooling(&receiver).await;
     world.raise(&[raised("d", 20), resolved("d", 30), raised("other", 20)]).await;
     let again = world.delivery(Raised, "d", Suppressed).await;
     assert!(again.reason.unwrap().starts_with("cooldown: the same alert was sent at "));
@@ -191,12 +186,7 @@ pub(crate) async fn within_the_cooldown_the_same_alert_is_not_sent_again(mut wor
 
 pub(crate) async fn an_alert_that_fires_still_when_its_cooldown_is_over_is_told_then(mut world: World) {
     let receiver = Receiver::start().await;
-    world.endpoint(Endpoint { cooldown_ms: 3_600_000, ..hook("hook", &receiver.url()) }).await;
-    world.rule("r", &["hook"]).await;
-    world.start(options()).await;
-    world.raise(&[raised("d", 0), resolved("d", 10)]).await;
-    receiver.took(2).await;
-    world.quiet(2).await;
+    world.cooling(&receiver).await;
     let first = world.delivery(Raised, "d", Delivered).await;
     world.raise(&[raised("d", 20), raised("other", 20)]).await;
     receiver.took(3).await;
@@ -230,12 +220,7 @@ pub(crate) async fn an_alert_that_fires_still_when_its_cooldown_is_over_is_told_
 
 pub(crate) async fn an_alert_that_is_silenced_when_its_cooldown_is_over_is_not_told(mut world: World) {
     let receiver = Receiver::start().await;
-    world.endpoint(Endpoint { cooldown_ms: 3_600_000, ..hook("hook", &receiver.url()) }).await;
-    world.rule("r", &["hook"]).await;
-    world.start(options()).await;
-    world.raise(&[raised("d", 0), resolved("d", 10)]).await;
-    receiver.took(2).await;
-    world.quiet(2).await;
+    world.cooling(&receiver).await;
     world.raise(&[raised("d", 20)]).await;
     world.delivery(Raised, "d", Pending).await;
     let silence = Silence {
@@ -264,8 +249,7 @@ pub(crate) async fn what_ends_the_alert_before_is_told_before_what_a_cooldown_ho
         _ => Answer::Status(200),
     })
     .await;
-    world.endpoint(Endpoint { cooldown_ms: 3_600_000, ..hook("hook", &receiver.url()) }).await;
-    world.rule("r", &["hook"]).await;
+    world.hook_with_cooldown(&receiver.url()).await;
     world.start(options()).await;
     world.store.alert_states.record(&[raised("d", 0), resolved("d", 10), raised("d", 20)]).await.unwrap();
     world.publish(&[raised("d", 0)]).await;

@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::receiver::Receiver;
+
 /// Longer than anything takes on a machine that compiles meanwhile.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -119,6 +121,21 @@ impl World {
     pub(crate) async fn hook(&self, url: &str) {
         self.endpoint(hook("hook", url)).await;
         self.rule("r", &["hook"]).await;
+    }
+
+    /// The same with a cooldown of an hour.
+    pub(crate) async fn hook_with_cooldown(&self, url: &str) {
+        self.endpoint(Endpoint { cooldown_ms: 3_600_000, ..hook("hook", url) }).await;
+        self.rule("r", &["hook"]).await;
+    }
+
+    /// A notifier that has told of an alert of `d` and of its end, so that the cooldown for it has begun.
+    pub(crate) async fn cooling(&mut self, receiver: &Receiver) {
+        self.hook_with_cooldown(&receiver.url()).await;
+        self.start(options()).await;
+        self.raise(&[raised("d", 0), resolved("d", 10)]).await;
+        receiver.took(2).await;
+        self.quiet(2).await;
     }
 
     /// Records and publishes, as the alert bolt does.
