@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
-use system::{Service, call, command, errors, run, until};
+use system::{PATIENCE, Service, call, command, errors, output_of, run, until};
 
 const VIEWER: &str = "viewer-token-0123456789";
 const OPERATOR: &str = "operator-token-0123456789";
@@ -56,7 +56,7 @@ impl<'a> Operator<'a> {
         let mut child = command.spawn().unwrap();
         // A command that reads nothing may have ended by now.
         drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
-        child.wait_with_output().unwrap()
+        output_of(child, &format!("{args:?}"), PATIENCE)
     }
 
     fn run(&self, args: &[&str]) -> Output {

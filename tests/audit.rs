@@ -7,7 +7,7 @@ use std::path::Path;
 use galerna::prelude::*;
 use galerna_test_servers::{Mongo, RabbitMq};
 use serde_json::{Value, json};
-use system::{Service, command, database, errors, run_well, until};
+use system::{PATIENCE, Service, command, database, end_of, errors, run_well, until};
 
 /// Action, target, who, why, done.
 type Line = (String, String, String, String, bool);
@@ -18,7 +18,7 @@ fn line(action: &str, target: &str, who: &str, why: &str, done: bool) -> Line {
 
 /// Runs a command as Amaia and returns its exit code.
 fn amaia(folder: &Path, args: &[&str]) -> Option<i32> {
-    let output = command(folder, args).env("USER", "amaia").output().unwrap();
+    let output = end_of(command(folder, args).env("USER", "amaia"), PATIENCE);
     eprintln!("{args:?}: {}", errors(&output));
     output.status.code()
 }

@@ -3,19 +3,23 @@
 mod system;
 
 use std::path::Path;
+use std::time::Duration;
 
 use galerna_test_servers::{Mongo, RabbitMq};
 use serde_json::Value;
-use system::{errors, run};
+use system::{command, end_of, errors};
 
 /// Values in the two months of the extract, and posts that hold at least one of them.
 const READINGS: u64 = 464_325;
 const POSTS: u64 = 15_547;
 
+/// What the largest demo may take, unoptimised, on a machine that is busy.
+const LONGEST: Duration = Duration::from_secs(1_200);
+
 fn demo(folder: &Path, args: &[&str]) -> Value {
     let mut all = vec!["demo", "--exit", "--report", "report.json"];
     all.extend_from_slice(args);
-    let output = run(folder, &all);
+    let output = end_of(&mut command(folder, &all), LONGEST);
     let report = std::fs::read(folder.join("report.json"));
     let report = report.unwrap_or_else(|e| panic!("no report ({e}): {}", errors(&output)));
     let report: Value = serde_json::from_slice(&report).unwrap();

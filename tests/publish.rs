@@ -10,7 +10,7 @@ use galerna_frontend::TokenHash;
 use galerna_test_servers::{Mongo, RabbitMq};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use system::{Service, call, command, database, errors, run, run_well, until};
+use system::{PATIENCE, Service, call, command, database, errors, output_of, run, run_well, until};
 
 /// Free ports for all that listens.
 const FREE: [&str; 12] = [
@@ -124,7 +124,8 @@ async fn when_the_dispatcher_dies_midway_what_was_published_is_told() {
     until("the queue of B is there", b).await;
     service.kill();
     drop(write(input, "A").await.unwrap());
-    let output = tokio::task::spawn_blocking(move || publish.wait_with_output().unwrap()).await.unwrap();
+    let output = || output_of(publish, "publish", PATIENCE);
+    let output = tokio::task::spawn_blocking(output).await.unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     let readings = summary["accounts"]["A"]["readings"].as_u64().unwrap();

@@ -5,7 +5,7 @@ mod system;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use system::{Service, call, command, errors, run, run_well, until};
+use system::{Service, call, errors, run, run_well, until};
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/sample_messages.ndjson");
 /// Readings in the samples, and accounts that sent them.
@@ -221,7 +221,7 @@ async fn with_a_token_every_call_must_bring_it() {
         let (status, answer) = call("GET", &format!("{api}{path}"), None).await;
         assert_eq!((status, &answer["error"]["code"]), (401, &json!("unauthorized")), "{path}");
     }
-    let output = command(folder.path(), &["--dispatcher", &api, "queues", "list"]).output().unwrap();
+    let output = run(folder.path(), &["--dispatcher", &api, "queues", "list"]);
     assert!(errors(&output).contains("unauthorized"), "{}", errors(&output));
     run_well(folder.path(), &["--set", &set, "--dispatcher", &api, "queues", "list"]);
     assert!(service.stop().await.success(), "{}", service.log());

@@ -30,7 +30,26 @@ pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
 
 /// Runs the command to its end.
 pub(crate) fn run(folder: &Path, args: &[&str]) -> Output {
-    command(folder, args).output().unwrap()
+    end_of(&mut command(folder, args), PATIENCE)
+}
+
+/// Runs a command to its end, and what it said; one that does not come to it is killed and fails the test.
+pub(crate) fn end_of(command: &mut Command, patience: Duration) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    output_of(child, &format!("{command:?}"), patience)
+}
+
+/// The same of a command that runs already.
+pub(crate) fn output_of(child: Child, name: &str, patience: Duration) -> Output {
+    let id = child.id();
+    let (sender, output) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    if let Ok(output) = output.recv_timeout(patience) {
+        return output.unwrap();
+    }
+    drop(Command::new("kill").args(["-KILL", &id.to_string()]).status());
+    let said = output.recv_timeout(patience).ok().and_then(Result::ok).map(|output| errors(&output));
+    panic!("{name} did not end within {patience:?}: {}", said.unwrap_or_default());
 }
 
 /// Runs the command, which must do, and returns its standard output.
