@@ -9,7 +9,7 @@ type Case<'a> = (&'a [&'a str], &'a str, Option<(&'a str, &'a str)>, &'a [&'a st
 
 #[test]
 fn a_wrong_setting_ends_every_command_before_it_starts_anything() {
-    let cases: [Case<'_>; 15] = [
+    let cases: [Case<'_>; 16] = [
         (
             &["up"],
             "[dispatcher]\nlesae = \"5s\"",
@@ -35,6 +35,12 @@ fn a_wrong_setting_ends_every_command_before_it_starts_anything() {
             &["`GALERNA_WORKER_LEASE`", "`GALERNA_WORKER_LEASES`"],
         ),
         (&["up", "--broker", "redis://h"], "", None, &["`broker.url`", "`redis://h`", "amqp://"]),
+        (
+            &["up", "--broker", "amqp://"],
+            "",
+            None,
+            &["`broker.url`", "`amqp://`", "names a host", "amqp://localhost"],
+        ),
         (&["up", "--listen", "0.0.0.0:7676"], "", None, &["`api.listen`", "0.0.0.0:7676", "`api.token`"]),
         (&["up", "--set", "worker.leases"], "", None, &["--set worker.leases", "KEY=VALUE"]),
         (&["up", "--config", "absent.toml"], "", None, &["absent.toml", "--config"]),

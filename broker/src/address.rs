@@ -33,7 +33,12 @@ pub async fn open(address: &str) -> Result<Arc<dyn Broker>> {
         })?;
         return Ok(Arc::new(opened?));
     }
-    if address.starts_with("amqp://") || address.starts_with("amqps://") {
+    if let Some(rest) = address.strip_prefix("amqp://").or_else(|| address.strip_prefix("amqps://")) {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        if host.is_empty() || host.starts_with(':') {
+            return Err(wrong(address, "names no host"));
+        }
         return Ok(Arc::new(RabbitMqBroker::connect(RabbitMqOptions::new(address)).await?));
     }
     Err(wrong(address, "has no known scheme"))
@@ -60,10 +65,14 @@ mod tests {
             "http://user:secret@host",
             "redis://x",
             "amqp://user:secret@host:port/x",
+            "amqp://",
+            "amqps://user:secret@:5671/x",
         ] {
             match open(address).await {
                 Err(BrokerError::Invalid(text)) => {
                     assert!(text.contains("amqp://"), "{address}: {text}");
+                    let hostless = matches!(address, "amqp://" | "amqps://user:secret@:5671/x");
+                    assert_eq!(text.contains("names no host"), hostless, "{address}: {text}");
                     assert!(!text.contains("secret"), "{address}: {text}");
                 }
                 Err(other) => panic!("{address}: {other}"),

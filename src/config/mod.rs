@@ -403,6 +403,17 @@ mod tests {
                 "[broker]\nurl = \"rabbit\"",
                 &["`broker.url`", "`rabbit`", "`embedded` or a URL", "amqp:// or amqps://"],
             ),
+            (
+                "[broker]\nurl = \"amqp://\"",
+                &[
+                    "`broker.url`",
+                    "`amqp://`",
+                    "`embedded` or a URL",
+                    "names a host, such as amqp://localhost",
+                ],
+            ),
+            ("[broker]\nurl = \"amqps://u:pw@:5671\"", &["names a host, such as amqps://localhost"]),
+            ("[store]\nurl = \"mongodb:///x\"", &["names a host, such as mongodb://localhost"]),
             ("[broker]\nurl = \"http://u:pw@h\"", &["`broker.url`", "http://u:***@h"]),
             ("[store]\nurl = \"mongo://h\"", &["`store.url`", "mongodb://"]),
             ("[api]\nlisten = \"here\"", &["`api.listen`", "`here`", "127.0.0.1:7676"]),

@@ -275,17 +275,25 @@ impl Kind {
                 literal.parse().map(Value::Listen).or_else(|_| allowed())
             }
             Self::Url { words, schemes } => {
-                let scheme_and_host = text.split_once("://").is_some_and(|(scheme, rest)| {
-                    schemes.contains(&scheme) && !rest.is_empty() && !rest.starts_with('/')
-                });
-                if words.contains(&text) || (scheme_and_host && !text.contains(char::is_whitespace)) {
-                    Ok(Value::Text(text.to_owned()))
-                } else {
-                    allowed()
+                let known = text.split_once("://").filter(|(scheme, _)| schemes.contains(scheme));
+                match known {
+                    _ if words.contains(&text) => Ok(Value::Text(text.to_owned())),
+                    Some((scheme, rest)) if !names_host(rest) => {
+                        Err(format!("{self} and names a host, such as {scheme}://localhost"))
+                    }
+                    Some(_) if !text.contains(char::is_whitespace) => Ok(Value::Text(text.to_owned())),
+                    _ => allowed(),
                 }
             }
         }
     }
+}
+
+/// Whether there is a host in what follows the scheme of a URL.
+fn names_host(rest: &str) -> bool {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    !host.is_empty() && !host.starts_with(':')
 }
 
 /// What is allowed.
