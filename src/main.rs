@@ -111,7 +111,7 @@ fn run(command: Command, config: Config, exporter: Option<trace::Exporter>) -> a
             Command::Publish(args) => commands::publish::run(&args, &config).await?,
             Command::Sources(args) => commands::sources::run(&args, &config).await?,
             Command::Alerting(command) => commands::alerts::run(command, &config).await?,
-            Command::Load(args) => commands::load::run(&args, &stop::on_signals()?).await?,
+            Command::Load(args) => commands::load::run(&args, &config, &stop::on_signals()?).await?,
             Command::Trace(args) => return commands::trace::run(&args, &config).await,
             Command::Topology(args) => commands::topology::run(&args, &config)?,
             Command::Config(args) => commands::config::run(&args, &config)?,

@@ -255,6 +255,24 @@ async fn a_load_of_which_nothing_is_taken_fails_and_says_why() {
         (&["load", "--source", "s"], "--token"),
         (&["load", "--sources", "absent.csv"], "cannot open absent.csv"),
         (&["load", "--source", "s", "--token", "t", "--url", "nowhere"], "is no URL"),
+        (
+            &["load", "--source", "s", "--token", "t", "--set", "frontend.listen=127.0.0.1:0"],
+            "name the frontend with --url",
+        ),
+        (
+            &[
+                "load",
+                "--source",
+                "s",
+                "--token",
+                "t",
+                "--set",
+                "frontend.listen=127.0.0.1:1",
+                "--sweep",
+                "1",
+            ],
+            "http://127.0.0.1:1 took no call",
+        ),
         (&["load", "--source", "s", "--token", "t", "--rate", "0"], "0.001"),
         (&["load", "--source", "s", "--token", "t", "--sweep", "1", "--rate", "2"], "--rate"),
         (

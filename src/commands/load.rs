@@ -18,12 +18,13 @@ mod calls;
 mod concentrators;
 mod report;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use galerna_broker::{Clock, SystemClock};
 use parking_lot::Mutex;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use self::calls::{Caller, Ended};
 use self::concentrators::{Concentrator, Shape, listed, named};
 use self::report::{Asked, Run, Sent, Size, Spread, Sweep, Tally};
+use crate::config::Config;
 use crate::table::print_json;
 
 /// Of a sweep's size, calls sent for each that is to be taken, at most.
@@ -41,9 +43,9 @@ const TRIES: u32 = 5;
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("who").required(true).args(["sources", "source"]))]
 pub(crate) struct LoadArgs {
-    /// The frontend
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    url: String,
+    /// The frontend, for instance http://127.0.0.1:8080 [default: the one of this machine, at `frontend.listen`]
+    #[arg(long)]
+    url: Option<String>,
     /// Sources and their tokens: a CSV with the columns source and token
     #[arg(long, value_name = "FILE")]
     sources: Option<PathBuf>,
@@ -105,11 +107,27 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Where a frontend of this machine with these settings is.
+fn frontend(config: &Config) -> anyhow::Result<String> {
+    let address = config.address("frontend.listen");
+    ensure!(
+        address.port() != 0,
+        "`frontend.listen` is {address}, any free port; name the frontend with --url"
+    );
+    // One that listens at all addresses of the machine is reached at its loopback address.
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Ok(format!("http://{}", SocketAddr::new(ip, address.port())))
+}
+
 /// Runs the command; a stop ends it early, and what was counted until then is told.
 ///
 /// # Errors
 /// When no call at all was taken.
-pub(crate) async fn run(args: &LoadArgs, stop: &CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &LoadArgs, config: &Config, stop: &CancellationToken) -> anyhow::Result<()> {
     let credentials = match (&args.sources, &args.source) {
         (Some(path), _) => listed(path)?,
         (None, Some(source)) => named(source, args.token.as_deref().unwrap_or_default(), args.sources_count)?,
@@ -119,15 +137,16 @@ pub(crate) async fn run(args: &LoadArgs, stop: &CancellationToken) -> anyhow::Re
         // Not after the run.
         std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    let url = args.url.clone().map_or_else(|| frontend(config), Ok)?;
     let load = Load {
-        caller: Caller::new(&args.url, args.connections)?,
+        caller: Caller::new(&url, args.connections)?,
         concentrators: credentials.into_iter().map(Concentrator::new).collect(),
         tally: Mutex::new(Tally::new()),
         next: AtomicU64::new(0),
         shape: Shape { readings: args.readings, devices: args.devices, repeat: args.repeat, gzip: args.gzip },
     };
     let asked = Asked {
-        url: args.url.clone(),
+        url: url.clone(),
         sources: load.concentrators.len(),
         devices: args.devices,
         connections: if args.sweep.is_empty() { args.connections } else { 1 },
@@ -157,7 +176,7 @@ pub(crate) async fn run(args: &LoadArgs, stop: &CancellationToken) -> anyhow::Re
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     match (taken, problem) {
-        (0, Some(problem)) => bail!("{} took no call: {problem}", args.url),
+        (0, Some(problem)) => bail!("{url} took no call: {problem}"),
         _ => Ok(()),
     }
 }
