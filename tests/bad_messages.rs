@@ -90,7 +90,7 @@ async fn what_cannot_be_right_is_a_dead_letter_with_its_reason_and_its_neighbour
                 json,
                 r#"[{"did":"huge","values":[{"p":401,"v":1e999}],"sqn":1,"ts":"2017-01-01T00:00:00Z"}]"#,
             ),
-            &["number"],
+            &["values[0].v", "number"],
             None,
         ),
     ];

@@ -83,6 +83,8 @@ impl RejectCode {
             && (reason.ends_with("is NaN") || reason.ends_with("is infinite"))
         {
             Self::NotANumber
+        } else if reason.starts_with("values[") && reason.ends_with("a number out of range") {
+            Self::OutOfRange
         } else if reason.starts_with("ts") && !reason.ends_with("is missing") {
             Self::BadTime
         } else {
@@ -204,6 +206,7 @@ mod tests {
             ("did is null, not text", RejectCode::Malformed),
             ("did is missing", RejectCode::Malformed),
             ("values has 1001 entries, at most 1000 are allowed", RejectCode::TooManyValues),
+            ("values[1].v is 1e999, a number out of range", RejectCode::OutOfRange),
             ("values[1].v is NaN", RejectCode::NotANumber),
             ("values[0].v is infinite", RejectCode::NotANumber),
             ("values[0].v is text, not a number", RejectCode::Malformed),

@@ -211,7 +211,11 @@ mod tests {
             (r#"{"did":"a\u0000","values":[],"sqn":1,"ts":0}"#, "control character"),
             (r#"{"did":"a","values":[{"p":401,"v":"x"}],"sqn":1,"ts":0}"#, "values[0].v is text"),
             (r#"{"did":"a","values":[{"p":-1,"v":1}],"sqn":1,"ts":0}"#, "values[0].p is -1"),
-            (r#"{"did":"a","values":[{"p":1,"v":1e999}],"sqn":1,"ts":0}"#, "number out of range"),
+            (
+                r#"{"did":"a","values":[{"p":1,"v":1e999}],"sqn":1,"ts":0}"#,
+                "values[0].v is 1e999, a number out of range",
+            ),
+            (r#"{"did":"a","values":[{"p":1,"v":1}],"sqn":1e999,"ts":0}"#, "sqn is 1e999"),
             (r#"{"did":"a","values":{},"sqn":1,"ts":0}"#, "values is an object"),
             (r#"{"did":"a","values":[],"sqn":-1,"ts":0}"#, "sqn is -1"),
             (r#"{"did":"a","values":[],"sqn":1,"ts":"yesterday"}"#, "not RFC 3339"),

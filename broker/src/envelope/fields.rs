@@ -101,6 +101,9 @@ fn measurement(i: usize, raw: &Value) -> Result<Measurement, String> {
         Value::Number(n) => n.as_f64().ok_or_else(|| format!("values[{i}].v is {n}, too large a number"))?,
         Value::String(s) if s == "NaN" => f64::NAN,
         Value::String(s) if s == "Infinity" || s == "-Infinity" => f64::INFINITY,
+        Value::String(s) if is_out_of_range(s) => {
+            return Err(format!("values[{i}].v is {}, a number out of range", number(s)));
+        }
         other => return Err(format!("values[{i}].v is {}, not a number", kind(other))),
     };
     finite(i, v)?;
@@ -117,16 +120,34 @@ pub(super) fn kind(value: &Value) -> &'static str {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
+        // One out of range is kept as its text.
+        Value::String(text) if is_out_of_range(text) => "a number",
         Value::String(_) => "text",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     }
 }
 
+/// Whether a text is a number beyond those that 64 bits of floating point have.
+pub(super) fn is_out_of_range(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+        && text.parse::<f64>().is_ok_and(f64::is_infinite)
+}
+
+/// A number's text; long ones are cut.
+fn number(text: &str) -> String {
+    const LONGEST: usize = 30;
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    text.chars().take(LONGEST).chain(['…']).collect()
+}
+
 /// Numbers as they are, anything else by its kind: reasons stay short.
 fn shown(value: &Value) -> String {
     match value {
         Value::Number(n) => n.to_string(),
+        Value::String(text) if is_out_of_range(text) => number(text),
         other => kind(other).to_owned(),
     }
 }

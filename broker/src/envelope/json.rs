@@ -1,10 +1,11 @@
 //! The JSON forms.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::{BadReading, DecodeError, DecodeLimits, Decoded, count, fields, sort};
 use crate::{AccountId, Reading, SourceId, Timestamp};
@@ -119,9 +120,9 @@ fn list(body: &[u8], limits: &DecodeLimits, decoded: &mut Decoded) -> Result<(),
 
 /// Reads one reading by itself: whatever is wrong in it stays in it.
 fn single(text: &[u8], index: usize, limits: &DecodeLimits, decoded: &mut Decoded) {
-    let raw = match serde_json::from_slice::<Value>(text) {
+    // The syntax is right; a number may be out of range, or the nesting too deep.
+    let raw = match serde_json::from_slice::<Value>(text).or_else(|e| apart(text).ok_or(e)) {
         Ok(raw) => raw,
-        // The syntax is right; a number may be out of range, or the nesting too deep.
         Err(e) => {
             let raw = Value::String(String::from_utf8_lossy(text).into_owned());
             decoded.bad.push(BadReading { index, reason: format!("reading cannot be read: {e}"), raw });
@@ -132,6 +133,37 @@ fn single(text: &[u8], index: usize, limits: &DecodeLimits, decoded: &mut Decode
         Ok(reading) => decoded.readings.push((index, reading)),
         Err(reason) => decoded.bad.push(BadReading { index, reason, raw }),
     }
+}
+
+/// Reads a reading part by part, so that a number out of range, which the parser refuses without saying where it is, becomes
+/// its text in the field that has it. Nothing when it is no such number that keeps the reading from being read.
+fn apart(text: &[u8]) -> Option<Value> {
+    type Parts<'a> = BTreeMap<String, &'a RawValue>;
+    let part = |raw: &RawValue| match serde_json::from_str::<Value>(raw.get()) {
+        Ok(value) => Some(value),
+        Err(_) => fields::is_out_of_range(raw.get()).then(|| raw.get().into()),
+    };
+    let object = |parts: Parts<'_>| -> Option<Map<String, Value>> {
+        parts.into_iter().map(|(name, raw)| Some((name, part(raw)?))).collect()
+    };
+    let mut parts: Parts<'_> = serde_json::from_slice(text).ok()?;
+    // A device id that is a number must not become text, which is what it should be.
+    if parts.get("did").is_some_and(|did| fields::is_out_of_range(did.get())) {
+        return None;
+    }
+    let values = parts.remove("values").map(|values| -> Option<Value> {
+        let Ok(list) = serde_json::from_str::<Vec<&RawValue>>(values.get()) else { return part(values) };
+        let list = list.into_iter().map(|value| match serde_json::from_str::<Parts<'_>>(value.get()) {
+            Ok(measurement) => object(measurement).map(Value::Object),
+            Err(_) => part(value),
+        });
+        list.collect::<Option<Vec<Value>>>().map(Value::Array)
+    });
+    let mut reading = object(parts)?;
+    if let Some(values) = values {
+        reading.insert("values".to_owned(), values?);
+    }
+    Some(Value::Object(reading))
 }
 
 /// Puts `NaN`, `Infinity` and `-Infinity` outside strings into quotes. Borrowed when there are none.

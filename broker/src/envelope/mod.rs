@@ -113,8 +113,8 @@ pub struct BadReading {
     pub index: usize,
     /// What is wrong, naming the field: `values[1].v is NaN`.
     pub reason: String,
-    /// The reading as it came. Numbers that JSON cannot hold are the strings `NaN`, `Infinity` and `-Infinity`; a reading
-    /// that is not even JSON is its text.
+    /// The reading as it came. Numbers that JSON cannot hold are the strings `NaN`, `Infinity` and `-Infinity`, those out of
+    /// range are their text; a reading that cannot be taken apart is its text.
     pub raw: Value,
 }
 

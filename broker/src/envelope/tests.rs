@@ -114,6 +114,20 @@ fn a_bad_json_reading_is_named_by_its_field_and_its_neighbours_are_kept() {
         (with("\"a\"", r#"[{"p":401,"v":1},{"p":401,"v":NaN}]"#, "1", ts), "values[1].v is NaN"),
         (with("\"a\"", r#"[{"p":401,"v":-Infinity}]"#, "1", ts), "values[0].v is infinite"),
         (with("\"a\"", r#"[{"p":401,"v":1e999}]"#, "1", ts), "number out of range"),
+        (
+            with("\"a\"", r#"[{"p":401,"v":1},{"p":401,"v":-1e999}]"#, "1", ts),
+            "values[1].v is -1e999, a number out of range",
+        ),
+        (
+            with("\"a\"", &format!(r#"[{{"p":401,"v":1{}}}]"#, "0".repeat(400)), "1", ts),
+            "0…, a number out of",
+        ),
+        (with("\"a\"", r#"[{"p":1e999,"v":1}]"#, "1", ts), "values[0].p is 1e999, not a parameter code"),
+        (with("\"a\"", "[1e999]", "1", ts), "values[0] is a number, not an object"),
+        (with("\"a\"", "1e999", "1", ts), "values is a number, not an array"),
+        (with("1e999", "[]", "1", ts), "number out of range"),
+        (with("\"a\"", "[]", "1e999", ts), "sqn is 1e999, not a whole number from 0"),
+        (with("\"a\"", "[]", "1", "1e999"), "ts: time `1e999`"),
         (with("\"a\"", r#"[{"p":401,"v":"4900"}]"#, "1", ts), "values[0].v is text, not a number"),
         (with("\"a\"", r#"[{"p":401}]"#, "1", ts), "values[0].v is missing"),
         (with("\"a\"", r#"[{"p":-1,"v":1}]"#, "1", ts), "values[0].p is -1, not a parameter code"),
@@ -134,6 +148,21 @@ fn a_bad_json_reading_is_named_by_its_field_and_its_neighbours_are_kept() {
         assert_eq!(found.index, 1);
         assert!(found.reason.contains(reason), "{bad:.80}: {}", found.reason);
     }
+}
+
+#[test]
+fn a_number_out_of_range_is_kept_as_its_text_and_harms_no_reading_that_does_not_use_it() {
+    let of = |text: &str| decode(&json_message(text)).unwrap();
+    let decoded = of(
+        r#"{"source_key":"c9","body":[{"did":"a","values":[{"p":401,"v":1e999}],"sqn":7,"ts":0,"x":{"y":[]}}]}"#,
+    );
+    let kept = json!({"did": "a", "values": [{"p": 401, "v": "1e999"}], "sqn": 7, "ts": 0, "x": {"y": []}});
+    assert_eq!(decoded.bad[0].raw, kept);
+    let again = decode(&decoded.bad_message(&decoded.bad[0])).unwrap();
+    assert_eq!((&again.bad[0].reason, &again.source), (&decoded.bad[0].reason, &decoded.source));
+    // Fields that nobody knows are ignored, whatever is beside.
+    let decoded = of(r#"[{"did":"a","values":[],"sqn":7,"ts":0,"x":1e999},{"did":"b"}]"#);
+    assert_eq!((decoded.readings.len(), decoded.bad.len()), (1, 1), "{decoded:?}");
 }
 
 #[test]
