@@ -307,8 +307,12 @@ async fn what_is_wrong_is_told_in_a_sentence_that_names_it() {
     let output = me.save("endpoints", &hook);
     assert!(output.status.success(), "{}", errors(&output));
     let shown = me.json(&["endpoints", "show", "hook"]);
-    assert_eq!((&shown["secret"], &shown["url"]), (&json!("***"), &json!("https://example.org/x?key=abc")));
+    assert_eq!((&shown["secret"], &shown["url"]), (&json!("***"), &json!("https://example.org/x?***")));
     assert!(me.save("endpoints", &shown).status.success());
+    let mut moved = shown.clone();
+    moved["url"] = json!("https://example.com/x?***");
+    let output = me.save("endpoints", &moved);
+    assert!(!output.status.success() && errors(&output).contains("write it out"), "{}", errors(&output));
     assert!(!me.well(&["endpoints", "list"]).contains("abc"));
 
     for (args, told) in [

@@ -46,7 +46,10 @@ pub fn validate(endpoint: &Endpoint) -> Result<(), FieldError> {
     }
     match &endpoint.kind {
         EndpointKind::Webhook { url, method, headers, body, secret } => {
-            parse_url(url)?;
+            if parse_url(url)?.query() == Some("***") {
+                let problem = "has the query `***`, which stands for one that is stored; write it out for another address";
+                return Err(FieldError::new("url", problem));
+            }
             parse_method(method)?;
             for (name, value) in headers {
                 parse_header(name, value)?;

@@ -58,6 +58,7 @@ fn what_cannot_be_used_is_refused_with_the_name_of_the_field() {
         (webhook(json!({"url": "ftp://example.com"})), "url", "must be http or https"),
         (webhook(json!({"url": "file:///etc/passwd"})), "url", "must be http or https"),
         (webhook(json!({"url": "http://"})), "url", "is no URL"),
+        (webhook(json!({"url": "https://example.com/?***"})), "url", "write it out"),
         (webhook(json!({"url": "https://user:pass@example.com/"})), "url", "name or password"),
         (webhook(json!({"method": "post"})), "method", "is none of"),
         (webhook(json!({"method": "CONNECT"})), "method", "is none of"),
@@ -105,12 +106,20 @@ fn silences_need_an_id_and_a_pattern_that_is_one() {
 fn a_redacted_endpoint_shows_no_secret_and_can_be_stored_again() {
     let stored: Endpoint = serde_json::from_value(webhook(json!({
         "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "headers": {"authorization": "Bearer hunter2"},
+        "url": "https://example.com/x?key=sesame",
     })))
     .unwrap();
     let shown = stored.redacted();
     let text = serde_json::to_string(&shown).unwrap();
-    assert!(!text.contains("hunter2") && !text.contains("MfKQ9r8"), "{text}");
+    assert!(!text.contains("hunter2") && !text.contains("MfKQ9r8") && !text.contains("sesame"), "{text}");
+    assert!(text.contains("https://example.com/x?***"), "{text}");
     assert_eq!(shown.clone().with_secrets_of(&stored), stored);
     let EndpointKind::Webhook { headers, .. } = &shown.kind else { panic!("a webhook") };
     assert_eq!(*headers, BTreeMap::from([("authorization".to_owned(), "***".to_owned())]));
+    // A query that nobody may see goes to no other address.
+    let mut elsewhere = shown.clone();
+    let EndpointKind::Webhook { url, .. } = &mut elsewhere.kind else { panic!("a webhook") };
+    *url = "https://example.org/x?***".into();
+    let sent = serde_json::to_string(&elsewhere.with_secrets_of(&stored)).unwrap();
+    assert!(!sent.contains("sesame"), "{sent}");
 }

@@ -95,7 +95,7 @@
 //!   looked at: one that flaps more than 25 times within its cooldown may be sent before that is over.
 //! - A mail goes to all addresses of its endpoint at once; when the server refuses one, all of it failed.
 //! - Secrets and headers are stored as they are, since they must be sent; show endpoints as
-//!   [`redacted`](galerna_storage::Endpoint::redacted). A URL is shown whole: keep keys out of it where the receiver allows.
+//!   [`redacted`](galerna_storage::Endpoint::redacted). A URL is shown without its query; keep keys out of its path.
 //! - That an event was taken is remembered for ever, as events themselves are: one small record each.
 //!
 //! The crate knows the broker and the store by their traits only, and serves no HTTP: pages and APIs call its functions.

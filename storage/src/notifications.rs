@@ -98,11 +98,15 @@ impl EndpointKind {
 }
 
 impl Endpoint {
-    /// What a page or an API may show: the secret and the values of all headers are replaced by `***`.
+    /// What a page or an API may show: the secret, the values of all headers, and the query of the URL, in which a token may stand,
+    /// are replaced by `***`.
     #[must_use]
     pub fn redacted(&self) -> Self {
         let mut shown = self.clone();
-        if let EndpointKind::Webhook { headers, secret, .. } = &mut shown.kind {
+        if let EndpointKind::Webhook { url, headers, secret, .. } = &mut shown.kind {
+            if let Some((address, _)) = url.split_once('?') {
+                *url = format!("{address}?{REDACTED}");
+            }
             headers.values_mut().for_each(|value| REDACTED.clone_into(value));
             if let Some(secret) = secret {
                 REDACTED.clone_into(secret);
@@ -111,14 +115,19 @@ impl Endpoint {
         shown
     }
 
-    /// Undoes [`redacted`](Self::redacted) in an edited endpoint: what still reads `***` is taken from `stored`.
+    /// Undoes [`redacted`](Self::redacted) in an edited endpoint: what still reads `***` is taken from `stored`; the query of the
+    /// URL only for the same address.
     #[must_use]
     pub fn with_secrets_of(mut self, stored: &Self) -> Self {
         if let (
-            EndpointKind::Webhook { headers, secret, .. },
-            EndpointKind::Webhook { headers: stored_headers, secret: stored_secret, .. },
+            EndpointKind::Webhook { url, headers, secret, .. },
+            EndpointKind::Webhook { url: stored_url, headers: stored_headers, secret: stored_secret, .. },
         ) = (&mut self.kind, &stored.kind)
         {
+            let address = stored_url.split_once('?').map(|(address, _)| address);
+            if url.split_once('?').is_some_and(|(of, query)| query == REDACTED && Some(of) == address) {
+                url.clone_from(stored_url);
+            }
             for (name, value) in headers.iter_mut().filter(|(_, value)| *value == REDACTED) {
                 if let Some(stored) = stored_headers.get(name) {
                     value.clone_from(stored);
