@@ -10,7 +10,7 @@ use galerna_frontend::TokenHash;
 use galerna_test_servers::{Mongo, RabbitMq};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use system::{PATIENCE, Service, call, command, database, errors, output_of, run, run_well, until};
+use system::{PATIENCE, Service, call, command, database, end_of, errors, output_of, run, run_well, until};
 
 /// Free ports for all that listens.
 const FREE: [&str; 12] = [
@@ -369,8 +369,12 @@ async fn sources_are_kept(store_url: &str, folder: &Path, flags: &[&str]) {
         (&added["queue"], &added["new_account"], &added["replaced"]),
         (&json!("A"), &json!(true), &json!(false))
     );
-    let chosen = json(&["add", "s2", "--account", "A", "--token", "a-token-of-my-own"]);
+    let chosen = json(&["add", "s2", "--account", "A", "--token", "a-token-before"]);
     assert_eq!((&chosen["token"], &chosen["new_account"]), (&Value::Null, &json!(false)));
+    // Where nobody else sees it.
+    let mut add = command(folder, &[flags, &["sources", "add", "s2", "--account", "A"]].concat());
+    let unseen = end_of(add.env("GALERNA_SOURCE_TOKEN", "a-token-of-my-own"), PATIENCE);
+    assert!(unseen.status.success() && !said(&unseen).contains("token: "), "{}", said(&unseen));
     let again = json(&["add", "s1", "--account", "A"]);
     assert_eq!(again["replaced"], true);
     let again = again["token"].as_str().unwrap();

@@ -52,7 +52,8 @@ pub(crate) struct LoadArgs {
     /// One source; with --sources-count the beginning of the names of several
     #[arg(long, value_name = "SOURCE", requires = "token")]
     source: Option<String>,
-    /// Its token; `{source}` in it stands for the source's name
+    /// Its token, which other users of the machine may see on the command line, and not in the file of --sources; `{source}`
+    /// in it stands for the source's name
     #[arg(long, conflicts_with = "sources")]
     token: Option<String>,
     /// So many sources, called SOURCE1, SOURCE2 and so on

@@ -12,7 +12,7 @@ use galerna_storage::{Account, Source, Store};
 use serde::Serialize;
 
 use crate::backends;
-use crate::config::Config;
+use crate::config::{Config, TOKEN_VARIABLE};
 use crate::table::{print, print_json, table, tell};
 
 /// Random bytes of a token.
@@ -44,8 +44,9 @@ enum SourcesCommand {
         /// The account that owns it; the queue of a new account has its name
         #[arg(long)]
         account: String,
-        /// Its token [default: a random one, which is printed, this once]
-        #[arg(long)]
+        /// Its token; on the command line other users of the machine may see it, in the variable they do not [default: a random
+        /// one, which is printed, this once]
+        #[arg(long, env = TOKEN_VARIABLE, hide_env_values = true)]
         token: Option<String>,
     },
     /// Take no more readings from a source; what it sent stays
@@ -187,7 +188,7 @@ async fn add(
     if let Some(token) = token {
         ensure!(
             !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic()),
-            "--token must be visible ASCII characters without spaces; leave it out for a random one"
+            "the token (--token or {TOKEN_VARIABLE}) must be visible ASCII characters without spaces; leave it out for a random one"
         );
         if token.len() < WEAK {
             tell(format_args!("note: a token of fewer than {WEAK} characters may be guessed"));

@@ -17,9 +17,11 @@ const FILE: &str = "galerna.toml";
 
 /// The variable that names the file.
 const CONFIG_VARIABLE: &str = "GALERNA_CONFIG";
-/// Variables that are no settings: those of the scripts and tests.
-const OTHER_VARIABLES: [&str; 4] =
-    [CONFIG_VARIABLE, "GALERNA_MONGOD", "GALERNA_RABBITMQ_SERVER", "GALERNA_README_TIMEOUT"];
+/// The variable with the token of a source that is added.
+pub(crate) const TOKEN_VARIABLE: &str = "GALERNA_SOURCE_TOKEN";
+/// Variables that are no settings: those of commands, of the scripts and of tests.
+const OTHER_VARIABLES: [&str; 5] =
+    [CONFIG_VARIABLE, TOKEN_VARIABLE, "GALERNA_MONGOD", "GALERNA_RABBITMQ_SERVER", "GALERNA_README_TIMEOUT"];
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
