@@ -114,6 +114,7 @@ pub(crate) async fn frontend(
             readings_in_flight: bounds.readings_in_flight.max(2 * readings),
             calls: per_second("frontend.calls_per_second", 1),
             source_readings: per_second("frontend.readings_per_second", readings),
+            source_percent: config.count("frontend.source_percent"),
             ..bounds
         },
         operator_token: config.optional("api.token").map(str::to_owned),

@@ -164,6 +164,12 @@ pub(crate) static KEYS: &[Key] = &[
         "readings that one source may send",
     ),
     key(
+        "frontend.source_percent",
+        Kind::Count(1, 100),
+        "25",
+        "share in percent of a frontend's memory for calls, and of its connections, that one source may have at once",
+    ),
+    key(
         "frontend.notice",
         Kind::Span(0, HOUR),
         "2s",
