@@ -44,7 +44,7 @@ enum SourcesCommand {
         /// The account that owns it; the queue of a new account has its name
         #[arg(long)]
         account: String,
-        /// Its token; on the command line other users of the machine may see it, in the variable they do not [default: a random
+        /// Its token, which other users of the machine may see on the command line, and not in the variable [default: a random
         /// one, which is printed, this once]
         #[arg(long, env = TOKEN_VARIABLE, hide_env_values = true)]
         token: Option<String>,
