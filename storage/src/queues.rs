@@ -114,7 +114,7 @@ impl QueueRecord {
 /// One guarded write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Swap {
-    /// The version that the stored record must have.
+    /// The version that the stored record must have: one that was read from this store or written to it.
     pub expected: u64,
     /// What to store, all but the counts (`ready`, `unacked`, `counted_at`); its `version` must be `expected + 1`.
     pub record: QueueRecord,
@@ -126,7 +126,7 @@ pub struct Swap {
 pub enum Swapped {
     /// Stored, durable.
     Done,
-    /// The stored record has another version; nothing was written. It is given, or `None` when it does not exist.
+    /// The stored record has a later version; nothing was written. It is given, or `None` when it does not exist.
     Conflict(Option<QueueRecord>),
 }
 

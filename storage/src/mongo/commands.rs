@@ -22,7 +22,9 @@ pub(super) const STATEMENTS: usize = 1000;
 /// An insert found a document with this id.
 pub(super) const DUPLICATE_KEY: i32 = 11000;
 /// An update would change the id of a document: what [`Guarded`] provokes.
-const IMMUTABLE_FIELD: i32 = 66;
+pub(super) const IMMUTABLE_FIELD: i32 = 66;
+/// A sum would not fit in its number, among other wrong values.
+pub(super) const BAD_VALUE: i32 = 2;
 
 /// Codes of failures that pass: elections, shutdowns, time limits, a full disk.
 const PASSING: [i32; 24] = [
@@ -146,12 +148,24 @@ impl Mongo {
         self.in_time(attempted, async { self.db.run_raw_command(command).await }).await
     }
 
-    /// Runs update statements in no order, durable. Answers with those that were refused; any other error fails the call.
+    /// Runs update statements in no order, durable. Answers with those that were refused because an id is there already
+    /// or by [`Guarded`]; any other error fails the call.
     pub(super) async fn update<S: Serialize>(
         &self,
         attempted: &str,
         collection: &str,
         updates: &[S],
+    ) -> Result<Written> {
+        self.update_unless(attempted, collection, updates, &[DUPLICATE_KEY, IMMUTABLE_FIELD]).await
+    }
+
+    /// The same, where `refusals` are the codes that refuse a statement.
+    pub(super) async fn update_unless<S: Serialize>(
+        &self,
+        attempted: &str,
+        collection: &str,
+        updates: &[S],
+        refusals: &[i32],
     ) -> Result<Written> {
         let command = UpdateCommand {
             update: collection,
@@ -160,7 +174,7 @@ impl Mongo {
             write_concern: DURABLE,
             max_time: WRITE_TIME_MS,
         };
-        self.write(attempted, encode(attempted, &command)?).await
+        self.write(attempted, encode(attempted, &command)?, refusals).await
     }
 
     /// Inserts documents in no order, durable. Answers with those whose id was there already.
@@ -177,10 +191,10 @@ impl Mongo {
             write_concern: DURABLE,
             max_time: WRITE_TIME_MS,
         };
-        self.write(attempted, encode(attempted, &command)?).await
+        self.write(attempted, encode(attempted, &command)?, &[DUPLICATE_KEY]).await
     }
 
-    async fn write(&self, attempted: &str, command: RawDocumentBuf) -> Result<Written> {
+    async fn write(&self, attempted: &str, command: RawDocumentBuf, refusals: &[i32]) -> Result<Written> {
         let reply = self.command(attempted, command).await?;
         let reply: WriteReply = bson::deserialize_from_document(reply).map_err(|e| StorageError::Failed {
             attempted: attempted.to_owned(),
@@ -196,8 +210,8 @@ impl Mongo {
         let mut refused = HashMap::with_capacity(reply.errors.len());
         for error in reply.errors {
             match (error.code, usize::try_from(error.index)) {
-                (DUPLICATE_KEY | IMMUTABLE_FIELD, Ok(index)) => {
-                    refused.insert(index, error.code);
+                (code, Ok(index)) if refusals.contains(&code) => {
+                    refused.insert(index, code);
                 }
                 _ => return Err(by_code(attempted, error.code, error.errmsg)),
             }

@@ -1,11 +1,20 @@
 //! Queue states in MongoDB.
 //!
-//! A record is one document, `_id` the queue. `version` guards it: a swap is one update of `{_id, version}`. A removed
-//! queue leaves a small tombstone with its epoch and its version made negative (`-1 - version`), which no swap matches;
-//! a namesake created later goes on from both. Every write stamps `modified` with the server's cluster time, which is
-//! what [`super::changes`] goes by.
+//! A record is one document, `_id` the queue: the counts, and under `record` what swaps write. `version` guards it. A
+//! removed queue leaves a small tombstone with its epoch and its version made negative (`-1 - version`), which no swap
+//! matches; a namesake created later goes on from both. Every write stamps `modified` with the server's cluster time,
+//! which is what [`super::changes`] goes by.
+//!
+//! # How a swap is guarded
+//! An update that looks for an id alone goes straight to its document. One that looks for `{_id, version}` is planned
+//! first, which costs the server as much as half of all the rest. So the guard stands in the update itself. Beside
+//! `version` a document has `even` and `odd`: the one that `version` is holds it too, the other holds the largest number
+//! there is. A swap from an even version `v` sets `odd` to `v + 1` and adds to `even` as much as makes `v` the largest
+//! number; from an odd version, the other way round. If the queue is past version `v`, both hold more than `v`, so that sum
+//! would be larger than the largest number, and the server refuses the update. A queue is never before `v`: versions only
+//! grow, and who swaps from `v` has read it from a majority or written it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use bson::{DateTime, Document, doc, rawdoc};
@@ -13,7 +22,7 @@ use galerna_broker::{AccountId, QueueName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Mongo;
-use super::commands::{Guarded, STATEMENTS, Update, WRITE_TIME, Written};
+use super::commands::{BAD_VALUE, Guarded, IMMUTABLE_FIELD, STATEMENTS, Update, WRITE_TIME, Written};
 use super::documents::{date, int, time, uint};
 use super::indexes::QUEUES;
 use crate::queues::{COUNT_REFRESH_MS, check_swaps};
@@ -27,20 +36,22 @@ pub(super) struct QueueDocument {
     #[serde(rename = "_id")]
     queue: QueueName,
     version: i64,
-    epoch: i64,
-    #[serde(flatten)]
-    guarded: GuardedFields,
+    /// See [`Turn`].
+    even: i64,
+    odd: i64,
+    record: RecordFields,
     ready: i64,
     unacked: i64,
     counted_at: Option<DateTime>,
     pub(super) modified: bson::Timestamp,
 }
 
-/// What a swap writes, beside version and epoch.
+/// What a swap writes, as a whole.
 #[derive(Serialize, Deserialize)]
-struct GuardedFields {
+struct RecordFields {
     account: AccountId,
     state: QueueState,
+    epoch: i64,
     lease: Option<LeaseFields>,
     last_delivered: Option<DateTime>,
     crashes: i64,
@@ -58,11 +69,12 @@ struct LeaseFields {
     renewal: i64,
 }
 
-impl From<&QueueRecord> for GuardedFields {
+impl From<&QueueRecord> for RecordFields {
     fn from(record: &QueueRecord) -> Self {
         Self {
             account: record.account.clone(),
             state: record.state,
+            epoch: int(record.epoch),
             lease: record.lease.as_ref().map(|l| LeaseFields {
                 consumer: l.consumer.clone(),
                 granted_at: date(l.granted_at),
@@ -81,11 +93,13 @@ impl From<&QueueRecord> for GuardedFields {
 
 impl From<&QueueRecord> for QueueDocument {
     fn from(record: &QueueRecord) -> Self {
+        let turn = Turn::of(int(record.version));
         Self {
             queue: record.queue.clone(),
             version: int(record.version),
-            epoch: int(record.epoch),
-            guarded: record.into(),
+            even: turn.even,
+            odd: turn.odd,
+            record: record.into(),
             ready: int(record.ready),
             unacked: int(record.unacked),
             counted_at: record.counted_at.map(date),
@@ -97,25 +111,25 @@ impl From<&QueueRecord> for QueueDocument {
 
 impl From<QueueDocument> for QueueRecord {
     fn from(document: QueueDocument) -> Self {
-        let guarded = document.guarded;
+        let record = document.record;
         Self {
             queue: document.queue,
-            account: guarded.account,
+            account: record.account,
             version: uint(document.version),
-            state: guarded.state,
-            epoch: uint(document.epoch),
-            lease: guarded.lease.map(|l| Lease {
+            state: record.state,
+            epoch: uint(record.epoch),
+            lease: record.lease.map(|l| Lease {
                 consumer: l.consumer,
                 granted_at: time(l.granted_at),
                 expires_at: time(l.expires_at),
                 lease_ms: uint(l.lease_ms),
                 renewal: uint(l.renewal),
             }),
-            last_delivered: guarded.last_delivered.map(time),
-            crashes: u32::try_from(guarded.crashes).unwrap_or(0),
-            not_before: guarded.not_before.map(time),
-            reason: guarded.reason,
-            since: time(guarded.since),
+            last_delivered: record.last_delivered.map(time),
+            crashes: u32::try_from(record.crashes).unwrap_or(0),
+            not_before: record.not_before.map(time),
+            reason: record.reason,
+            since: time(record.since),
             ready: uint(document.ready),
             unacked: uint(document.unacked),
             counted_at: document.counted_at.map(time),
@@ -123,10 +137,32 @@ impl From<QueueDocument> for QueueRecord {
     }
 }
 
+/// A tombstone.
 #[derive(Deserialize)]
-struct QueueId {
+struct Removed {
     #[serde(rename = "_id")]
     queue: String,
+    version: i64,
+}
+
+/// Which swaps a document lets through: the fields `even` and `odd`.
+struct Turn {
+    even: i64,
+    odd: i64,
+}
+
+impl Turn {
+    /// Lets none through.
+    const NOBODY: Self = Self { even: i64::MAX, odd: i64::MAX };
+
+    /// Lets those from this version through.
+    const fn of(version: i64) -> Self {
+        if version % 2 == 0 {
+            Self { even: version, odd: i64::MAX }
+        } else {
+            Self { even: i64::MAX, odd: version }
+        }
+    }
 }
 
 /// The update operators of a swap.
@@ -134,6 +170,8 @@ struct QueueId {
 struct SwapOperators {
     #[serde(rename = "$set")]
     set: SwapFields,
+    #[serde(rename = "$inc")]
+    guard: Guard,
     #[serde(rename = "$currentDate")]
     stamp: Stamp,
 }
@@ -141,9 +179,36 @@ struct SwapOperators {
 #[derive(Serialize)]
 struct SwapFields {
     version: i64,
-    epoch: i64,
-    #[serde(flatten)]
-    guarded: GuardedFields,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    even: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    odd: Option<i64>,
+    record: RecordFields,
+}
+
+/// Makes the turn of one version the largest number, or more than that if it is past already.
+#[derive(Serialize)]
+enum Guard {
+    #[serde(rename = "even")]
+    Even(i64),
+    #[serde(rename = "odd")]
+    Odd(i64),
+}
+
+impl From<&Swap> for SwapOperators {
+    fn from(swap: &Swap) -> Self {
+        let (from, to) = (int(swap.expected), int(swap.record.version));
+        let (even, odd, guard) = if from % 2 == 0 {
+            (None, Some(to), Guard::Even(i64::MAX - from))
+        } else {
+            (Some(to), None, Guard::Odd(i64::MAX - from))
+        };
+        Self {
+            set: SwapFields { version: to, even, odd, record: (&swap.record).into() },
+            guard,
+            stamp: STAMP,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -160,10 +225,9 @@ struct StampType {
 const STAMP: Stamp = Stamp { modified: StampType { kind: "timestamp" } };
 
 #[derive(Serialize)]
-struct AtVersion<'a> {
+struct ById<'a> {
     #[serde(rename = "_id")]
     queue: &'a str,
-    version: i64,
 }
 
 fn stamp() -> Document {
@@ -192,24 +256,33 @@ impl Mongo {
         Ok(found)
     }
 
-    /// Makes a record of a tombstone, if there is one.
-    async fn revive(&self, record: &QueueRecord) -> Result<bool> {
+    /// Makes a record of the tombstone of this version, if it is still there.
+    async fn revive(&self, record: &QueueRecord, tombstone: i64) -> Result<bool> {
         let document = QueueDocument::from(record);
         let mut fields = bson::serialize_to_document(&document).map_err(|e| StorageError::Failed {
             attempted: "creating queue states".to_owned(),
             cause: e.to_string(),
         })?;
-        for own in ["_id", "version", "epoch", "modified"] {
+        for own in ["_id", "record", "modified"] {
             fields.remove(own);
         }
+        let written = bson::serialize_to_document(&document.record).map_err(|e| StorageError::Failed {
+            attempted: "creating queue states".to_owned(),
+            cause: e.to_string(),
+        })?;
+        for (field, value) in written.into_iter().filter(|(field, _)| field != "epoch") {
+            fields.insert(format!("record.{field}"), value);
+        }
+        // From `-1 - version` to one above the version that was removed.
+        let version = -tombstone;
+        let turn = Turn::of(version);
+        fields.extend(doc! { "version": version, "even": turn.even, "odd": turn.odd });
         let update = Update {
-            q: doc! { "_id": record.queue.as_str(), "removed": true },
+            q: doc! { "_id": record.queue.as_str(), "removed": true, "version": tombstone },
             u: doc! {
                 "$set": fields,
                 "$unset": { "removed": "" },
-                // From `-1 - version` to one above the version that was removed.
-                "$mul": { "version": -1_i64 },
-                "$max": { "epoch": int(record.epoch) },
+                "$max": { "record.epoch": int(record.epoch) },
                 "$currentDate": stamp(),
             },
             upsert: false,
@@ -283,22 +356,22 @@ impl QueueStates for Mongo {
             let documents: Vec<QueueDocument> = records.iter().map(QueueDocument::from).collect();
             let written = self.insert("creating queue states", QUEUES, &documents).await?;
             let known: Vec<&str> = written.refused.keys().map(|i| records[*i].queue.as_str()).collect();
-            let tombstones: HashSet<String> = if known.is_empty() {
-                HashSet::new()
+            let tombstones: HashMap<String, i64> = if known.is_empty() {
+                HashMap::new()
             } else {
-                let removed = self.collection::<QueueId>(QUEUES);
+                let removed = self.collection::<Removed>(QUEUES);
                 let find = removed
                     .find(doc! { "_id": { "$in": known }, "removed": true })
-                    .projection(doc! { "_id": 1 });
-                self.collect("creating queue states", find)
-                    .await?
-                    .into_iter()
-                    .map(|id: QueueId| id.queue)
-                    .collect()
+                    .projection(doc! { "_id": 1, "version": 1 });
+                let removed = self.collect("creating queue states", find).await?;
+                removed.into_iter().map(|r: Removed| (r.queue, r.version)).collect()
             };
             for (i, record) in records.iter().enumerate() {
                 let new = if written.refused.contains_key(&i) {
-                    tombstones.contains(record.queue.as_str()) && self.revive(record).await?
+                    match tombstones.get(record.queue.as_str()) {
+                        Some(&tombstone) => self.revive(record, tombstone).await?,
+                        None => false,
+                    }
                 } else {
                     true
                 };
@@ -317,19 +390,13 @@ impl QueueStates for Mongo {
             let updates: Vec<_> = swaps
                 .iter()
                 .map(|swap| {
-                    let record = &swap.record;
-                    let set = SwapFields {
-                        version: int(record.version),
-                        epoch: int(record.epoch),
-                        guarded: record.into(),
-                    };
-                    Guarded::new(
-                        AtVersion { queue: record.queue.as_str(), version: int(swap.expected) },
-                        SwapOperators { set, stamp: STAMP },
-                    )
+                    Guarded::new(ById { queue: swap.record.queue.as_str() }, SwapOperators::from(swap))
                 })
                 .collect();
-            let Written { refused, .. } = self.update("swapping queue states", QUEUES, &updates).await?;
+            // Refused: past the expected version, or not there.
+            let lost = [BAD_VALUE, IMMUTABLE_FIELD];
+            let Written { refused, .. } =
+                self.update_unless("swapping queue states", QUEUES, &updates, &lost).await?;
             // What the losers go on from. The winners are settled by now: an update that changed nothing waits, as its
             // write concern says, until a majority has all that its primary had written before.
             let lost: Vec<&str> = refused.keys().map(|i| swaps[*i].record.queue.as_str()).collect();
@@ -355,10 +422,14 @@ impl QueueStates for Mongo {
         let update = Update {
             q: rawdoc! { "_id": queue.as_str(), "version": version },
             u: doc! {
-                "$set": { "removed": true, "version": -1 - version },
+                "$set": {
+                    "removed": true, "version": -1 - version,
+                    "even": Turn::NOBODY.even, "odd": Turn::NOBODY.odd,
+                },
                 "$unset": {
-                    "account": "", "state": "", "lease": "", "last_delivered": "", "crashes": "", "not_before": "",
-                    "reason": "", "since": "", "ready": "", "unacked": "", "counted_at": "",
+                    "record.account": "", "record.state": "", "record.lease": "", "record.last_delivered": "",
+                    "record.crashes": "", "record.not_before": "", "record.reason": "", "record.since": "",
+                    "ready": "", "unacked": "", "counted_at": "",
                 },
                 "$currentDate": stamp(),
             },

@@ -109,13 +109,19 @@ pub(super) async fn a_lost_swap_writes_nothing_and_gives_what_is_stored(store: &
     store.queues.create(&[new("a")]).await.expect("created");
     let winner = leased(&new("a"), "winner");
     store.queues.swap(std::slice::from_ref(&winner)).await.expect("swapped");
-    for stale in
-        [leased(&new("a"), "loser"), leased(&QueueRecord { version: 9, ..new("a") }, "from the future")]
-    {
-        let answer = store.queues.swap(&[stale]).await.expect("answered");
-        assert_eq!(answer, [Swapped::Conflict(Some(winner.record.clone()))]);
+    let mut last = winner.record.clone();
+    // From every version there was, even and odd ones, however long past.
+    for version in 1..=4 {
+        for stale in 0..version {
+            let from = QueueRecord { version: stale, ..new("a") };
+            let answer = store.queues.swap(&[leased(&from, "loser")]).await.expect("answered");
+            assert_eq!(answer, [Swapped::Conflict(Some(last.clone()))], "from {stale} at {version}");
+        }
+        let next = leased(&last, "winner");
+        assert_eq!(store.queues.swap(std::slice::from_ref(&next)).await.expect("swapped"), [Swapped::Done]);
+        last = next.record;
     }
-    assert_eq!(stored(store, "a").await, winner.record);
+    assert_eq!(stored(store, "a").await, last);
 }
 
 pub(super) async fn a_swap_of_an_unknown_queue_conflicts_and_creates_nothing(store: &Store) {
