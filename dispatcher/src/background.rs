@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use galerna_broker::QueueName;
 use galerna_storage::{QueueRecord, StorageError};
-use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 
 use crate::core::{ActOp, Op};
 use crate::dispatcher::Shared;
@@ -28,17 +28,33 @@ const MISSED_PINGS: u32 = 2;
 
 /// Writes what is planned, for ever. Several run at once.
 pub(crate) async fn commit(shared: Arc<Shared>) {
+    let mut back = false;
     loop {
-        let (batch, more) = {
+        let planned = {
             let mut core = shared.core.lock();
-            let batch = core.plan(Instant::now(), shared.clock.now(), &shared.name, &shared.metrics);
-            (batch, core.has_work())
-        };
-        let Some(batch) = batch else {
-            if !more {
-                shared.work.notified().await;
+            if std::mem::take(&mut back) {
+                core.back();
             }
-            continue;
+            let now = Instant::now();
+            match core.held_until(now) {
+                Some(until) => Err(until),
+                None => {
+                    let batch = core.plan(now, shared.clock.now(), &shared.name, &shared.metrics);
+                    Ok((batch, core.has_work()))
+                }
+            }
+        };
+        let (batch, more) = match planned {
+            Ok((Some(batch), more)) => (batch, more),
+            Ok((None, true)) => continue,
+            Ok((None, false)) => {
+                shared.work.notified().await;
+                continue;
+            }
+            Err(until) => {
+                drop(timeout_at(until, shared.work.notified()).await);
+                continue;
+            }
         };
         if more {
             shared.work.notify_one(); // Another lane may take what did not fit.
@@ -57,6 +73,9 @@ pub(crate) async fn commit(shared: Arc<Shared>) {
         }
         shared.core.lock().finish(batch, outcome, Instant::now(), shared.clock.now(), &shared.metrics);
         shared.timers.notify_one();
+        // Those who were answered run before this goes on: what they ask for next goes into the same write.
+        tokio::task::yield_now().await;
+        back = true;
     }
 }
 

@@ -4,9 +4,14 @@
 //! and [`Core::finish`] answers them when it is durable. Several steps may fall on one queue in one batch (a release,
 //! then a lease of the queue released): they are folded into one guarded write. Nothing here waits or does I/O; the one
 //! lock around it is held for the planning only.
+//!
+//! Several writes may be under way at once, but a command costs the store as much as ten of the updates in it, so a few
+//! calls wait for the write under way rather than start one of their own ([`Core::held_until`]), and who has just been
+//! answered may ask again before the next is planned.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use galerna_broker::{QueueName, Timestamp};
 use galerna_storage::{QueueRecord, Swap, Swapped};
@@ -30,6 +35,10 @@ const MAX_CHORES: usize = 256;
 const MAX_ATTEMPTS: u32 = 32;
 /// Widest choice when dispatchers reach for the same queues.
 const MAX_SPREAD: usize = 64;
+/// As many calls are worth a write beside one under way.
+const WORTH_A_WRITE: usize = 16;
+/// Fewer calls wait no longer than this for the write under way.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// A caller of `next`.
 pub(crate) struct NextOp {
@@ -116,6 +125,10 @@ pub(crate) struct Core {
     last_id: u64,
     /// Bulk writes under way.
     in_flight: usize,
+    /// Bulk writes under way, or just answered and about to be followed by another.
+    at_work: usize,
+    /// When the last one was planned.
+    launched: Instant,
     spread: usize,
     timing: Timing,
 }
@@ -136,6 +149,8 @@ impl Core {
             looking: Vec::new(),
             last_id: 0,
             in_flight: 0,
+            at_work: 0,
+            launched: Instant::now(),
             spread: 1,
             timing,
         }
@@ -215,7 +230,19 @@ impl Core {
         !self.pending.is_empty() || !self.board.chores.is_empty()
     }
 
-    /// Plans the next bulk write; callers that need none are answered. `None` when there is nothing to write.
+    /// Until when what is queued waits for a write under way, unless more comes or that is answered before.
+    pub(crate) fn held_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.launched + PATIENCE;
+        (self.at_work > 0 && self.pending.len() < WORTH_A_WRITE && now < until).then_some(until)
+    }
+
+    /// Whoever had a write under way, and answered it, is about to plan the next.
+    pub(crate) fn back(&mut self) {
+        self.at_work -= 1;
+    }
+
+    /// Plans the next bulk write; callers that need none are answered. `None` when there is nothing to write. Whoever gets
+    /// one calls [`finish`](Self::finish) with its outcome and then [`back`](Self::back).
     pub(crate) fn plan(
         &mut self,
         now: Instant,
@@ -270,6 +297,8 @@ impl Core {
             return None;
         }
         self.in_flight += 1;
+        self.at_work += 1;
+        self.launched = now;
         Some(batch)
     }
 

@@ -42,7 +42,7 @@ pub struct DispatcherOptions {
     pub maintainer: MaintainerLink,
     /// Accounts that get more than one turn per round of `fair`.
     pub weights: HashMap<AccountId, u32>,
-    /// Bulk writes under way at once.
+    /// Bulk writes under way at once, at most: a second is begun only when many calls wait.
     pub lanes: usize,
     /// The wall clock that stamps records.
     pub clock: Arc<dyn Clock>,
@@ -56,7 +56,7 @@ impl Default for DispatcherOptions {
             strategy: StrategyName::Lru,
             maintainer: MaintainerLink::None,
             weights: HashMap::new(),
-            lanes: 2,
+            lanes: 3,
             clock: Arc::new(SystemClock),
         }
     }

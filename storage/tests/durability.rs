@@ -1,5 +1,6 @@
 //! What was acknowledged survives; what was not can be tried again.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -350,6 +351,53 @@ async fn changes_written_by_another_process_are_seen() {
         let changes = store.queues.changes(cursor).await.expect("answered");
         assert_eq!(changes.records, std::slice::from_ref(&swap.record));
     }
+}
+
+/// So many queues that a look at the changes does not look back all the way each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_change_of_thousands_of_queues_is_missed() {
+    let server = Mongo::shared().await;
+    let database = unique("thousands");
+    let (reader, writer) = (connect(server, &database).await, connect(server, &database).await);
+    let records: Vec<QueueRecord> = (0..7_000)
+        .map(|i| QueueRecord { queue: QueueName::new(format!("q{i}")).expect("valid"), ..queue() })
+        .collect();
+    let mut cursor = reader.queues.changes(0).await.expect("answered").cursor;
+    writer.queues.create(&records).await.expect("created");
+    let writers: Vec<_> = (0..3)
+        .map(|n| {
+            let queues = writer.queues.clone();
+            let mut mine: Vec<QueueRecord> = records.iter().skip(n).step_by(3).cloned().collect();
+            tokio::spawn(async move {
+                for _ in 0..4 {
+                    let swaps: Vec<Swap> = mine.iter().map(next_lease).collect();
+                    let swapped = queues.swap(&swaps).await.expect("swapped");
+                    assert!(swapped.iter().all(|s| *s == Swapped::Done));
+                    mine = swaps.into_iter().map(|s| s.record).collect();
+                }
+            })
+        })
+        .collect();
+    let mut known: HashMap<QueueName, QueueRecord> = HashMap::new();
+    let everything_known = async {
+        // Each queue is at its fourth version once all is written.
+        while known.len() < records.len() || known.values().any(|r| r.version < 4) {
+            let changes = reader.queues.changes(cursor).await.expect("answered");
+            cursor = changes.cursor;
+            known.extend(changes.records.into_iter().map(|r| (r.queue.clone(), r)));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), everything_known)
+        .await
+        .expect("the last change is told of");
+    for writer in writers {
+        writer.await.expect("the writer ends");
+    }
+    let mut all = reader.queues.all().await.expect("listed");
+    all.sort_by(|a, b| a.queue.cmp(&b.queue));
+    let mut known: Vec<QueueRecord> = known.into_values().collect();
+    known.sort_by(|a, b| a.queue.cmp(&b.queue));
+    assert!(known == all, "what the changes told is what is stored");
 }
 
 #[tokio::test]

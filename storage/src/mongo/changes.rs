@@ -8,9 +8,11 @@
 //! standalone server whose clock was set back across a restart, stamps go back; a call that notices answers with
 //! everything.)
 //!
-//! To look back costs little, since stamps and ids stand in one index and are compared with those that the last call gave:
-//! only documents whose stamp is new are read. What was given is remembered here, per cursor; a cursor that is not known
-//! here, as from another process, is answered with everything.
+//! Stamps and ids stand in one index and are compared with those that were given before: only documents whose stamp is
+//! new are read. Where more than [`MANY`] queues changed lately even that is much, and nearly all writes are seen in the
+//! order of their stamps; so most calls then look back only [`NEARBY`] stamps, and the whole way as often as
+//! [`LOOK_BACK_EVERY`]. What was given is remembered here, per cursor; a cursor that is not known here, as from another process, is answered with
+//! everything.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -30,6 +32,12 @@ use crate::{Changes, QueueRecord, Result};
 /// How far to look back; more than a write command may take.
 const OVERLAP: Duration = super::commands::WRITE_TIME.saturating_add(Duration::from_secs(2));
 const NEVER: Timestamp = Timestamp { time: 0, increment: 0 };
+/// So many stamps are looked through by every call.
+const MANY: usize = 5_000;
+/// How often to look back all the way when they are more.
+const LOOK_BACK_EVERY: Duration = Duration::from_millis(500);
+/// How many stamps to look back otherwise, within one second; more than the updates of several commands under way.
+const NEARBY: u32 = 4_000;
 
 /// Cursors remembered; each reader needs two.
 const CURSORS: usize = 64;
@@ -42,28 +50,70 @@ struct Given {
     reached: Timestamp,
     /// When `reached` was first seen.
     seen: Instant,
-    /// The stamps given from `from` on, by queue.
-    recent: HashMap<String, Timestamp>,
+    /// When all from `from` on was last looked at.
+    looked: Instant,
+    /// The stamps that look found, by queue.
+    recent: Arc<HashMap<String, Timestamp>>,
+    /// The newer ones that nearer looks have found since.
+    newer: HashMap<String, Timestamp>,
 }
 
 impl Given {
-    fn new(stamps: impl IntoIterator<Item = (String, Timestamp)>) -> Self {
+    /// What a look at everything from some stamp on gave, begun at `looked`.
+    fn new(stamps: impl IntoIterator<Item = (String, Timestamp)>, looked: Instant) -> Self {
         let mut recent: HashMap<String, Timestamp> = stamps.into_iter().collect();
         let reached = recent.values().copied().max().unwrap_or(NEVER);
         let from = Timestamp { time: reached.time.saturating_sub(OVERLAP.as_secs() as u32), increment: 0 };
         recent.retain(|_, stamp| *stamp >= from);
-        Self { from, reached, seen: Instant::now(), recent }
+        Self { from, reached, seen: Instant::now(), looked, recent: Arc::new(recent), newer: HashMap::new() }
     }
 
-    /// The same, when a read that began at `read` found nothing new. All stamps up to `reached` were taken before it was
-    /// seen; when that was long enough ago, that read has seen their writes, and nobody need look back behind it again.
-    fn settle(&self, read: Instant) -> Option<Self> {
-        if self.from == self.reached || read.duration_since(self.seen) < OVERLAP {
-            return None;
+    /// The same and these, which a nearer look found.
+    fn and(&self, stamps: impl IntoIterator<Item = (String, Timestamp)>) -> Self {
+        let mut newer = self.newer.clone();
+        newer.extend(stamps);
+        let reached = newer.values().copied().max().unwrap_or(NEVER).max(self.reached);
+        Self {
+            from: self.from,
+            reached,
+            seen: if reached == self.reached { self.seen } else { Instant::now() },
+            looked: self.looked,
+            recent: Arc::clone(&self.recent),
+            newer,
         }
-        let mut recent = self.recent.clone();
-        recent.retain(|_, stamp| *stamp >= self.reached);
-        Some(Self { from: self.reached, reached: self.reached, seen: self.seen, recent })
+    }
+
+    fn has(&self, stamped: &Stamped) -> bool {
+        let given = self.newer.get(&stamped.queue).or_else(|| self.recent.get(&stamped.queue));
+        given == Some(&stamped.modified)
+    }
+
+    /// From where on to look nearby.
+    fn nearby(&self) -> Timestamp {
+        let increment = self.reached.increment.saturating_sub(NEARBY);
+        Timestamp { time: self.reached.time, increment }.max(self.from)
+    }
+
+    /// The same, when a look at everything that began at `read` found nothing new. All stamps up to `reached` were taken
+    /// before it was seen; when that was long enough ago, that look has seen their writes, and nobody need look back behind
+    /// it again.
+    fn settle(&self, read: Instant) -> Self {
+        let settled = read.duration_since(self.seen) >= OVERLAP;
+        let mut kept = Self {
+            from: if settled { self.reached } else { self.from },
+            reached: self.reached,
+            seen: self.seen,
+            looked: read,
+            recent: Arc::clone(&self.recent),
+            newer: self.newer.clone(),
+        };
+        if kept.from != self.from {
+            let mut recent = HashMap::clone(&kept.recent);
+            recent.extend(kept.newer.drain());
+            recent.retain(|_, stamp| *stamp >= kept.from);
+            kept.recent = Arc::new(recent);
+        }
+        kept
     }
 }
 
@@ -130,6 +180,7 @@ impl Mongo {
     }
 
     async fn everything(&self, cursor: u64) -> Result<Changes> {
+        let began = Instant::now();
         let states = self.collection(QUEUES);
         let find = states.find(super::queues::live()).read_concern(self.settled()).batch_size(10_000);
         let documents: Vec<super::queues::QueueDocument> =
@@ -142,7 +193,7 @@ impl Mongo {
             stamps.push((record.queue.to_string(), modified));
             records.push(record);
         }
-        let given = Given::new(stamps);
+        let given = Given::new(stamps, began);
         Ok(Changes { records, removed: Vec::new(), cursor: self.cursors.put(cursor, given) })
     }
 
@@ -150,9 +201,12 @@ impl Mongo {
     async fn changed_after(&self, cursor: u64, given: &Given) -> Result<Option<Changes>> {
         let attempted = "reading the changes of queue states";
         let began = Instant::now();
+        let few = given.recent.len() + given.newer.len() <= MANY;
+        let far = few || began.duration_since(given.looked) >= LOOK_BACK_EVERY;
+        let from = if far { given.from } else { given.nearby() };
         let states = self.collection::<Stamped>(QUEUES);
         let find = states
-            .find(doc! { "modified": { "$gte": given.from } })
+            .find(doc! { "modified": { "$gte": from } })
             .projection(doc! { "_id": 1, "modified": 1 })
             .hint(mongodb::options::Hint::Name("modified_id".to_owned()))
             .read_concern(self.settled())
@@ -163,14 +217,10 @@ impl Mongo {
             let empty = given.reached == NEVER && stamped.is_empty();
             return Ok(empty.then(|| Changes { records: Vec::new(), removed: Vec::new(), cursor }));
         }
-        let news: Vec<&str> = stamped
-            .iter()
-            .filter(|s| given.recent.get(&s.queue) != Some(&s.modified))
-            .map(|s| s.queue.as_str())
-            .collect();
+        let news: Vec<&str> = stamped.iter().filter(|s| !given.has(s)).map(|s| s.queue.as_str()).collect();
         if news.is_empty() {
-            if let Some(settled) = given.settle(began) {
-                self.cursors.replace(cursor, settled);
+            if far {
+                self.cursors.replace(cursor, given.settle(began));
             }
             return Ok(Some(Changes { records: Vec::new(), removed: Vec::new(), cursor }));
         }
@@ -192,7 +242,7 @@ impl Mongo {
             let modified = read.get(&s.queue).copied().unwrap_or(s.modified);
             (s.queue, modified)
         });
-        let given = Given::new(stamps);
+        let given = if far { Given::new(stamps, began) } else { given.and(stamps) };
         Ok(Some(Changes { records, removed, cursor: self.cursors.put(cursor, given) }))
     }
 }
