@@ -22,7 +22,7 @@ pub(super) const STATEMENTS: usize = 1000;
 /// An insert found a document with this id.
 pub(super) const DUPLICATE_KEY: i32 = 11000;
 /// An update would change the id of a document: what [`Guarded`] provokes.
-pub(super) const IMMUTABLE_FIELD: i32 = 66;
+const IMMUTABLE_FIELD: i32 = 66;
 /// A sum would not fit in its number, among other wrong values.
 pub(super) const BAD_VALUE: i32 = 2;
 

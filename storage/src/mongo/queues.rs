@@ -14,7 +14,7 @@
 //! would be larger than the largest number, and the server refuses the update. A queue is never before `v`: versions only
 //! grow, and who swaps from `v` has read it from a majority or written it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use bson::{DateTime, Document, doc, rawdoc};
@@ -22,7 +22,7 @@ use galerna_broker::{AccountId, QueueName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Mongo;
-use super::commands::{BAD_VALUE, Guarded, IMMUTABLE_FIELD, STATEMENTS, Update, WRITE_TIME, Written};
+use super::commands::{BAD_VALUE, STATEMENTS, Update, WRITE_TIME, Written};
 use super::documents::{date, int, time, uint};
 use super::indexes::QUEUES;
 use crate::queues::{COUNT_REFRESH_MS, check_swaps};
@@ -137,9 +137,9 @@ impl From<QueueDocument> for QueueRecord {
     }
 }
 
-/// A tombstone.
+/// As much of a document as a tombstone has too.
 #[derive(Deserialize)]
-struct Removed {
+struct Versioned {
     #[serde(rename = "_id")]
     queue: String,
     version: i64,
@@ -256,6 +256,17 @@ impl Mongo {
         Ok(found)
     }
 
+    /// The swaps, by index, of queues that were never created.
+    async fn absent(&self, attempted: &str, swaps: &[Swap]) -> Result<Vec<usize>> {
+        let queues: Vec<&str> = swaps.iter().map(|s| s.record.queue.as_str()).collect();
+        let states = self.collection::<Versioned>(QUEUES);
+        let find = states.find(doc! { "_id": { "$in": queues } }).projection(doc! { "_id": 1, "version": 1 });
+        let there = self.collect(attempted, find).await?;
+        let there: HashSet<&str> = there.iter().map(|found| found.queue.as_str()).collect();
+        let absent = |(i, swap): (usize, &Swap)| (!there.contains(swap.record.queue.as_str())).then_some(i);
+        Ok(swaps.iter().enumerate().filter_map(absent).collect())
+    }
+
     /// Makes a record of the tombstone of this version, if it is still there.
     async fn revive(&self, record: &QueueRecord, tombstone: i64) -> Result<bool> {
         let document = QueueDocument::from(record);
@@ -359,12 +370,12 @@ impl QueueStates for Mongo {
             let tombstones: HashMap<String, i64> = if known.is_empty() {
                 HashMap::new()
             } else {
-                let removed = self.collection::<Removed>(QUEUES);
+                let removed = self.collection::<Versioned>(QUEUES);
                 let find = removed
                     .find(doc! { "_id": { "$in": known }, "removed": true })
                     .projection(doc! { "_id": 1, "version": 1 });
                 let removed = self.collect("creating queue states", find).await?;
-                removed.into_iter().map(|r: Removed| (r.queue, r.version)).collect()
+                removed.into_iter().map(|r: Versioned| (r.queue, r.version)).collect()
             };
             for (i, record) in records.iter().enumerate() {
                 let new = if written.refused.contains_key(&i) {
@@ -389,14 +400,26 @@ impl QueueStates for Mongo {
         for swaps in swaps.chunks(STATEMENTS) {
             let updates: Vec<_> = swaps
                 .iter()
-                .map(|swap| {
-                    Guarded::new(ById { queue: swap.record.queue.as_str() }, SwapOperators::from(swap))
+                .map(|swap| Update {
+                    q: ById { queue: swap.record.queue.as_str() },
+                    u: SwapOperators::from(swap),
+                    upsert: false,
                 })
                 .collect();
-            // Refused: past the expected version, or not there.
-            let lost = [BAD_VALUE, IMMUTABLE_FIELD];
-            let Written { refused, .. } =
-                self.update_unless("swapping queue states", QUEUES, &updates, &lost).await?;
+            let attempted = "swapping queue states";
+            let Written { n, mut refused } =
+                self.update_unless(attempted, QUEUES, &updates, &[BAD_VALUE]).await?;
+            if n + refused.len() < swaps.len() {
+                // Documents are never deleted: what is not there now was not there then.
+                let absent = self.absent(attempted, swaps).await?;
+                if n + refused.len() + absent.len() != swaps.len() {
+                    return Err(StorageError::Unavailable {
+                        attempted: attempted.to_owned(),
+                        cause: "queues that were not there were created meanwhile".to_owned(),
+                    });
+                }
+                refused.extend(absent.into_iter().map(|i| (i, BAD_VALUE)));
+            }
             // What the losers go on from. The winners are settled by now: an update that changed nothing waits, as its
             // write concern says, until a majority has all that its primary had written before.
             let lost: Vec<&str> = refused.keys().map(|i| swaps[*i].record.queue.as_str()).collect();
