@@ -188,21 +188,28 @@ impl Worker {
         let mut local = Vec::new();
         // In the order of the flow, so that what one sends is flushed by the next.
         for at in 0..self.cells.len() {
-            let task = &mut self.cells[at].task;
-            let flushed = catch_unwind(AssertUnwindSafe(|| task.flush(true)));
-            self.cells[at].report(flushed.map_err(|panic| Fault::panicked(&*panic)), &self.shared);
-            self.sort(at, &mut local, outgoing);
-            self.run_local(&mut local, outgoing);
+            self.flush_cell(at, &mut local, outgoing);
         }
         self.send(outgoing).await;
     }
 
+    fn flush_cell(&mut self, at: usize, local: &mut Vec<Shipment>, outgoing: &mut Vec<Shipment>) {
+        let task = &mut self.cells[at].task;
+        let flushed = catch_unwind(AssertUnwindSafe(|| task.flush(true)));
+        self.cells[at].report(flushed.map_err(|panic| Fault::panicked(&*panic)), &self.shared);
+        self.sort(at, local, outgoing);
+        self.run_local(local, outgoing);
+    }
+
     async fn drain(&mut self, outgoing: &mut Vec<Shipment>) {
-        for cell in &mut self.cells {
-            let drained = cell.task.drain();
-            cell.report(drained, &self.shared);
+        let mut local = Vec::new();
+        // In the order of the flow: what one emits reaches the next before that is drained in turn.
+        for at in 0..self.cells.len() {
+            let drained = self.cells[at].task.drain();
+            self.cells[at].report(drained, &self.shared);
+            self.flush_cell(at, &mut local, outgoing);
         }
-        self.flush(outgoing).await;
+        self.send(outgoing).await;
     }
 
     async fn tick_if_due(&mut self, outgoing: &mut Vec<Shipment>) {

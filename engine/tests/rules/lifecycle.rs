@@ -255,6 +255,49 @@ async fn draining_has_bolts_finish_what_they_keep_and_what_they_emit_while_closi
     assert_eq!(seen.values(), [1, 2, 3, 4, 1_000, 1_000]);
 }
 
+/// The same, computing: two of them run fused.
+#[derive(Default)]
+struct Hoarding(Vec<(u64, Anchor)>);
+
+impl Bolt for Hoarding {
+    type Input = u64;
+    type Outputs = Output<u64>;
+
+    fn execute(&mut self, n: u64, out: &mut Emitter<Output<u64>>) -> Result<(), Fault> {
+        let anchor = out.keep();
+        self.0.push((n, anchor));
+        Ok(())
+    }
+
+    fn drain(&mut self, out: &mut Emitter<Output<u64>>) {
+        for (n, anchor) in self.0.drain(..) {
+            out.emit_anchored(n, [&anchor]);
+            anchor.ack();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_bolt_lets_go_when_it_drains_is_let_go_by_those_fused_behind_it() {
+    let harness = Harness::new();
+    let feed = harness.feed::<u64>();
+    let seen = harness.seen::<u64>();
+    let mut topology = TopologyBuilder::new("hoards");
+    let mut stream = topology.spout("feed", feed.spout()).outputs();
+    for name in ["first", "second", "third"] {
+        stream = topology.bolt(name, Hoarding::default).shuffle(stream).outputs();
+    }
+    topology.bolt("seen", seen.bolt()).shuffle(stream);
+    let run = harness.start(topology.build().unwrap()).await.unwrap();
+    (1..=3).for_each(|n| feed.emit(n, n));
+    run.settle().await;
+    assert_eq!(seen.count(), 0);
+    // By the test's clock, which stands still: only what happens of itself can end this.
+    let drained = tokio::time::timeout(Duration::from_secs(60), run.drain(Duration::from_secs(1))).await;
+    assert!(drained.expect("draining ends").drained);
+    assert_eq!((feed.acked(), seen.values()), (vec![1, 2, 3], vec![1, 2, 3]));
+}
+
 #[tokio::test]
 async fn a_spout_that_is_done_and_whose_roots_ended_finishes_the_topology() {
     let harness = Harness::new();
