@@ -109,7 +109,7 @@ impl Ledger {
             match span {
                 Span::Untracked(_) => {}
                 Span::Whole(first, rows) => self.settle_whole(first, rows, complete),
-                Span::Share(root, share) => self.settle_share(root, share, complete),
+                Span::Share(root, share, _) => self.settle_share(root, share, complete),
                 Span::Joined(list) => {
                     for &(root, share) in list.iter().filter(|(root, _)| root.task() == task) {
                         self.settle_share(root, share, complete);
@@ -177,7 +177,7 @@ impl Ledger {
                         self.fail_root(first.plus(at), failure);
                     }
                 }
-                Span::Share(root, _) => self.fail_root(root, failure),
+                Span::Share(root, _, _) => self.fail_root(root, failure),
                 Span::Joined(list) => {
                     for &(root, _) in list.iter().filter(|(root, _)| root.task() == task) {
                         self.fail_root(root, failure);
@@ -214,7 +214,7 @@ impl Ledger {
             match span {
                 Span::Untracked(_) => {}
                 Span::Whole(first, rows) => (0..rows).for_each(|at| restart(first.plus(at))),
-                Span::Share(root, _) => restart(root),
+                Span::Share(root, _, _) => restart(root),
                 Span::Joined(list) => list.iter().for_each(|&(root, _)| restart(root)),
             }
         }

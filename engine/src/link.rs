@@ -62,11 +62,11 @@ impl TaskLink {
         let one = match lineage.spans() {
             [] => return,
             [Span::Joined(_), ..] | [Span::Untracked(_), ..] => None,
-            [Span::Whole(root, _) | Span::Share(root, _), rest @ ..] => {
+            [Span::Whole(root, _) | Span::Share(root, _, _), rest @ ..] => {
                 let task = root.task();
                 rest.iter()
                     .all(|span| match span {
-                        Span::Whole(root, _) | Span::Share(root, _) => root.task() == task,
+                        Span::Whole(root, _) | Span::Share(root, _, _) => root.task() == task,
                         Span::Untracked(_) => true,
                         Span::Joined(_) => false,
                     })
@@ -81,10 +81,12 @@ impl TaskLink {
         for span in lineage.drain_spans() {
             match span {
                 Span::Untracked(_) => {}
-                Span::Whole(root, _) | Span::Share(root, _) => by_task[usize::from(root.task())].push(span),
+                Span::Whole(root, _) | Span::Share(root, _, _) => {
+                    by_task[usize::from(root.task())].push(span)
+                }
                 Span::Joined(list) => {
                     for &(root, share) in &list {
-                        by_task[usize::from(root.task())].push(Span::Share(root, share));
+                        by_task[usize::from(root.task())].push(Span::Share(root, share, 1));
                     }
                 }
             }

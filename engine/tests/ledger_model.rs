@@ -70,7 +70,7 @@ impl Model {
 fn span(holding: &Holding) -> (RootId, Span) {
     match holding {
         Holding::Whole(root) => (*root, Span::Whole(*root, 1)),
-        Holding::Share(root, share) => (*root, Span::Share(*root, *share)),
+        Holding::Share(root, share) => (*root, Span::Share(*root, *share, 1)),
         other => unreachable!("{other:?} is not made here"),
     }
 }

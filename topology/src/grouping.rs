@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::lineage::{Holding, Lineage, Rows, Shares};
+use crate::lineage::{Holding, Lineage, Rows, Shares, Span};
 use crate::outputs::{Data, copies};
 use crate::runtime::{Parcel, Route, RouteSetup, Shipment, Shipments};
 
@@ -70,14 +70,39 @@ impl<T, F: FnMut(&T, usize, &mut Vec<usize>) + Send + 'static> CustomGrouping<T>
     }
 }
 
-/// FNV-1a with a final mix: the same on every machine and in every run, so that a key keeps its task.
+/// A hash that is the same on every machine and in every run, so that a key keeps its task: 16 bytes at a time by one
+/// multiplication whose halves are folded, after wyhash (Wang Yi, 2019), with its constants. Not for keys that somebody
+/// chooses in order to do harm.
 #[derive(Debug, Clone, Copy)]
 pub struct StableHasher(u64);
+
+/// Odd, with as many ones as zeros in each byte.
+const SECRET: [u64; 4] =
+    [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db, 0x8ebc_6af0_9c88_c6e3, 0x5899_65cc_7537_4cc3];
+
+/// Multiplies, and folds the halves of the product.
+#[inline]
+const fn fold(a: u64, b: u64) -> u64 {
+    let wide = (a as u128) * (b as u128);
+    (wide as u64) ^ ((wide >> 64) as u64)
+}
+
+/// The first eight bytes.
+#[inline]
+fn eight(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+/// The first four bytes.
+#[inline]
+fn four(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |word| u64::from(u32::from_le_bytes(*word)))
+}
 
 impl StableHasher {
     /// A fresh hasher.
     pub const fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+        Self(SECRET[3])
     }
 
     /// The hash of a key.
@@ -90,9 +115,7 @@ impl StableHasher {
 
     #[inline]
     fn word(&mut self, word: u64) {
-        // Multiply and fold: eight bytes at a time, where FNV-1a takes one.
-        let wide = u128::from(self.0 ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
-        self.0 = (wide as u64) ^ ((wide >> 64) as u64);
+        self.0 = fold(self.0 ^ word, SECRET[0]);
     }
 }
 
@@ -105,24 +128,28 @@ impl Default for StableHasher {
 impl Hasher for StableHasher {
     #[inline]
     fn write(&mut self, bytes: &[u8]) {
-        let mut chunks = bytes.chunks_exact(8);
-        for chunk in chunks.by_ref() {
-            let mut word = [0; 8];
-            word.copy_from_slice(chunk);
-            self.word(u64::from_le_bytes(word));
+        let len = bytes.len();
+        let mut rest = bytes;
+        while rest.len() > 16 {
+            self.0 = fold(self.0 ^ eight(rest), SECRET[1] ^ eight(&rest[8..]));
+            rest = &rest[16..];
         }
-        let rest = chunks.remainder();
-        if !rest.is_empty() {
-            let mut word = [0; 8];
-            word[..rest.len()].copy_from_slice(rest);
-            self.word(u64::from_le_bytes(word));
-        }
-        self.word(bytes.len() as u64);
+        // The last 16 bytes or fewer, by two reads that may overlap.
+        let (first, last) = match rest.len() {
+            9.. => (eight(rest), eight(&rest[rest.len() - 8..])),
+            8 => (eight(rest), 0),
+            4..8 => (four(rest), four(&rest[rest.len() - 4..])),
+            0 => (0, 0),
+            n => (u64::from(rest[0]) << 16 | u64::from(rest[n / 2]) << 8 | u64::from(rest[n - 1]), 0),
+        };
+        let last = (SECRET[2] ^ last).wrapping_add((len as u64).wrapping_mul(SECRET[0]));
+        self.0 = fold(self.0 ^ first, last);
     }
 
     #[inline]
     fn write_u8(&mut self, n: u8) {
-        self.word(u64::from(n));
+        // Ends every text: cheaper than a word, and mixed by what follows.
+        self.0 = (self.0.rotate_left(5) ^ u64::from(n)).wrapping_mul(SECRET[1]);
     }
     #[inline]
     fn write_u16(&mut self, n: u16) {
@@ -143,10 +170,7 @@ impl Hasher for StableHasher {
 
     #[inline]
     fn finish(&self) -> u64 {
-        let mut z = self.0;
-        z = (z ^ (z >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        z = (z ^ (z >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        z ^ (z >> 33)
+        fold(self.0 ^ SECRET[0], SECRET[1])
     }
 }
 
@@ -159,13 +183,17 @@ fn reduce(hash: u64, n: usize) -> usize {
 /// The tasks of a subscriber, with a batch being filled for each.
 struct Targets<T> {
     setup: RouteSetup,
-    parts: Vec<Option<Box<Parcel<T>>>>,
+    parts: Vec<Parcel<T>>,
+    /// By task: the last run of tuples that share a root of which it got one.
+    runs: Vec<u64>,
+    run: u64,
 }
 
 impl<T: Data> Targets<T> {
     fn new(setup: RouteSetup) -> Self {
-        let parts = setup.targets.iter().map(|_| None).collect();
-        Self { setup, parts }
+        let parts = setup.targets.iter().map(|_| Parcel::default()).collect();
+        let runs = vec![0; setup.targets.len()];
+        Self { setup, parts, runs, run: 0 }
     }
 
     fn len(&self) -> usize {
@@ -178,10 +206,7 @@ impl<T: Data> Targets<T> {
 
     #[inline]
     fn push(&mut self, task: usize, value: T, holding: Holding, batch: usize, into: &mut Shipments) {
-        let part = match &mut self.parts[task] {
-            Some(part) => part,
-            empty => empty.insert(self.setup.pool.take()),
-        };
+        let part = &mut self.parts[task];
         part.values.push(value);
         part.lineage.push(holding);
         if part.values.len() >= batch {
@@ -191,11 +216,17 @@ impl<T: Data> Targets<T> {
 
     #[inline(never)]
     fn send(&mut self, task: usize, into: &mut Shipments) {
-        if let Some(parcel) = self.parts[task].take() {
-            let rows = parcel.values.len() as u32;
-            into.transferred += u64::from(rows);
-            into.ready.push(Shipment { target: self.setup.targets[task], parcel, rows });
+        let part = &mut self.parts[task];
+        if part.values.is_empty() {
+            return;
         }
+        let rows = part.values.len() as u32;
+        let mut parcel: Box<Parcel<T>> = self.setup.pool.take();
+        std::mem::swap(&mut *parcel, part);
+        // What comes next has no run to go on with.
+        self.runs[task] = 0;
+        into.transferred += u64::from(rows);
+        into.ready.push(Shipment { target: self.setup.targets[task], parcel, rows });
     }
 
     /// Sends all rows to one task, as they are if they fit in a batch.
@@ -203,10 +234,8 @@ impl<T: Data> Targets<T> {
         let batch = self.batch();
         if values.len() <= batch.max(2) * 2 {
             self.send(task, into);
-            let mut parcel: Box<Parcel<T>> = self.setup.pool.take();
-            std::mem::swap(&mut parcel.values, values);
-            std::mem::swap(&mut parcel.lineage, lineage);
-            self.parts[task] = Some(parcel);
+            std::mem::swap(&mut self.parts[task].values, values);
+            std::mem::swap(&mut self.parts[task].lineage, lineage);
             self.send(task, into);
         } else {
             for (value, holding) in values.drain(..).zip(lineage.drain()) {
@@ -216,9 +245,86 @@ impl<T: Data> Targets<T> {
         }
     }
 
+    /// Deals the rows out, each to the task chosen for it. Of a share that several rows hold together, each task gets
+    /// one part for all that it gets of them.
+    fn deal(
+        &mut self,
+        values: &mut Vec<T>,
+        lineage: &mut Lineage,
+        chosen: &[u32],
+        shares: &mut Shares,
+        into: &mut Shipments,
+    ) {
+        let batch = self.batch();
+        let mut rows = values.drain(..).zip(chosen);
+        for span in lineage.drain_spans() {
+            match span {
+                Span::Share(root, mut rest, count) => {
+                    self.run += 1;
+                    for (left, (value, &task)) in (0..count).rev().zip(rows.by_ref()) {
+                        let task = task as usize;
+                        // What is left over goes with the last row.
+                        let known = self.runs[task] == self.run;
+                        let share = match (left, known) {
+                            (0, _) => rest,
+                            (_, true) => 0,
+                            (_, false) => shares.word(),
+                        };
+                        rest ^= share;
+                        self.runs[task] = self.run;
+                        let part = &mut self.parts[task];
+                        part.values.push(value);
+                        part.lineage.push_share(root, share, 1);
+                        if part.values.len() >= batch {
+                            self.send(task, into);
+                        }
+                    }
+                }
+                Span::Untracked(count) => {
+                    for (value, &task) in rows.by_ref().take(count as usize) {
+                        self.push(task as usize, value, Holding::Untracked, batch, into);
+                    }
+                }
+                Span::Whole(first, count) => {
+                    for (at, (value, &task)) in (0..count).zip(rows.by_ref()) {
+                        self.push(task as usize, value, Holding::Whole(first.plus(at)), batch, into);
+                    }
+                }
+                Span::Joined(list) => {
+                    if let Some((value, &task)) = rows.next() {
+                        self.push(task as usize, value, Holding::Joined(list), batch, into);
+                    }
+                }
+            }
+        }
+    }
+
     fn flush(&mut self, into: &mut Shipments) {
         for task in 0..self.parts.len() {
             self.send(task, into);
+        }
+    }
+}
+
+/// Chooses a task for each row of a batch. Rows for which that panics are lost, and leave the batch.
+#[inline]
+fn choose<T>(
+    values: &mut Vec<T>,
+    lineage: &mut Lineage,
+    chosen: &mut Vec<u32>,
+    into: &mut Shipments,
+    mut task: impl FnMut(&T) -> usize,
+) {
+    chosen.clear();
+    // One catch for the batch, and nothing for a row.
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| {
+        chosen.extend(values[chosen.len()..].iter().map(|value| task(value) as u32));
+    })) {
+        let at = chosen.len();
+        into.lose(lineage.remove(at), &*panic);
+        let value = values.remove(at);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(move || drop(value))) {
+            into.note(&*panic);
         }
     }
 }
@@ -340,11 +446,12 @@ impl<T: Data> Route<T> for Shuffle<T> {
 pub(crate) struct Fields<T, F> {
     targets: Targets<T>,
     key: F,
+    chosen: Vec<u32>,
 }
 
 impl<T: Data, F> Fields<T, F> {
     pub(crate) fn new(setup: RouteSetup, key: F) -> Self {
-        Self { targets: Targets::new(setup), key }
+        Self { targets: Targets::new(setup), key, chosen: Vec::new() }
     }
 }
 
@@ -354,7 +461,7 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for Fields<T, F> {
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         _tasks: &[usize],
-        _shares: &mut Shares,
+        shares: &mut Shares,
         into: &mut Shipments,
     ) {
         let n = self.targets.len();
@@ -362,12 +469,9 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for Fields<T, F> {
             self.targets.push_all(0, values, lineage, into);
             return;
         }
-        let batch = self.targets.batch();
-        let Self { targets, key } = self;
-        each_row(values, lineage, into, |value, holdings, into| {
-            let task = reduce(key(&value), n);
-            targets.push(task, value, holdings.next().unwrap_or_default(), batch, into);
-        });
+        let Self { targets, key, chosen } = self;
+        choose(values, lineage, chosen, into, |value| reduce(key(value), n));
+        targets.deal(values, lineage, chosen, shares, into);
     }
 
     fn flush(&mut self, into: &mut Shipments) {
@@ -381,11 +485,13 @@ pub(crate) struct PartialKey<T, F> {
     targets: Targets<T>,
     key: F,
     given: Vec<u64>,
+    chosen: Vec<u32>,
 }
 
 impl<T: Data, F> PartialKey<T, F> {
     pub(crate) fn new(setup: RouteSetup, key: F) -> Self {
-        Self { given: vec![0; setup.targets.len()], targets: Targets::new(setup), key }
+        let given = vec![0; setup.targets.len()];
+        Self { targets: Targets::new(setup), key, given, chosen: Vec::new() }
     }
 }
 
@@ -395,14 +501,13 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for PartialKey<T, F> {
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         _tasks: &[usize],
-        _shares: &mut Shares,
+        shares: &mut Shares,
         into: &mut Shipments,
     ) {
         let n = self.targets.len();
-        let batch = self.targets.batch();
-        let Self { targets, key, given } = self;
-        each_row(values, lineage, into, |value, holdings, into| {
-            let hash = key(&value);
+        let Self { targets, key, given, chosen } = self;
+        choose(values, lineage, chosen, into, |value| {
+            let hash = key(value);
             let first = reduce(hash, n);
             let mut second = reduce(StableHasher::hash(&hash), n);
             if second == first {
@@ -410,8 +515,9 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for PartialKey<T, F> {
             }
             let task = if given[second] < given[first] { second } else { first };
             given[task] += 1;
-            targets.push(task, value, holdings.next().unwrap_or_default(), batch, into);
+            task
         });
+        targets.deal(values, lineage, chosen, shares, into);
     }
 
     fn flush(&mut self, into: &mut Shipments) {
@@ -560,5 +666,72 @@ impl<T: Data, G: CustomGrouping<T>> Route<T> for Custom<T, G> {
 
     fn flush(&mut self, into: &mut Shipments) {
         self.targets.flush(into);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const TEXTS: [u64; 8] = [
+        14_873_099_642_416_456_992,
+        9_500_761_714_796_777_591,
+        4_238_128_292_735_572_476,
+        2_440_022_929_512_179_666,
+        949_197_338_853_342_175,
+        15_460_206_707_749_203_232,
+        3_819_185_380_205_683_068,
+        3_689_916_281_344_686_830,
+    ];
+    const NUMBERS: [u64; 3] =
+        [1_198_079_128_926_543_079, 12_099_176_454_271_055_388, 8_771_411_123_852_513_653];
+
+    #[test]
+    fn a_key_has_the_same_hash_everywhere_and_always() {
+        let texts =
+            ["", "a", "ab", "moon", "keeps", "sentence", "four score and", "longer than sixteen bytes it is"];
+        let hashes: Vec<u64> = texts.iter().map(|text| StableHasher::hash(*text)).collect();
+        assert_eq!(hashes, TEXTS);
+        assert_eq!([0_u64, 1, u64::MAX].map(|n| StableHasher::hash(&n)), NUMBERS);
+    }
+
+    #[test]
+    fn different_keys_have_different_hashes() {
+        let zeros = (0..300).map(|n| StableHasher::hash(&vec![0_u8; n]));
+        let numbers = (0..100_000_u64).map(|n| StableHasher::hash(&n));
+        let short = (0..=u16::MAX).map(|n| StableHasher::hash(&n.to_le_bytes()[..]));
+        let texts = (0..100_000).map(|n| StableHasher::hash(format!("meter-{n}").as_str()));
+        let pairs = (0..100_000_u32).map(|n| StableHasher::hash(&(n % 300, n / 300)));
+        let bytes = (0..40_000_u32).map(|n| StableHasher::hash(&((n % 200) as u8, (n / 200) as u8)));
+        for hashes in [
+            zeros.collect::<Vec<_>>(),
+            numbers.collect(),
+            short.collect(),
+            texts.collect(),
+            pairs.collect(),
+            bytes.collect(),
+        ] {
+            assert_eq!(hashes.iter().collect::<HashSet<_>>().len(), hashes.len());
+        }
+    }
+
+    #[test]
+    fn keys_spread_evenly_over_the_tasks() {
+        type Key = fn(u64) -> u64;
+        let keys: [(&str, Key); 3] = [
+            ("numbers", |n| StableHasher::hash(&n)),
+            ("multiples", |n| StableHasher::hash(&(n * 4_096))),
+            ("texts", |n| StableHasher::hash(format!("meter-{n}").as_str())),
+        ];
+        for (what, key) in keys {
+            for tasks in 2..9 {
+                let mut rows = vec![0_usize; tasks];
+                (0..100_000).for_each(|n| rows[reduce(key(n), tasks)] += 1);
+                let even = 100_000 / tasks;
+                assert!(rows.iter().all(|n| n.abs_diff(even) < even / 20), "{what} over {tasks}: {rows:?}");
+            }
+        }
     }
 }

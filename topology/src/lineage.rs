@@ -10,7 +10,8 @@
 //!
 //! Most tuples are the only one of their tree at any moment: they hold the whole secret, which needs
 //! no word at all. A batch of such tuples with consecutive roots is one [`Span::Whole`], and handing
-//! it back is one range, whatever its length.
+//! it back is one range, whatever its length. Tuples emitted for one input stay one [`Span::Share`]
+//! as long as they lie side by side: what they hold together is divided only where they part.
 
 /// A pending root: the spout task that emitted it (upper 16 bits) and its sequence number (lower 48).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -166,8 +167,9 @@ pub enum Span {
     Untracked(u32),
     /// This many tuples, each all that is outstanding of its root; the roots are consecutive.
     Whole(RootId, u32),
-    /// One tuple with a share of one root.
-    Share(RootId, u64),
+    /// This many tuples that together hold a share of one root. It is divided when they part, by
+    /// [`Lineage::drain`].
+    Share(RootId, u64, u32),
     /// One tuple with shares of several roots.
     Joined(Box<[(RootId, u64)]>),
 }
@@ -199,8 +201,8 @@ impl Lineage {
         self.spans
             .iter()
             .map(|span| match span {
-                Span::Untracked(rows) | Span::Whole(_, rows) => *rows as usize,
-                Span::Share(..) | Span::Joined(_) => 1,
+                Span::Untracked(rows) | Span::Whole(_, rows) | Span::Share(_, _, rows) => *rows as usize,
+                Span::Joined(_) => 1,
             })
             .sum()
     }
@@ -217,14 +219,28 @@ impl Lineage {
         match holding {
             Holding::Untracked => self.push_untracked(1),
             Holding::Whole(root) => self.push_whole(root, 1),
-            Holding::Share(root, share) => self.push_span(Span::Share(root, share)),
-            Holding::Joined(list) => self.push_span(Span::Joined(list)),
+            Holding::Share(root, share) => self.push_share(root, share, 1),
+            Holding::Joined(list) => self.push_joined(list),
         }
     }
 
     #[inline(never)]
-    fn push_span(&mut self, span: Span) {
-        self.spans.push(span);
+    fn push_joined(&mut self, list: Box<[(RootId, u64)]>) {
+        self.spans.push(Span::Joined(list));
+    }
+
+    /// Appends tuples that hold a share together.
+    #[inline]
+    pub fn push_share(&mut self, root: RootId, share: u64, count: u32) {
+        // Neighbours of one root hold together what each of them held.
+        if let Some(Span::Share(last, sum, rows)) = self.spans.last_mut()
+            && *last == root
+        {
+            *sum ^= share;
+            *rows += count;
+        } else {
+            self.spans.push(Span::Share(root, share, count));
+        }
     }
 
     /// Appends untracked tuples.
@@ -253,10 +269,10 @@ impl Lineage {
     /// a row per tuple: neighbouring shares of one root are summed, untracked tuples left out.
     #[inline]
     pub fn push_settled(&mut self, holding: Holding) {
-        if let Holding::Whole(root) = holding {
-            self.push_whole(root, 1);
-        } else {
-            self.push_other_settled(holding);
+        match holding {
+            Holding::Whole(root) => self.push_whole(root, 1),
+            Holding::Share(root, share) => self.push_share(root, share, 1),
+            other => self.push_other_settled(other),
         }
     }
 
@@ -264,20 +280,8 @@ impl Lineage {
         match holding {
             Holding::Untracked => {}
             Holding::Whole(root) => self.push_whole(root, 1),
-            Holding::Share(root, share) => self.settle_share(root, share),
-            Holding::Joined(list) => list.iter().for_each(|&(root, share)| self.settle_share(root, share)),
-        }
-    }
-
-    /// Appends one share handed back, summed into the last one when it is of the same root.
-    #[inline]
-    pub fn settle_share(&mut self, root: RootId, share: u64) {
-        if let Some(Span::Share(last, sum)) = self.spans.last_mut()
-            && *last == root
-        {
-            *sum ^= share;
-        } else {
-            self.spans.push(Span::Share(root, share));
+            Holding::Share(root, share) => self.push_share(root, share, 1),
+            Holding::Joined(list) => list.iter().for_each(|&(root, share)| self.push_share(root, share, 1)),
         }
     }
 
@@ -289,7 +293,8 @@ impl Lineage {
             None => return,
             Some(Span::Untracked(rows)) => self.push_untracked(rows),
             Some(Span::Whole(first, rows)) => self.push_whole(first, rows),
-            Some(other) => self.spans.push(other),
+            Some(Span::Share(root, share, rows)) => self.push_share(root, share, rows),
+            Some(Span::Joined(list)) => self.push_joined(list),
         }
         self.spans.extend(rest);
     }
@@ -300,8 +305,10 @@ impl Lineage {
             match span {
                 Span::Untracked(_) => {}
                 Span::Whole(first, rows) => self.push_whole(first, rows),
-                Span::Share(root, share) => self.settle_share(root, share),
-                Span::Joined(list) => list.iter().for_each(|&(root, share)| self.settle_share(root, share)),
+                Span::Share(root, share, rows) => self.push_share(root, share, rows),
+                Span::Joined(list) => {
+                    list.iter().for_each(|&(root, share)| self.push_share(root, share, 1));
+                }
             }
         }
     }
@@ -310,12 +317,48 @@ impl Lineage {
     pub fn divide(&mut self, shares: &mut Shares) -> Self {
         let mut copy = Self { spans: Vec::with_capacity(self.spans.len()) };
         let mut rest = Self { spans: Vec::with_capacity(self.spans.len()) };
-        for mut holding in self.drain() {
-            copy.push(holding.divide(shares));
-            rest.push(holding);
+        for span in self.spans.drain(..) {
+            match span {
+                Span::Untracked(rows) => {
+                    copy.push_untracked(rows);
+                    rest.push_untracked(rows);
+                }
+                Span::Whole(first, rows) => {
+                    for at in 0..rows {
+                        let (root, word) = (first.plus(at), shares.word());
+                        copy.push_share(root, word, 1);
+                        rest.push_share(root, root.secret() ^ word, 1);
+                    }
+                }
+                Span::Share(root, share, rows) => {
+                    let word = shares.word();
+                    copy.push_share(root, word, rows);
+                    rest.push_share(root, share ^ word, rows);
+                }
+                Span::Joined(list) => {
+                    let mut holding = Holding::Joined(list);
+                    copy.push(holding.divide(shares));
+                    rest.push(holding);
+                }
+            }
         }
         *self = rest;
         copy
+    }
+
+    /// Takes out one tuple. Costs as much as all of them.
+    #[cold]
+    pub fn remove(&mut self, at: usize) -> Holding {
+        let (mut kept, mut removed) = (Self::new(), Holding::Untracked);
+        for (row, holding) in self.drain().enumerate() {
+            if row == at {
+                removed = holding;
+            } else {
+                kept.push(holding);
+            }
+        }
+        *self = kept;
+        removed
     }
 
     /// Takes out the spans.
@@ -338,6 +381,7 @@ enum Run {
     None,
     Untracked(u32),
     Whole(RootId, u32),
+    Share(RootId, u64, u32),
 }
 
 /// The holdings of a batch, one a tuple. Made by [`Lineage::drain`].
@@ -354,6 +398,8 @@ impl Rows<'_> {
             Run::None => {}
             Run::Untracked(left) => rest.push_untracked(left),
             Run::Whole(root, left) => rest.push_whole(root, left),
+            Run::Share(_, _, 0) => {}
+            Run::Share(root, share, left) => rest.push_share(root, share, left),
         }
         rest.spans.extend(self.spans);
         rest
@@ -373,6 +419,13 @@ impl Iterator for Rows<'_> {
                     *left -= 1;
                     return Some(Holding::Whole(now));
                 }
+                Run::Share(root, rest, left) if *left > 0 => {
+                    *left -= 1;
+                    // A word that nobody else derives: the shares of a root are all different.
+                    let word = if *left == 0 { *rest } else { mix(*rest) };
+                    *rest ^= word;
+                    return Some(Holding::Share(*root, word));
+                }
                 Run::Untracked(left) if *left > 0 => {
                     *left -= 1;
                     return Some(Holding::Untracked);
@@ -380,7 +433,7 @@ impl Iterator for Rows<'_> {
                 _ => match self.spans.next()? {
                     Span::Untracked(rows) => self.run = Run::Untracked(rows),
                     Span::Whole(root, rows) => self.run = Run::Whole(root, rows),
-                    Span::Share(root, share) => return Some(Holding::Share(root, share)),
+                    Span::Share(root, share, rows) => self.run = Run::Share(root, share, rows),
                     Span::Joined(list) => return Some(Holding::Joined(list)),
                 },
             }

@@ -105,8 +105,30 @@ impl<'a> Division<'a> {
 
     #[inline]
     fn part(&mut self) -> Holding {
-        self.left = self.left.saturating_sub(1);
+        self.parts(1)
+    }
+
+    /// What so many tuples hold together.
+    #[inline]
+    fn parts(&mut self, count: usize) -> Holding {
+        self.left = self.left.saturating_sub(count);
         if self.left == 0 { std::mem::take(&mut self.rest) } else { self.rest.divide(self.shares) }
+    }
+
+    /// Appends the parts of so many tuples.
+    #[inline]
+    fn deal(&mut self, count: usize, into: &mut Lineage) {
+        if let Holding::Joined(_) = self.rest {
+            (0..count).for_each(|_| into.push(self.part()));
+            return;
+        }
+        match self.parts(count) {
+            Holding::Untracked => into.push_untracked(count as u32),
+            Holding::Whole(root) if count == 1 => into.push_whole(root, 1),
+            Holding::Whole(root) => into.push_share(root, root.secret(), count as u32),
+            Holding::Share(root, share) => into.push_share(root, share, count as u32),
+            joined @ Holding::Joined(_) => into.push(joined),
+        }
     }
 }
 
@@ -189,9 +211,10 @@ impl<T: Data> Outputs for Output<T> {
     #[inline]
     fn seal(&mut self, division: &mut Division<'_>) {
         if self.special.is_empty() {
-            while self.sealed < self.values.len() {
-                self.lineage.push(division.part());
-                self.sealed += 1;
+            let rows = self.values.len() - self.sealed;
+            if rows > 0 {
+                division.deal(rows, &mut self.lineage);
+                self.sealed += rows;
             }
         } else {
             let mut special = self.special.drain(..).peekable();
