@@ -4,10 +4,12 @@
 mod floor;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use galerna_engine::{Engine, EngineOptions};
+use galerna_topology::StableHasher;
 use galerna_topology::prelude::*;
 use tokio::runtime::Runtime;
 
@@ -62,10 +64,11 @@ impl Spout for Sentences {
     }
 }
 
+/// Counts in a map with this hasher.
 #[derive(Default)]
-struct Count(HashMap<&'static str, u64>);
+struct Count<H>(HashMap<&'static str, u64, H>);
 
-impl Bolt for Count {
+impl<H: BuildHasher + Default + Send + 'static> Bolt for Count<H> {
     type Input = &'static str;
     type Outputs = ();
 
@@ -89,11 +92,11 @@ fn chain(identities: usize, tracked: bool) -> Topology {
     topology.build().expect("the topology is right")
 }
 
-fn word_count() -> Topology {
+fn word_count<H: BuildHasher + Default + Send + 'static>() -> Topology {
     let mut topology = TopologyBuilder::new("words");
     let sentences = topology.spout("sentences", || Sentences(0)).outputs();
     let words = topology.flat_map("split", |s: &'static str| s.split(' ')).shuffle(sentences).outputs();
-    topology.bolt("count", Count::default).fields(words, |word| *word).parallelism(2);
+    topology.bolt("count", Count::<H>::default).fields(words, |word| *word).parallelism(2);
     topology.build().expect("the topology is right")
 }
 
@@ -139,15 +142,20 @@ fn engine(criterion: &mut Criterion) {
     // Words: the sentences have six on average, all of them tracked.
     let words: usize = SENTENCES.iter().map(|sentence| sentence.split(' ').count()).sum();
     group.throughput(Throughput::Elements(TUPLES / 20 * words as u64 / SENTENCES.len() as u64));
-    group.bench_function("word count/words", |bencher| {
-        bencher.to_async(&runtime).iter_custom(async |runs| {
-            let mut took = Duration::ZERO;
-            for _ in 0..runs {
-                took += time(word_count(), true).await;
-            }
-            took
+    for (name, word_count) in [
+        ("word count/words, the standard hasher", word_count::<RandomState> as fn() -> Topology),
+        ("word count/words, StableHasher", word_count::<BuildHasherDefault<StableHasher>>),
+    ] {
+        group.bench_function(name, |bencher| {
+            bencher.to_async(&runtime).iter_custom(async |runs| {
+                let mut took = Duration::ZERO;
+                for _ in 0..runs {
+                    took += time(word_count(), true).await;
+                }
+                took
+            });
         });
-    });
+    }
     group.finish();
 }
 
