@@ -2,7 +2,8 @@
 //!
 //! It uses the same client libraries as Galerna and nothing of Galerna but the shape of a message: no validation, no
 //! identity, no leases, no alerts, no tracking. One task takes deliveries, gathers [`BATCH`] readings, and hands them to
-//! one of [`IN_FLIGHT`] concurrent inserts; when an insert is durable its deliveries are acked with `multiple`.
+//! one of [`IN_FLIGHT`] concurrent inserts; when an insert is acknowledged its deliveries are acked with `multiple`. Inserts have
+//! MongoDB's default write concern, which on a standalone server does not wait for the journal, as Galerna does.
 
 use std::time::{Duration, Instant};
 

@@ -73,7 +73,7 @@ pub(crate) async fn commit(shared: Arc<Shared>) {
         }
         shared.core.lock().finish(batch, outcome, Instant::now(), shared.clock.now(), &shared.metrics);
         shared.timers.notify_one();
-        // Those who were answered run before this goes on: what they ask for next goes into the same write.
+        // Those who were answered may run before this goes on: what they ask for next then goes into one write.
         tokio::task::yield_now().await;
         back = true;
     }

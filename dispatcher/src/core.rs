@@ -5,7 +5,7 @@
 //! then a lease of the queue released): they are folded into one guarded write. Nothing here waits or does I/O; the one
 //! lock around it is held for the planning only.
 //!
-//! Several writes may be under way at once, but a command costs the store as much as ten of the updates in it, so a few
+//! Several writes may be under way at once, but a command costs the store as much as several of the updates in it, so a few
 //! calls wait for the write under way rather than start one of their own ([`Core::held_until`]), and who has just been
 //! answered may ask again before the next is planned.
 

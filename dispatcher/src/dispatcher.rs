@@ -42,7 +42,7 @@ pub struct DispatcherOptions {
     pub maintainer: MaintainerLink,
     /// Accounts that get more than one turn per round of `fair`.
     pub weights: HashMap<AccountId, u32>,
-    /// Bulk writes under way at once, at most: a second is begun only when many calls wait.
+    /// Bulk writes under way at once, at most: a second is begun when many calls wait, or some for 10 ms.
     pub lanes: usize,
     /// The wall clock that stamps records.
     pub clock: Arc<dyn Clock>,

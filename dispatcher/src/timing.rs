@@ -10,7 +10,8 @@
 //! - A holder renews after a third of its lease, so that a renewal may be lost and tried again before it must stop:
 //!   `lease / 3 + 2 × request_timeout ≤ lease − holder_margin`. It is demanded of leases of 10 s or more; with a shorter
 //!   one a slow answer may cost the holder its lease, which is a nuisance but no danger.
-//! - A dead holder's queue is leasable after the lease time and one sweep: `refresh + expiry_margin ≤ sweep`. Expiry goes
+//! - A dead holder's queue is leasable after the lease time and one sweep: `refresh + expiry_margin ≤ sweep`; while
+//!   thousands of queues change within seconds a dispatcher may see a change of another half a second later. Expiry goes
 //!   by the clock of a dispatcher that has watched the lease all that time, and no clock outlives its process: **when the
 //!   only dispatcher is restarted, the watch begins anew**, and the queue of a holder that died before waits once more the
 //!   lease time and one sweep, from the restart. With a second dispatcher on the store the bound holds across restarts

@@ -52,9 +52,19 @@ pub fn validate(endpoint: &Endpoint) -> Result<(), FieldError> {
             }
             parse_method(method)?;
             for (name, value) in headers {
+                if value == "***" {
+                    let problem =
+                        "is `***`, which stands for one that is stored; write it out for another host";
+                    return Err(FieldError::new(format!("headers.{name}"), problem));
+                }
                 parse_header(name, value)?;
             }
             if let Some(secret) = secret {
+                if secret == "***" {
+                    let problem =
+                        "is `***`, which stands for one that is stored; write it out for another host";
+                    return Err(FieldError::new("secret", problem));
+                }
                 signature::key(secret).map_err(|problem| FieldError::new("secret", problem))?;
             }
             let form = Form::of(content_type(endpoint));

@@ -59,6 +59,8 @@ fn what_cannot_be_used_is_refused_with_the_name_of_the_field() {
         (webhook(json!({"url": "file:///etc/passwd"})), "url", "must be http or https"),
         (webhook(json!({"url": "http://"})), "url", "is no URL"),
         (webhook(json!({"url": "https://example.com/?***"})), "url", "write it out"),
+        (webhook(json!({"headers": {"authorization": "***"}})), "headers.authorization", "write it out"),
+        (webhook(json!({"secret": "***"})), "secret", "write it out"),
         (webhook(json!({"url": "https://user:pass@example.com/"})), "url", "name or password"),
         (webhook(json!({"method": "post"})), "method", "is none of"),
         (webhook(json!({"method": "CONNECT"})), "method", "is none of"),
@@ -116,10 +118,18 @@ fn a_redacted_endpoint_shows_no_secret_and_can_be_stored_again() {
     assert_eq!(shown.clone().with_secrets_of(&stored), stored);
     let EndpointKind::Webhook { headers, .. } = &shown.kind else { panic!("a webhook") };
     assert_eq!(*headers, BTreeMap::from([("authorization".to_owned(), "***".to_owned())]));
-    // A query that nobody may see goes to no other address.
+    // What nobody may see goes to no other address, and to no other host.
     let mut elsewhere = shown.clone();
     let EndpointKind::Webhook { url, .. } = &mut elsewhere.kind else { panic!("a webhook") };
     *url = "https://example.org/x?***".into();
-    let sent = serde_json::to_string(&elsewhere.with_secrets_of(&stored)).unwrap();
-    assert!(!sent.contains("sesame"), "{sent}");
+    let elsewhere = elsewhere.with_secrets_of(&stored);
+    let sent = serde_json::to_string(&elsewhere).unwrap();
+    let hidden = ["sesame", "hunter2", "MfKQ9r8"];
+    assert!(hidden.iter().all(|secret| !sent.contains(secret)), "{sent}");
+    // Another path of the same host keeps all but the query.
+    let mut moved = shown;
+    let EndpointKind::Webhook { url, .. } = &mut moved.kind else { panic!("a webhook") };
+    *url = "https://example.com/y".into();
+    let sent = serde_json::to_string(&moved.with_secrets_of(&stored)).unwrap();
+    assert!(sent.contains("hunter2") && sent.contains("MfKQ9r8") && !sent.contains("sesame"), "{sent}");
 }

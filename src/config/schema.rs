@@ -121,7 +121,7 @@ pub(crate) static KEYS: &[Key] = &[
         "how long a flagged queue that still holds messages is kept",
     ),
     key("worker.name", Kind::Text, "", "name under which leases are held; empty: host and process"),
-    key("worker.leases", Kind::Count(1, 1_024), "8", "queues held at a time"),
+    key("worker.leases", Kind::Count(1, 1_024), "16", "queues held at a time"),
     key(
         "worker.messages_per_lease",
         Kind::Count(1, 1_000_000_000),

@@ -115,8 +115,8 @@ impl Endpoint {
         shown
     }
 
-    /// Undoes [`redacted`](Self::redacted) in an edited endpoint: what still reads `***` is taken from `stored`; the query of the
-    /// URL only for the same address.
+    /// Undoes [`redacted`](Self::redacted) in an edited endpoint: what still reads `***` is taken from `stored`, as long as it
+    /// goes to the same host; the query of the URL only for the same address.
     #[must_use]
     pub fn with_secrets_of(mut self, stored: &Self) -> Self {
         if let (
@@ -127,6 +127,11 @@ impl Endpoint {
             let address = stored_url.split_once('?').map(|(address, _)| address);
             if url.split_once('?').is_some_and(|(of, query)| query == REDACTED && Some(of) == address) {
                 url.clone_from(stored_url);
+            }
+            // Who may edit an endpoint may not see its secrets, nor have them sent to another host.
+            let host = |url: &str| url.split('/').take(3).map(str::to_owned).collect::<Vec<_>>();
+            if host(url) != host(stored_url) {
+                return self;
             }
             for (name, value) in headers.iter_mut().filter(|(_, value)| *value == REDACTED) {
                 if let Some(stored) = stored_headers.get(name) {

@@ -177,8 +177,8 @@ pub trait QueueStates: Send + Sync + 'static {
     async fn get(&self, queue: &QueueName) -> Result<Option<QueueRecord>>;
 
     /// What changed since the cursor of an earlier answer (0 at first: everything), whichever process changed it. A change
-    /// that was durable before the call is among it; while thousands of queues change a second it may be in an answer half
-    /// a second later. None is missed.
+    /// that was durable before the call is among it; while thousands of queues change within seconds it may be in an answer
+    /// half a second later. None is missed.
     async fn changes(&self, cursor: u64) -> Result<Changes>;
 
     /// Creates records that do not exist yet; leaves existing ones alone. Returns the queues created.

@@ -37,12 +37,14 @@ impl Ground {
         let address = format!("{}/{database}?{options}", base.trim_end_matches('/'));
         let store = galerna_storage::open(address.trim_end_matches('?')).await.expect("MongoDB opens");
         load::prepare(&store, queues).await.expect("queues are created");
-        let options = DispatcherOptions {
+        let mut options = DispatcherOptions {
             strategy: StrategyName::Lru,
             maintainer: MaintainerLink::Local(Arc::new(Answers)),
-            lanes: std::env::var("LANES").ok().and_then(|v| v.parse().ok()).unwrap_or(2),
             ..DispatcherOptions::default()
         };
+        if let Some(lanes) = std::env::var("LANES").ok().and_then(|v| v.parse().ok()) {
+            options.lanes = lanes;
+        }
         let dispatcher = Dispatcher::open(&store, options).await.expect("the dispatcher opens");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));

@@ -51,10 +51,10 @@ pub struct LeasedOptions {
 }
 
 impl Default for LeasedOptions {
-    /// 8 leases, 1,000 unsettled, 10,000 messages or 10 s a lease, 1 s of wait, dry after 20 ms, 30 s of grace.
+    /// 16 leases, 1,000 unsettled, 10,000 messages or 10 s a lease, 1 s of wait, dry after 20 ms, 30 s of grace.
     fn default() -> Self {
         Self {
-            leases: 8,
+            leases: 16,
             prefetch: 1_000,
             messages_per_lease: 10_000,
             hold: Duration::from_secs(10),

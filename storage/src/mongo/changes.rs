@@ -36,7 +36,7 @@ const NEVER: Timestamp = Timestamp { time: 0, increment: 0 };
 const MANY: usize = 5_000;
 /// How often to look back all the way when they are more.
 const LOOK_BACK_EVERY: Duration = Duration::from_millis(500);
-/// How many stamps to look back otherwise, within one second; more than the updates of several commands under way.
+/// How many stamps to look back otherwise, within one second.
 const NEARBY: u32 = 4_000;
 
 /// Cursors remembered; each reader needs two.
@@ -63,7 +63,9 @@ impl Given {
     fn new(stamps: impl IntoIterator<Item = (String, Timestamp)>, looked: Instant) -> Self {
         let mut recent: HashMap<String, Timestamp> = stamps.into_iter().collect();
         let reached = recent.values().copied().max().unwrap_or(NEVER);
-        let from = Timestamp { time: reached.time.saturating_sub(OVERLAP.as_secs() as u32), increment: 0 };
+        // While this was read, documents read before may have changed.
+        let back = (OVERLAP + looked.elapsed()).as_secs() + 1;
+        let from = Timestamp { time: reached.time.saturating_sub(back as u32), increment: 0 };
         recent.retain(|_, stamp| *stamp >= from);
         Self { from, reached, seen: Instant::now(), looked, recent: Arc::new(recent), newer: HashMap::new() }
     }

@@ -7,12 +7,13 @@
 //!
 //! # How a swap is guarded
 //! An update that looks for an id alone goes straight to its document. One that looks for `{_id, version}` is planned
-//! first, which costs the server as much as half of all the rest. So the guard stands in the update itself. Beside
+//! first, which costs the server more than a third of all the rest. So the guard stands in the update itself. Beside
 //! `version` a document has `even` and `odd`: the one that `version` is holds it too, the other holds the largest number
 //! there is. A swap from an even version `v` sets `odd` to `v + 1` and adds to `even` as much as makes `v` the largest
 //! number; from an odd version, the other way round. If the queue is past version `v`, both hold more than `v`, so that sum
 //! would be larger than the largest number, and the server refuses the update. A queue is never before `v`: versions only
-//! grow, and who swaps from `v` has read it from a majority or written it.
+//! grow, and who swaps from `v` has read it or written it. (After a store was set back, from a backup or by the crash of a
+//! standalone server, a dispatcher that knew what is gone may write over what is there; nothing is leased twice by that.)
 
 use std::collections::{HashMap, HashSet};
 
@@ -143,6 +144,9 @@ struct Versioned {
     #[serde(rename = "_id")]
     queue: String,
     version: i64,
+    /// Documents without the guard are not taken for any.
+    #[serde(rename = "even")]
+    _even: i64,
 }
 
 /// Which swaps a document lets through: the fields `even` and `odd`.
@@ -260,7 +264,9 @@ impl Mongo {
     async fn absent(&self, attempted: &str, swaps: &[Swap]) -> Result<Vec<usize>> {
         let queues: Vec<&str> = swaps.iter().map(|s| s.record.queue.as_str()).collect();
         let states = self.collection::<Versioned>(QUEUES);
-        let find = states.find(doc! { "_id": { "$in": queues } }).projection(doc! { "_id": 1, "version": 1 });
+        let find = states
+            .find(doc! { "_id": { "$in": queues } })
+            .projection(doc! { "_id": 1, "version": 1, "even": 1 });
         let there = self.collect(attempted, find).await?;
         let there: HashSet<&str> = there.iter().map(|found| found.queue.as_str()).collect();
         let absent = |(i, swap): (usize, &Swap)| (!there.contains(swap.record.queue.as_str())).then_some(i);
@@ -373,7 +379,7 @@ impl QueueStates for Mongo {
                 let removed = self.collection::<Versioned>(QUEUES);
                 let find = removed
                     .find(doc! { "_id": { "$in": known }, "removed": true })
-                    .projection(doc! { "_id": 1, "version": 1 });
+                    .projection(doc! { "_id": 1, "version": 1, "even": 1 });
                 let removed = self.collect("creating queue states", find).await?;
                 removed.into_iter().map(|r: Versioned| (r.queue, r.version)).collect()
             };
