@@ -671,9 +671,14 @@ impl<T: Data, G: CustomGrouping<T>> Route<T> for Custom<T, G> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{BTreeMap, HashSet};
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
+    use crate::context::Clock;
+    use crate::lineage::RootId;
+    use crate::runtime::{BoxFuture, Loads, Pool};
 
     const TEXTS: [u64; 8] = [
         14_873_099_642_416_456_992,
@@ -714,6 +719,75 @@ mod tests {
             bytes.collect(),
         ] {
             assert_eq!(hashes.iter().collect::<HashSet<_>>().len(), hashes.len());
+        }
+    }
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn sleep_until(&self, _: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[test]
+    fn what_rows_hold_together_is_dealt_to_the_tasks_that_get_them() {
+        let setup = |batch| RouteSetup {
+            targets: vec![0, 1, 2],
+            loads: Loads::new(3),
+            pool: Pool::default(),
+            batch: Arc::new(AtomicUsize::new(batch)),
+            full_at: 100,
+            clock: Arc::new(Still),
+            offset: 0,
+        };
+        let root = |n| RootId::new(0, n);
+        let mut shares = Shares::new(7);
+        for batch in [1, 2, 3, 5, 1_000] {
+            let mut route = Fields::new(setup(batch), |n: &u64| StableHasher::hash(n));
+            let mut into = Shipments::default();
+            let mut held: BTreeMap<RootId, u64> = BTreeMap::new();
+            for round in 0..40 {
+                // Rows of few roots, in runs of one to nine, and some that nobody waits for.
+                let (mut values, mut lineage) = (Vec::new(), Lineage::new());
+                for run in 0..12_u64 {
+                    let (of, rows, share) =
+                        (root((run * run + round) % 5), 1 + (run * 7 + round) % 9, shares.word());
+                    if run % 5 == 4 {
+                        lineage.push_untracked(rows as u32);
+                    } else {
+                        lineage.push_share(of, share, rows as u32);
+                        *held.entry(of).or_default() ^= share;
+                    }
+                    values.extend((0..rows).map(|n| round * 1_000 + run * 10 + n));
+                }
+                route.route(&mut values, &mut lineage, &[], &mut shares, &mut into);
+            }
+            route.flush(&mut into);
+            for shipment in into.ready {
+                let parcel = shipment.parcel.downcast::<Parcel<u64>>().expect("a parcel of numbers");
+                assert_eq!(
+                    (parcel.values.len(), parcel.lineage.rows()),
+                    (shipment.rows as usize, shipment.rows as usize)
+                );
+                assert!(
+                    parcel
+                        .values
+                        .iter()
+                        .all(|n| reduce(StableHasher::hash(n), 3) == shipment.target as usize)
+                );
+                for span in parcel.lineage.spans() {
+                    if let Span::Share(root, share, _) = span {
+                        assert_ne!(*share, 0, "who holds nothing is not waited for");
+                        *held.entry(*root).or_default() ^= share;
+                    }
+                }
+            }
+            assert!(held.values().all(|left| *left == 0), "batches of {batch}: all is dealt, and no more");
         }
     }
 
