@@ -71,8 +71,8 @@ impl<T, F: FnMut(&T, usize, &mut Vec<usize>) + Send + 'static> CustomGrouping<T>
 }
 
 /// A hash that is the same on every machine and in every run, so that a key keeps its task: 16 bytes at a time by one
-/// multiplication whose halves are folded, after wyhash (Wang Yi, 2019), with its constants. Not for keys that somebody
-/// chooses in order to do harm.
+/// multiplication whose halves are folded, after wyhash (Wang Yi, 2019), with its constants. (Of slices of integers
+/// Rust gives the bytes in the machine's own order.) Not for keys that somebody chooses in order to do harm.
 #[derive(Debug, Clone, Copy)]
 pub struct StableHasher(u64);
 
