@@ -13,15 +13,14 @@ use crate::bolt::{AsyncBolt, Bolt};
 use crate::cell::{AsyncTask, SpoutTask, SyncTask};
 use crate::check::{self, BuildError};
 use crate::closure::{Filter, FlatMap, ForEach, Map, Outcome};
-use crate::grouping::{
-    All, ByTask, Custom, CustomGrouping, Fields, Global, Grouping, PartialKey, Shuffle, StableHasher,
-};
+use crate::grouping::{All, ByTask, Custom, CustomGrouping, Fields, Global, Grouping, PartialKey, Shuffle};
 use crate::lineage::Lineage;
 use crate::outputs::{Data, Outputs};
 use crate::runtime::{
     AnyParcel, AsyncBoltTask, BoltTask, Lost, Parcel, Route, RouteSetup, Shipments, SpoutRunner, TaskSetup,
 };
 use crate::spout::Spout;
+use crate::stable_hasher::StableHasher;
 use crate::stream::{Stream, StreamSource, StreamSpec};
 
 /// Says that tuples of a stream are fit to be a bolt's input: the same type, or one that converts `Into`

@@ -49,6 +49,7 @@ mod outputs;
 mod print;
 pub mod runtime;
 mod spout;
+mod stable_hasher;
 mod stream;
 
 pub use anchor::{Anchor, Anchors, Batch, Tuple};
@@ -61,9 +62,10 @@ pub use closure::{Filter, FlatMap, ForEach, Map, Outcome};
 pub use context::{Clock, TaskContext};
 pub use emitter::Emitter;
 pub use failure::{Failed, Failure, FailureKind, Fault};
-pub use grouping::{CustomGrouping, Grouping, StableHasher};
+pub use grouping::{CustomGrouping, Grouping};
 pub use outputs::{Data, Emitting, Output, Outputs, Side, Wiring};
 pub use spout::{Next, Roots, Spout};
+pub use stable_hasher::StableHasher;
 pub use stream::Stream;
 
 #[doc(hidden)]

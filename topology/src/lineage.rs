@@ -272,17 +272,14 @@ impl Lineage {
         match holding {
             Holding::Whole(root) => self.push_whole(root, 1),
             Holding::Share(root, share) => self.push_share(root, share, 1),
-            other => self.push_other_settled(other),
+            Holding::Untracked => {}
+            Holding::Joined(list) => self.settle_joined(&list),
         }
     }
 
-    fn push_other_settled(&mut self, holding: Holding) {
-        match holding {
-            Holding::Untracked => {}
-            Holding::Whole(root) => self.push_whole(root, 1),
-            Holding::Share(root, share) => self.push_share(root, share, 1),
-            Holding::Joined(list) => list.iter().for_each(|&(root, share)| self.push_share(root, share, 1)),
-        }
+    #[inline(never)]
+    fn settle_joined(&mut self, list: &[(RootId, u64)]) {
+        list.iter().for_each(|&(root, share)| self.push_share(root, share, 1));
     }
 
     /// Moves all of `other` behind what is here, as tuples.
@@ -306,9 +303,7 @@ impl Lineage {
                 Span::Untracked(_) => {}
                 Span::Whole(first, rows) => self.push_whole(first, rows),
                 Span::Share(root, share, rows) => self.push_share(root, share, rows),
-                Span::Joined(list) => {
-                    list.iter().for_each(|&(root, share)| self.push_share(root, share, 1));
-                }
+                Span::Joined(list) => self.settle_joined(&list),
             }
         }
     }
