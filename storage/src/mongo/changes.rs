@@ -11,8 +11,8 @@
 //! Stamps and ids stand in one index and are compared with those that were given before: only documents whose stamp is
 //! new are read. Where more than [`MANY`] queues changed lately even that is much, and nearly all writes are seen in the
 //! order of their stamps; so most calls then look back only [`NEARBY`] stamps, and the whole way as often as
-//! [`LOOK_BACK_EVERY`]. What was given is remembered here, per cursor; a cursor that is not known here, as from another process, is answered with
-//! everything.
+//! [`LOOK_BACK_EVERY`]. What was given is remembered here, per cursor; a cursor that is not known here, as from another
+//! process, is answered with everything.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -43,6 +43,7 @@ const NEARBY: u32 = 4_000;
 const CURSORS: usize = 64;
 
 /// What was given up to a cursor.
+#[derive(Clone)]
 struct Given {
     /// Writes with stamps before this one have all been seen.
     from: Timestamp,
@@ -72,17 +73,13 @@ impl Given {
 
     /// The same and these, which a nearer look found.
     fn and(&self, stamps: impl IntoIterator<Item = (String, Timestamp)>) -> Self {
-        let mut newer = self.newer.clone();
-        newer.extend(stamps);
-        let reached = newer.values().copied().max().unwrap_or(NEVER).max(self.reached);
-        Self {
-            from: self.from,
-            reached,
-            seen: if reached == self.reached { self.seen } else { Instant::now() },
-            looked: self.looked,
-            recent: Arc::clone(&self.recent),
-            newer,
+        let mut more = self.clone();
+        more.newer.extend(stamps);
+        more.reached = more.newer.values().copied().max().unwrap_or(NEVER).max(self.reached);
+        if more.reached != self.reached {
+            more.seen = Instant::now();
         }
+        more
     }
 
     fn has(&self, stamped: &Stamped) -> bool {
@@ -100,20 +97,13 @@ impl Given {
     /// before it was seen; when that was long enough ago, that look has seen their writes, and nobody need look back behind
     /// it again.
     fn settle(&self, read: Instant) -> Self {
-        let settled = read.duration_since(self.seen) >= OVERLAP;
-        let mut kept = Self {
-            from: if settled { self.reached } else { self.from },
-            reached: self.reached,
-            seen: self.seen,
-            looked: read,
-            recent: Arc::clone(&self.recent),
-            newer: self.newer.clone(),
-        };
-        if kept.from != self.from {
-            let mut recent = HashMap::clone(&kept.recent);
+        let mut kept = Self { looked: read, ..self.clone() };
+        if self.from != self.reached && read.duration_since(self.seen) >= OVERLAP {
+            let mut recent = HashMap::clone(&self.recent);
             recent.extend(kept.newer.drain());
-            recent.retain(|_, stamp| *stamp >= kept.from);
+            recent.retain(|_, stamp| *stamp >= self.reached);
             kept.recent = Arc::new(recent);
+            kept.from = self.reached;
         }
         kept
     }

@@ -15,10 +15,10 @@
 //! grow, and who swaps from `v` has read it or written it. (After a store was set back, from a backup or by the crash of a
 //! standalone server, a dispatcher that knew what is gone may write over what is there; nothing is leased twice by that.)
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
-use bson::{DateTime, Document, doc, rawdoc};
+use bson::{Bson, DateTime, Document, doc, rawdoc};
 use galerna_broker::{AccountId, QueueName, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -260,40 +260,43 @@ impl Mongo {
         Ok(found)
     }
 
+    /// The versions of what matches, tombstones included.
+    async fn versions(&self, attempted: &str, filter: Document) -> Result<HashMap<String, i64>> {
+        let states = self.collection::<Versioned>(QUEUES);
+        let find = states.find(filter).projection(doc! { "_id": 1, "version": 1, "even": 1 });
+        Ok(self
+            .collect(attempted, find)
+            .await?
+            .into_iter()
+            .map(|found| (found.queue, found.version))
+            .collect())
+    }
+
     /// The swaps, by index, of queues that were never created.
     async fn absent(&self, attempted: &str, swaps: &[Swap]) -> Result<Vec<usize>> {
         let queues: Vec<&str> = swaps.iter().map(|s| s.record.queue.as_str()).collect();
-        let states = self.collection::<Versioned>(QUEUES);
-        let find = states
-            .find(doc! { "_id": { "$in": queues } })
-            .projection(doc! { "_id": 1, "version": 1, "even": 1 });
-        let there = self.collect(attempted, find).await?;
-        let there: HashSet<&str> = there.iter().map(|found| found.queue.as_str()).collect();
-        let absent = |(i, swap): (usize, &Swap)| (!there.contains(swap.record.queue.as_str())).then_some(i);
+        let there = self.versions(attempted, doc! { "_id": { "$in": queues } }).await?;
+        let absent =
+            |(i, swap): (usize, &Swap)| (!there.contains_key(swap.record.queue.as_str())).then_some(i);
         Ok(swaps.iter().enumerate().filter_map(absent).collect())
     }
 
     /// Makes a record of the tombstone of this version, if it is still there.
     async fn revive(&self, record: &QueueRecord, tombstone: i64) -> Result<bool> {
-        let document = QueueDocument::from(record);
+        // From `-1 - version` to one above the version that was removed.
+        let document = QueueDocument::from(&QueueRecord { version: uint(-tombstone), ..record.clone() });
         let mut fields = bson::serialize_to_document(&document).map_err(|e| StorageError::Failed {
             attempted: "creating queue states".to_owned(),
             cause: e.to_string(),
         })?;
-        for own in ["_id", "record", "modified"] {
+        for own in ["_id", "modified"] {
             fields.remove(own);
         }
-        let written = bson::serialize_to_document(&document.record).map_err(|e| StorageError::Failed {
-            attempted: "creating queue states".to_owned(),
-            cause: e.to_string(),
-        })?;
-        for (field, value) in written.into_iter().filter(|(field, _)| field != "epoch") {
-            fields.insert(format!("record.{field}"), value);
+        // One by one, since the epoch is what the tombstone has, if that is higher.
+        if let Some(Bson::Document(written)) = fields.remove("record") {
+            let written = written.into_iter().filter(|(field, _)| field != "epoch");
+            fields.extend(written.map(|(field, value)| (format!("record.{field}"), value)));
         }
-        // From `-1 - version` to one above the version that was removed.
-        let version = -tombstone;
-        let turn = Turn::of(version);
-        fields.extend(doc! { "version": version, "even": turn.even, "odd": turn.odd });
         let update = Update {
             q: doc! { "_id": record.queue.as_str(), "removed": true, "version": tombstone },
             u: doc! {
@@ -376,12 +379,8 @@ impl QueueStates for Mongo {
             let tombstones: HashMap<String, i64> = if known.is_empty() {
                 HashMap::new()
             } else {
-                let removed = self.collection::<Versioned>(QUEUES);
-                let find = removed
-                    .find(doc! { "_id": { "$in": known }, "removed": true })
-                    .projection(doc! { "_id": 1, "version": 1, "even": 1 });
-                let removed = self.collect("creating queue states", find).await?;
-                removed.into_iter().map(|r: Versioned| (r.queue, r.version)).collect()
+                let removed = doc! { "_id": { "$in": known }, "removed": true };
+                self.versions("creating queue states", removed).await?
             };
             for (i, record) in records.iter().enumerate() {
                 let new = if written.refused.contains_key(&i) {
