@@ -30,31 +30,27 @@ const MISSED_PINGS: u32 = 2;
 pub(crate) async fn commit(shared: Arc<Shared>) {
     let mut back = false;
     loop {
-        let planned = {
+        let now = Instant::now();
+        let (held, batch, more) = {
             let mut core = shared.core.lock();
             if std::mem::take(&mut back) {
                 core.back();
             }
-            let now = Instant::now();
             match core.held_until(now) {
-                Some(until) => Err(until),
+                Some(until) => (Some(until), None, false),
                 None => {
                     let batch = core.plan(now, shared.clock.now(), &shared.name, &shared.metrics);
-                    Ok((batch, core.has_work()))
+                    (None, batch, core.has_work())
                 }
             }
         };
-        let (batch, more) = match planned {
-            Ok((Some(batch), more)) => (batch, more),
-            Ok((None, true)) => continue,
-            Ok((None, false)) => {
-                shared.work.notified().await;
-                continue;
+        let Some(batch) = batch else {
+            match held {
+                Some(until) => drop(timeout_at(until, shared.work.notified()).await),
+                None if !more => shared.work.notified().await,
+                None => {}
             }
-            Err(until) => {
-                drop(timeout_at(until, shared.work.notified()).await);
-                continue;
-            }
+            continue;
         };
         if more {
             shared.work.notify_one(); // Another lane may take what did not fit.
