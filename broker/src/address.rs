@@ -34,14 +34,26 @@ pub async fn open(address: &str) -> Result<Arc<dyn Broker>> {
         return Ok(Arc::new(opened?));
     }
     if let Some(rest) = address.strip_prefix("amqp://").or_else(|| address.strip_prefix("amqps://")) {
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        if host.is_empty() || host.starts_with(':') {
+        if !names_host(rest) {
             return Err(wrong(address, "names no host"));
         }
         return Ok(Arc::new(RabbitMqBroker::connect(RabbitMqOptions::new(address)).await?));
     }
     Err(wrong(address, "has no known scheme"))
+}
+
+/// Whether there is a host in what follows the `scheme://` of an address.
+///
+/// ```
+/// use galerna_broker::names_host;
+///
+/// assert!(names_host("user:password@localhost:5672/vhost"));
+/// assert!(!names_host("user:password@:5672"));
+/// ```
+pub fn names_host(rest: &str) -> bool {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    !host.is_empty() && !host.starts_with(':')
 }
 
 fn wrong(address: &str, problem: &str) -> BrokerError {

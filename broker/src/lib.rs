@@ -56,7 +56,7 @@ mod reading;
 mod retry;
 pub mod tls;
 
-pub use address::open;
+pub use address::{names_host, open};
 pub use broker::{
     Broker, Consumer, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Delivery, DeliveryTag, Depth,
     Failure, Message, NewDeadLetter, Outcome,

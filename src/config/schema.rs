@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use galerna_broker::names_host;
+
 /// What a setting takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
@@ -293,13 +295,6 @@ impl Kind {
             }
         }
     }
-}
-
-/// Whether there is a host in what follows the scheme of a URL.
-fn names_host(rest: &str) -> bool {
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    !host.is_empty() && !host.starts_with(':')
 }
 
 /// What is allowed.
