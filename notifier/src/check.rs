@@ -2,7 +2,7 @@
 
 use galerna_broker::{AccountId, SourceId, Timestamp};
 use galerna_storage::{
-    AlertEvent, AlertEventKind, Delivery, DeliveryStatus, Endpoint, EndpointKind, Severity, Silence,
+    AlertEvent, AlertEventKind, Delivery, DeliveryStatus, Endpoint, EndpointKind, REDACTED, Severity, Silence,
 };
 use lettre::message::Mailbox;
 use reqwest::Method;
@@ -46,25 +46,14 @@ pub fn validate(endpoint: &Endpoint) -> Result<(), FieldError> {
     }
     match &endpoint.kind {
         EndpointKind::Webhook { url, method, headers, body, secret } => {
-            if parse_url(url)?.query() == Some("***") {
-                let problem = "has the query `***`, which stands for one that is stored; write it out for another address";
-                return Err(FieldError::new("url", problem));
-            }
+            check_written_out("url", parse_url(url)?.query(), "has the query", "address")?;
             parse_method(method)?;
             for (name, value) in headers {
-                if value == "***" {
-                    let problem =
-                        "is `***`, which stands for one that is stored; write it out for another host";
-                    return Err(FieldError::new(format!("headers.{name}"), problem));
-                }
+                check_written_out(&format!("headers.{name}"), Some(value), "is", "host")?;
                 parse_header(name, value)?;
             }
             if let Some(secret) = secret {
-                if secret == "***" {
-                    let problem =
-                        "is `***`, which stands for one that is stored; write it out for another host";
-                    return Err(FieldError::new("secret", problem));
-                }
+                check_written_out("secret", Some(secret), "is", "host")?;
                 signature::key(secret).map_err(|problem| FieldError::new("secret", problem))?;
             }
             let form = Form::of(content_type(endpoint));
@@ -176,6 +165,16 @@ pub(crate) fn content_type(endpoint: &Endpoint) -> &str {
 
 fn shown(text: &str) -> String {
     text.chars().take(100).collect()
+}
+
+/// What still stands for a stored secret was not put back, since the endpoint goes elsewhere now.
+fn check_written_out(field: &str, secret: Option<&str>, what: &str, other: &str) -> Result<(), FieldError> {
+    if secret != Some(REDACTED) {
+        return Ok(());
+    }
+    let problem =
+        format!("{what} `{REDACTED}`, which stands for one that is stored; write it out for another {other}");
+    Err(FieldError::new(field, problem))
 }
 
 fn check_template(

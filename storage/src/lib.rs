@@ -58,7 +58,7 @@ pub use error::{Result, StorageError};
 pub use history::{History, Sample};
 pub use notifications::{
     Attempt, Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, EndpointKind, Enqueued,
-    MAX_GROUP, Notifications, Resent, Silence, alert_key,
+    MAX_GROUP, Notifications, REDACTED, Resent, Silence, alert_key,
 };
 pub use queues::{Changes, Lease, QueueRecord, QueueState, QueueStates, ReadyCount, Swap, Swapped};
 pub use readings::{

@@ -147,7 +147,7 @@ impl Endpoint {
 }
 
 /// Stands for a secret where it is shown.
-const REDACTED: &str = "***";
+pub const REDACTED: &str = "***";
 
 /// Alerts that nobody is to be told of for a while. What is `None` matches all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
