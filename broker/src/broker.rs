@@ -130,6 +130,44 @@ pub enum DeadLetterSelection {
     Ids(Vec<String>),
 }
 
+/// Whether a broker takes messages now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum BrokerHealth {
+    /// As far as is known, what is published will be confirmed.
+    Ready,
+    /// It can be reached and takes no messages: an alarm of the server, a full disk. What is stored can still be consumed.
+    Blocked {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// It cannot be reached.
+    Unavailable {
+        /// What the transport said.
+        reason: String,
+    },
+}
+
+impl BrokerHealth {
+    /// Why it takes no messages; `None` when it does.
+    pub fn problem(&self) -> Option<&str> {
+        match self {
+            Self::Ready => None,
+            Self::Blocked { reason } | Self::Unavailable { reason } => Some(reason),
+        }
+    }
+}
+
+impl std::fmt::Display for BrokerHealth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ready => f.write_str("the broker takes messages"),
+            Self::Blocked { reason } => write!(f, "the broker takes no messages: {reason}"),
+            Self::Unavailable { reason } => write!(f, "the broker cannot be reached: {reason}"),
+        }
+    }
+}
+
 /// Durable queues.
 ///
 /// What a method reports as done survives `kill -9` of this process and of the broker. Every call ends within the
@@ -183,6 +221,20 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Answers when the broker can be reached.
     async fn ping(&self) -> Result<()>;
+
+    /// Whether it takes messages now, from what is known already or a question that is answered within a second or two: for
+    /// readiness checks, which ask often. A broker that has become ready again says so without anybody publishing.
+    async fn health(&self) -> BrokerHealth {
+        BrokerHealth::Ready
+    }
+
+    /// Writes what waits, and closes: later calls fail. For a broker on a server that is nothing.
+    ///
+    /// # Errors
+    /// When something could not be written.
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// What this handle has done since it was opened.
     fn counts(&self) -> Counts {

@@ -58,8 +58,8 @@ pub mod tls;
 
 pub use address::{names_host, open};
 pub use broker::{
-    Broker, Consumer, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Delivery, DeliveryTag, Depth,
-    Failure, Message, NewDeadLetter, Outcome,
+    Broker, BrokerHealth, Consumer, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Delivery,
+    DeliveryTag, Depth, Failure, Message, NewDeadLetter, Outcome,
 };
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use counts::Counts;

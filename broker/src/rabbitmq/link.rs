@@ -75,6 +75,15 @@ impl Link {
         self.blocked.clone()
     }
 
+    /// Why there is no connection, when there is none.
+    pub(super) fn unavailable(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Up(connection) if connection.status().connected() => None,
+            State::Up(_) => Some("the connection was lost".to_owned()),
+            State::Away(cause) => Some(cause.clone()),
+        }
+    }
+
     /// A new channel; waits for a connection for as long as [`Timeouts::away`].
     pub(super) async fn channel(&self, attempted: &str) -> Result<Channel> {
         let deadline = Instant::now() + self.timeouts.away;

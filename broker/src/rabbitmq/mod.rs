@@ -55,8 +55,8 @@ use self::publisher::{Outgoing, Publisher};
 use self::topology::{Topology, dead_queue, key, queue_of_dead};
 use crate::counts::Counters;
 use crate::{
-    Broker, BrokerError, Clock, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted,
-    Depth, Message, NewDeadLetter, QueueName, Result, RetryPolicy, SystemClock,
+    Broker, BrokerError, BrokerHealth, Clock, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen,
+    Deleted, Depth, Message, NewDeadLetter, QueueName, Result, RetryPolicy, SystemClock,
 };
 
 /// How queues are kept.
@@ -428,6 +428,10 @@ impl Broker for RabbitMqBroker {
 
     async fn ping(&self) -> Result<()> {
         self.0.topology.link.channel("pinging RabbitMQ").await.map(drop)
+    }
+
+    async fn health(&self) -> BrokerHealth {
+        self.0.publisher.health()
     }
 
     fn counts(&self) -> Counts {

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::Timeouts;
 use super::fault::{Fault, within};
 use super::link::Link;
-use crate::{BrokerError, Result};
+use crate::{BrokerError, BrokerHealth, Result};
 
 /// Windows under way at once; more wait their turn.
 const WINDOWS: usize = 16;
@@ -75,6 +75,17 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn new(link: Link, timeouts: Timeouts) -> Self {
         Self { link, idle: Mutex::default(), windows: Semaphore::new(WINDOWS), timeouts }
+    }
+
+    /// The state of its connection.
+    pub(super) fn health(&self) -> BrokerHealth {
+        if let Some(reason) = self.link.unavailable() {
+            return BrokerHealth::Unavailable { reason };
+        }
+        match &*self.link.blocked().borrow() {
+            Some(reason) => BrokerHealth::Blocked { reason: reason.clone() },
+            None => BrokerHealth::Ready,
+        }
     }
 
     /// Publishes a window. Dropping the future leaves open which messages were published.
