@@ -18,11 +18,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use galerna::bolts::{AlertOptions, ParameterRegistry, StoreOptions, ValidationLimits};
-use galerna::broker::{Depth, SystemClock};
+use galerna::broker::Depth;
 use galerna::dispatcher::{Dispatcher, DispatcherOptions, StrategyName};
 use galerna::ingest::{self, Ingestion};
+use galerna::model::SystemClock;
+use galerna::model::{Comparison, Condition, Rule, Severity};
 use galerna::prelude::*;
-use galerna::storage::{Comparison, Condition, QueueRecord, Rule, Severity};
+use galerna::storage::QueueRecord;
 use galerna_test_servers::{Mongo, RabbitMq, unique};
 
 /// What a message holds.

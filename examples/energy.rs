@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use galerna::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna::dispatcher::{Dispatcher, DispatcherOptions};
+use galerna::model::{AlertEventKind, Comparison, Condition, Rule, Severity};
 use galerna::prelude::*;
-use galerna::storage::{AlertEventKind, Comparison, Condition, QueueRecord, Rule, Severity, sqlite};
+use galerna::storage::{QueueRecord, sqlite};
 
 /// Posts as 13 concentrators sent them: `{"source_key": "Bear", "body": [{"did": …, "values": […], "sqn": …, "ts": …}]}`.
 const POSTS: &str = include_str!("data/sample_messages.ndjson");

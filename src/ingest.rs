@@ -17,8 +17,9 @@ use galerna_bolts::{
     AlertBolt, AlertOptions, ParameterRegistry, RejectBolt, StoreBolt, StoreOptions, ValidateBolt,
     ValidationLimits,
 };
-use galerna_broker::{AccountId, Broker, QueueName};
+use galerna_broker::Broker;
 use galerna_dispatcher::Leases;
+use galerna_model::{AccountId, QueueName};
 use galerna_spouts::{LeasedOptions, LeasedQueues};
 use galerna_storage::Store;
 use galerna_topology::{BuildError, Topology, TopologyBuilder};

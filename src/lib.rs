@@ -29,6 +29,7 @@ pub use galerna_broker as broker;
 pub use galerna_dispatcher as dispatcher;
 pub use galerna_engine as engine;
 pub use galerna_maintainer as maintainer;
+pub use galerna_model as model;
 pub use galerna_spouts as spouts;
 pub use galerna_storage as storage;
 pub use galerna_topology as topology;
@@ -41,12 +42,13 @@ pub mod prelude {
         AlertBolt, AlertOptions, ParameterRegistry, ReadingBatch, RejectBolt, RejectedBatch, StoreBolt,
         StoreOptions, ValidateBolt, Validated, ValidationLimits,
     };
-    pub use galerna_broker::{
-        AccountId, Broker, Clock, Envelope, Incoming, Measurement, Message, ParameterCode, QueueName,
-        Reading, SourceId, SystemClock, Timestamp,
-    };
+    pub use galerna_broker::Broker;
     pub use galerna_dispatcher::Leases;
     pub use galerna_engine::{Engine, EngineOptions};
+    pub use galerna_model::{
+        AccountId, Clock, Envelope, Incoming, Measurement, Message, ParameterCode, QueueName, Reading,
+        SourceId, SystemClock, Timestamp,
+    };
     pub use galerna_spouts::{FileSpout, IntervalSpout, IteratorSpout, LeasedOptions, LeasedQueues};
     pub use galerna_storage::{Store, StoredReading};
     pub use galerna_topology::prelude::*;

@@ -20,7 +20,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use galerna_broker::{AccountId, Measurement, ParameterCode, Reading, SourceId, Timestamp};
+use galerna_model::{AccountId, Measurement, ParameterCode, Reading, SourceId, Timestamp};
 
 /// Columns that a file must have, in any order; others are ignored.
 const COLUMNS: [&str; 6] = ["account", "meter_id", "utility", "ts", "value", "unit"];

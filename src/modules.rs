@@ -9,15 +9,17 @@ use anyhow::{Context, anyhow};
 use async_trait::async_trait;
 use galerna::ingest::Ingestion;
 use galerna_bolts::{AlertOptions, ParameterRegistry, RuleSet, StoreOptions, ValidationLimits};
-use galerna_broker::{Broker, SystemClock};
+use galerna_broker::Broker;
 use galerna_dispatcher::{Dispatcher, DispatcherOptions, Leases, MaintainerLink, Ping, StrategyName, Timing};
 use galerna_frontend::{Directory, Frontend, Limits, Parts, QueueHints, Rate, StatisticsStore};
 use galerna_maintainer::{
     AccountsSource, FileDirectory, HttpDirectory, HttpOptions, Maintainer, Options, StoreDirectory,
 };
+use galerna_model::Rule;
+use galerna_model::SystemClock;
 use galerna_notifier::{AllowList, Notifier, Smtp};
 use galerna_spouts::LeasedOptions;
-use galerna_storage::{Rule, Store};
+use galerna_storage::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

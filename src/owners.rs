@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use galerna::ingest::AccountOf;
-use galerna_broker::{AccountId, QueueName};
 use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
+use galerna_model::{AccountId, QueueName};
 use galerna_storage::QueueStates;
 use parking_lot::RwLock;
 

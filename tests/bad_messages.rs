@@ -4,9 +4,10 @@
 mod system;
 
 use bytes::Bytes;
-use galerna::broker::{DeadLetter, Envelope, Measurement, Message, ParameterCode, Reading, Timestamp};
+use galerna::broker::DeadLetter;
+use galerna::model::Account;
+use galerna::model::{Envelope, Measurement, Message, ParameterCode, Reading, Timestamp};
 use galerna::prelude::*;
-use galerna::storage::Account;
 use galerna_test_servers::{Mongo, RabbitMq};
 use serde_json::json;
 use system::{Service, until};

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use galerna::broker::{Outcome, Reading, decode};
+use galerna::broker::Outcome;
+use galerna::model::{Reading, decode};
 use galerna::prelude::*;
 use galerna_frontend::{Directory, Frontend, Limits, Options, Parts, Rate, SqliteStatistics, TokenHash};
 use galerna_maintainer::FileDirectory;

@@ -11,7 +11,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
-use galerna::storage::{Account, Comparison, Condition, Endpoint, EndpointKind, Rule, Severity, Store};
+use galerna::model::{Account, Comparison, Condition, Rule, Severity};
+use galerna::storage::{Endpoint, EndpointKind, Store};
 use galerna_test_servers::{Mongo, RabbitMq};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -52,7 +53,7 @@ async fn prepare(store: &Store) {
         account: None,
         devices: "*".to_owned(),
         condition: Condition::Threshold {
-            parameter: galerna::broker::ParameterCode(401),
+            parameter: galerna::model::ParameterCode(401),
             comparison: Comparison::Above,
             limit: 4000.0,
             clear: None,

@@ -1,6 +1,6 @@
 //! Readings on their way from validation to the store and the alerts.
 
-use galerna_broker::{AccountId, QueueName};
+use galerna_model::{AccountId, QueueName};
 use galerna_storage::StoredReading;
 
 /// The good readings of one message.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use galerna_broker::{Measurement, ParameterCode, SourceId, Timestamp};
+use galerna_model::{Measurement, ParameterCode, SourceId, Timestamp};
 
 use crate::registry::{ParameterKind, ParameterRegistry};
 

@@ -2,7 +2,7 @@
 //!
 //! | bolt | takes | emits |
 //! |---|---|---|
-//! | [`ValidateBolt`] | [`Incoming`](galerna_broker::Incoming) messages | `valid` [`ReadingBatch`]es, `rejected` [`RejectedBatch`]es |
+//! | [`ValidateBolt`] | [`Incoming`](galerna_model::Incoming) messages | `valid` [`ReadingBatch`]es, `rejected` [`RejectedBatch`]es |
 //! | [`StoreBolt`] | `Arc<ReadingBatch>` | nothing: the readings are in the store |
 //! | [`RejectBolt`] | `Arc<RejectedBatch>` | nothing: they are recorded and in the dead letters |
 //! | [`AlertBolt`] | `Arc<ReadingBatch>` | nothing: alert events are recorded and on the queue [`ALERTS_QUEUE`] |
@@ -12,7 +12,8 @@
 //! use std::time::Duration;
 //!
 //! use galerna_bolts::*;
-//! use galerna_broker::{Broker, Incoming};
+//! use galerna_broker::Broker;
+//! use galerna_model::Incoming;
 //! use galerna_storage::Store;
 //! use galerna_topology::{Stream, TopologyBuilder};
 //!

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use galerna_broker::ParameterCode;
+use galerna_model::ParameterCode;
 use serde::Deserialize;
 
 /// The platform's 46 codes. The limits are there to catch the impossible (a voltage below zero, a power factor of 5), not
@@ -70,7 +70,7 @@ pub enum RegistryError {
 ///
 /// ```
 /// use galerna_bolts::{ParameterKind, ParameterRegistry};
-/// use galerna_broker::ParameterCode;
+/// use galerna_model::ParameterCode;
 ///
 /// let mut registry = ParameterRegistry::built_in();
 /// assert_eq!(registry.get(ParameterCode(401)).unwrap().unit, "W");

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::{Broker, NewDeadLetter, QueueName};
+use galerna_broker::{Broker, NewDeadLetter};
+use galerna_model::QueueName;
 use galerna_storage::{RejectedReading, RejectedReadings};
 use galerna_topology::{AsyncBolt, Batch, Emitter, Fault, TaskContext};
 

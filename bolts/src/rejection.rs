@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use galerna_broker::{AccountId, Message, NewDeadLetter, QueueName, SourceId, Timestamp};
+use galerna_broker::NewDeadLetter;
+use galerna_model::{AccountId, Message, QueueName, SourceId, Timestamp};
 use galerna_storage::RejectedReading;
 
 /// The classes of refusal: a closed set, so that counts by class can be compared over time.

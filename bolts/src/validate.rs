@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::envelope::decode_within;
-use galerna_broker::{
+use galerna_model::envelope::decode_within;
+use galerna_model::{
     BadReading, Clock, DecodeLimits, Decoded, Incoming, Reading, SourceId, SystemClock, Timestamp,
 };
 use galerna_storage::StoredReading;
@@ -51,7 +51,7 @@ impl Default for ValidationLimits {
 ///
 /// ```
 /// use galerna_bolts::{RejectCode, ValidationLimits, Validator};
-/// use galerna_broker::{Measurement, ParameterCode, Reading, Timestamp};
+/// use galerna_model::{Measurement, ParameterCode, Reading, Timestamp};
 ///
 /// let validator = Validator::default();
 /// let ts = Timestamp::parse("2015-04-21T23:15:00+00:00").unwrap();

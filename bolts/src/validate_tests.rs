@@ -1,4 +1,4 @@
-use galerna_broker::{
+use galerna_model::{
     AccountId, Envelope, ManualClock, Measurement, Message, ParameterCode, QueueName, Timestamp,
 };
 use proptest::prelude::*;
@@ -110,7 +110,7 @@ fn envelope(readings: Vec<Reading>) -> Envelope {
     Envelope {
         id: "e1".into(),
         account: AccountId::new("A1").unwrap(),
-        source: galerna_broker::SourceId::new("c1").unwrap(),
+        source: galerna_model::SourceId::new("c1").unwrap(),
         received: at("2025-12-31T12:00:01Z"),
         readings,
     }
@@ -173,7 +173,7 @@ fn a_message_that_cannot_be_read_is_refused_whole() {
         (
             Message {
                 body: wrong_version.into(),
-                content_type: galerna_broker::envelope::CONTENT_TYPE.into(),
+                content_type: galerna_model::envelope::CONTENT_TYPE.into(),
                 id: "x".into(),
             },
             "envelope has version 9",
@@ -275,7 +275,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic_and_never_vanish(
         body in prop::collection::vec(any::<u8>(), 1..200),
-        content_type in prop_oneof![Just("application/json"), Just(galerna_broker::envelope::CONTENT_TYPE), Just("")],
+        content_type in prop_oneof![Just("application/json"), Just(galerna_model::envelope::CONTENT_TYPE), Just("")],
     ) {
         let message = Message { body: body.into(), content_type: content_type.into(), id: "m".into() };
         let (valid, rejected) = bolt().examine(&incoming(message.clone()));
@@ -283,7 +283,7 @@ proptest! {
             prop_assert!(rejected.refusals.iter().all(|r| !r.record.reason.is_empty()));
         } else if valid.is_none() {
             // Only a message that holds an empty list has nothing to say.
-            prop_assert!(galerna_broker::decode(&message).is_ok_and(|d| d.readings.is_empty()));
+            prop_assert!(galerna_model::decode(&message).is_ok_and(|d| d.readings.is_empty()));
         }
     }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_bolts::{AlertBook, Changes, ReadingBatch, RuleSet, ValidateBolt, ValidationLimits};
-use galerna_broker::envelope::JSON_CONTENT_TYPE;
-use galerna_broker::{
+use galerna_model::envelope::JSON_CONTENT_TYPE;
+use galerna_model::{
     AccountId, Envelope, Incoming, Measurement, Message, ParameterCode, QueueName, Reading, SourceId,
     Timestamp,
 };
-use galerna_storage::{AlertEventKind, Comparison, Condition, Rule, Severity};
+use galerna_model::{AlertEventKind, Comparison, Condition, Rule, Severity};
 
 fn data(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/data")).join(name)

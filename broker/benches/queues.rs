@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-use galerna_broker::{Broker, DeleteWhen, Message, Outcome, QueueName, open};
+use galerna_broker::{Broker, DeleteWhen, Outcome, open};
+use galerna_model::{Message, QueueName};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 

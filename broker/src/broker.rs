@@ -4,20 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use galerna_model::Message;
 use serde::Serialize;
 
-use crate::{Counts, QueueName, Result, Timestamp};
-
-/// A message to publish.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Message {
-    /// The body.
-    pub body: Bytes,
-    /// MIME type, for instance `application/json`.
-    pub content_type: String,
-    /// Id for tracing; carried as the AMQP message id.
-    pub id: String,
-}
+use crate::{Counts, Result};
+use galerna_model::{QueueName, Timestamp};
 
 /// Names a delivery to the consumer that received it, and to no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

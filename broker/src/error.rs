@@ -1,6 +1,6 @@
 //! Errors of the broker.
 
-use crate::QueueName;
+use galerna_model::QueueName;
 
 /// Result of a broker call.
 pub type Result<T, E = BrokerError> = std::result::Result<T, E>;
@@ -55,4 +55,14 @@ pub enum BrokerError {
     /// A setting or address is wrong.
     #[error("{0}")]
     Invalid(String),
+}
+
+/// Refuses names that the broker gives to the companions of queues.
+pub(crate) fn check_not_reserved(queue: &QueueName) -> Result<()> {
+    if queue.is_reserved() {
+        return Err(BrokerError::Invalid(format!(
+            "queue name `{queue}` is reserved; names may not end in `.dead` or begin with `galerna.` or `amq.`"
+        )));
+    }
+    Ok(())
 }

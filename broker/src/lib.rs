@@ -11,7 +11,8 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use galerna_broker::{AccountId, Envelope, Outcome, QueueName, Reading, SourceId, Timestamp, decode, open};
+//! use galerna_broker::{Outcome, open};
+//! use galerna_model::{AccountId, Envelope, QueueName, Reading, SourceId, Timestamp, decode};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,28 +45,20 @@
 
 mod address;
 mod broker;
-mod clock;
 mod counts;
 pub mod embedded;
-pub mod envelope;
 mod error;
 mod incoming;
-mod names;
 pub mod rabbitmq;
-mod reading;
 mod retry;
 pub mod tls;
 
 pub use address::{names_host, open};
 pub use broker::{
     Broker, BrokerHealth, Consumer, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Delivery,
-    DeliveryTag, Depth, Failure, Message, NewDeadLetter, Outcome,
+    DeliveryTag, Depth, Failure, NewDeadLetter, Outcome,
 };
-pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use counts::Counts;
-pub use envelope::{BadReading, DecodeError, DecodeLimits, Decoded, decode};
 pub use error::{BrokerError, Result};
-pub use incoming::{AWAY, Incoming, PERMANENT};
-pub use names::{AccountId, NameError, ParameterCode, QueueName, SourceId};
-pub use reading::{Envelope, Measurement, Reading};
+pub use incoming::{AWAY, PERMANENT};
 pub use retry::RetryPolicy;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_broker::{
-    Broker, BrokerError, Consumer, Delivery, Depth, Failure, Message, NewDeadLetter, Outcome, QueueName,
-    RetryPolicy,
+    Broker, BrokerError, Consumer, Delivery, Depth, Failure, NewDeadLetter, Outcome, RetryPolicy,
 };
+use galerna_model::{Message, QueueName};
 
 const WAIT: Duration = Duration::from_secs(20);
 

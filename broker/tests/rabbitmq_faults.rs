@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use galerna_broker::rabbitmq::{QueueType, RabbitMqBroker, RabbitMqOptions, Timeouts};
-use galerna_broker::{
-    Broker, BrokerError, Consumer, Delivery, Failure, Message, Outcome, QueueName, Result, RetryPolicy,
-};
+use galerna_broker::{Broker, BrokerError, Consumer, Delivery, Failure, Outcome, Result, RetryPolicy};
+use galerna_model::{Message, QueueName};
 use galerna_test_servers::RabbitMq;
 
 const WAIT: Duration = Duration::from_secs(20);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions, Timeouts};
-use galerna_broker::{Broker, BrokerError, Message, QueueName};
+use galerna_broker::{Broker, BrokerError};
+use galerna_model::{Message, QueueName};
 use galerna_test_servers::RabbitMq;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::QueueName;
+use galerna_model::QueueName;
 use galerna_storage::{QueueRecord, StorageError};
 use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-use galerna_broker::{AccountId, QueueName, Timestamp};
+use galerna_model::{AccountId, QueueName, Timestamp};
 use galerna_storage::{QueueRecord, QueueState, ReadyCount};
 use tokio::time::Instant;
 

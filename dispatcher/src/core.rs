@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use galerna_broker::{QueueName, Timestamp};
+use galerna_model::{QueueName, Timestamp};
 use galerna_storage::{QueueRecord, Swap, Swapped};
 use tokio::sync::oneshot;
 use tokio::time::Instant;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_broker::{AccountId, Clock, QueueName, SystemClock};
+use galerna_model::{AccountId, Clock, QueueName, SystemClock};
 use galerna_storage::{QueueRecord, QueueStates, Settings, StorageError, Store};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_broker::{AccountId, Clock, QueueName, SystemClock};
+use galerna_model::{AccountId, Clock, QueueName, SystemClock};
 use galerna_storage::{QueueRecord, ReadyCount, StorageError, Store};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -66,7 +66,7 @@ pub struct LoadReport {
 /// What the store says.
 pub async fn prepare(store: &Store, queues: usize) -> Result<(), StorageError> {
     let now = SystemClock.now();
-    let invalid = |e: galerna_broker::NameError| StorageError::Invalid(e.to_string());
+    let invalid = |e: galerna_model::NameError| StorageError::Invalid(e.to_string());
     for first in (0..queues).step_by(5_000) {
         let mut records = Vec::new();
         let mut counts = Vec::new();

@@ -48,7 +48,7 @@ pub struct QueueView {
 impl QueueView {
     pub(crate) fn of(entry: &Entry, now: Instant) -> Self {
         let r = &entry.record;
-        let text = |t: &galerna_broker::Timestamp| t.to_string();
+        let text = |t: &galerna_model::Timestamp| t.to_string();
         Self {
             queue: r.queue.to_string(),
             account: r.account.to_string(),

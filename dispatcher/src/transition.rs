@@ -19,7 +19,7 @@
 //! A lease outlives a pause and a deletion flag: it stays in the record until its holder released it or it expired. So
 //! unpausing can never give a second lease beside one that is still held.
 
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use galerna_storage::{Lease, QueueRecord, QueueState};
 
 use crate::invariants;

@@ -1,6 +1,6 @@
 //! Every state against every event.
 
-use galerna_broker::{AccountId, QueueName};
+use galerna_model::{AccountId, QueueName};
 
 use super::*;
 

@@ -4,11 +4,11 @@ mod stage;
 
 use std::time::Duration;
 
-use galerna_broker::QueueName;
 use galerna_dispatcher::{
     AdminError, ClientOptions, Dispatcher, DispatcherClient, HeldLease, LeaseError, Leases, NextRequest,
     Release, ServeError, ServiceOptions, StatusQuery, StrategyName, serve,
 };
+use galerna_model::QueueName;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use stage::{Stage, queue, until};

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_broker::{Clock, ManualClock, SystemClock};
 use galerna_dispatcher::{
     Dispatcher, DispatcherOptions, LeaseError, Leases, MaintainerLink, NextRequest, Ping, Release,
     StatusQuery, StrategyName, Timing,
 };
+use galerna_model::{Clock, ManualClock, SystemClock};
 use galerna_storage::{QueueState, Settings};
 use stage::{Stage, lease, options, queue, short_leases, until};
 use tokio::sync::Semaphore;

@@ -14,8 +14,8 @@
 
 use std::collections::BTreeSet;
 
-use galerna_broker::{AccountId, QueueName, Timestamp};
 use galerna_dispatcher::{Event, Refusal, Timing, Transition, invariants, transition};
+use galerna_model::{AccountId, QueueName, Timestamp};
 use galerna_storage::{Lease, QueueRecord, QueueState};
 use stateright::{Checker, Model, Property};
 

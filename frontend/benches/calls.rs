@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use galerna_broker::Broker;
 use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
-use galerna_broker::{Broker, QueueName, SystemClock};
 use galerna_frontend::{Directory, Frontend, Limits, Options, Parts, Rate, SqliteStatistics, TokenHash};
 use galerna_maintainer::FileDirectory;
+use galerna_model::{QueueName, SystemClock};
 use galerna_test_servers::RabbitMq;
 use serde_json::json;
 

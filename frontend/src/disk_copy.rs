@@ -8,7 +8,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use galerna_broker::{AccountId, QueueName, SourceId, Timestamp};
+use galerna_model::{AccountId, QueueName, SourceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::sources::{Known, Table};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use galerna_broker::{Broker, BrokerError, Clock, Envelope, Message, QueueName, Reading, Timestamp};
+use galerna_broker::{Broker, BrokerError};
+use galerna_model::{Clock, Envelope, Message, QueueName, Reading, Timestamp};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;

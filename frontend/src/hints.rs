@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_broker::QueueName;
 use galerna_dispatcher::{Dispatcher, DispatcherClient};
+use galerna_model::QueueName;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;

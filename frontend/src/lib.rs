@@ -26,7 +26,8 @@
 //! ```no_run
 //! use std::sync::Arc;
 //!
-//! use galerna_broker::{Broker, SystemClock};
+//! use galerna_broker::Broker;
+//! use galerna_model::SystemClock;
 //! use galerna_frontend::{Directory, Frontend, Options, Parts, SqliteStatistics};
 //! use galerna_maintainer::FileDirectory;
 //!

@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use galerna_broker::{DecodeLimits, Measurement, ParameterCode, Reading, Timestamp};
+use galerna_model::{DecodeLimits, Measurement, ParameterCode, Reading, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;

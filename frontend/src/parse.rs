@@ -10,8 +10,8 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use galerna_broker::envelope::JSON_CONTENT_TYPE;
-use galerna_broker::{DecodeLimits, Message, Reading, Timestamp, decode};
+use galerna_model::envelope::JSON_CONTENT_TYPE;
+use galerna_model::{DecodeLimits, Message, Reading, Timestamp, decode};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;

@@ -6,9 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use galerna_broker::{AccountId, Clock, QueueName, SourceId, Timestamp};
 use galerna_maintainer::{AccountsSource, DirectoryError, Listing, SourcesSource};
-use galerna_storage::{Account, Source};
+use galerna_model::{Account, Source};
+use galerna_model::{AccountId, Clock, QueueName, SourceId, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -275,9 +275,9 @@ fn combine(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use galerna_broker::ManualClock;
     use galerna_maintainer::AccountsApi;
     use galerna_maintainer::{HttpDirectory, HttpOptions, Issue};
+    use galerna_model::ManualClock;
 
     fn account(id: &str, active: bool) -> Account {
         Account {

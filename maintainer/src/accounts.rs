@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use galerna_broker::QueueName;
-use galerna_storage::{Account, QueueRecord, QueueState};
+use galerna_model::Account;
+use galerna_model::QueueName;
+use galerna_storage::{QueueRecord, QueueState};
 
 use crate::directory::{Issue, Listing};
 
@@ -188,7 +189,7 @@ fn reserved(queue: &QueueName) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use galerna_broker::{AccountId, Timestamp};
+    use galerna_model::{AccountId, Timestamp};
 
     use super::*;
 

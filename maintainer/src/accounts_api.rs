@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
-use galerna_storage::{Account, Source};
+use galerna_model::{Account, Source};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use serde_json::json;

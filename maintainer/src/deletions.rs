@@ -14,7 +14,8 @@
 
 use std::time::Duration;
 
-use galerna_broker::{DeleteWhen, Timestamp};
+use galerna_broker::DeleteWhen;
+use galerna_model::Timestamp;
 use galerna_storage::{QueueRecord, QueueState};
 
 /// What a claimed record's reason starts with.
@@ -69,7 +70,7 @@ pub(crate) fn judge(
 
 #[cfg(test)]
 mod tests {
-    use galerna_broker::{AccountId, QueueName};
+    use galerna_model::{AccountId, QueueName};
     use galerna_storage::Lease;
 
     use super::*;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use galerna_broker::{Depth, Timestamp};
+use galerna_broker::Depth;
 use galerna_dispatcher::Event;
+use galerna_model::Timestamp;
 use galerna_storage::{QueueRecord, QueueState};
 
 /// The event that a count causes, if any.
@@ -28,7 +29,7 @@ pub(crate) fn judge(record: &QueueRecord, depth: Depth, settle: Duration, now: T
 
 #[cfg(test)]
 mod tests {
-    use galerna_broker::{AccountId, QueueName};
+    use galerna_model::{AccountId, QueueName};
 
     use super::*;
 

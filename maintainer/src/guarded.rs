@@ -1,7 +1,7 @@
 //! Guarded writes: every change of a queue's state is the dispatcher's transition, written by compare-and-swap.
 
-use galerna_broker::Timestamp;
 use galerna_dispatcher::{Event, Timing, Transition, transition};
+use galerna_model::Timestamp;
 use galerna_storage::{QueueRecord, QueueStates, StorageError, Swap, Swapped};
 
 use crate::task::Task;

@@ -16,7 +16,8 @@
 //! ```no_run
 //! use std::sync::Arc;
 //!
-//! use galerna_broker::{Broker, SystemClock};
+//! use galerna_broker::Broker;
+//! use galerna_model::SystemClock;
 //! use galerna_maintainer::{FileDirectory, Maintainer, Options, Run, Task};
 //! use galerna_storage::Store;
 //! use tokio_util::sync::CancellationToken;

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_broker::{Broker, Clock, Timestamp};
+use galerna_broker::Broker;
 use galerna_dispatcher::Ping;
+use galerna_model::{Clock, Timestamp};
 use galerna_storage::QueueStates;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use galerna_broker::{Clock, Timestamp};
+use galerna_model::{Clock, Timestamp};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::{Clock, Timestamp};
+use galerna_model::{Clock, Timestamp};
 use tokio::time::Instant;
 
 /// The wall clock, but never ahead of the pace of the monotonic clock since this was made.
@@ -36,7 +36,7 @@ impl SteadyClock {
 
 #[cfg(test)]
 mod tests {
-    use galerna_broker::ManualClock;
+    use galerna_model::ManualClock;
 
     use super::*;
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use galerna_broker::QueueName;
 use galerna_dispatcher::LeaseWatch;
+use galerna_model::QueueName;
 use galerna_storage::QueueRecord;
 use tokio::time::Instant;
 
@@ -59,7 +59,7 @@ impl LeaseWatches {
 
 #[cfg(test)]
 mod tests {
-    use galerna_broker::{AccountId, Timestamp};
+    use galerna_model::{AccountId, Timestamp};
     use galerna_storage::{Lease, QueueState};
 
     use super::*;

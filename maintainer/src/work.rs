@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use galerna_broker::{Broker, BrokerError, Clock, DeleteWhen, Deleted, Depth, QueueName};
+use galerna_broker::{Broker, BrokerError, DeleteWhen, Deleted, Depth};
 use galerna_dispatcher::Event;
+use galerna_model::{Clock, QueueName};
 use galerna_storage::{QueueRecord, QueueState, QueueStates, ReadyCount};
 use parking_lot::Mutex;
 use tokio::time::Instant;

@@ -9,11 +9,11 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use galerna_broker::{AccountId, QueueName, SourceId};
 use galerna_maintainer::{
     AccountsApi, AccountsSource, DirectoryError, FileDirectory, HttpDirectory, HttpOptions, SourcesSource,
 };
-use galerna_storage::{Account, Source};
+use galerna_model::{Account, Source};
+use galerna_model::{AccountId, QueueName, SourceId};
 use serde::Deserialize;
 use serde_json::json;
 

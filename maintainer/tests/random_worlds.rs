@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use galerna_broker::DeleteWhen;
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-use galerna_broker::{Clock, DeleteWhen, ManualClock, SystemClock, Timestamp};
 use galerna_dispatcher::{Event, invariants};
 use galerna_maintainer::{Run, Task, TaskError};
+use galerna_model::{Clock, ManualClock, SystemClock, Timestamp};
 use galerna_storage::{QueueRecord, QueueState};
 use proptest::prelude::*;
 use world::{World, listing, name};

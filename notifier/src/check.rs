@@ -1,9 +1,8 @@
 //! Whether endpoints and silences can be used, told when they are stored.
 
-use galerna_broker::{AccountId, SourceId, Timestamp};
-use galerna_storage::{
-    AlertEvent, AlertEventKind, Delivery, DeliveryStatus, Endpoint, EndpointKind, REDACTED, Severity, Silence,
-};
+use galerna_model::{AccountId, SourceId, Timestamp};
+use galerna_model::{AlertEvent, AlertEventKind, Severity};
+use galerna_storage::{Delivery, DeliveryStatus, Endpoint, EndpointKind, REDACTED, Silence};
 use lettre::message::Mailbox;
 use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use galerna_broker::Timestamp;
-use galerna_storage::{AlertEvent, Endpoint, Result, Rule, Silence, Store};
+use galerna_model::Timestamp;
+use galerna_model::{AlertEvent, Rule};
+use galerna_storage::{Endpoint, Result, Silence, Store};
 use globset::{Glob, GlobMatcher};
 
 pub(crate) struct Directory {

@@ -3,8 +3,9 @@
 //! Much may have changed since it was put into the outbox. A recovery is told only to who was told of its alert, which may
 //! have been given up meanwhile; and an alert that a cooldown held back is told only if it is still the latest thing to tell.
 
-use galerna_broker::Timestamp;
-use galerna_storage::{AlertEvent, AlertEventKind, Delivery, DeliveryStatus, StorageError, alert_key};
+use galerna_model::Timestamp;
+use galerna_model::{AlertEvent, AlertEventKind};
+use galerna_storage::{Delivery, DeliveryStatus, StorageError, alert_key};
 
 use crate::directory::Directory;
 use crate::intake::LOOKED_AT;

@@ -11,12 +11,10 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use galerna_broker::{
-    BrokerError, Delivery as Received, DeliveryTag, Failure, Outcome as Settled, Timestamp,
-};
-use galerna_storage::{
-    AlertEvent, AlertEventKind, Delivery, DeliveryStatus, Enqueued, StorageError, alert_key,
-};
+use galerna_broker::{BrokerError, Delivery as Received, DeliveryTag, Failure, Outcome as Settled};
+use galerna_model::Timestamp;
+use galerna_model::{AlertEvent, AlertEventKind};
+use galerna_storage::{Delivery, DeliveryStatus, Enqueued, StorageError, alert_key};
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;

@@ -7,7 +7,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use galerna_broker::{Clock, SystemClock};
+//! use galerna_model::{Clock, SystemClock};
 //! use galerna_notifier::{Notifier, Options, Parts, put_endpoint};
 //! use tokio_util::sync::CancellationToken;
 //!

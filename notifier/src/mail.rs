@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use galerna_storage::{Delivery, Endpoint, EndpointKind};
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};

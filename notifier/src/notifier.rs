@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use galerna_broker::{Broker, Clock, QueueName};
+use galerna_broker::Broker;
+use galerna_model::{Clock, QueueName};
 use galerna_storage::Store;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -12,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::senders::Senders;
 use crate::{NotifierError, Options};
 
-/// The queue of alert events, as JSON of [`AlertEvent`](galerna_storage::AlertEvent); the alert bolt publishes to it.
+/// The queue of alert events, as JSON of [`AlertEvent`](galerna_model::AlertEvent); the alert bolt publishes to it.
 pub const ALERTS_QUEUE: &str = "galerna.alerts";
 
 /// What a notifier works with.

@@ -1,7 +1,8 @@
 //! Sends a delivery in the way of its endpoint.
 
-use galerna_broker::Timestamp;
-use galerna_storage::{Delivery, Endpoint, EndpointKind, Severity};
+use galerna_model::Severity;
+use galerna_model::Timestamp;
+use galerna_storage::{Delivery, Endpoint, EndpointKind};
 
 use crate::mail::Mailer;
 use crate::outcome::Outcome;

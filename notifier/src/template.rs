@@ -17,7 +17,8 @@
 use std::io;
 use std::sync::LazyLock;
 
-use galerna_storage::{AlertEvent, AlertEventKind, Delivery, Endpoint, Severity};
+use galerna_model::{AlertEvent, AlertEventKind, Severity};
+use galerna_storage::{Delivery, Endpoint};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 

@@ -1,9 +1,8 @@
 //! Trying endpoints and rules out.
 
-use galerna_broker::{AccountId, Clock, SourceId};
-use galerna_storage::{
-    AlertEvent, AlertEventKind, Condition, Delivery, Endpoint, Enqueued, Rule, Severity, Store,
-};
+use galerna_model::{AccountId, Clock, SourceId};
+use galerna_model::{AlertEvent, AlertEventKind, Condition, Rule, Severity};
+use galerna_storage::{Delivery, Endpoint, Enqueued, Store};
 
 use crate::error::FieldError;
 use crate::intake::new_delivery;
@@ -77,7 +76,7 @@ fn test_event(
     account: Option<&AccountId>,
     clock: &dyn Clock,
 ) -> Result<AlertEvent, NotifierError> {
-    let name = |e: galerna_broker::NameError| NotifierError::Option(e.to_string());
+    let name = |e: galerna_model::NameError| NotifierError::Option(e.to_string());
     let account = match rule.and_then(|rule| rule.account.as_ref()).or(account) {
         Some(account) => account.clone(),
         None => AccountId::new("test").map_err(name)?,

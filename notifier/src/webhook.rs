@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use galerna_storage::{Delivery, Endpoint, EndpointKind};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode};

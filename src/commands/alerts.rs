@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
-use galerna_storage::{Endpoint, Rule};
+use galerna_model::Rule;
+use galerna_storage::Endpoint;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
-use galerna_broker::envelope::{DecodeLimits, JSON_CONTENT_TYPE, decode_within};
-use galerna_broker::{
-    AccountId, Broker, BrokerError, Clock, Decoded, Envelope, Message, QueueName, Reading, SourceId,
-    SystemClock,
+use galerna_broker::{Broker, BrokerError};
+use galerna_model::Account;
+use galerna_model::envelope::{DecodeLimits, JSON_CONTENT_TYPE, decode_within};
+use galerna_model::{
+    AccountId, Clock, Decoded, Envelope, Message, QueueName, Reading, SourceId, SystemClock,
 };
-use galerna_storage::{Account, QueueRecord, QueueState, Store};
+use galerna_storage::{QueueRecord, QueueState, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, ensure};
-use galerna_broker::{Broker, BrokerError, DeadLetterSelection, QueueName};
+use galerna_broker::{Broker, BrokerError, DeadLetterSelection};
+use galerna_model::QueueName;
 use galerna_storage::AuditLog;
 use serde_json::{Value, json};
 

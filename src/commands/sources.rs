@@ -6,9 +6,10 @@
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
-use galerna_broker::{AccountId, QueueName, SourceId};
 use galerna_frontend::TokenHash;
-use galerna_storage::{Account, Source, Store};
+use galerna_model::{Account, Source};
+use galerna_model::{AccountId, QueueName, SourceId};
+use galerna_storage::Store;
 use serde::Serialize;
 
 use crate::backends;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use galerna::ingest;
-use galerna_broker::QueueName;
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
+use galerna_model::QueueName;
 use galerna_topology::Topology;
 
 use crate::args::{TopologyArgs, TopologyForm};

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use galerna_broker::{AccountId, Reading, Timestamp};
+use galerna_model::{AccountId, Reading, Timestamp};
 
 use crate::meters::{Mapping, Rows};
 

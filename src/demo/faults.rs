@@ -2,9 +2,7 @@
 //! are seen at work: each message here says what must become of it.
 
 use bytes::Bytes;
-use galerna_broker::{
-    AccountId, Envelope, Measurement, Message, ParameterCode, Reading, SourceId, Timestamp,
-};
+use galerna_model::{AccountId, Envelope, Measurement, Message, ParameterCode, Reading, SourceId, Timestamp};
 use serde_json::json;
 
 /// A part of the body of a dead letter that must be found in the queue, and that no other dead letter has.
@@ -78,7 +76,7 @@ pub(crate) fn messages(
         readings: 3,
         message: Message {
             body: Bytes::from(post.to_string()),
-            content_type: galerna_broker::envelope::JSON_CONTENT_TYPE.to_owned(),
+            content_type: galerna_model::envelope::JSON_CONTENT_TYPE.to_owned(),
             id: format!("{account}-bad-json"),
         },
         good: vec![good],
@@ -96,7 +94,7 @@ pub(crate) fn messages(
     };
     let cut = Message {
         body: Bytes::from_static(b"[{\"did\":\"cut\",\"values\":[{\"p\":401,"),
-        content_type: galerna_broker::envelope::JSON_CONTENT_TYPE.to_owned(),
+        content_type: galerna_model::envelope::JSON_CONTENT_TYPE.to_owned(),
         id: format!("{account}-bad-cut"),
     };
     vec![mixed, json_post, whole(version), whole(noise), whole(cut)]

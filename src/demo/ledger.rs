@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use galerna_broker::{Broker, QueueName, Reading, Timestamp};
+use galerna_broker::Broker;
+use galerna_model::{QueueName, Reading, Timestamp};
 use galerna_storage::Store;
 
 use super::extract::{Load, ReplayedPost};

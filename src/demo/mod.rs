@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use galerna_bolts::ALERTS_QUEUE;
-use galerna_broker::{AccountId, QueueName, SourceId, SystemClock};
 use galerna_dispatcher::StatusQuery;
 use galerna_frontend::{Directory, TokenHash};
 use galerna_maintainer::{AccountsApi, HttpDirectory, HttpOptions};
-use galerna_storage::{Account, AlertEventKind, QueueRecord, QueueState, Source, Store};
+use galerna_model::{Account, AlertEventKind, Source};
+use galerna_model::{AccountId, QueueName, SourceId, SystemClock};
+use galerna_storage::{QueueRecord, QueueState, Store};
 use tokio_util::sync::CancellationToken;
 
 use self::extract::{Extract, Load};

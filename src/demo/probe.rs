@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use galerna_broker::{AccountId, Clock, QueueName, SourceId};
 use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
+use galerna_model::{AccountId, Clock, QueueName, SourceId};
 use galerna_storage::{ReadingKey, ReadingOutcome, Readings, ReadingsQuery, StoredReading};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;

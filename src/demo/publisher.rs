@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use galerna_broker::{Broker, BrokerError, Clock, Message, QueueName, Reading, SourceId, SystemClock};
+use galerna_broker::{Broker, BrokerError};
 use galerna_dispatcher::Dispatcher;
+use galerna_model::{Clock, Message, QueueName, Reading, SourceId, SystemClock};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -238,7 +239,7 @@ fn write_post(
     send: &mut dyn FnMut(Item) -> bool,
 ) -> bool {
     // The account's name was checked when it was made, and sources have the same rule.
-    let (Ok(account), Ok(source)) = (account.parse::<galerna_broker::AccountId>(), SourceId::new(account))
+    let (Ok(account), Ok(source)) = (account.parse::<galerna_model::AccountId>(), SourceId::new(account))
     else {
         return true;
     };
@@ -254,7 +255,7 @@ fn write_post(
             json!({ "account": account, "source_key": source, "received": received, "body": post.readings });
         Cargo::Message(Message {
             body: Bytes::from(body.to_string()),
-            content_type: galerna_broker::envelope::JSON_CONTENT_TYPE.to_owned(),
+            content_type: galerna_model::envelope::JSON_CONTENT_TYPE.to_owned(),
             id: format!("{account}-{}", post.sqn),
         })
     };

@@ -1,7 +1,7 @@
 //! Alert rules that the extract's real troubles set off.
 
-use galerna_broker::ParameterCode;
-use galerna_storage::{Comparison, Condition, Rule, Severity};
+use galerna_model::ParameterCode;
+use galerna_model::{Comparison, Condition, Rule, Severity};
 
 const HOUR: u64 = 3_600_000;
 const ACTIVE_POWER: ParameterCode = ParameterCode(401);

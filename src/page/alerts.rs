@@ -3,8 +3,8 @@
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use galerna_broker::AccountId;
-use galerna_storage::{AlertEvent, AlertEventKind, AlertState, Rule, Severity};
+use galerna_model::AccountId;
+use galerna_model::{AlertEvent, AlertEventKind, AlertState, Rule, Severity};
 use maud::{Markup, html};
 
 use super::access::Visitor;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_broker::{QueueName, Timestamp};
 use galerna_dispatcher::{
     AdminError, Dispatcher, DispatcherClient, QueueView, StatusPage, StatusQuery, StrategyName,
 };
+use galerna_model::{QueueName, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -64,7 +64,7 @@ mod tests {
     #[allow(dead_code)] // only whether it is read matters
     struct Call {
         #[serde(flatten)]
-        rule: galerna_storage::Rule,
+        rule: galerna_model::Rule,
         reason: Option<String>,
     }
 

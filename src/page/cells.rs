@@ -182,7 +182,7 @@ pub(super) fn of_look(look: &Look) -> Cells {
     }
     match &look.waiting {
         Some(queue) => {
-            let since = galerna_broker::Timestamp::parse(&queue.since).unwrap_or(look.at);
+            let since = galerna_model::Timestamp::parse(&queue.since).unwrap_or(look.at);
             let waited = look.at.millis_since(since);
             let tone = if waited > 300_000 { Tone::Warn } else { Tone::Plain };
             cells.set("o-oldest", words::span(waited), tone);

@@ -1,6 +1,6 @@
 //! Charts as SVG, made by hand: lines over the last hour, without script.
 
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use galerna_storage::Sample;
 use maud::{Markup, html};
 

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use galerna_broker::{DeadLetter, DeadLetterSelection, QueueName};
+use galerna_broker::{DeadLetter, DeadLetterSelection};
+use galerna_model::QueueName;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -122,7 +123,7 @@ async fn show(
     Ok(page.frame(visitor, "/dead-letters", &title, params, notices, &content))
 }
 
-fn table(letters: &[DeadLetter], now: galerna_broker::Timestamp) -> Markup {
+fn table(letters: &[DeadLetter], now: galerna_model::Timestamp) -> Markup {
     html! {
         table.tall {
             thead { tr {

@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use galerna_broker::{AccountId, Timestamp};
-use galerna_storage::{AlertEventKind, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Resent};
+use galerna_model::AlertEventKind;
+use galerna_model::{AccountId, Timestamp};
+use galerna_storage::{Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Resent};
 use maud::{Markup, html};
 use serde::Deserialize;
 

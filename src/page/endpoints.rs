@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use galerna_broker::AccountId;
+use galerna_model::AccountId;
 use galerna_storage::{Endpoint, EndpointKind};
 use maud::{Markup, html};
 use serde::Deserialize;

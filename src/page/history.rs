@@ -35,7 +35,7 @@ pub(super) fn sample(look: &Look) -> Sample {
     keep("p50", spouts.clone().map(|c| c.latency.p50_ms).reduce(f64::max));
     keep("p99", spouts.map(|c| c.latency.p99_ms).reduce(f64::max));
     let at = look.at.as_millis();
-    Sample { at: galerna_broker::Timestamp(at - at.rem_euclid(EVERY_MS)), values }
+    Sample { at: galerna_model::Timestamp(at - at.rem_euclid(EVERY_MS)), values }
 }
 
 /// Samples until `stop`. A store that does not answer costs the sample, no more.

@@ -1,6 +1,6 @@
 //! What all pages share: the frame, notices, tables' heads, pagers, buttons.
 
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::access::Visitor;

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use galerna_broker::QueueName;
+use galerna_model::QueueName;
 
 use super::access::Visitor;
 use super::cells::{self, Cells};

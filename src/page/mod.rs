@@ -76,8 +76,9 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use galerna_broker::{Broker, Clock};
+use galerna_broker::Broker;
 use galerna_frontend::StatisticsStore;
+use galerna_model::Clock;
 use galerna_storage::Store;
 use maud::{Markup, html};
 use parking_lot::Mutex;
@@ -178,7 +179,7 @@ impl Page {
         self.watch.look(&self.parts).await
     }
 
-    fn now(&self) -> galerna_broker::Timestamp {
+    fn now(&self) -> galerna_model::Timestamp {
         self.parts.clock.now()
     }
 

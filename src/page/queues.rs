@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use galerna_broker::QueueName;
 use galerna_dispatcher::{QueueView, StatusPage, StatusQuery, StrategyName};
+use galerna_model::QueueName;
 use galerna_storage::QueueState;
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -151,12 +151,7 @@ fn filters(status: &StatusPage, query: &Query<'_>, limit: usize) -> Markup {
     }
 }
 
-fn table(
-    visitor: &Visitor,
-    status: &StatusPage,
-    query: &Query<'_>,
-    now: galerna_broker::Timestamp,
-) -> Markup {
+fn table(visitor: &Visitor, status: &StatusPage, query: &Query<'_>, now: galerna_model::Timestamp) -> Markup {
     let sort = query.0.iter().find(|(k, _)| *k == "sort").map_or("", |(_, v)| v.as_str());
     let sort = if sort.is_empty() { "queue" } else { sort };
     let head = |key: &str, name: &str, numeric: bool| sortable("/queues", query, sort, key, name, numeric);

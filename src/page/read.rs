@@ -4,7 +4,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::routing::{any, get};
 use axum::{Extension, Json, Router};
-use galerna_broker::AccountId;
+use galerna_model::AccountId;
 use galerna_storage::{DeliveryFilter, DeliveryStatus, Endpoint};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

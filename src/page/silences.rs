@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use galerna_broker::{AccountId, Timestamp};
+use galerna_model::{AccountId, Timestamp};
 use galerna_storage::Silence;
 use maud::{Markup, html};
 use serde::Deserialize;

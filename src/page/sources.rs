@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use galerna_broker::{SourceId, Timestamp};
 use galerna_frontend::statistics::{LastMessage, Period, Scope, Tally};
-use galerna_storage::{Source, StoredReading};
+use galerna_model::Source;
+use galerna_model::{SourceId, Timestamp};
+use galerna_storage::StoredReading;
 use maud::{Markup, html};
 
 use super::access::Visitor;
@@ -276,7 +277,7 @@ fn latest_readings(devices: &[StoredReading], now: Timestamp) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use galerna_broker::{AccountId, Measurement, ParameterCode};
+    use galerna_model::{AccountId, Measurement, ParameterCode};
 
     use super::*;
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use galerna_broker::embedded::EmbeddedBroker;
-use galerna_broker::{
-    AccountId, Failure, Measurement, Message, NewDeadLetter, ParameterCode, QueueName, SourceId, SystemClock,
-    Timestamp,
-};
+use galerna_broker::{Failure, NewDeadLetter};
 use galerna_dispatcher::{ClientOptions, Dispatcher, DispatcherClient, DispatcherOptions};
 use galerna_frontend::SqliteStatistics;
-use galerna_storage::{QueueRecord, Source, StoredReading};
+use galerna_model::Source;
+use galerna_model::{
+    AccountId, Measurement, Message, ParameterCode, QueueName, SourceId, SystemClock, Timestamp,
+};
+use galerna_storage::{QueueRecord, StoredReading};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 

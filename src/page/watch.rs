@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::{Clock, QueueName, Timestamp};
 use galerna_dispatcher::{QueueView, StatusPage, StatusQuery};
 use galerna_frontend::statistics::{Period, Scope, Tally};
-use galerna_storage::{AlertState, Rule};
+use galerna_model::{AlertState, Rule};
+use galerna_model::{Clock, QueueName, Timestamp};
 use tokio::time::{Instant, timeout};
 
 use super::Parts;

@@ -1,6 +1,6 @@
 //! Numbers, times and lengths of time as people read them.
 
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 
 /// A whole number with thin spaces between the thousands.
 pub(super) fn count(n: u64) -> String {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use galerna_broker::{Clock, SystemClock, Timestamp};
+use galerna_model::{Clock, SystemClock, Timestamp};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;

@@ -2,7 +2,7 @@
 //!
 //! *How.* A frontend gives each call an id (its answer's `x-request-id`), and each message that it makes of the call the id
 //! `<call>.<n>`. The broker carries it, the tuples of the topology carry it, and an alert event carries the id of the message
-//! whose reading decided ([`AlertEvent::origin`](galerna_storage::AlertEvent)). Every module tells what it does with a message
+//! whose reading decided ([`AlertEvent::origin`](galerna_model::AlertEvent)). Every module tells what it does with a message
 //! as a `tracing` event of level `TRACE` under the target `galerna::trace::<place>`; a layer of the subscriber ([`layer`])
 //! takes these down, whatever the filter of the log is.
 //!
@@ -28,7 +28,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::Subscriber;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use parking_lot::Mutex;
 
 use super::{AS_THE_MESSAGE_SAYS, Step, in_order};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
 use futures_util::stream::{self, StreamExt};
-use galerna_broker::{AccountId, Measurement, ParameterCode, SourceId, Timestamp};
+use galerna_model::{AccountId, Measurement, ParameterCode, SourceId, Timestamp};
 use galerna_storage::mongo::{self, MongoOptions};
 use galerna_storage::{ReadingsQuery, StoredReading};
 use galerna_test_servers::{Mongo, unique};

@@ -7,7 +7,7 @@ use criterion::{
     BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use futures_util::future::join_all;
-use galerna_broker::{AccountId, Measurement, ParameterCode, QueueName, SourceId, Timestamp};
+use galerna_model::{AccountId, Measurement, ParameterCode, QueueName, SourceId, Timestamp};
 use galerna_storage::mongo::{self, MongoOptions};
 use galerna_storage::{QueueRecord, QueueState, Store, StoredReading, Swap, Swapped, sqlite};
 use galerna_test_servers::{Mongo, unique};

@@ -1,7 +1,7 @@
 //! What operators did: who, what, to what, why and when.
 
 use async_trait::async_trait;
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;

@@ -5,7 +5,7 @@
 //! processes, or embedded SQLite ([`sqlite`]), for one. Both are held to one conformance suite (`tests/conformance`).
 //!
 //! ```
-//! use galerna_broker::{AccountId, QueueName, Timestamp};
+//! use galerna_model::{AccountId, QueueName, Timestamp};
 //! use galerna_storage::{QueueRecord, QueueState, Swap, Swapped};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -48,11 +48,9 @@ pub mod sqlite;
 
 use std::sync::Arc;
 
-pub use accounts::{Account, Accounts, Source, Sources};
+pub use accounts::{Accounts, Sources};
 pub use address::open;
-pub use alerts::{
-    AlertEvent, AlertEventKind, AlertState, AlertStates, Comparison, Condition, Phase, Rule, Rules, Severity,
-};
+pub use alerts::{AlertStates, Rules};
 pub use audit::{AuditEntry, AuditLog};
 pub use error::{Result, StorageError};
 pub use history::{History, Sample};

@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use galerna_broker::{AccountId, Timestamp};
+use galerna_model::{AccountId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{AlertEvent, Result};
+use crate::Result;
+use galerna_model::AlertEvent;
 
 /// Somebody or something to tell of alerts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// Key; what [`Rule::endpoints`](crate::Rule::endpoints) names.
+    /// Key; what [`Rule::endpoints`](galerna_model::Rule::endpoints) names.
     pub id: String,
     /// For people.
     pub name: String,

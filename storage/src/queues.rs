@@ -1,7 +1,7 @@
 //! Queue states: what the dispatcher leases and the maintainer keeps fresh.
 
 use async_trait::async_trait;
-use galerna_broker::{AccountId, QueueName, Timestamp};
+use galerna_model::{AccountId, QueueName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, StorageError};

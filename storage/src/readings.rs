@@ -1,7 +1,7 @@
 //! Readings that were accepted, and those that were refused.
 
 use async_trait::async_trait;
-use galerna_broker::{AccountId, Measurement, SourceId, Timestamp};
+use galerna_model::{AccountId, Measurement, SourceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use galerna_broker::{AccountId, Measurement, ParameterCode, QueueName, SourceId, Timestamp};
+use galerna_model::{AccountId, Measurement, ParameterCode, QueueName, SourceId, Timestamp};
 use galerna_storage::mongo::{self, MongoOptions};
 use galerna_storage::{
     QueueRecord, QueueState, ReadingOutcome, ReadingsQuery, StorageError, Store, StoredReading, Swap,

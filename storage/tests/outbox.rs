@@ -1,8 +1,9 @@
 //! What a crash between two writes leaves in MongoDB's outbox. (In SQLite the two are one transaction.)
 
-use galerna_broker::{AccountId, SourceId, Timestamp};
+use galerna_model::{AccountId, SourceId, Timestamp};
+use galerna_model::{AlertEvent, AlertEventKind, Severity};
 use galerna_storage::mongo::{self, MongoOptions};
-use galerna_storage::{AlertEvent, AlertEventKind, Claim, Delivery, DeliveryStatus, Severity};
+use galerna_storage::{Claim, Delivery, DeliveryStatus};
 use galerna_test_servers::{Mongo, unique};
 use mongodb::bson::{Document, doc};
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::envelope::JSON_CONTENT_TYPE;
-use galerna_broker::{AccountId, Broker, Message, QueueName};
-use galerna_storage::{Accounts, AlertEventKind, AlertState, AlertStates, Rule, Rules, StorageError, Store};
+use galerna_broker::Broker;
+use galerna_model::envelope::JSON_CONTENT_TYPE;
+use galerna_model::{AccountId, Message, QueueName};
+use galerna_model::{AlertEventKind, AlertState, Rule};
+use galerna_storage::{Accounts, AlertStates, Rules, StorageError, Store};
 use galerna_topology::{Anchors, AsyncBolt, Batch, Emitter, Fault, TaskContext};
 
 use super::book::{AlertBook, Changes};
@@ -13,7 +15,7 @@ use super::rules::RuleSet;
 use crate::batch::ReadingBatch;
 use crate::patience::{DEFAULT_PATIENCE, patiently};
 
-/// The queue that alert events are published to, as JSON of [`AlertEvent`](galerna_storage::AlertEvent).
+/// The queue that alert events are published to, as JSON of [`AlertEvent`](galerna_model::AlertEvent).
 pub const ALERTS_QUEUE: &str = "galerna.alerts";
 
 /// How the alert bolt works.

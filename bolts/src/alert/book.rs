@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::{AccountId, QueueName, SourceId, Timestamp};
-use galerna_storage::{AlertEvent, AlertEventKind, AlertState, Comparison, Condition, StoredReading};
+use galerna_model::{AccountId, QueueName, SourceId, Timestamp};
+use galerna_model::{AlertEvent, AlertEventKind, AlertState, Comparison, Condition};
+use galerna_storage::StoredReading;
 
 use super::rules::{CompiledRule, RuleSet};
 use super::standing::{Limit, Standing, Turn};

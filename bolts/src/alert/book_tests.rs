@@ -1,5 +1,5 @@
-use galerna_broker::{Measurement, ParameterCode};
-use galerna_storage::{Phase, Rule};
+use galerna_model::{Measurement, ParameterCode};
+use galerna_model::{Phase, Rule};
 use proptest::prelude::*;
 
 use super::super::rules::tests::{rule, threshold};

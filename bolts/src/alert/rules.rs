@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use galerna_broker::AccountId;
-use galerna_storage::{Comparison, Condition, Rule};
+use galerna_model::AccountId;
+use galerna_model::{Comparison, Condition, Rule};
 use globset::{Glob, GlobMatcher};
 
 /// A rule that cannot be used.
@@ -138,8 +138,8 @@ impl RuleSet {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use galerna_broker::ParameterCode;
-    use galerna_storage::Severity;
+    use galerna_model::ParameterCode;
+    use galerna_model::Severity;
 
     use super::*;
 

@@ -30,8 +30,8 @@
 //! Between two transitions a reading changes nothing but `last_seen` and `last_value`. Threshold states therefore need to be stored at
 //! transitions only: judging the same readings again from the last transition on gives the same again.
 
-use galerna_broker::Timestamp;
-use galerna_storage::{AlertEventKind, Comparison, Phase};
+use galerna_model::Timestamp;
+use galerna_model::{AlertEventKind, Comparison, Phase};
 
 /// What a rule knows of one device.
 #[derive(Debug, Clone, Copy, PartialEq)]

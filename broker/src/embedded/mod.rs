@@ -34,9 +34,10 @@ use self::works::{AddDead, Declare, Delete, EndDead, Fate, Item, ListDead, Publi
 use self::writer::Work;
 use crate::counts::Counters;
 use crate::{
-    Broker, BrokerError, Clock, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted,
-    Depth, Message, NewDeadLetter, QueueName, Result, RetryPolicy, SystemClock, Timestamp,
+    Broker, BrokerError, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Depth,
+    NewDeadLetter, Result, RetryPolicy,
 };
+use galerna_model::{Clock, Message, QueueName, SystemClock, Timestamp};
 
 /// How an embedded broker behaves.
 #[derive(Debug, Clone)]
@@ -385,7 +386,7 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn declare(&self, queue: &QueueName) -> Result<()> {
-        queue.check_not_reserved()?;
+        crate::error::check_not_reserved(queue)?;
         if self.0.shared.find(queue).is_some() {
             return Ok(());
         }

@@ -6,7 +6,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::store::Stored;
-use crate::{Depth, QueueName};
+use crate::Depth;
+use galerna_model::QueueName;
 
 /// Most messages of a queue held in memory ahead of its consumers.
 pub(super) const WINDOW: usize = 4096;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Row, params};
 
-use crate::{DeadLetter, DeadLetterSelection, Failure, Message, QueueName, Timestamp, envelope};
+use crate::{DeadLetter, DeadLetterSelection, Failure};
+use galerna_model::{Message, QueueName, Timestamp, envelope};
 
 /// Bits of a row id that hold the sequence number: a trillion messages a queue, eight million queues.
 const SEQ_BITS: u32 = 40;

@@ -10,9 +10,8 @@ use super::Shared;
 use super::queue::{Queue, WINDOW, WINDOW_BYTES};
 use super::store::{Due, Store, Stored};
 use super::writer::Work;
-use crate::{
-    DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Failure, Message, NewDeadLetter, QueueName,
-};
+use crate::{DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Failure, NewDeadLetter};
+use galerna_model::{Message, QueueName};
 
 /// Tells the caller how it went.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, String>>;

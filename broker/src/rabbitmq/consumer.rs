@@ -22,9 +22,8 @@ use super::headers::{self, Past};
 use super::link::Link;
 use super::publisher::Outgoing;
 use super::topology::{dead_queue, delay_exchange, key};
-use crate::{
-    BrokerError, Clock, Consumer, Delivery, DeliveryTag, Failure, Outcome, QueueName, Result, SystemClock,
-};
+use crate::{BrokerError, Consumer, Delivery, DeliveryTag, Failure, Outcome, Result};
+use galerna_model::{Clock, QueueName, SystemClock};
 
 /// AMQP counts deliveries of a channel from 1; the bits above tell consumers apart.
 const TAG_SHIFT: u32 = 40;

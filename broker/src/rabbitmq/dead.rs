@@ -19,7 +19,8 @@ use super::fault::{Fault, within};
 use super::headers;
 use super::publisher::Outgoing;
 use super::topology::{LookFault, dead_queue, key};
-use crate::{DeadLetter, DeadLetterSelection, QueueName, Result};
+use crate::{DeadLetter, DeadLetterSelection, Result};
+use galerna_model::QueueName;
 
 /// How long the next dead letter is waited for; another process may have it out.
 const NEXT: Duration = Duration::from_secs(2);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 
-use crate::{BrokerError, QueueName};
+use crate::BrokerError;
+use galerna_model::QueueName;
 
 /// A failed AMQP call.
 #[derive(Debug)]

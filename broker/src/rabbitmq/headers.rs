@@ -6,7 +6,8 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::{DeadLetter, Failure, Message, Timestamp};
+use crate::{DeadLetter, Failure};
+use galerna_model::{Message, Timestamp};
 
 /// Deliveries before this copy was made.
 const DELIVERIES: &str = "x-galerna-deliveries";

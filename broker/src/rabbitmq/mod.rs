@@ -55,9 +55,10 @@ use self::publisher::{Outgoing, Publisher};
 use self::topology::{Topology, dead_queue, key, queue_of_dead};
 use crate::counts::Counters;
 use crate::{
-    Broker, BrokerError, BrokerHealth, Clock, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen,
-    Deleted, Depth, Message, NewDeadLetter, QueueName, Result, RetryPolicy, SystemClock,
+    Broker, BrokerError, BrokerHealth, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen,
+    Deleted, Depth, NewDeadLetter, Result, RetryPolicy,
 };
+use galerna_model::{Clock, Message, QueueName, SystemClock};
 
 /// How queues are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -198,7 +198,7 @@ fn refused(attempted: &str) -> BrokerError {
 }
 
 fn unroutable(key: &ShortString, exchange: &ShortString, reason: &str) -> BrokerError {
-    match crate::QueueName::new(key.as_str()) {
+    match galerna_model::QueueName::new(key.as_str()) {
         Ok(queue) if exchange.as_str().is_empty() => BrokerError::UnknownQueue(queue),
         _ => BrokerError::Unavailable {
             attempted: format!("publishing to exchange `{exchange}` for queue `{key}`"),

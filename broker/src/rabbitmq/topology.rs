@@ -13,7 +13,8 @@ use lapin::{Channel, ExchangeKind};
 use super::fault::{Fault, within};
 use super::link::Link;
 use super::{QueueType, Timeouts};
-use crate::{QueueName, Result};
+use crate::Result;
+use galerna_model::QueueName;
 
 const DUE: &str = "galerna.due";
 const UNDELIVERABLE: &str = "galerna.undeliverable";
@@ -61,7 +62,7 @@ fn durable() -> ExchangeDeclareOptions {
 impl Topology {
     /// A queue and its way back from the delays.
     pub(super) async fn declare(&self, queue: &QueueName) -> Result<()> {
-        queue.check_not_reserved()?;
+        crate::error::check_not_reserved(queue)?;
         let attempted = format!("declaring queue `{queue}`");
         self.declare_queue(key(queue), self.returns(), &attempted).await?;
         self.bind(queue, &attempted).await

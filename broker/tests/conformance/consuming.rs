@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
-use galerna_broker::{BrokerError, DeleteWhen, DeliveryTag, Message, Outcome};
+use galerna_broker::{BrokerError, DeleteWhen, DeliveryTag, Outcome};
+use galerna_model::Message;
 
 use crate::world::*;
 

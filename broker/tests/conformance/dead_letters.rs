@@ -1,6 +1,5 @@
-use galerna_broker::{
-    Clock, DeadLetter, DeadLetterSelection, Message, NewDeadLetter, Outcome, QueueName, SystemClock,
-};
+use galerna_broker::{DeadLetter, DeadLetterSelection, NewDeadLetter, Outcome};
+use galerna_model::{Clock, Message, QueueName, SystemClock};
 
 use crate::world::*;
 

@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use galerna_broker::{BrokerError, Message, QueueName};
+use galerna_broker::BrokerError;
+use galerna_model::{Message, QueueName};
 
 use crate::world::*;
 
@@ -17,7 +18,7 @@ pub(crate) async fn a_confirmed_message_is_delivered_as_it_was_sent(world: &Worl
         },
         Message {
             body: "x".into(),
-            content_type: galerna_broker::envelope::CONTENT_TYPE.into(),
+            content_type: galerna_model::envelope::CONTENT_TYPE.into(),
             id: "a b".into(),
         },
         Message { body: "y".into(), content_type: String::new(), id: "z".repeat(255) },
@@ -98,5 +99,5 @@ pub(crate) async fn a_message_of_ten_megabytes_is_carried(world: &World) {
     world.broker.publish(vec![(queue.clone(), message.clone())]).await.unwrap();
     let got = receive(&mut *world.consume(&queue, 1).await, 1).await.remove(0);
     assert!(got.message == message, "the message changed on its way");
-    assert!(galerna_broker::decode(&got.message).is_err());
+    assert!(galerna_model::decode(&got.message).is_err());
 }

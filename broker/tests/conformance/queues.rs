@@ -1,4 +1,5 @@
-use galerna_broker::{BrokerError, DeadLetterSelection, DeleteWhen, Deleted, Outcome, QueueName};
+use galerna_broker::{BrokerError, DeadLetterSelection, DeleteWhen, Deleted, Outcome};
+use galerna_model::QueueName;
 
 use crate::world::*;
 

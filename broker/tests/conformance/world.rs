@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
-use galerna_broker::{
-    Broker, Consumer, Delivery, DeliveryTag, Failure, Message, Outcome, QueueName, RetryPolicy,
-};
+use galerna_broker::{Broker, Consumer, Delivery, DeliveryTag, Failure, Outcome, RetryPolicy};
+use galerna_model::{Message, QueueName};
 use galerna_test_servers::RabbitMq;
 
 /// Longest a condition is waited for.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
-use galerna_broker::QueueName;
+use galerna_model::QueueName;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use galerna_broker::QueueName;
+use galerna_model::QueueName;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_broker::{AccountId, Clock, QueueName, SystemClock, Timestamp};
 use galerna_dispatcher::{
     Dispatcher, DispatcherOptions, Leased, Leases, MaintainerLink, NextRequest, Ping, StrategyName, Timing,
 };
+use galerna_model::{AccountId, Clock, QueueName, SystemClock, Timestamp};
 use galerna_storage::{QueueRecord, ReadyCount, Store};
 use galerna_test_servers::{Mongo, unique};
 

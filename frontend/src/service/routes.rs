@@ -8,7 +8,7 @@ use axum::extract::{ConnectInfo, Extension, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use galerna_broker::{AccountId, SourceId};
+use galerna_model::{AccountId, SourceId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -319,7 +319,7 @@ async fn read_statistics(
     guarded(frontend, headers)?;
     let mut scope = Scope::All;
     for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-        let wrong = |e: galerna_broker::NameError| Refusal::Malformed(e.to_string());
+        let wrong = |e: galerna_model::NameError| Refusal::Malformed(e.to_string());
         match &*name {
             "account" => scope = Scope::Account(AccountId::new(value).map_err(wrong)?),
             "source" => scope = Scope::Source(SourceId::new(value).map_err(wrong)?),

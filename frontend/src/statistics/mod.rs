@@ -15,7 +15,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use galerna_broker::{AccountId, Clock, SourceId, Timestamp};
+use galerna_model::{AccountId, Clock, SourceId, Timestamp};
 use parking_lot::Mutex;
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
-use galerna_broker::{SourceId, Timestamp};
+use galerna_model::{SourceId, Timestamp};
 use mongodb::options::{ClientOptions, ReadConcern, ReadPreference};
 use mongodb::{Client, Database};
 use serde::{Deserialize, Serialize};

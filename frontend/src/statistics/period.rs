@@ -1,6 +1,6 @@
 //! Hours, days, weeks and months of UTC.
 
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use jiff::civil::{Date, date};
 use jiff::tz::TimeZone;
 

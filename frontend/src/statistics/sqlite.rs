@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_broker::{SourceId, Timestamp};
+use galerna_model::{SourceId, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 

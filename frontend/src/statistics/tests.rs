@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use galerna_broker::ManualClock;
+use galerna_model::ManualClock;
 use galerna_test_servers::{Mongo, unique};
 
 use super::*;

@@ -152,7 +152,7 @@ async fn take(world: &World, expected: usize) -> usize {
         assert!(!deliveries.is_empty(), "what was accepted did not arrive");
         arrived += deliveries
             .iter()
-            .map(|d| galerna_broker::decode(&d.message).unwrap())
+            .map(|d| galerna_model::decode(&d.message).unwrap())
             .inspect(|decoded| assert!(decoded.bad.is_empty(), "{:?}", decoded.bad))
             .map(|decoded| decoded.readings.len())
             .sum::<usize>();

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use galerna_broker::{Outcome, Reading, decode};
+use galerna_broker::Outcome;
 use galerna_frontend::Options;
+use galerna_model::{Reading, decode};
 use serde_json::{Value, json};
 
 use crate::world::{GOOD, World, queue};

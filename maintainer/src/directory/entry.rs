@@ -1,7 +1,7 @@
 //! Single entries of a list, checked one by one so that a wrong one stops no other.
 
-use galerna_broker::{AccountId, QueueName, SourceId};
-use galerna_storage::{Account, Source};
+use galerna_model::{Account, Source};
+use galerna_model::{AccountId, QueueName, SourceId};
 use serde_json::{Map, Value};
 
 use super::{Issue, Listing};

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use galerna_storage::{Account, Source};
+use galerna_model::{Account, Source};
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 

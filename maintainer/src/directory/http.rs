@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_storage::{Account, Source};
+use galerna_model::{Account, Source};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Url};
 use serde::Deserialize;

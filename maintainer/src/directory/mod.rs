@@ -12,7 +12,7 @@ mod store;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_storage::{Account, Source};
+use galerna_model::{Account, Source};
 use serde::{Deserialize, Serialize};
 
 pub use file::FileDirectory;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use galerna_storage::{Account, Accounts, Source, Sources};
+use galerna_model::{Account, Source};
+use galerna_storage::{Accounts, Sources};
 
 use super::{AccountsSource, DirectoryError, Listing, SourcesSource};
 

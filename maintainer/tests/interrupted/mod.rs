@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use galerna_broker::{
-    Broker, Consumer, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Depth, Message, NewDeadLetter,
-    QueueName, Result,
+    Broker, Consumer, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Depth, NewDeadLetter, Result,
 };
+use galerna_model::{Message, QueueName};
 
 /// Where the call is cut off.
 #[derive(Debug, Clone, Copy)]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::QueueName;
 use galerna_dispatcher::invariants::{Tenure, history};
 use galerna_dispatcher::{
     Dispatcher, DispatcherOptions, HeldLease, Leases, MaintainerLink, NextRequest, Release, Timing,
 };
 use galerna_maintainer::Schedule;
+use galerna_model::QueueName;
 use galerna_storage::Store;
 use parking_lot::Mutex;
 use tokio::time::Instant;

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::{
-    Clock, DeadLetterSelection, Depth, Failure, ManualClock, Message, NewDeadLetter, SystemClock,
-};
+use galerna_broker::{DeadLetterSelection, Depth, Failure, NewDeadLetter};
 use galerna_dispatcher::Event;
 use galerna_maintainer::{Options, Run, Task, TaskError};
+use galerna_model::{Clock, ManualClock, Message, SystemClock};
 use galerna_storage::QueueState;
 
 use crate::interrupted::{Interrupted, When};

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use galerna_broker::{AccountId, Broker, BrokerError, Clock, Depth, Message, QueueName, SystemClock};
+use galerna_broker::{Broker, BrokerError, Depth};
 use galerna_dispatcher::{Event, Timing, Transition, transition};
 use galerna_maintainer::{
     AccountsSource, DirectoryError, Issue, Listing, Maintainer, Options, Report, Run, RunFailure, Task,
 };
-use galerna_storage::{Account, QueueRecord, QueueState, QueueStates, Swap, Swapped};
+use galerna_model::Account;
+use galerna_model::{AccountId, Clock, Message, QueueName, SystemClock};
+use galerna_storage::{QueueRecord, QueueState, QueueStates, Swap, Swapped};
 use parking_lot::Mutex;
 
 /// How long a condition that must come true is waited for.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use galerna_model::{AlertEvent, AlertEventKind};
 use galerna_notifier::{Options, RetrySchedule};
 use galerna_storage::DeliveryStatus::{Delivered, Pending};
-use galerna_storage::{AlertEvent, AlertEventKind, Endpoint};
+use galerna_storage::Endpoint;
 
 use crate::receiver::{Answer, Receiver};
 use crate::world::{World, hook, options, raised, resolved, until};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 
+use galerna_model::AlertEventKind::{Raised, Resolved};
 use galerna_notifier::{Notifier, Options};
-use galerna_storage::AlertEventKind::{Raised, Resolved};
 use galerna_storage::DeliveryStatus::{Delivered, Pending};
 use galerna_storage::mongo::{self, MongoOptions};
 use galerna_storage::sqlite;
@@ -187,12 +187,12 @@ async fn outages_of_broker_and_store_are_waited_out() {
     rabbit.restart().await;
     let event = raised("after", 30);
     world.store.alert_states.record(std::slice::from_ref(&event)).await.unwrap();
-    let message = galerna_broker::Message {
+    let message = galerna_model::Message {
         body: serde_json::to_vec(&event).unwrap().into(),
         content_type: "application/json".into(),
         id: event.id.clone(),
     };
-    let queue = galerna_broker::QueueName::new(galerna_notifier::ALERTS_QUEUE).unwrap();
+    let queue = galerna_model::QueueName::new(galerna_notifier::ALERTS_QUEUE).unwrap();
     until("the broker to take it", || async {
         world.broker.publish(vec![(queue.clone(), message.clone())]).await.is_ok()
     })

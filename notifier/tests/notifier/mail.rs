@@ -2,8 +2,8 @@
 
 use std::process::Stdio;
 
+use galerna_model::AlertEventKind::{Raised, Resolved};
 use galerna_notifier::{Options, Smtp};
-use galerna_storage::AlertEventKind::{Raised, Resolved};
 use galerna_storage::DeliveryStatus::{Dead, Delivered};
 use galerna_storage::{Endpoint, EndpointKind};
 use serde_json::Value;

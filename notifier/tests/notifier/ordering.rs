@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use galerna_broker::Clock;
+use galerna_model::AlertEventKind::{Raised, Resolved};
+use galerna_model::Clock;
 use galerna_notifier::{Options, RetrySchedule};
-use galerna_storage::AlertEventKind::{Raised, Resolved};
 use galerna_storage::DeliveryStatus::{Dead, Delivered, Pending, Suppressed};
 use galerna_storage::{Endpoint, EndpointKind, Resent};
 

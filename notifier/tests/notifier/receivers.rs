@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::Clock;
+use galerna_model::AlertEventKind::Raised;
+use galerna_model::Clock;
 use galerna_notifier::{Options, RetrySchedule, put_endpoint};
-use galerna_storage::AlertEventKind::Raised;
 use galerna_storage::DeliveryStatus::{Dead, Delivered, Pending};
 use galerna_storage::{Endpoint, Resent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

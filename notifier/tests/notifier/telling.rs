@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use galerna_broker::{AccountId, Clock, DeadLetterSelection, QueueName, Timestamp};
+use galerna_broker::DeadLetterSelection;
+use galerna_model::AlertEventKind::{Raised, Resolved};
+use galerna_model::{AccountId, Clock, QueueName, Timestamp};
 use galerna_notifier::{ALERTS_QUEUE, Options, RetrySchedule, put_silence};
-use galerna_storage::AlertEventKind::{Raised, Resolved};
 use galerna_storage::DeliveryStatus::{Dead, Delivered, Pending, Suppressed};
 use galerna_storage::{Delivery, Endpoint, EndpointKind, Silence};
 use serde_json::Value;

@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use galerna_broker::Broker;
 use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
-use galerna_broker::{
-    AccountId, Broker, Clock, Message, ParameterCode, QueueName, SourceId, SystemClock, Timestamp,
-};
+use galerna_model::{AccountId, Clock, Message, ParameterCode, QueueName, SourceId, SystemClock, Timestamp};
+use galerna_model::{AlertEvent, AlertEventKind, Comparison, Condition, Rule, Severity};
 use galerna_notifier::{ALERTS_QUEUE, AllowList, Notifier, Options, Parts, RetrySchedule, put_endpoint};
 use galerna_storage::mongo::{self, MongoOptions};
-use galerna_storage::{
-    AlertEvent, AlertEventKind, Comparison, Condition, Delivery, DeliveryFilter, DeliveryStatus, Endpoint,
-    EndpointKind, Rule, Severity, Store, sqlite,
-};
+use galerna_storage::{Delivery, DeliveryFilter, DeliveryStatus, Endpoint, EndpointKind, Store, sqlite};
 use galerna_test_servers::{Mongo, RabbitMq, unique};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};

@@ -48,7 +48,7 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::AtomicBool;
 
-    use galerna_broker::{AccountId, QueueName};
+    use galerna_model::{AccountId, QueueName};
     use tokio::sync::mpsc;
     use tokio::time::Instant;
 

@@ -12,10 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use galerna_broker::{
-    AWAY, AccountId, Broker, Delivery, DeliveryTag, Incoming, Outcome, PERMANENT, QueueName,
-};
+use galerna_broker::{AWAY, Broker, Delivery, DeliveryTag, Outcome, PERMANENT};
 use galerna_dispatcher::Leases;
+use galerna_model::{AccountId, Incoming, QueueName};
 use galerna_topology::{Failed, Failure, FailureKind, Fault, Next, Output, Roots, Spout, TaskContext};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -101,7 +100,7 @@ impl Default for LeasedOptions {
 ///                 .with_options(LeasedOptions { leases: 4, ..LeasedOptions::default() })
 ///         })
 ///         .outputs();
-///     topology.for_each("print", |message: galerna_broker::Incoming| println!("{}", message.queue)).shuffle(&messages);
+///     topology.for_each("print", |message: galerna_model::Incoming| println!("{}", message.queue)).shuffle(&messages);
 /// }
 /// ```
 pub struct LeasedQueues {

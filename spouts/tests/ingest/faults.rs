@@ -15,8 +15,8 @@ mod scenarios {
 
     use async_trait::async_trait;
     use galerna_bolts::{ParameterRegistry, StoreBolt, StoreOptions, ValidateBolt, ValidationLimits};
-    use galerna_broker::AccountId;
     use galerna_engine::{Engine, EngineOptions};
+    use galerna_model::AccountId;
     use galerna_storage::mongo::{self, MongoOptions};
     use galerna_storage::{
         ReadingKey, ReadingOutcome, Readings, ReadingsQuery, Result, StorageError, StoredReading,
@@ -76,7 +76,7 @@ mod scenarios {
             self.inner.keys(account, after, limit).await
         }
 
-        async fn latest(&self, source: &galerna_broker::SourceId) -> Result<Vec<StoredReading>> {
+        async fn latest(&self, source: &galerna_model::SourceId) -> Result<Vec<StoredReading>> {
             self.inner.latest(source).await
         }
     }

@@ -14,10 +14,11 @@ mod scenarios {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use galerna_bolts::ALERTS_QUEUE;
-    use galerna_broker::envelope::JSON_CONTENT_TYPE;
-    use galerna_broker::{Incoming, Message, Outcome, PERMANENT, ParameterCode, QueueName};
+    use galerna_broker::{Outcome, PERMANENT};
     use galerna_engine::{Engine, EngineOptions};
-    use galerna_storage::{AlertEvent, AlertEventKind, Comparison, Condition, Rule, Severity};
+    use galerna_model::envelope::JSON_CONTENT_TYPE;
+    use galerna_model::{AlertEvent, AlertEventKind, Comparison, Condition, Rule, Severity};
+    use galerna_model::{Incoming, Message, ParameterCode, QueueName};
     use galerna_topology::{Bolt, Emitter, Fault, TopologyBuilder};
 
     use crate::world::{PATIENCE, World, envelope, envelopes, eventually, reading};

@@ -10,12 +10,12 @@ use galerna_bolts::{
 };
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
-use galerna_broker::{
-    AccountId, Broker, Envelope, Measurement, Message, ParameterCode, QueueName, Reading, RetryPolicy,
-    SourceId, Timestamp,
-};
+use galerna_broker::{Broker, RetryPolicy};
 use galerna_dispatcher::{Dispatcher, DispatcherOptions, Leases, Timing};
 use galerna_engine::{Engine, EngineOptions, Running};
+use galerna_model::{
+    AccountId, Envelope, Measurement, Message, ParameterCode, QueueName, Reading, SourceId, Timestamp,
+};
 use galerna_spouts::{LeaseTally, LeasedOptions, LeasedQueues};
 use galerna_storage::{QueueRecord, ReadingKey, Readings, Store};
 use galerna_test_servers::{Mongo, RabbitMq, unique};

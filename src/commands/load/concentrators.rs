@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use galerna_broker::{Clock, Measurement, ParameterCode, Reading, SourceId, SystemClock, Timestamp};
+use galerna_model::{Clock, Measurement, ParameterCode, Reading, SourceId, SystemClock, Timestamp};
 use parking_lot::Mutex;
 
 /// What stands for the source's name in a token.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 

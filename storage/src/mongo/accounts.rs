@@ -9,7 +9,8 @@ use super::Mongo;
 use super::commands::{STATEMENTS, Update};
 use super::documents::{from_document, to_document};
 use super::indexes::{ACCOUNTS, SETTINGS, SOURCES};
-use crate::{Account, Accounts, Result, Settings, Source, Sources, StorageError};
+use crate::{Accounts, Result, Settings, Sources, StorageError};
+use galerna_model::{Account, Source};
 
 impl Mongo {
     /// Replaces documents by id, or inserts them.

@@ -2,13 +2,14 @@
 
 use async_trait::async_trait;
 use bson::{Document, RawDocumentBuf, doc, rawdoc};
-use galerna_broker::AccountId;
+use galerna_model::AccountId;
 
 use super::Mongo;
 use super::commands::{STATEMENTS, Update};
 use super::documents::{date, from_document, to_document};
 use super::indexes::{ALERT_EVENTS, ALERT_STATES, RULES};
-use crate::{AlertEvent, AlertEventKind, AlertState, AlertStates, Result, Rule, Rules};
+use crate::{AlertStates, Result, Rules};
+use galerna_model::{AlertEvent, AlertEventKind, AlertState, Rule};
 
 #[async_trait]
 impl Rules for Mongo {

@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use super::Mongo;
 use super::indexes::QUEUES;
-use galerna_broker::QueueName;
+use galerna_model::QueueName;
 
 use crate::{Changes, QueueRecord, Result};
 

@@ -1,7 +1,7 @@
 //! Records as documents that are pleasant for any client: times are dates, names are strings.
 
 use bson::{Bson, DateTime, Document};
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

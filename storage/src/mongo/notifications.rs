@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use async_trait::async_trait;
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use futures_util::TryStreamExt;
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use serde::Deserialize;
 
 use super::Mongo;
@@ -18,9 +18,10 @@ use super::documents::{date, from_document, int, to_document, uint};
 use super::indexes::{ALERT_EVENTS, DELIVERIES, ENDPOINTS, SILENCES, TAKEN_EVENTS};
 use crate::notifications::FORGOTTEN;
 use crate::{
-    AlertEvent, Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, Enqueued,
-    Notifications, Resent, Result, Silence, StorageError,
+    Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, Enqueued, Notifications, Resent,
+    Result, Silence, StorageError,
 };
+use galerna_model::AlertEvent;
 
 /// How often a guarded change is tried when others keep changing the same.
 const TRIES: usize = 50;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bson::{Document, doc};
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 
 use super::Mongo;
 use super::commands::Update;

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use bson::{Bson, DateTime, Document, doc, rawdoc};
-use galerna_broker::{AccountId, QueueName, Timestamp};
+use galerna_model::{AccountId, QueueName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Mongo;

@@ -11,7 +11,7 @@
 //! 339,000 and 752,000; a 16-byte hash and a unique index on the three fields 150,000 and 511,000; an `ObjectId` and that
 //! index 158,000 to 166,000.
 
-use galerna_broker::{SourceId, Timestamp};
+use galerna_model::{SourceId, Timestamp};
 
 /// The `_id` of the device in the collection of devices, and the beginning of its readings' ids.
 pub(super) fn of_device(source: &SourceId, device: &str) -> String {

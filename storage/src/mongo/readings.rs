@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bson::{DateTime, Document, RawDocumentBuf, doc};
-use galerna_broker::{AccountId, Measurement, ParameterCode, SourceId};
+use galerna_model::{AccountId, Measurement, ParameterCode, SourceId};
 use serde::{Deserialize, Serialize};
 
 use super::Mongo;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use bson::{Document, doc};
-use galerna_broker::{AccountId, SourceId};
+use galerna_model::{AccountId, SourceId};
 use parking_lot::Mutex;
 use serde::Deserialize;
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
-use galerna_broker::AccountId;
+use galerna_model::AccountId;
 
 use super::Mongo;
 use super::commands::{STATEMENTS, fault};

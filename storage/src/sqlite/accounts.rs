@@ -5,7 +5,8 @@ use rusqlite::{OptionalExtension, params};
 
 use super::Sqlite;
 use super::columns::{from_json, json, name};
-use crate::{Account, Accounts, Result, Settings, Source, Sources};
+use crate::{Accounts, Result, Settings, Sources};
+use galerna_model::{Account, Source};
 
 #[async_trait]
 impl Accounts for Sqlite {

@@ -1,14 +1,15 @@
 //! Alert rules, states and events in SQLite.
 
 use async_trait::async_trait;
-use galerna_broker::{AccountId, ParameterCode};
+use galerna_model::{AccountId, ParameterCode};
 use rusqlite::{Row, params};
 
 use super::Sqlite;
 use super::columns::{
     from_json, from_variant, int, json, maybe_name, maybe_time, name, rows, time, uint, unreadable, variant,
 };
-use crate::{AlertEvent, AlertEventKind, AlertState, AlertStates, Condition, Result, Rule, Rules};
+use crate::{AlertStates, Result, Rules};
+use galerna_model::{AlertEvent, AlertEventKind, AlertState, Condition, Rule};
 
 fn rule(row: &Row<'_>) -> rusqlite::Result<Rule> {
     let condition = match row.get_ref(4)?.as_str()? {

@@ -5,7 +5,7 @@ use rusqlite::types::Type;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 
 /// SQLite's integers are signed: larger ones are stored as the largest.
 pub(super) fn int(value: u64) -> i64 {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use rusqlite::types::{ToSql, Type};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
@@ -14,9 +14,10 @@ use super::Sqlite;
 use super::columns::{from_json, from_variant, int, json, name, rows, time, uint};
 use crate::notifications::FORGOTTEN;
 use crate::{
-    AlertEvent, Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, Enqueued,
-    Notifications, Resent, Result, Silence, alert_key,
+    Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, Enqueued, Notifications, Resent,
+    Result, Silence, alert_key,
 };
+use galerna_model::AlertEvent;
 
 /// Created when missing, whatever the version of the file: programs that do not know them are not disturbed by them.
 pub(super) const TABLES: &str = "

@@ -1,7 +1,7 @@
 //! The audit log and the samples of charts in SQLite.
 
 use async_trait::async_trait;
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use rusqlite::params;
 
 use super::Sqlite;

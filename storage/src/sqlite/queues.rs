@@ -4,7 +4,7 @@
 //! is missed and nothing repeated.
 
 use async_trait::async_trait;
-use galerna_broker::{QueueName, Timestamp};
+use galerna_model::{QueueName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Sqlite;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use galerna_broker::{AccountId, Measurement, ParameterCode, SourceId, Timestamp};
+use galerna_model::{AccountId, Measurement, ParameterCode, SourceId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::Sqlite;

@@ -1,7 +1,7 @@
 //! Refused readings in SQLite.
 
 use async_trait::async_trait;
-use galerna_broker::AccountId;
+use galerna_model::AccountId;
 use rusqlite::params;
 
 use super::Sqlite;

@@ -1,9 +1,8 @@
 //! Alert rules, states and events.
 
-use galerna_broker::ParameterCode;
-use galerna_storage::{
-    AlertEvent, AlertEventKind, AlertState, Comparison, Condition, Phase, Rule, Severity, Store,
-};
+use galerna_model::ParameterCode;
+use galerna_model::{AlertEvent, AlertEventKind, AlertState, Comparison, Condition, Phase, Rule, Severity};
+use galerna_storage::Store;
 
 use super::{account, hour, source};
 

@@ -8,7 +8,7 @@ mod queues;
 mod readings;
 mod registries;
 
-use galerna_broker::{AccountId, QueueName, SourceId, Timestamp};
+use galerna_model::{AccountId, QueueName, SourceId, Timestamp};
 use galerna_storage::mongo::{self, MongoOptions};
 use galerna_storage::{Store, sqlite};
 use galerna_test_servers::{Mongo, unique};

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use galerna_model::{AlertEvent, AlertEventKind, Severity};
 use galerna_storage::{
-    AlertEvent, AlertEventKind, Attempt, Claim, Delivery, DeliveryFilter, DeliveryStatus, Endpoint,
-    EndpointKind, Enqueued, Resent, Severity, Silence, Store, alert_key,
+    Attempt, Claim, Delivery, DeliveryFilter, DeliveryStatus, Endpoint, EndpointKind, Enqueued, Resent,
+    Silence, Store, alert_key,
 };
 
 use super::{account, hour, source};

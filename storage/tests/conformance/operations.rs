@@ -1,6 +1,7 @@
 //! The audit log, samples of charts, and what fires.
 
-use galerna_storage::{AlertState, AuditEntry, Phase, Sample, Store};
+use galerna_model::{AlertState, Phase};
+use galerna_storage::{AuditEntry, Sample, Store};
 
 use super::{account, hour, source};
 

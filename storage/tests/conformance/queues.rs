@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use galerna_broker::Timestamp;
+use galerna_model::Timestamp;
 use galerna_storage::{Lease, QueueRecord, QueueState, ReadyCount, StorageError, Store, Swap, Swapped};
 
 use super::{account, hour, queue};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use galerna_broker::{Measurement, ParameterCode, Timestamp};
+use galerna_model::{Measurement, ParameterCode, Timestamp};
 use galerna_storage::ReadingOutcome::{Duplicate, Inserted, Replaced};
 use galerna_storage::{ReadingKey, ReadingOutcome, ReadingsQuery, Store, StoredReading};
 use proptest::prelude::*;

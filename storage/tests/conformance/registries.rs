@@ -1,6 +1,7 @@
 //! Refused readings, accounts, sources and settings.
 
-use galerna_storage::{Account, RejectedReading, Source, Store};
+use galerna_model::{Account, Source};
+use galerna_storage::{RejectedReading, Store};
 use serde_json::json;
 
 use super::{account, hour, queue, source};

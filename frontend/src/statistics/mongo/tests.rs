@@ -1,6 +1,6 @@
 //! What is MongoDB's own: batches in part, reads under way, servers that fail.
 
-use galerna_broker::{AccountId, Clock, ManualClock};
+use galerna_model::{AccountId, Clock, ManualClock};
 use galerna_test_servers::{Mongo, unique};
 
 use super::*;

@@ -100,19 +100,11 @@ name!(
 
 impl QueueName {
     /// The end of the name of a dead-letter queue.
-    pub(crate) const DEAD: &str = ".dead";
+    pub const DEAD: &str = ".dead";
 
-    /// Refuses names that the broker gives to the companions of queues.
-    pub(crate) fn check_not_reserved(&self) -> crate::Result<()> {
-        if self.is_reserved() {
-            return Err(crate::BrokerError::Invalid(format!(
-                "queue name `{self}` is reserved; names may not end in `.dead` or begin with `galerna.` or `amq.`"
-            )));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn is_reserved(&self) -> bool {
+    /// Whether the name is one that the broker gives to the companions of queues: it ends in `.dead`, or begins with
+    /// `galerna.` or `amq.`.
+    pub fn is_reserved(&self) -> bool {
         let name = self.as_str();
         // `galerna.alerts` carries alert events and is a queue like any other.
         name.ends_with(Self::DEAD)

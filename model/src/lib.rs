@@ -1,0 +1,37 @@
+//! The words that all of ingestion shares: readings and their envelopes, the names of accounts, sources and queues, wall
+//! time, and the records of alerts. Every rule of a reading stands here, once.
+//!
+//! ```
+//! use galerna_model::{AccountId, Envelope, Reading, SourceId, Timestamp, decode};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let envelope = Envelope {
+//!     id: "batch-1".to_owned(),
+//!     account: AccountId::new("Panther")?,
+//!     source: SourceId::new("BC:6A:29:D0:F5:C8")?,
+//!     received: Timestamp::parse("2015-04-21T23:15:02Z")?,
+//!     readings: vec![Reading { did: "12a".into(), values: vec![], sqn: 2152, ts: Timestamp::parse("2015-04-21T23:15:00Z")? }],
+//! };
+//! let decoded = decode(&envelope.encode())?;
+//! assert_eq!(decoded.readings.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It does no I/O and must not depend on any other Galerna crate.
+
+mod accounts;
+mod alerts;
+mod clock;
+pub mod envelope;
+mod message;
+mod names;
+mod reading;
+
+pub use accounts::{Account, Source};
+pub use alerts::{AlertEvent, AlertEventKind, AlertState, Comparison, Condition, Phase, Rule, Severity};
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use envelope::{BadReading, DecodeError, DecodeLimits, Decoded, decode};
+pub use message::{Incoming, Message};
+pub use names::{AccountId, NameError, ParameterCode, QueueName, SourceId};
+pub use reading::{Envelope, Measurement, Reading};
