@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use galerna_topology::Fault;
-use galerna_topology::runtime::{AnyParcel, AsyncBoltTask, Shipment};
+use galerna_topology::runtime::{AnyBatch, AsyncBoltTask, OutgoingBatch};
 
 use crate::clock::nanos;
 use crate::metrics::{TaskStats, add};
@@ -57,7 +57,7 @@ impl AsyncWorker {
                         drained = true;
                         self.drain(&mut outgoing).await;
                     }
-                    self.shared.activity.end(std::mem::take(&mut taken));
+                    self.shared.in_flight.end(std::mem::take(&mut taken));
                     self.wait(next_tick).await
                 }
             };
@@ -82,9 +82,9 @@ impl AsyncWorker {
                 && next_tick <= self.shared.clock.now()
             {
                 next_tick = self.shared.clock.now() + tick;
-                self.shared.activity.begin(1);
+                self.shared.in_flight.begin(1);
                 self.tick(&mut outgoing).await;
-                self.shared.activity.end(1);
+                self.shared.in_flight.end(1);
             }
         }
         // All that send here have ended before; what they sent last may still wait.
@@ -93,7 +93,7 @@ impl AsyncWorker {
             self.take(message, &mut outgoing).await;
         }
         self.drain(&mut outgoing).await;
-        self.shared.activity.end(taken);
+        self.shared.in_flight.end(taken);
         if AssertUnwindSafe(self.task.close()).catch_unwind().await.is_err() {
             self.report(&Fault::new("panicked while closing"));
         }
@@ -120,36 +120,36 @@ impl AsyncWorker {
         }
     }
 
-    async fn take(&mut self, message: Message, outgoing: &mut Vec<Shipment>) {
+    async fn take(&mut self, message: Message, outgoing: &mut Vec<OutgoingBatch>) {
         let target = self.shared.plan.targets[message.target as usize];
         self.shared.loads[target.component].take(target.task);
         // Beside its tuples the batch itself: a bolt that has settled all of it early is busy until it has executed it.
-        self.stats.in_hand.take(u64::from(message.rows) + 1, &*self.shared.clock);
-        let (parcel, lost) = {
+        self.stats.unsettled.add(u64::from(message.rows) + 1, &*self.shared.clock);
+        let (tuples, lost) = {
             let input = &self.shared.topology.components()[target.component].inputs[target.input];
-            input.take_in(message.parcel)
+            input.convert(message.tuples)
         };
         let rows = u64::from(message.rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
         if !lost.is_empty() {
             self.task.lose(lost);
         }
         let start = self.shared.clock.now();
-        let mut rest = Some(parcel);
-        while let Some(parcel) = rest.take() {
-            if AssertUnwindSafe(self.task.process(parcel)).catch_unwind().await.is_err() {
+        let mut rest = Some(tuples);
+        while let Some(tuples) = rest.take() {
+            if AssertUnwindSafe(self.task.process(tuples)).catch_unwind().await.is_err() {
                 self.report(&Fault::new("panicked while executing a tuple"));
                 rest = self.rebuild().await;
             }
         }
         let took = nanos(self.shared.clock.now().saturating_sub(start));
         self.stats.count_executed(rows, took);
-        self.stats.count_returned(std::mem::take(&mut self.task.shipments().returned), took);
-        self.stats.in_hand.release(1, &*self.shared.clock);
+        self.stats.count_returned(std::mem::take(&mut self.task.staged().returned), took);
+        self.stats.unsettled.remove(1, &*self.shared.clock);
         self.send(outgoing).await;
     }
 
     /// After a panic: a new instance takes over. Returns the tuples that were not reached.
-    async fn rebuild(&mut self) -> Option<AnyParcel> {
+    async fn rebuild(&mut self) -> Option<AnyBatch> {
         let rest = self.task.recover();
         add(&self.stats.restarts, 1);
         let made = AssertUnwindSafe(self.task.prepare()).catch_unwind().await;
@@ -165,7 +165,7 @@ impl AsyncWorker {
         None
     }
 
-    async fn tick(&mut self, outgoing: &mut Vec<Shipment>) {
+    async fn tick(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
         match AssertUnwindSafe(self.task.tick()).catch_unwind().await {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => self.report(&fault),
@@ -177,7 +177,7 @@ impl AsyncWorker {
         self.flush(outgoing).await;
     }
 
-    async fn drain(&mut self, outgoing: &mut Vec<Shipment>) {
+    async fn drain(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
         if AssertUnwindSafe(self.task.drain()).catch_unwind().await.is_err() {
             self.report(&Fault::new("panicked while draining"));
             self.rebuild().await;
@@ -185,15 +185,15 @@ impl AsyncWorker {
         self.flush(outgoing).await;
     }
 
-    async fn flush(&mut self, outgoing: &mut Vec<Shipment>) {
+    async fn flush(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.task.flush(true))) {
             self.report(&Fault::panicked(&*panic));
         }
         self.send(outgoing).await;
     }
 
-    async fn send(&mut self, outgoing: &mut Vec<Shipment>) {
-        collect(&self.stats, self.task.shipments(), outgoing);
+    async fn send(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
+        collect(&self.stats, self.task.staged(), outgoing);
         self.shared.send_all(outgoing, &self.stats).await;
     }
 }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use galerna_topology::Failure;
 use galerna_topology::lineage::{RootId, Span};
-use galerna_topology::runtime::{Grant, RootSource, SlotRun};
+use galerna_topology::runtime::{Grant, RootAllocator, SlotRange};
 
 use crate::histogram::Histogram;
 
@@ -41,7 +41,7 @@ pub struct Ledger {
     /// No pending root runs out of time before this.
     check_at: Option<u64>,
     now: u64,
-    acked: Vec<SlotRun>,
+    acked: Vec<SlotRange>,
     failed: Vec<(u32, Failure)>,
 }
 
@@ -83,7 +83,7 @@ impl Ledger {
     }
 
     /// The slots whose roots are done since this was last emptied.
-    pub fn acked(&mut self) -> &mut Vec<SlotRun> {
+    pub fn acked(&mut self) -> &mut Vec<SlotRange> {
         &mut self.acked
     }
 
@@ -102,7 +102,7 @@ impl Ledger {
         (self.sequence[slot] == root.sequence()).then_some(slot)
     }
 
-    /// These holdings came back. Roots already done or failed are ignored.
+    /// These tokens came back. Roots already done or failed are ignored.
     pub fn settle(&mut self, spans: impl IntoIterator<Item = Span>, complete: &Histogram) {
         let task = self.task;
         for span in spans {
@@ -110,7 +110,7 @@ impl Ledger {
                 Span::Untracked(_) => {}
                 Span::Whole(first, rows) => self.settle_whole(first, rows, complete),
                 Span::Share(root, share, _) => self.settle_share(root, share, complete),
-                Span::Joined(list) => {
+                Span::Multi(list) => {
                     for &(root, share) in list.iter().filter(|(root, _)| root.task() == task) {
                         self.settle_share(root, share, complete);
                     }
@@ -166,7 +166,7 @@ impl Ledger {
         }
     }
 
-    /// All roots in these holdings failed. Roots already done or failed are ignored.
+    /// All roots in these tokens failed. Roots already done or failed are ignored.
     pub fn fail(&mut self, spans: impl IntoIterator<Item = Span>, failure: &Failure) {
         let task = self.task;
         for span in spans {
@@ -178,7 +178,7 @@ impl Ledger {
                     }
                 }
                 Span::Share(root, _, _) => self.fail_root(root, failure),
-                Span::Joined(list) => {
+                Span::Multi(list) => {
                     for &(root, _) in list.iter().filter(|(root, _)| root.task() == task) {
                         self.fail_root(root, failure);
                     }
@@ -215,7 +215,7 @@ impl Ledger {
                 Span::Untracked(_) => {}
                 Span::Whole(first, rows) => (0..rows).for_each(|at| restart(first.plus(at))),
                 Span::Share(root, _, _) => restart(root),
-                Span::Joined(list) => list.iter().for_each(|&(root, _)| restart(root)),
+                Span::Multi(list) => list.iter().for_each(|&(root, _)| restart(root)),
             }
         }
     }
@@ -272,14 +272,14 @@ impl Ledger {
 }
 
 /// Appends slots, to the last run if they follow on it.
-fn push_run(runs: &mut Vec<SlotRun>, first: u32, len: u32) {
+fn push_run(runs: &mut Vec<SlotRange>, first: u32, len: u32) {
     match runs.last_mut() {
         Some(last) if last.first + last.len == first => last.len += len,
-        _ => runs.push(SlotRun { first, len }),
+        _ => runs.push(SlotRange { first, len }),
     }
 }
 
-impl RootSource for Ledger {
+impl RootAllocator for Ledger {
     fn grant(&mut self) -> Grant {
         if self.pending * 2 >= self.sequence.len() {
             self.grow();

@@ -39,20 +39,20 @@
 //! # }
 //! ```
 
-mod activity;
+mod ack_sender;
 mod async_worker;
 mod clock;
 mod error;
 mod histogram;
-mod in_hand;
+mod in_flight;
 pub mod ledger;
-mod link;
 mod metrics;
 mod plan;
 mod running;
 mod shared;
-mod source;
+mod spout_worker;
 pub mod testing;
+mod unsettled;
 mod worker;
 
 pub use clock::{ManualClock, TokioClock};

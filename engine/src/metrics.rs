@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use galerna_topology::{Clock, Failure, FailureKind, Instances};
+use galerna_topology::{Clock, Failure, FailureKind, TaskFactory};
 use serde::Serialize;
 
 use crate::clock::nanos;
 use crate::histogram::{Histogram, Latency};
-use crate::in_hand::InHand;
+use crate::unsettled::UnsettledTuples;
 
 /// The counters of one task.
 #[derive(Debug, Default)]
@@ -22,9 +22,9 @@ pub(crate) struct TaskStats {
     pub(crate) executed: AtomicU64,
     pub(crate) acked: AtomicU64,
     pub(crate) failed: [AtomicU64; FailureKind::ALL.len()],
-    /// Nanoseconds in `execute` of a bolt that computes; for one that waits, see `in_hand`.
+    /// Nanoseconds in `execute` of a bolt that computes; for one that waits, see `unsettled`.
     pub(crate) busy: AtomicU64,
-    pub(crate) in_hand: InHand,
+    pub(crate) unsettled: UnsettledTuples,
     pub(crate) pending: AtomicU64,
     pub(crate) batch: AtomicU64,
     pub(crate) errors: AtomicU64,
@@ -248,11 +248,11 @@ pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> Compo
         tasks.iter().for_each(|task| all.merge(of(task)));
         all.latency()
     };
-    let is_spout = component.instances.is_spout();
-    let waits = matches!(component.instances, Instances::AsyncBolt(_));
+    let is_spout = component.factory.is_spout();
+    let waits = matches!(component.factory, TaskFactory::AsyncBolt(_));
     let executors = if waits { tasks.len() } else { component.settings.parallelism };
     let busy: u64 = match waits {
-        true => tasks.iter().map(|task| nanos(task.in_hand.total(described.clock))).sum(),
+        true => tasks.iter().map(|task| nanos(task.unsettled.busy_time(described.clock))).sum(),
         false => sum(|task| &task.busy),
     };
     let available = described.uptime.as_nanos() as f64 * executors as f64;
@@ -262,7 +262,7 @@ pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> Compo
         .max_by_key(|error| error.at_ms);
     ComponentMetrics {
         id: component.id.to_string(),
-        kind: component.instances.name(),
+        kind: component.factory.name(),
         executors,
         tasks: tasks.len(),
         fused_with: described.fused_with.clone(),

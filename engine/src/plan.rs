@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use galerna_topology::{Component, Grouping, Instances, Topology};
+use galerna_topology::{Component, Grouping, TaskFactory, Topology};
 
 /// One place a batch can be sent to: a subscription of one task of a bolt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
     pub(crate) worker: usize,
-    /// The cell within the worker.
-    pub(crate) cell: usize,
+    /// The task within the worker.
+    pub(crate) slot: usize,
     /// The subscription of the component.
     pub(crate) input: usize,
     pub(crate) component: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Target {
 
 /// One task of a component.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CellPlan {
+pub(crate) struct TaskPlan {
     pub(crate) component: usize,
     pub(crate) task: usize,
 }
@@ -28,7 +28,7 @@ pub(crate) struct CellPlan {
 #[derive(Debug)]
 pub(crate) struct WorkerPlan {
     /// In the order of the flow.
-    pub(crate) cells: Vec<CellPlan>,
+    pub(crate) members: Vec<TaskPlan>,
     pub(crate) computing: bool,
     /// The component at the head of the flow.
     pub(crate) head: usize,
@@ -55,7 +55,7 @@ pub(crate) struct Plan {
     /// By component: the edges that leave it.
     pub(crate) edges: Vec<Vec<Edge>>,
     /// Spout tasks, numbered over the topology.
-    pub(crate) spouts: Vec<CellPlan>,
+    pub(crate) spouts: Vec<TaskPlan>,
 }
 
 impl Plan {
@@ -76,19 +76,19 @@ impl Plan {
             }
         }
 
-        let spouts = components.iter().enumerate().filter(|(_, c)| c.instances.is_spout());
+        let spouts = components.iter().enumerate().filter(|(_, c)| c.factory.is_spout());
         let spouts = spouts
-            .flat_map(|(component, c)| (0..c.settings.tasks()).map(move |task| CellPlan { component, task }))
+            .flat_map(|(component, c)| (0..c.settings.tasks()).map(move |task| TaskPlan { component, task }))
             .collect();
 
         let mut workers: Vec<WorkerPlan> = Vec::new();
         let mut place: HashMap<(usize, usize), (usize, usize)> = HashMap::new();
         for &head in &order {
             let declared = &components[head];
-            if declared.instances.is_spout() || fused_with[head].is_some() {
+            if declared.factory.is_spout() || fused_with[head].is_some() {
                 continue;
             }
-            let computing = matches!(declared.instances, Instances::Bolt(_));
+            let computing = matches!(declared.factory, TaskFactory::Bolt(_));
             // Everything fused to it, directly or not, in the order of the flow.
             let mut group = vec![head];
             for &component in &order {
@@ -100,15 +100,15 @@ impl Plan {
             // A bolt that waits gets a task of tokio's for each of its own: they wait side by side anyway.
             let executors = if computing { declared.settings.parallelism } else { tasks };
             for executor in 0..executors {
-                let mut cells = Vec::new();
+                let mut members = Vec::new();
                 for &component in &group {
                     // Contiguous runs of tasks, as even as can be.
                     for task in tasks * executor / executors..tasks * (executor + 1) / executors {
-                        place.insert((component, task), (workers.len(), cells.len()));
-                        cells.push(CellPlan { component, task });
+                        place.insert((component, task), (workers.len(), members.len()));
+                        members.push(TaskPlan { component, task });
                     }
                 }
-                workers.push(WorkerPlan { cells, computing, head });
+                workers.push(WorkerPlan { members, computing, head });
             }
         }
 
@@ -118,8 +118,8 @@ impl Plan {
             for input in 0..declared.inputs.len() {
                 base[component].push(targets.len());
                 for task in 0..declared.settings.tasks() {
-                    let (worker, cell) = place[&(component, task)];
-                    targets.push(Target { worker, cell, input, component, task });
+                    let (worker, slot) = place[&(component, task)];
+                    targets.push(Target { worker, slot, input, component, task });
                 }
             }
         }
@@ -127,7 +127,7 @@ impl Plan {
     }
 
     /// The addresses that a task sends to over this edge: the one beside it if the two are fused.
-    pub(crate) fn addresses(&self, from: CellPlan, edge: Edge, tasks: usize) -> Vec<u32> {
+    pub(crate) fn addresses(&self, from: TaskPlan, edge: Edge, tasks: usize) -> Vec<u32> {
         let base = self.base[edge.component][edge.input];
         if self.fused_with[edge.component] == Some(from.component) {
             vec![(base + from.task) as u32]
@@ -166,7 +166,7 @@ fn fused_with(
     let from = index[&input.component];
     let before = &components[from];
     let both_compute =
-        matches!(component.instances, Instances::Bolt(_)) && matches!(before.instances, Instances::Bolt(_));
+        matches!(component.factory, TaskFactory::Bolt(_)) && matches!(before.factory, TaskFactory::Bolt(_));
     let alike = component.settings.tasks() == before.settings.tasks()
         && component.settings.parallelism == before.settings.parallelism;
     if !both_compute || !alike || input.feedback || !component.settings.fuse {

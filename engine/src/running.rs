@@ -8,22 +8,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use galerna_topology::runtime::{
-    AsyncBoltTask, BoltTask, BoxFuture, Loads, Pool, RouteSetup, SpoutRunner, TaskSetup,
+    AsyncBoltTask, BatchPool, BoltTask, BoxFuture, Loads, RouteSetup, SpoutTask, TaskSetup,
 };
-use galerna_topology::{Clock, Fault, Instances, TaskContext, Topology};
+use galerna_topology::{Clock, Fault, TaskContext, TaskFactory, Topology};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::ack_sender::{Ledgers, TaskAckSender};
 use crate::async_worker::AsyncWorker;
 use crate::clock::{TokioClock, nanos};
 use crate::error::EngineError;
 use crate::ledger::Ledger;
-use crate::link::{Ledgers, TaskLink};
 use crate::metrics::{Described, Metrics, State, TaskStats, read};
-use crate::plan::{CellPlan, Plan};
+use crate::plan::{Plan, TaskPlan};
 use crate::shared::{Inbox, Mode, Shared};
-use crate::source::{Source, SourceState};
-use crate::worker::{Cell, Inputs, Worker};
+use crate::spout_worker::{SpoutProgress, SpoutWorker};
+use crate::worker::{Inputs, Worker, WorkerTask};
 
 /// How long an aborted task may take to let go of what it holds.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -105,19 +105,22 @@ impl Engine {
             inboxes.push(Inbox { queue, feedback });
             receivers.push((queue_rx, feedback_rx));
         }
-        let (ledgers, told): (Vec<_>, Vec<_>) = plan.spouts.iter().map(|_| unbounded()).unzip();
+        let (ledgers, acks): (Vec<_>, Vec<_>) = plan.spouts.iter().map(|_| unbounded()).unzip();
         let shared = Arc::new(Shared {
             clock,
-            activity: Arc::default(),
+            in_flight: Arc::default(),
             mode: watch::Sender::new(if options.active { Mode::Active } else { Mode::Inactive }),
             stats: components.iter().map(per_task).collect(),
             loads: components.iter().map(|component| Loads::new(component.settings.tasks())).collect(),
-            pools: components.iter().map(|c| c.inputs.iter().map(|_| Pool::default()).collect()).collect(),
+            pools: components
+                .iter()
+                .map(|c| c.inputs.iter().map(|_| BatchPool::default()).collect())
+                .collect(),
             inboxes,
             plan,
             topology: topology.clone(),
         });
-        let maker = Maker {
+        let builder = TaskBuilder {
             shared: shared.clone(),
             ledgers: ledgers.into(),
             peers: Arc::new(topology.tasks()),
@@ -132,21 +135,21 @@ impl Engine {
             let inputs = Inputs { queue, feedback, mode: shared.mode.subscribe(), closing };
             let run: BoxFuture<'static, ()> = match shared.plan.workers[index].computing {
                 true => {
-                    let cells = maker.cells(&shared.plan.workers[index].cells)?;
-                    Box::pin(Worker { shared: shared.clone(), index, cells, inputs }.run())
+                    let tasks = builder.bolt_tasks(&shared.plan.workers[index].members)?;
+                    Box::pin(Worker { shared: shared.clone(), index, tasks, inputs }.run())
                 }
                 false => {
-                    Box::pin(maker.async_worker(shared.plan.workers[index].cells[0], inputs).await?.run())
+                    Box::pin(builder.async_worker(shared.plan.workers[index].members[0], inputs).await?.run())
                 }
             };
             workers.push((close, shared.plan.workers[index].head, run));
         }
         let (mut spouts, mut states) = (Vec::new(), Vec::new());
-        for (number, (cell, told)) in shared.plan.spouts.iter().zip(told).enumerate() {
+        for (number, (plan, acks)) in shared.plan.spouts.iter().zip(acks).enumerate() {
             let (close, closing) = watch::channel(false);
-            let source = maker.source(number, *cell, told, closing).await?;
-            states.push(source.state.clone());
-            spouts.push((close, cell.component, Box::pin(source.run()) as BoxFuture<'static, ()>));
+            let worker = builder.spout_worker(number, *plan, acks, closing).await?;
+            states.push(worker.state.clone());
+            spouts.push((close, plan.component, Box::pin(worker.run()) as BoxFuture<'static, ()>));
         }
 
         let started = shared.clock.now();
@@ -167,7 +170,7 @@ impl Engine {
 }
 
 /// Makes the tasks of a topology.
-struct Maker {
+struct TaskBuilder {
     shared: Arc<Shared>,
     ledgers: Ledgers,
     peers: Arc<std::collections::BTreeMap<Arc<str>, usize>>,
@@ -175,41 +178,41 @@ struct Maker {
     start_timeout: Duration,
 }
 
-impl Maker {
-    fn setup(&self, cell: CellPlan, batch: &Arc<AtomicUsize>) -> TaskSetup {
+impl TaskBuilder {
+    fn setup(&self, plan: TaskPlan, batch: &Arc<AtomicUsize>) -> TaskSetup {
         let shared = &self.shared;
         let components = shared.topology.components();
-        let id = components[cell.component].id.clone();
-        let routes = shared.plan.edges[cell.component].iter().map(|edge| {
+        let id = components[plan.component].id.clone();
+        let routes = shared.plan.edges[plan.component].iter().map(|edge| {
             let subscriber = &components[edge.component];
             let setup = RouteSetup {
-                targets: shared.plan.addresses(cell, *edge, subscriber.settings.tasks()),
+                targets: shared.plan.addresses(plan, *edge, subscriber.settings.tasks()),
                 loads: shared.loads[edge.component].clone(),
                 pool: shared.pools[edge.component][edge.input].clone(),
                 batch: batch.clone(),
                 full_at: subscriber.settings.queue,
                 clock: shared.clock.clone(),
-                offset: cell.task,
+                offset: plan.task,
             };
             (edge.output, subscriber.inputs[edge.input].route(setup))
         });
         // Any distinct number does: the source of random words mixes it.
-        let number = ((cell.component as u64) << 32) | cell.task as u64;
+        let number = ((plan.component as u64) << 32) | plan.task as u64;
         TaskSetup {
             context: TaskContext::new(
                 shared.topology.name().clone(),
                 id.clone(),
-                cell.task,
+                plan.task,
                 self.peers.clone(),
                 shared.clock.clone(),
             ),
-            link: Arc::new(TaskLink {
+            acks: Arc::new(TaskAckSender {
                 component: id,
-                stats: shared.stats[cell.component][cell.task].clone(),
+                stats: shared.stats[plan.component][plan.task].clone(),
                 ledgers: self.ledgers.clone(),
                 clock: shared.clock.clone(),
-                activity: shared.activity.clone(),
-                waits: matches!(components[cell.component].instances, Instances::AsyncBolt(_)),
+                in_flight: shared.in_flight.clone(),
+                waits: matches!(components[plan.component].factory, TaskFactory::AsyncBolt(_)),
             }),
             seed: self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             tracking: shared.topology.tracking(),
@@ -217,24 +220,24 @@ impl Maker {
         }
     }
 
-    fn failed(&self, cell: CellPlan, fault: &Fault) -> EngineError {
+    fn failed(&self, plan: TaskPlan, fault: &Fault) -> EngineError {
         EngineError::Start {
-            component: self.shared.topology.components()[cell.component].id.clone(),
-            task: cell.task,
+            component: self.shared.topology.components()[plan.component].id.clone(),
+            task: plan.task,
             reason: fault.reason().to_owned(),
         }
     }
 
-    async fn in_time(
+    async fn within_start_timeout(
         &self,
-        cell: CellPlan,
+        plan: TaskPlan,
         hook: impl Future<Output = Result<(), Fault>>,
     ) -> Result<(), EngineError> {
         match tokio::time::timeout(self.start_timeout, hook).await {
-            Ok(outcome) => outcome.map_err(|fault| self.failed(cell, &fault)),
+            Ok(outcome) => outcome.map_err(|fault| self.failed(plan, &fault)),
             Err(_) => Err(EngineError::StartTimeout {
-                component: self.shared.topology.components()[cell.component].id.clone(),
-                task: cell.task,
+                component: self.shared.topology.components()[plan.component].id.clone(),
+                task: plan.task,
                 waited: self.start_timeout,
             }),
         }
@@ -244,15 +247,15 @@ impl Maker {
         Arc::new(AtomicUsize::new(self.shared.topology.components()[component].settings.batch))
     }
 
-    fn cells(&self, plans: &[CellPlan]) -> Result<Vec<Cell>, EngineError> {
-        let mut cells = Vec::with_capacity(plans.len());
+    fn bolt_tasks(&self, plans: &[TaskPlan]) -> Result<Vec<WorkerTask>, EngineError> {
+        let mut tasks = Vec::with_capacity(plans.len());
         for &plan in plans {
             let component = &self.shared.topology.components()[plan.component];
-            let Instances::Bolt(make) = &component.instances else { continue };
-            let mut task: Box<dyn BoltTask> = make(self.setup(plan, &self.batch(plan.component)));
-            task.prepare().map_err(|fault| self.failed(plan, &fault))?;
-            cells.push(Cell {
-                task,
+            let TaskFactory::Bolt(make) = &component.factory else { continue };
+            let mut bolt: Box<dyn BoltTask> = make(self.setup(plan, &self.batch(plan.component)));
+            bolt.prepare().map_err(|fault| self.failed(plan, &fault))?;
+            tasks.push(WorkerTask {
+                bolt,
                 stats: self.shared.stats[plan.component][plan.task].clone(),
                 component: plan.component,
                 index: plan.task,
@@ -260,16 +263,16 @@ impl Maker {
                 next_tick: Duration::MAX,
             });
         }
-        Ok(cells)
+        Ok(tasks)
     }
 
-    async fn async_worker(&self, plan: CellPlan, inputs: Inputs) -> Result<AsyncWorker, EngineError> {
+    async fn async_worker(&self, plan: TaskPlan, inputs: Inputs) -> Result<AsyncWorker, EngineError> {
         let component = &self.shared.topology.components()[plan.component];
-        let Instances::AsyncBolt(make) = &component.instances else {
+        let TaskFactory::AsyncBolt(make) = &component.factory else {
             return Err(self.failed(plan, &Fault::new("not a bolt that waits")));
         };
         let mut task: Box<dyn AsyncBoltTask> = make(self.setup(plan, &self.batch(plan.component)));
-        self.in_time(plan, task.prepare()).await?;
+        self.within_start_timeout(plan, task.prepare()).await?;
         Ok(AsyncWorker {
             shared: self.shared.clone(),
             task,
@@ -279,33 +282,33 @@ impl Maker {
         })
     }
 
-    async fn source(
+    async fn spout_worker(
         &self,
         number: usize,
-        plan: CellPlan,
-        told: mpsc::UnboundedReceiver<crate::link::Told>,
+        plan: TaskPlan,
+        acks: mpsc::UnboundedReceiver<crate::ack_sender::AckMessage>,
         closing: watch::Receiver<bool>,
-    ) -> Result<Source, EngineError> {
+    ) -> Result<SpoutWorker, EngineError> {
         let component = &self.shared.topology.components()[plan.component];
-        let Instances::Spout(make) = &component.instances else {
+        let TaskFactory::Spout(make) = &component.factory else {
             return Err(self.failed(plan, &Fault::new("not a spout")));
         };
         let settings = &component.settings;
         let batch = Arc::new(AtomicUsize::new(settings.batch.min(64)));
-        let mut runner: Box<dyn SpoutRunner> = make(self.setup(plan, &batch));
-        self.in_time(plan, runner.open()).await?;
+        let mut spout: Box<dyn SpoutTask> = make(self.setup(plan, &batch));
+        self.within_start_timeout(plan, spout.open()).await?;
         let timeout = self.shared.topology.message_timeout(component).map(nanos);
         if *self.shared.mode.borrow() == Mode::Active {
             self.shared.stats[plan.component][plan.task].set_state(State::Emitting, 0);
         }
-        Ok(Source {
+        Ok(SpoutWorker {
             shared: self.shared.clone(),
-            runner,
+            spout,
             // Room for what a usual pending limit allows; more is grown into.
             ledger: Ledger::new(number as u16, settings.max_pending.min(1 << 16), timeout),
-            told,
+            acks,
             stats: self.shared.stats[plan.component][plan.task].clone(),
-            state: Arc::new(SourceState::default()),
+            state: Arc::new(SpoutProgress::default()),
             component: plan.component,
             mode: self.shared.mode.subscribe(),
             closing,
@@ -343,7 +346,7 @@ pub struct Running {
     close_timeout: Duration,
     workers: Vec<Task>,
     spouts: Vec<Task>,
-    states: Arc<[Arc<SourceState>]>,
+    states: Arc<[Arc<SpoutProgress>]>,
 }
 
 impl Running {
@@ -409,14 +412,14 @@ impl Running {
     pub async fn finished(&self) {
         let done = || self.states.iter().all(|state| state.done.load(Ordering::Acquire));
         self.shared
-            .activity
-            .wait_until(|| done() && self.pending() == 0 && self.shared.activity.is_idle())
+            .in_flight
+            .wait_until(|| done() && self.pending() == 0 && self.shared.in_flight.is_idle())
             .await;
     }
 
     /// Whether nothing is on its way between tasks at this moment. Kept tuples do not count.
     pub fn is_idle(&self) -> bool {
-        self.shared.activity.is_idle()
+        self.shared.in_flight.is_idle()
     }
 
     /// Ends the topology in order: from now on nothing is emitted by spouts; once all pending roots have
@@ -429,8 +432,8 @@ impl Running {
         let quiet = || self.states.iter().all(|state| state.quiet.load(Ordering::Acquire));
         let drained = tokio::select! {
             biased;
-            () = self.shared.activity.wait_until(
-                || quiet() && self.pending() == 0 && self.shared.activity.is_idle(),
+            () = self.shared.in_flight.wait_until(
+                || quiet() && self.pending() == 0 && self.shared.in_flight.is_idle(),
             ) => true,
             () = self.shared.clock.sleep_until(until) => false,
         };
@@ -455,7 +458,7 @@ impl Running {
     /// [`drain`](Self::drain)s for at most the longest message timeout of its spouts; 30 s where that is off.
     pub async fn kill(self) -> DrainReport {
         let topology = &self.shared.topology;
-        let spouts = topology.components().iter().filter(|c| c.instances.is_spout());
+        let spouts = topology.components().iter().filter(|c| c.factory.is_spout());
         let longest = spouts.filter_map(|spout| topology.message_timeout(spout)).max();
         self.drain(longest.unwrap_or(Duration::from_secs(30))).await
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use galerna_topology::runtime::{AnyParcel, Loads, Pool, Shipment};
+use galerna_topology::runtime::{AnyBatch, BatchPool, Loads, OutgoingBatch};
 use galerna_topology::{Clock, Topology};
 use tokio::sync::{mpsc, watch};
 
-use crate::activity::Activity;
+use crate::in_flight::InFlight;
 use crate::metrics::{State, TaskStats, add};
 use crate::plan::Plan;
 
@@ -25,7 +25,7 @@ pub(crate) enum Mode {
 pub(crate) struct Message {
     pub(crate) target: u32,
     pub(crate) rows: u32,
-    pub(crate) parcel: AnyParcel,
+    pub(crate) tuples: AnyBatch,
 }
 
 /// The ways into a worker.
@@ -40,22 +40,22 @@ pub(crate) struct Shared {
     pub(crate) topology: Topology,
     pub(crate) plan: Plan,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) activity: Arc<Activity>,
+    pub(crate) in_flight: Arc<InFlight>,
     pub(crate) mode: watch::Sender<Mode>,
     /// By component and task.
     pub(crate) stats: Vec<Vec<Arc<TaskStats>>>,
     /// By component.
     pub(crate) loads: Vec<Loads>,
     /// By component and subscription.
-    pub(crate) pools: Vec<Vec<Pool>>,
+    pub(crate) pools: Vec<Vec<BatchPool>>,
     pub(crate) inboxes: Vec<Inbox>,
 }
 
 impl Shared {
     /// Sends batches to other workers in their order, waiting where a queue is full.
-    pub(crate) async fn send_all(&self, shipments: &mut Vec<Shipment>, from: &TaskStats) {
-        for shipment in shipments.drain(..) {
-            if let Err(message) = self.try_send(shipment) {
+    pub(crate) async fn send_all(&self, batches: &mut Vec<OutgoingBatch>, from: &TaskStats) {
+        for batch in batches.drain(..) {
+            if let Err(message) = self.try_send(batch) {
                 let target = self.plan.targets[message.target as usize];
                 from.set_state(State::DownstreamFull, target.component);
                 if self.inboxes[target.worker].queue.send(message).await.is_err() {
@@ -67,11 +67,11 @@ impl Shared {
     }
 
     /// Sends a batch if there is room, or gives it back.
-    pub(crate) fn try_send(&self, shipment: Shipment) -> Result<(), Message> {
-        let Shipment { target, parcel, rows } = shipment;
+    pub(crate) fn try_send(&self, batch: OutgoingBatch) -> Result<(), Message> {
+        let OutgoingBatch { target, tuples, rows } = batch;
         let to = self.plan.targets[target as usize];
-        let message = Message { target, rows, parcel };
-        self.activity.begin(1);
+        let message = Message { target, rows, tuples };
+        self.in_flight.begin(1);
         self.loads[to.component].add(to.task);
         let inbox = &self.inboxes[to.worker];
         if self.topology.components()[to.component].inputs[to.input].feedback {
@@ -93,19 +93,19 @@ impl Shared {
     /// The receiver has ended (it was aborted): the batch is gone, and its roots fail when the spouts stop.
     pub(crate) fn lost(&self, to: crate::plan::Target) {
         self.loads[to.component].take(to.task);
-        self.activity.end(1);
+        self.in_flight.end(1);
     }
 }
 
 /// Counts what a task's call emitted and takes the batches it left to send.
 pub(crate) fn collect(
     stats: &TaskStats,
-    shipments: &mut galerna_topology::runtime::Shipments,
-    into: &mut Vec<Shipment>,
+    staged: &mut galerna_topology::runtime::Staged,
+    into: &mut Vec<OutgoingBatch>,
 ) {
-    add(&stats.emitted, std::mem::take(&mut shipments.emitted));
-    add(&stats.transferred, std::mem::take(&mut shipments.transferred));
-    add(&stats.restarts, std::mem::take(&mut shipments.restarts));
-    add(&stats.errors, std::mem::take(&mut shipments.panics));
-    into.append(&mut shipments.ready);
+    add(&stats.emitted, std::mem::take(&mut staged.emitted));
+    add(&stats.transferred, std::mem::take(&mut staged.transferred));
+    add(&stats.restarts, std::mem::take(&mut staged.restarts));
+    add(&stats.errors, std::mem::take(&mut staged.panics));
+    into.append(&mut staged.batches);
 }

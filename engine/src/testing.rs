@@ -37,16 +37,16 @@ use tokio::sync::Notify;
 use crate::{DrainReport, Engine, EngineError, EngineOptions, ManualClock, Metrics, Running, SpoutState};
 
 /// How long a test waits for something before it gives up, in real time.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many looks in a row, a millisecond apart, must find nothing going on.
-const LOOKS: usize = 5;
+const QUIET_CHECKS: usize = 5;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How many roots feeds hold back. A feed counts one down while its spout is in `next`, which counts as
-/// activity itself, so there is no moment at which a root is nowhere.
+/// in flight itself, so there is no moment at which a root is nowhere.
 type Queued = Arc<AtomicUsize>;
 
 /// Lets a millisecond of real time go by, also where tokio's is paused. What happens in other threads meanwhile
@@ -123,8 +123,8 @@ impl Run {
     pub async fn settle(&self) {
         let mut quiet = 0;
         let start = std::time::Instant::now();
-        while quiet < LOOKS {
-            assert!(start.elapsed() < PATIENCE, "the topology did not settle: {:#?}", self.metrics());
+        while quiet < QUIET_CHECKS {
+            assert!(start.elapsed() < WAIT_TIMEOUT, "the topology did not settle: {:#?}", self.metrics());
             tokio::task::yield_now().await;
             real_millisecond().await;
             let fed = self.queued.load(Ordering::SeqCst) == 0 || !self.can_emit();
@@ -147,7 +147,7 @@ impl Run {
     pub async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let start = std::time::Instant::now();
         while !condition() {
-            assert!(start.elapsed() < PATIENCE, "waited in vain until {what}: {:#?}", self.metrics());
+            assert!(start.elapsed() < WAIT_TIMEOUT, "waited in vain until {what}: {:#?}", self.metrics());
             real_millisecond().await;
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_topology::Fault;
-use galerna_topology::runtime::{AnyParcel, BoltTask, Shipment};
+use galerna_topology::runtime::{AnyBatch, BoltTask, OutgoingBatch};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::nanos;
@@ -13,11 +13,11 @@ use crate::metrics::{TaskStats, add};
 use crate::shared::{Message, Mode, Shared, collect};
 
 /// Batches taken before others get a turn.
-const TURN: usize = 32;
+const YIELD_EVERY: usize = 32;
 
 /// One bolt's task within a worker.
-pub(crate) struct Cell {
-    pub(crate) task: Box<dyn BoltTask>,
+pub(crate) struct WorkerTask {
+    pub(crate) bolt: Box<dyn BoltTask>,
     pub(crate) stats: Arc<TaskStats>,
     pub(crate) component: usize,
     pub(crate) index: usize,
@@ -43,7 +43,7 @@ impl Inputs {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) index: usize,
-    pub(crate) cells: Vec<Cell>,
+    pub(crate) tasks: Vec<WorkerTask>,
     pub(crate) inputs: Inputs,
 }
 
@@ -56,9 +56,9 @@ enum Event {
 
 impl Worker {
     pub(crate) async fn run(mut self) {
-        let mut outgoing: Vec<Shipment> = Vec::new();
-        for cell in &mut self.cells {
-            cell.next_tick = cell.tick.map_or(Duration::MAX, |tick| self.shared.clock.now() + tick);
+        let mut outgoing: Vec<OutgoingBatch> = Vec::new();
+        for task in &mut self.tasks {
+            task.next_tick = task.tick.map_or(Duration::MAX, |tick| self.shared.clock.now() + tick);
         }
         let mut turn = 0;
         let mut taken = 0;
@@ -68,7 +68,7 @@ impl Worker {
                 self.take(message, &mut outgoing);
                 self.send(&mut outgoing).await;
                 turn += 1;
-                if turn == TURN {
+                if turn == YIELD_EVERY {
                     turn = 0;
                     self.tick_if_due(&mut outgoing).await;
                     tokio::task::yield_now().await;
@@ -78,7 +78,7 @@ impl Worker {
             if *self.inputs.mode.borrow() == Mode::Draining {
                 self.drain(&mut outgoing).await;
             }
-            self.shared.activity.end(std::mem::take(&mut taken));
+            self.shared.in_flight.end(std::mem::take(&mut taken));
             match self.wait().await {
                 Event::Message(message) => {
                     taken += 1;
@@ -97,16 +97,16 @@ impl Worker {
             self.send(&mut outgoing).await;
         }
         self.drain(&mut outgoing).await;
-        self.shared.activity.end(taken);
-        for at in 0..self.cells.len() {
-            let closed = self.cells[at].task.close();
-            self.cells[at].report(closed, &self.shared);
+        self.shared.in_flight.end(taken);
+        for at in 0..self.tasks.len() {
+            let closed = self.tasks[at].bolt.close();
+            self.tasks[at].report(closed, &self.shared);
             self.flush(&mut outgoing).await;
         }
     }
 
     async fn wait(&mut self) -> Event {
-        let next_tick = self.cells.iter().map(|cell| cell.next_tick).min().unwrap_or(Duration::MAX);
+        let next_tick = self.tasks.iter().map(|task| task.next_tick).min().unwrap_or(Duration::MAX);
         let clock = &self.shared.clock;
         let Inputs { queue, feedback, mode, closing } = &mut self.inputs;
         tokio::select! {
@@ -119,57 +119,58 @@ impl Worker {
     }
 
     /// Executes a batch, and what it leads to in this worker.
-    fn take(&mut self, message: Message, outgoing: &mut Vec<Shipment>) {
+    fn take(&mut self, message: Message, outgoing: &mut Vec<OutgoingBatch>) {
         let target = self.shared.plan.targets[message.target as usize];
         self.shared.loads[target.component].take(target.task);
-        let mut local = vec![Shipment { target: message.target, parcel: message.parcel, rows: message.rows }];
+        let mut local =
+            vec![OutgoingBatch { target: message.target, tuples: message.tuples, rows: message.rows }];
         self.run_local(&mut local, outgoing);
     }
 
-    fn run_local(&mut self, local: &mut Vec<Shipment>, outgoing: &mut Vec<Shipment>) {
-        while let Some(shipment) = local.pop() {
-            let target = self.shared.plan.targets[shipment.target as usize];
+    fn run_local(&mut self, local: &mut Vec<OutgoingBatch>, outgoing: &mut Vec<OutgoingBatch>) {
+        while let Some(batch) = local.pop() {
+            let target = self.shared.plan.targets[batch.target as usize];
             let input = &self.shared.topology.components()[target.component].inputs[target.input];
-            let cell = &mut self.cells[target.cell];
+            let task = &mut self.tasks[target.slot];
             let start = self.shared.clock.now();
-            let (parcel, lost) = input.take_in(shipment.parcel);
-            let rows = u64::from(shipment.rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
+            let (tuples, lost) = input.convert(batch.tuples);
+            let rows = u64::from(batch.rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
             if !lost.is_empty() {
-                cell.task.lose(lost);
+                task.bolt.lose(lost);
             }
             // The task catches what the bolt and the groupings panic with, tuple by tuple. This is for the
             // rest, such as a tuple that panics when it is dropped: no panic ends an executor.
-            let processed = catch_unwind(AssertUnwindSafe(|| cell.task.process(parcel)));
+            let processed = catch_unwind(AssertUnwindSafe(|| task.bolt.process(tuples)));
             let (emptied, faults) = processed.unwrap_or_else(|panic| (None, vec![Fault::panicked(&*panic)]));
             let took = nanos(self.shared.clock.now().saturating_sub(start));
-            cell.stats.count_executed(rows, took);
-            add(&cell.stats.busy, took);
-            cell.stats.count_returned(std::mem::take(&mut cell.task.shipments().returned), took);
+            task.stats.count_executed(rows, took);
+            add(&task.stats.busy, took);
+            task.stats.count_returned(std::mem::take(&mut task.bolt.staged().returned), took);
             for fault in faults {
-                cell.report(Err(fault), &self.shared);
+                task.report(Err(fault), &self.shared);
             }
             if input.is_same_type()
                 && let Some(emptied) = emptied
             {
-                self.give_back(target.component, target.input, emptied);
+                self.recycle(target.component, target.input, emptied);
             }
-            self.sort(target.cell, local, outgoing);
+            self.keep_local(target.slot, local, outgoing);
         }
     }
 
-    fn give_back(&self, component: usize, input: usize, emptied: AnyParcel) {
+    fn recycle(&self, component: usize, input: usize, emptied: AnyBatch) {
         self.shared.pools[component][input].give(emptied);
     }
 
-    /// Divides what a cell has ready between this worker and others.
-    fn sort(&mut self, cell: usize, local: &mut Vec<Shipment>, outgoing: &mut Vec<Shipment>) {
-        let cell = &mut self.cells[cell];
+    /// Divides what a task has ready between this worker and others.
+    fn keep_local(&mut self, task: usize, local: &mut Vec<OutgoingBatch>, outgoing: &mut Vec<OutgoingBatch>) {
+        let task = &mut self.tasks[task];
         let first = outgoing.len();
-        collect(&cell.stats, cell.task.shipments(), outgoing);
+        collect(&task.stats, task.bolt.staged(), outgoing);
         let plan = &self.shared.plan;
         let (inside, index) = (local.len(), self.index);
-        local.extend(outgoing.extract_if(first.., |shipment| {
-            let target = plan.targets[shipment.target as usize];
+        local.extend(outgoing.extract_if(first.., |batch| {
+            let target = plan.targets[batch.target as usize];
             // A cycle within the worker goes through the queue, or it would starve everything else.
             target.worker == index && plan.fused_with[target.component].is_some()
         }));
@@ -177,62 +178,62 @@ impl Worker {
         local[inside..].reverse();
     }
 
-    async fn send(&mut self, outgoing: &mut Vec<Shipment>) {
+    async fn send(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
         if !outgoing.is_empty() {
-            self.shared.send_all(outgoing, &self.cells[0].stats).await;
+            self.shared.send_all(outgoing, &self.tasks[0].stats).await;
         }
     }
 
     /// Sends all that is held back to fill batches.
-    async fn flush(&mut self, outgoing: &mut Vec<Shipment>) {
+    async fn flush(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
         let mut local = Vec::new();
         // In the order of the flow, so that what one sends is flushed by the next.
-        for at in 0..self.cells.len() {
-            self.flush_cell(at, &mut local, outgoing);
+        for at in 0..self.tasks.len() {
+            self.flush_task(at, &mut local, outgoing);
         }
         self.send(outgoing).await;
     }
 
-    fn flush_cell(&mut self, at: usize, local: &mut Vec<Shipment>, outgoing: &mut Vec<Shipment>) {
-        let task = &mut self.cells[at].task;
+    fn flush_task(&mut self, at: usize, local: &mut Vec<OutgoingBatch>, outgoing: &mut Vec<OutgoingBatch>) {
+        let task = &mut self.tasks[at].bolt;
         let flushed = catch_unwind(AssertUnwindSafe(|| task.flush(true)));
-        self.cells[at].report(flushed.map_err(|panic| Fault::panicked(&*panic)), &self.shared);
-        self.sort(at, local, outgoing);
+        self.tasks[at].report(flushed.map_err(|panic| Fault::panicked(&*panic)), &self.shared);
+        self.keep_local(at, local, outgoing);
         self.run_local(local, outgoing);
     }
 
-    async fn drain(&mut self, outgoing: &mut Vec<Shipment>) {
+    async fn drain(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
         let mut local = Vec::new();
         // In the order of the flow: what one emits reaches the next before that is drained in turn.
-        for at in 0..self.cells.len() {
-            let drained = self.cells[at].task.drain();
-            self.cells[at].report(drained, &self.shared);
-            self.flush_cell(at, &mut local, outgoing);
+        for at in 0..self.tasks.len() {
+            let drained = self.tasks[at].bolt.drain();
+            self.tasks[at].report(drained, &self.shared);
+            self.flush_task(at, &mut local, outgoing);
         }
         self.send(outgoing).await;
     }
 
-    async fn tick_if_due(&mut self, outgoing: &mut Vec<Shipment>) {
+    async fn tick_if_due(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
         let now = self.shared.clock.now();
-        if self.cells.iter().all(|cell| cell.next_tick > now) {
+        if self.tasks.iter().all(|task| task.next_tick > now) {
             return;
         }
-        self.shared.activity.begin(1);
-        for cell in &mut self.cells {
-            let Some(tick) = cell.tick else { continue };
-            if cell.next_tick <= now {
+        self.shared.in_flight.begin(1);
+        for task in &mut self.tasks {
+            let Some(tick) = task.tick else { continue };
+            if task.next_tick <= now {
                 // Ticks missed while busy are not made up for.
-                cell.next_tick = now + tick;
-                let ticked = cell.task.tick();
-                cell.report(ticked, &self.shared);
+                task.next_tick = now + tick;
+                let ticked = task.bolt.tick();
+                task.report(ticked, &self.shared);
             }
         }
         self.flush(outgoing).await;
-        self.shared.activity.end(1);
+        self.shared.in_flight.end(1);
     }
 }
 
-impl Cell {
+impl WorkerTask {
     fn report(&self, outcome: Result<(), Fault>, shared: &Shared) {
         let Err(fault) = outcome else { return };
         add(&self.stats.errors, 1);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use galerna_engine::Histogram;
 use galerna_engine::ledger::Ledger;
-use galerna_topology::lineage::{Holding, RootId, Shares, Span};
-use galerna_topology::runtime::{RootSource, SlotRun};
+use galerna_topology::lineage::{AckToken, RootId, ShareRng, Span};
+use galerna_topology::runtime::{RootAllocator, SlotRange};
 use galerna_topology::{Failure, FailureKind};
 use proptest::prelude::*;
 
@@ -67,10 +67,10 @@ impl Model {
     }
 }
 
-fn span(holding: &Holding) -> (RootId, Span) {
-    match holding {
-        Holding::Whole(root) => (*root, Span::Whole(*root, 1)),
-        Holding::Share(root, share) => (*root, Span::Share(*root, *share, 1)),
+fn span(token: &AckToken) -> (RootId, Span) {
+    match token {
+        AckToken::Whole(root) => (*root, Span::Whole(*root, 1)),
+        AckToken::Share(root, share) => (*root, Span::Share(*root, *share, 1)),
         other => unreachable!("{other:?} is not made here"),
     }
 }
@@ -82,11 +82,11 @@ proptest! {
     fn the_ledger_agrees_with_the_model(steps in proptest::collection::vec(step(), 1..400)) {
         let failure = Failure::new(FailureKind::Error, "no", "bolt");
         let histogram = Histogram::new();
-        let mut shares = Shares::new(7);
+        let mut shares = ShareRng::new(7);
         let mut ledger = Ledger::new(3, 4, Some(TIMEOUT));
         let mut model = Model::default();
         // The tuples that are out; those of ended roots stay, to arrive late.
-        let mut tuples: Vec<Holding> = Vec::new();
+        let mut tuples: Vec<AckToken> = Vec::new();
         let mut slots: Vec<Option<RootId>> = Vec::new();
         let mut now = 0;
         let (mut acked, mut failed) = (Vec::new(), Vec::new());
@@ -113,7 +113,7 @@ proptest! {
                             let before = slots[(grant.slot + at) as usize].replace(root);
                             prop_assert!(before.is_none(), "a slot was granted twice");
                             prop_assert!(model.pending.insert(root, (1, now)).is_none());
-                            tuples.push(Holding::Whole(root));
+                            tuples.push(AckToken::Whole(root));
                         }
                         ledger.commit(used);
                         left -= used;
@@ -121,7 +121,7 @@ proptest! {
                 }
                 Step::Divide(at) if !tuples.is_empty() => {
                     let at = at % tuples.len();
-                    let part = tuples[at].divide(&mut shares);
+                    let part = tuples[at].split(&mut shares);
                     if let Some((out, _)) = model.pending.get_mut(&span(&part).0) {
                         *out += 1;
                     }
@@ -133,10 +133,10 @@ proptest! {
                     model.ack(root);
                 }
                 Step::AckRange(at, rows) if !tuples.is_empty() => {
-                    let Holding::Whole(first) = tuples[at % tuples.len()] else { continue };
+                    let AckToken::Whole(first) = tuples[at % tuples.len()] else { continue };
                     let mut count = 0;
                     while count < u32::from(rows)
-                        && let Some(at) = tuples.iter().position(|t| *t == Holding::Whole(first.plus(count)))
+                        && let Some(at) = tuples.iter().position(|t| *t == AckToken::Whole(first.plus(count)))
                     {
                         tuples.swap_remove(at);
                         model.ack(first.plus(count));
@@ -171,7 +171,7 @@ proptest! {
                 }
                 _ => {}
             }
-            for SlotRun { first, len } in ledger.acked().drain(..) {
+            for SlotRange { first, len } in ledger.acked().drain(..) {
                 acked.extend((first..first + len).map(|slot| slots[slot as usize].take().expect("a root")));
             }
             for (slot, _) in ledger.failed().drain(..) {

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::emitter::Emitter;
 use crate::failure::{Failure, FailureKind, Fault};
-use crate::lineage::{Holding, Lineage};
+use crate::lineage::{AckToken, Lineage};
 use crate::outputs::{Output, Outputs};
-use crate::runtime::{Link, Parcel};
+use crate::runtime::{AckSender, EdgeBatch};
 
 /// The handle of one kept tuple: whoever holds it decides about the tuple's root.
 ///
@@ -18,82 +18,82 @@ use crate::runtime::{Link, Parcel};
 /// and threads.
 #[must_use = "dropping an anchor fails its root"]
 pub struct Anchor {
-    // A lock only because emitting anchored to a kept tuple divides its share, and legally so through
+    // A lock only because emitting anchored to a kept tuple splits its share, and legally so through
     // a shared reference (the same anchor may be given twice).
-    holding: Mutex<Holding>,
+    token: Mutex<AckToken>,
     received: u64,
-    link: Option<Arc<dyn Link>>,
+    acks: Option<Arc<dyn AckSender>>,
 }
 
 impl Anchor {
-    pub(crate) fn new(holding: Holding, received: u64, link: Arc<dyn Link>) -> Self {
-        Self { holding: Mutex::new(holding), received, link: Some(link) }
+    pub(crate) fn new(token: AckToken, received: u64, acks: Arc<dyn AckSender>) -> Self {
+        Self { token: Mutex::new(token), received, acks: Some(acks) }
     }
 
-    pub(crate) fn divide(&self, shares: &mut crate::lineage::Shares) -> Holding {
-        self.holding.lock().unwrap_or_else(PoisonError::into_inner).divide(shares)
+    pub(crate) fn split(&self, shares: &mut crate::lineage::ShareRng) -> AckToken {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).split(shares)
     }
 
     fn take(&mut self) -> Lineage {
-        let holding = std::mem::take(&mut *self.holding.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let token = std::mem::take(&mut *self.token.get_mut().unwrap_or_else(PoisonError::into_inner));
         let mut lineage = Lineage::new();
-        lineage.push(holding);
+        lineage.push(token);
         lineage
     }
 
     /// Whether a spout waits for this tuple.
     pub fn is_tracked(&self) -> bool {
-        self.holding.lock().unwrap_or_else(PoisonError::into_inner).is_tracked()
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).is_tracked()
     }
 
     /// The tuple is done.
     pub fn ack(mut self) {
-        if let Some(link) = self.link.take() {
-            link.settle(&mut self.take(), 1, Some(self.received));
+        if let Some(acks) = self.acks.take() {
+            acks.settle(&mut self.take(), 1, Some(self.received));
         }
     }
 
     /// The tuple failed: its root fails at once with this reason and the bolt's component id.
     pub fn fail(mut self, fault: impl Into<Fault>) {
-        if let Some(link) = self.link.take() {
+        if let Some(acks) = self.acks.take() {
             let failure =
-                Failure::new(FailureKind::Error, fault.into().into_reason(), link.component().clone());
-            link.fail(&mut self.take(), 1, &failure);
+                Failure::new(FailureKind::Error, fault.into().into_reason(), acks.component().clone());
+            acks.fail(&mut self.take(), 1, &failure);
         }
     }
 
     /// Starts the message timeout of the tuple's roots anew, for work known to take long.
     pub fn reset_timeout(&self) {
-        if let Some(link) = &self.link {
-            let holding = self.holding.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(acks) = &self.acks {
+            let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut lineage = Lineage::new();
-            lineage.push(holding);
-            link.reset_timeout(&mut lineage);
+            lineage.push(token);
+            acks.reset_timeout(&mut lineage);
         }
     }
 }
 
 impl Drop for Anchor {
     fn drop(&mut self) {
-        if let Some(link) = self.link.take() {
-            drop_unsettled(&*link, &mut self.take(), 1);
+        if let Some(acks) = self.acks.take() {
+            drop_unsettled(&*acks, &mut self.take(), 1);
         }
     }
 }
 
 impl fmt::Debug for Anchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Anchor({:?})", self.holding)
+        write!(f, "Anchor({:?})", self.token)
     }
 }
 
-fn drop_unsettled(link: &dyn Link, lineage: &mut Lineage, tuples: u64) {
+fn drop_unsettled(acks: &dyn AckSender, lineage: &mut Lineage, tuples: u64) {
     let failure = if std::thread::panicking() {
-        Failure::new(FailureKind::Panic, "the bolt panicked while it had the tuple", link.component().clone())
+        Failure::new(FailureKind::Panic, "the bolt panicked while it had the tuple", acks.component().clone())
     } else {
-        Failure::new(FailureKind::Dropped, "dropped without ack or fail", link.component().clone())
+        Failure::new(FailureKind::Dropped, "dropped without ack or fail", acks.component().clone())
     };
-    link.fail(lineage, tuples, &failure);
+    acks.fail(lineage, tuples, &failure);
 }
 
 /// One kept tuple: its value and its [`Anchor`].
@@ -127,7 +127,7 @@ pub struct Anchors {
     lineage: Lineage,
     rows: usize,
     received: u64,
-    link: Option<Arc<dyn Link>>,
+    acks: Option<Arc<dyn AckSender>>,
 }
 
 impl Anchors {
@@ -143,78 +143,78 @@ impl Anchors {
 
     /// All tuples are done.
     pub fn ack(mut self) {
-        if let Some(link) = self.link.take() {
-            link.settle(&mut self.lineage, self.rows as u64, Some(self.received));
+        if let Some(acks) = self.acks.take() {
+            acks.settle(&mut self.lineage, self.rows as u64, Some(self.received));
         }
     }
 
     /// All tuples failed, for the same reason.
     pub fn fail(mut self, fault: impl Into<Fault>) {
-        if let Some(link) = self.link.take() {
+        if let Some(acks) = self.acks.take() {
             let failure =
-                Failure::new(FailureKind::Error, fault.into().into_reason(), link.component().clone());
-            link.fail(&mut self.lineage, self.rows as u64, &failure);
+                Failure::new(FailureKind::Error, fault.into().into_reason(), acks.component().clone());
+            acks.fail(&mut self.lineage, self.rows as u64, &failure);
         }
     }
 
     /// Settles each tuple by its own outcome, in the order of the batch: `Ok` acks, `Err` fails. For
     /// stores that answer row by row. Tuples beyond the end of `outcomes` are failed as dropped.
     pub fn settle(mut self, outcomes: impl IntoIterator<Item = Result<(), Fault>>) {
-        let Some(link) = self.link.take() else { return };
+        let Some(acks) = self.acks.take() else { return };
         let total = self.rows;
         let (mut acked, mut done) = (Lineage::new(), 0);
-        let mut acks = 0;
+        let mut acked_rows = 0;
         let mut rows = self.lineage.drain();
         let mut outcomes = outcomes.into_iter();
         while done < total
             && let Some(outcome) = outcomes.next()
-            && let Some(holding) = rows.next()
+            && let Some(token) = rows.next()
         {
             done += 1;
             match outcome {
                 Ok(()) => {
-                    acks += 1;
-                    acked.push_settled(holding);
+                    acked_rows += 1;
+                    acked.push_settled(token);
                 }
                 Err(fault) => {
                     let mut lost = Lineage::new();
-                    lost.push(holding);
+                    lost.push(token);
                     let failure =
-                        Failure::new(FailureKind::Error, fault.into_reason(), link.component().clone());
-                    link.fail(&mut lost, 1, &failure);
+                        Failure::new(FailureKind::Error, fault.into_reason(), acks.component().clone());
+                    acks.fail(&mut lost, 1, &failure);
                 }
             }
         }
         let mut rest = rows.into_rest();
-        if acks > 0 {
-            link.settle(&mut acked, acks, Some(self.received));
+        if acked_rows > 0 {
+            acks.settle(&mut acked, acked_rows, Some(self.received));
         }
         if done < total {
-            drop_unsettled(&*link, &mut rest, (total - done) as u64);
+            drop_unsettled(&*acks, &mut rest, (total - done) as u64);
         }
     }
 
     /// Starts the message timeout of all the tuples' roots anew.
     pub fn reset_timeout(&self) {
-        if let Some(link) = &self.link {
-            link.reset_timeout(&mut self.lineage.clone());
+        if let Some(acks) = &self.acks {
+            acks.reset_timeout(&mut self.lineage.clone());
         }
     }
 
     /// One [`Anchor`] a tuple, in order.
     pub fn into_each(mut self) -> Vec<Anchor> {
-        let Some(link) = self.link.take() else { return Vec::new() };
+        let Some(acks) = self.acks.take() else { return Vec::new() };
         let received = self.received;
-        self.lineage.drain().map(|holding| Anchor::new(holding, received, link.clone())).collect()
+        self.lineage.drain().map(|token| Anchor::new(token, received, acks.clone())).collect()
     }
 }
 
 impl Drop for Anchors {
     fn drop(&mut self) {
-        if let Some(link) = self.link.take()
+        if let Some(acks) = self.acks.take()
             && self.rows > 0
         {
-            drop_unsettled(&*link, &mut self.lineage, self.rows as u64);
+            drop_unsettled(&*acks, &mut self.lineage, self.rows as u64);
         }
     }
 }
@@ -232,34 +232,34 @@ impl fmt::Debug for Anchors {
 /// [`into_tuples`](Self::into_tuples) keep the tuples for later. What is dropped fails.
 #[must_use = "dropping a batch fails its roots"]
 pub struct Batch<T> {
-    pub(crate) parcel: Parcel<T>,
+    pub(crate) tuples: EdgeBatch<T>,
     received: u64,
-    pub(crate) link: Option<Arc<dyn Link>>,
+    pub(crate) acks: Option<Arc<dyn AckSender>>,
 }
 
 impl<T: Send + 'static> Batch<T> {
-    pub(crate) fn new(parcel: Parcel<T>, link: Arc<dyn Link>) -> Self {
-        Self { parcel, received: link.now(), link: Some(link) }
+    pub(crate) fn new(tuples: EdgeBatch<T>, acks: Arc<dyn AckSender>) -> Self {
+        Self { tuples, received: acks.now(), acks: Some(acks) }
     }
 
     /// How many tuples it has.
     pub fn len(&self) -> usize {
-        self.parcel.values.len()
+        self.tuples.values.len()
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.parcel.values.is_empty()
+        self.tuples.values.is_empty()
     }
 
     /// The values.
     pub fn values(&self) -> &[T] {
-        &self.parcel.values
+        &self.tuples.values
     }
 
     /// The values, to change in place.
     pub fn values_mut(&mut self) -> &mut [T] {
-        &mut self.parcel.values
+        &mut self.tuples.values
     }
 
     /// All tuples are done.
@@ -274,11 +274,11 @@ impl<T: Send + 'static> Batch<T> {
 
     /// The values, and apart from them the handle that settles them.
     pub fn into_parts(mut self) -> (Vec<T>, Anchors) {
-        let link = self.link.take();
-        let values = std::mem::take(&mut self.parcel.values);
-        let lineage = std::mem::take(&mut self.parcel.lineage);
+        let acks = self.acks.take();
+        let values = std::mem::take(&mut self.tuples.values);
+        let lineage = std::mem::take(&mut self.tuples.lineage);
         let rows = values.len();
-        (values, Anchors { lineage, rows, received: self.received, link })
+        (values, Anchors { lineage, rows, received: self.received, acks })
     }
 
     /// Each tuple with its own handle.
@@ -292,33 +292,33 @@ impl<T: Send + 'static> Batch<T> {
     /// not take batches does.
     ///
     /// # Panics
-    /// A panic of `execute` passes through, after the tuples not reached were put aside for the engine,
+    /// A panic of `execute` passes through, after the tuples not reached were stored for the engine,
     /// which fails the one at hand, rebuilds the bolt and carries on.
     pub fn each<O: Outputs>(
         mut self,
         out: &mut Emitter<O>,
         mut execute: impl FnMut(T, &mut Emitter<O>) -> Result<(), Fault>,
     ) {
-        self.link = None;
-        let Parcel { values, lineage } = &mut self.parcel;
-        let mut holdings = lineage.drain();
+        self.acks = None;
+        let EdgeBatch { values, lineage } = &mut self.tuples;
+        let mut tokens = lineage.drain();
         let mut rows = values.drain(..);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             for value in rows.by_ref() {
-                out.begin(holdings.next().unwrap_or_default());
+                out.begin_tuple(tokens.next().unwrap_or_default());
                 match execute(value, out) {
-                    Ok(()) => out.done(),
-                    Err(fault) => out.failed(FailureKind::Error, fault.into_reason()),
+                    Ok(()) => out.finish_tuple(),
+                    Err(fault) => out.fail_tuple(FailureKind::Error, fault.into_reason()),
                 }
             }
         }));
         if let Err(panic) = outcome {
-            let rest = Parcel { values: rows.collect(), lineage: holdings.into_rest() };
-            out.put_aside(Box::new(rest) as Box<dyn Any + Send>);
+            let rest = EdgeBatch { values: rows.collect(), lineage: tokens.into_rest() };
+            out.store_unreached(Box::new(rest) as Box<dyn Any + Send>);
             resume_unwind(panic);
         }
-        drop((rows, holdings));
-        out.give_back(self.parcel_take());
+        drop((rows, tokens));
+        out.recycle(self.take_tuples());
     }
 
     /// Emits exactly one value for each tuple, in order, on a bolt's only output. As
@@ -331,8 +331,8 @@ impl<T: Send + 'static> Batch<T> {
         out: &mut Emitter<Output<U>>,
         mut map: impl FnMut(T) -> U,
     ) {
-        self.link = None;
-        let Parcel { values, lineage } = &mut self.parcel;
+        self.acks = None;
+        let EdgeBatch { values, lineage } = &mut self.tuples;
         let before = out.output_mut().len();
         let mut rows = values.drain(..);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -340,43 +340,43 @@ impl<T: Send + 'static> Batch<T> {
         }));
         if let Err(panic) = outcome {
             let mapped = out.output_mut().len() - before;
-            let mut holdings = lineage.drain();
-            for holding in holdings.by_ref().take(mapped) {
-                out.output_mut().adopt(holding);
+            let mut tokens = lineage.drain();
+            for token in tokens.by_ref().take(mapped) {
+                out.output_mut().adopt(token);
             }
             out.count_acked(mapped as u64);
-            out.begin(holdings.next().unwrap_or_default());
-            let rest = Parcel { values: rows.collect(), lineage: holdings.into_rest() };
-            out.put_aside(Box::new(rest) as Box<dyn Any + Send>);
+            out.begin_tuple(tokens.next().unwrap_or_default());
+            let rest = EdgeBatch { values: rows.collect(), lineage: tokens.into_rest() };
+            out.store_unreached(Box::new(rest) as Box<dyn Any + Send>);
             resume_unwind(panic);
         }
         drop(rows);
         let mapped = out.output_mut().len() - before;
         out.output_mut().adopt_all(lineage, mapped);
         out.count_acked(mapped as u64);
-        out.give_back(self.parcel_take());
+        out.recycle(self.take_tuples());
     }
 
-    fn parcel_take(&mut self) -> Parcel<T> {
-        Parcel {
-            values: std::mem::take(&mut self.parcel.values),
-            lineage: std::mem::take(&mut self.parcel.lineage),
+    fn take_tuples(&mut self) -> EdgeBatch<T> {
+        EdgeBatch {
+            values: std::mem::take(&mut self.tuples.values),
+            lineage: std::mem::take(&mut self.tuples.lineage),
         }
     }
 }
 
 impl<T> Drop for Batch<T> {
     fn drop(&mut self) {
-        if let Some(link) = self.link.take()
-            && !self.parcel.values.is_empty()
+        if let Some(acks) = self.acks.take()
+            && !self.tuples.values.is_empty()
         {
-            drop_unsettled(&*link, &mut self.parcel.lineage, self.parcel.values.len() as u64);
+            drop_unsettled(&*acks, &mut self.tuples.lineage, self.tuples.values.len() as u64);
         }
     }
 }
 
 impl<T: fmt::Debug> fmt::Debug for Batch<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Batch").field(&self.parcel.values).finish()
+        f.debug_tuple("Batch").field(&self.tuples.values).finish()
     }
 }

@@ -6,10 +6,10 @@ use std::sync::PoisonError;
 
 use crate::anchor::Batch;
 use crate::context::TaskContext;
-use crate::emitter::{Aside, Emitter};
+use crate::emitter::{Emitter, UnreachedSlot};
 use crate::failure::{FailureKind, Fault};
 use crate::outputs::Outputs;
-use crate::runtime::Parcel;
+use crate::runtime::EdgeBatch;
 
 /// A bolt that computes: it never waits. For those that do, see [`AsyncBolt`].
 ///
@@ -105,11 +105,11 @@ pub trait AsyncBolt: Send + 'static {
         out: &mut Emitter<Self::Outputs>,
     ) -> impl Future<Output = ()> + Send {
         async move {
-            let mut rows = Unreached::new(batch, out.aside());
+            let mut rows = RemainingRows::new(batch, out.unreached());
             while let Some(value) = rows.next(out) {
                 match self.execute(value, out).await {
-                    Ok(()) => out.done(),
-                    Err(fault) => out.failed(FailureKind::Error, fault.into_reason()),
+                    Ok(()) => out.finish_tuple(),
+                    Err(fault) => out.fail_tuple(FailureKind::Error, fault.into_reason()),
                 }
             }
         }
@@ -156,47 +156,47 @@ pub trait AsyncBolt: Send + 'static {
     }
 }
 
-/// The tuples of a batch that an async bolt has not reached. When the bolt panics, they are put aside.
-struct Unreached<T: Send + 'static> {
+/// The tuples of a batch that an async bolt has not reached. When the bolt panics, they are stored.
+struct RemainingRows<T: Send + 'static> {
     values: std::vec::IntoIter<T>,
-    holdings: Vec<crate::lineage::Holding>,
+    tokens: Vec<crate::lineage::AckToken>,
     at: usize,
-    aside: Aside,
-    link: Option<std::sync::Arc<dyn crate::runtime::Link>>,
+    unreached: UnreachedSlot,
+    acks: Option<std::sync::Arc<dyn crate::runtime::AckSender>>,
 }
 
-impl<T: Send + 'static> Unreached<T> {
-    fn new(mut batch: Batch<T>, aside: Aside) -> Self {
-        let link = batch.link.take();
-        let values = std::mem::take(&mut batch.parcel.values).into_iter();
-        let holdings = batch.parcel.lineage.drain().collect();
-        Self { values, holdings, at: 0, aside, link }
+impl<T: Send + 'static> RemainingRows<T> {
+    fn new(mut batch: Batch<T>, unreached: UnreachedSlot) -> Self {
+        let acks = batch.acks.take();
+        let values = std::mem::take(&mut batch.tuples.values).into_iter();
+        let tokens = batch.tuples.lineage.drain().collect();
+        Self { values, tokens, at: 0, unreached, acks }
     }
 
     fn next<O: Outputs>(&mut self, out: &mut Emitter<O>) -> Option<T> {
         let value = self.values.next()?;
-        out.begin(std::mem::take(&mut self.holdings[self.at]));
+        out.begin_tuple(std::mem::take(&mut self.tokens[self.at]));
         self.at += 1;
         Some(value)
     }
 }
 
-impl<T: Send + 'static> Drop for Unreached<T> {
+impl<T: Send + 'static> Drop for RemainingRows<T> {
     fn drop(&mut self) {
-        let mut rest = Parcel::default();
+        let mut rest = EdgeBatch::default();
         rest.values.extend(self.values.by_ref());
         if rest.values.is_empty() {
             return;
         }
-        for holding in self.holdings.drain(self.at..) {
-            rest.lineage.push(holding);
+        for token in self.tokens.drain(self.at..) {
+            rest.lineage.push(token);
         }
         if std::thread::panicking() {
-            *self.aside.lock().unwrap_or_else(PoisonError::into_inner) =
+            *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some(Box::new(rest) as Box<dyn Any + Send>);
-        } else if let Some(link) = self.link.take() {
+        } else if let Some(acks) = self.acks.take() {
             // The call was cancelled: the tuples fail as those of any dropped batch.
-            drop(Batch::new(rest, link));
+            drop(Batch::new(rest, acks));
         }
     }
 }

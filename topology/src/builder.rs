@@ -10,51 +10,53 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bolt::{AsyncBolt, Bolt};
-use crate::cell::{AsyncTask, SpoutTask, SyncTask};
 use crate::check::{self, BuildError};
-use crate::closure::{Filter, FlatMap, ForEach, Map, Outcome};
-use crate::grouping::{All, ByTask, Custom, CustomGrouping, Fields, Global, Grouping, PartialKey, Shuffle};
+use crate::closure::{Filter, FlatMap, ForEach, IntoTupleResult, Map};
+use crate::grouping::{
+    All, Custom, CustomGrouping, DirectRoute, Fields, Global, Grouping, PartialKey, Shuffle,
+};
 use crate::lineage::Lineage;
 use crate::outputs::{Data, Outputs};
 use crate::runtime::{
-    AnyParcel, AsyncBoltTask, BoltTask, Lost, Parcel, Route, RouteSetup, Shipments, SpoutRunner, TaskSetup,
+    AnyBatch, AsyncBoltTask, BoltTask, EdgeBatch, LostTuples, Route, RouteSetup, SpoutTask, Staged, TaskSetup,
 };
 use crate::spout::Spout;
 use crate::stable_hasher::StableHasher;
 use crate::stream::{Stream, StreamSource, StreamSpec};
+use crate::task::{TypedAsyncBoltTask, TypedBoltTask, TypedSpoutTask};
 
-/// Says that tuples of a stream are fit to be a bolt's input: the same type, or one that converts `Into`
+/// Says that tuples of a stream can be a bolt's input: the same type, or one that converts `Into`
 /// it. Implemented by itself wherever `Into` is.
 #[diagnostic::on_unimplemented(
     message = "a stream of `{Self}` cannot be wired to a bolt that takes `{I}`",
     label = "this stream carries `{Self}`, the bolt takes `{I}`",
     note = "give the bolt a stream of `{I}`, or implement `From<{Self}> for {I}`; a bolt with several inputs takes an enum with one `From` for each"
 )]
-pub trait FitFor<I>: Sized {
+pub trait IntoInput<I>: Sized {
     #[doc(hidden)]
-    fn fit(self) -> I;
+    fn into_input(self) -> I;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Into<I>, I> FitFor<I> for T {
+impl<T: Into<I>, I> IntoInput<I> for T {
     #[inline]
-    fn fit(self) -> I {
+    fn into_input(self) -> I {
         self.into()
     }
 }
 
 /// How the tasks of a component are made.
 #[derive(Clone)]
-pub enum Instances {
+pub enum TaskFactory {
     /// A spout.
-    Spout(Arc<dyn Fn(TaskSetup) -> Box<dyn SpoutRunner> + Send + Sync>),
+    Spout(Arc<dyn Fn(TaskSetup) -> Box<dyn SpoutTask> + Send + Sync>),
     /// A bolt that computes.
     Bolt(Arc<dyn Fn(TaskSetup) -> Box<dyn BoltTask> + Send + Sync>),
     /// A bolt that waits.
     AsyncBolt(Arc<dyn Fn(TaskSetup) -> Box<dyn AsyncBoltTask> + Send + Sync>),
 }
 
-impl Instances {
+impl TaskFactory {
     /// `spout`, `bolt` or `async bolt`.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -84,15 +86,15 @@ pub struct Input {
     pub(crate) type_id: TypeId,
     pub(crate) type_name: &'static str,
     direct_type: bool,
-    intake: fn(AnyParcel) -> (AnyParcel, Vec<Lost>),
+    convert: fn(AnyBatch) -> (AnyBatch, Vec<LostTuples>),
     route: Arc<dyn Fn(RouteSetup) -> Box<dyn Any + Send> + Send + Sync>,
 }
 
 impl Input {
     /// Makes a batch of the stream's type one of the bolt's input type. Tuples whose conversion panicked
     /// are left out and returned beside it.
-    pub fn take_in(&self, parcel: AnyParcel) -> (AnyParcel, Vec<Lost>) {
-        if self.direct_type { (parcel, Vec::new()) } else { (self.intake)(parcel) }
+    pub fn convert(&self, tuples: AnyBatch) -> (AnyBatch, Vec<LostTuples>) {
+        if self.direct_type { (tuples, Vec::new()) } else { (self.convert)(tuples) }
     }
 
     /// Whether the stream's type is the bolt's input type, so that emptied batches can go back.
@@ -106,39 +108,42 @@ impl Input {
     }
 }
 
-fn take_in<T: FitFor<I> + Send + 'static, I: Send + 'static>(parcel: AnyParcel) -> (AnyParcel, Vec<Lost>) {
-    let mut parcel = match parcel.downcast::<Parcel<T>>() {
-        Ok(parcel) => parcel,
+fn convert<T: IntoInput<I> + Send + 'static, I: Send + 'static>(
+    tuples: AnyBatch,
+) -> (AnyBatch, Vec<LostTuples>) {
+    let mut tuples = match tuples.downcast::<EdgeBatch<T>>() {
+        Ok(tuples) => tuples,
         Err(other) => return (other, Vec::new()),
     };
-    let mut fit = Parcel { values: Vec::with_capacity(parcel.values.len()), lineage: Lineage::new() };
-    let mut rows = parcel.values.drain(..);
-    let mut convert = || fit.values.extend(rows.by_ref().map(FitFor::<I>::fit));
+    let mut converted =
+        EdgeBatch { values: Vec::with_capacity(tuples.values.len()), lineage: Lineage::new() };
+    let mut rows = tuples.values.drain(..);
+    let mut convert = || converted.values.extend(rows.by_ref().map(IntoInput::<I>::into_input));
     let Err(mut panic) = catch_unwind(AssertUnwindSafe(&mut convert)) else {
-        fit.lineage = std::mem::take(&mut parcel.lineage);
-        return (Box::new(fit), Vec::new());
+        converted.lineage = std::mem::take(&mut tuples.lineage);
+        return (Box::new(converted), Vec::new());
     };
     // The row that panicked is the one after those converted: it is left out, and the others go on.
-    let (mut holdings, mut lost) = (parcel.lineage.drain(), Shipments::default());
+    let (mut tokens, mut lost) = (tuples.lineage.drain(), Staged::default());
     let mut paired = 0;
     loop {
-        let converted = fit.values.len();
-        holdings.by_ref().take(converted - paired).for_each(|holding| fit.lineage.push(holding));
-        paired = converted;
-        lost.lose(holdings.next().unwrap_or_default(), &*panic);
-        let go_on = || fit.values.extend(rows.by_ref().map(FitFor::<I>::fit));
+        let done = converted.values.len();
+        tokens.by_ref().take(done - paired).for_each(|token| converted.lineage.push(token));
+        paired = done;
+        lost.lose(tokens.next().unwrap_or_default(), &*panic);
+        let go_on = || converted.values.extend(rows.by_ref().map(IntoInput::<I>::into_input));
         match catch_unwind(AssertUnwindSafe(go_on)) {
             Ok(()) => break,
             Err(next) => panic = next,
         }
     }
-    holdings.for_each(|holding| fit.lineage.push(holding));
-    (Box::new(fit), lost.lost)
+    tokens.for_each(|token| converted.lineage.push(token));
+    (Box::new(converted), lost.lost)
 }
 
 /// What a component is told about itself when it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct ComponentSettings {
     /// Executors: how many of its tasks can run at the same time.
     pub parallelism: usize,
     /// Instances. As many as executors unless set.
@@ -157,7 +162,7 @@ pub struct Settings {
     pub fuse: bool,
 }
 
-impl Default for Settings {
+impl Default for ComponentSettings {
     fn default() -> Self {
         Self {
             parallelism: 1,
@@ -172,7 +177,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl ComponentSettings {
     /// How many instances there are.
     pub fn tasks(&self) -> usize {
         self.tasks.unwrap_or(self.parallelism)
@@ -185,7 +190,7 @@ pub struct Component {
     /// Its id.
     pub id: Arc<str>,
     /// How its tasks are made.
-    pub instances: Instances,
+    pub factory: TaskFactory,
     /// The name of its Rust type, for printing.
     pub type_name: &'static str,
     /// Its subscriptions.
@@ -193,7 +198,7 @@ pub struct Component {
     /// Its outputs.
     pub outputs: Vec<StreamSpec>,
     /// Its settings.
-    pub settings: Settings,
+    pub settings: ComponentSettings,
 }
 
 /// A checked topology, ready to be run by an engine or printed.
@@ -288,16 +293,16 @@ impl TopologyBuilder {
         self
     }
 
-    fn declare<B, O: Outputs>(&mut self, id: impl Into<Arc<str>>, instances: Instances) -> &mut Component {
+    fn declare<B, O: Outputs>(&mut self, id: impl Into<Arc<str>>, factory: TaskFactory) -> &mut Component {
         let mut outputs = Vec::new();
         O::describe(&mut outputs);
         self.topology.components.push(Component {
             id: id.into(),
-            instances,
+            factory,
             type_name: type_name::<B>(),
             inputs: Vec::new(),
             outputs,
-            settings: Settings::default(),
+            settings: ComponentSettings::default(),
         });
         let last = self.topology.components.len() - 1;
         &mut self.topology.components[last]
@@ -309,11 +314,11 @@ impl TopologyBuilder {
         id: impl Into<Arc<str>>,
         factory: impl Fn() -> S + Send + Sync + 'static,
     ) -> SpoutDeclarer<'_, S::Outputs> {
-        let factory: crate::cell::Factory<S> = Arc::new(factory);
-        let make = move |setup: TaskSetup| -> Box<dyn SpoutRunner> {
-            Box::new(SpoutTask::new(factory.clone(), setup))
+        let factory: crate::task::Factory<S> = Arc::new(factory);
+        let make = move |setup: TaskSetup| -> Box<dyn SpoutTask> {
+            Box::new(TypedSpoutTask::new(factory.clone(), setup))
         };
-        let component = self.declare::<S, S::Outputs>(id, Instances::Spout(Arc::new(make)));
+        let component = self.declare::<S, S::Outputs>(id, TaskFactory::Spout(Arc::new(make)));
         SpoutDeclarer { component, marker: PhantomData }
     }
 
@@ -324,10 +329,11 @@ impl TopologyBuilder {
         id: impl Into<Arc<str>>,
         factory: impl Fn() -> B + Send + Sync + 'static,
     ) -> BoltDeclarer<'_, B::Input, B::Outputs> {
-        let factory: crate::cell::Factory<B> = Arc::new(factory);
-        let make =
-            move |setup: TaskSetup| -> Box<dyn BoltTask> { Box::new(SyncTask::new(factory.clone(), setup)) };
-        let component = self.declare::<B, B::Outputs>(id, Instances::Bolt(Arc::new(make)));
+        let factory: crate::task::Factory<B> = Arc::new(factory);
+        let make = move |setup: TaskSetup| -> Box<dyn BoltTask> {
+            Box::new(TypedBoltTask::new(factory.clone(), setup))
+        };
+        let component = self.declare::<B, B::Outputs>(id, TaskFactory::Bolt(Arc::new(make)));
         BoltDeclarer { component, marker: PhantomData }
     }
 
@@ -338,11 +344,11 @@ impl TopologyBuilder {
         id: impl Into<Arc<str>>,
         factory: impl Fn() -> B + Send + Sync + 'static,
     ) -> BoltDeclarer<'_, B::Input, B::Outputs> {
-        let factory: crate::cell::Factory<B> = Arc::new(factory);
+        let factory: crate::task::Factory<B> = Arc::new(factory);
         let make = move |setup: TaskSetup| -> Box<dyn AsyncBoltTask> {
-            Box::new(AsyncTask::new(factory.clone(), setup))
+            Box::new(TypedAsyncBoltTask::new(factory.clone(), setup))
         };
-        let component = self.declare::<B, B::Outputs>(id, Instances::AsyncBolt(Arc::new(make)));
+        let component = self.declare::<B, B::Outputs>(id, TaskFactory::AsyncBolt(Arc::new(make)));
         BoltDeclarer { component, marker: PhantomData }
     }
 
@@ -374,7 +380,7 @@ impl TopologyBuilder {
     }
 
     /// Declares a bolt that emits nothing. A closure that returns a `Result` fails the tuple with `Err`.
-    pub fn for_each<I: Send + 'static, R: Outcome + 'static>(
+    pub fn for_each<I: Send + 'static, R: IntoTupleResult + 'static>(
         &mut self,
         id: impl Into<Arc<str>>,
         each: impl FnMut(I) -> R + Clone + Send + Sync + 'static,
@@ -484,7 +490,7 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         route: impl Fn(RouteSetup) -> R + Send + Sync + 'static,
     ) -> Self
     where
-        T: Data + FitFor<I>,
+        T: Data + IntoInput<I>,
         R: Route<T> + 'static,
     {
         self.component.inputs.push(Input {
@@ -495,7 +501,7 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
             type_id: TypeId::of::<T>(),
             type_name: type_name::<T>(),
             direct_type: TypeId::of::<T>() == TypeId::of::<I>(),
-            intake: take_in::<T, I>,
+            convert: convert::<T, I>,
             route: Arc::new(move |setup| {
                 let route: Box<dyn Route<T>> = Box::new(route(setup));
                 Box::new(route) as Box<dyn Any + Send>
@@ -505,18 +511,18 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
     }
 
     /// Subscribes: evenly over the tasks, less to those that lag.
-    pub fn shuffle<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
+    pub fn shuffle<T: Data + IntoInput<I>>(self, stream: impl Into<Stream<T>>) -> Self {
         self.subscribe(stream.into(), Grouping::Shuffle, Shuffle::new)
     }
 
     /// Subscribes: to a task in the same executor if there is one, else as [`shuffle`](Self::shuffle).
-    pub fn local_or_shuffle<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
+    pub fn local_or_shuffle<T: Data + IntoInput<I>>(self, stream: impl Into<Stream<T>>) -> Self {
         self.subscribe(stream.into(), Grouping::LocalOrShuffle, Shuffle::new)
     }
 
     /// Subscribes: equal keys to the same task, always, in every run. The closure borrows the key:
     /// `|reading| &reading.device`.
-    pub fn fields<T: Data + FitFor<I>, K: Hash + ?Sized>(
+    pub fn fields<T: Data + IntoInput<I>, K: Hash + ?Sized>(
         self,
         stream: impl Into<Stream<T>>,
         key: impl Fn(&T) -> &K + Clone + Send + Sync + 'static,
@@ -528,7 +534,7 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
     }
 
     /// As [`fields`](Self::fields), by a key that is computed: `|order| (order.shop, order.day)`.
-    pub fn fields_by<T: Data + FitFor<I>, K: Hash>(
+    pub fn fields_by<T: Data + IntoInput<I>, K: Hash>(
         self,
         stream: impl Into<Stream<T>>,
         key: impl Fn(&T) -> K + Clone + Send + Sync + 'static,
@@ -541,7 +547,7 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
 
     /// Subscribes: each key to one of two tasks, the one that has had less. Balances skewed keys for
     /// bolts whose results are merged afterwards. The closure borrows the key.
-    pub fn partial_key<T: Data + FitFor<I>, K: Hash + ?Sized>(
+    pub fn partial_key<T: Data + IntoInput<I>, K: Hash + ?Sized>(
         self,
         stream: impl Into<Stream<T>>,
         key: impl Fn(&T) -> &K + Clone + Send + Sync + 'static,
@@ -553,24 +559,24 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
     }
 
     /// Subscribes: a copy to every task.
-    pub fn all<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
+    pub fn all<T: Data + IntoInput<I>>(self, stream: impl Into<Stream<T>>) -> Self {
         self.subscribe(stream.into(), Grouping::All, All::new)
     }
 
     /// Subscribes: everything to the task with index 0.
-    pub fn global<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
+    pub fn global<T: Data + IntoInput<I>>(self, stream: impl Into<Stream<T>>) -> Self {
         self.subscribe(stream.into(), Grouping::Global, Global::new)
     }
 
     /// Subscribes to what is emitted with [`Output::emit_direct`](crate::Output::emit_direct), and only
     /// to that.
-    pub fn direct<T: Data + FitFor<I>>(self, stream: impl Into<Stream<T>>) -> Self {
-        self.subscribe(stream.into(), Grouping::Direct, ByTask::new)
+    pub fn direct<T: Data + IntoInput<I>>(self, stream: impl Into<Stream<T>>) -> Self {
+        self.subscribe(stream.into(), Grouping::Direct, DirectRoute::new)
     }
 
     /// Subscribes: to the tasks that a grouping of the author's own chooses. Each emitting task has a
     /// clone of it.
-    pub fn custom<T: Data + FitFor<I>, G: CustomGrouping<T> + Clone + Sync>(
+    pub fn custom<T: Data + IntoInput<I>, G: CustomGrouping<T> + Clone + Sync>(
         self,
         stream: impl Into<Stream<T>>,
         grouping: G,

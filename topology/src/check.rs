@@ -138,10 +138,10 @@ pub(crate) fn check(topology: &Topology) -> Result<(), BuildError> {
         }
         check_settings(component)?;
     }
-    if !topology.components.iter().any(|component| component.instances.is_spout()) {
+    if !topology.components.iter().any(|component| component.factory.is_spout()) {
         return Err(BuildError::NoSpout { topology: topology.name.clone() });
     }
-    let spouts = topology.components.iter().filter(|component| component.instances.is_spout());
+    let spouts = topology.components.iter().filter(|component| component.factory.is_spout());
     let tasks: usize = spouts.map(|spout| spout.settings.tasks()).sum();
     if tasks > usize::from(u16::MAX) + 1 {
         return Err(BuildError::TooManySpoutTasks { tasks });
@@ -187,7 +187,7 @@ fn check_settings(component: &Component) -> Result<(), BuildError> {
 }
 
 fn check_inputs(topology: &Topology, component: &Component) -> Result<(), BuildError> {
-    if !component.instances.is_spout() && component.inputs.is_empty() {
+    if !component.factory.is_spout() && component.inputs.is_empty() {
         return Err(BuildError::NoInput { component: component.id.clone() });
     }
     for input in &component.inputs {

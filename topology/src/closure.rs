@@ -10,24 +10,24 @@ use crate::outputs::{Data, Output};
 
 /// What a [`for_each`](crate::TopologyBuilder::for_each) closure may return: nothing, or a `Result` with
 /// any error that becomes a [`Fault`].
-pub trait Outcome {
+pub trait IntoTupleResult {
     /// `Ok` acks, `Err` fails.
     ///
     /// # Errors
     /// The reason to fail the tuple with.
-    fn outcome(self) -> Result<(), Fault>;
+    fn into_tuple_result(self) -> Result<(), Fault>;
 }
 
-impl Outcome for () {
+impl IntoTupleResult for () {
     #[inline]
-    fn outcome(self) -> Result<(), Fault> {
+    fn into_tuple_result(self) -> Result<(), Fault> {
         Ok(())
     }
 }
 
-impl<E: Into<Fault>> Outcome for Result<(), E> {
+impl<E: Into<Fault>> IntoTupleResult for Result<(), E> {
     #[inline]
-    fn outcome(self) -> Result<(), Fault> {
+    fn into_tuple_result(self) -> Result<(), Fault> {
         self.map_err(Into::into)
     }
 }
@@ -88,13 +88,13 @@ pub struct ForEach<I, R, F>(pub(crate) F, pub(crate) PhantomData<fn(I) -> R>);
 impl<I, R, F> Bolt for ForEach<I, R, F>
 where
     I: Send + 'static,
-    R: Outcome + 'static,
+    R: IntoTupleResult + 'static,
     F: FnMut(I) -> R + Send + 'static,
 {
     type Input = I;
     type Outputs = ();
 
     fn execute(&mut self, input: I, _out: &mut Emitter<()>) -> Result<(), Fault> {
-        (self.0)(input).outcome()
+        (self.0)(input).into_tuple_result()
     }
 }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::anchor::Anchor;
 use crate::context::TaskContext;
 use crate::failure::{Failure, FailureKind};
-use crate::lineage::{Holding, Lineage, Shares};
-use crate::outputs::{Division, Output, Outputs};
-use crate::runtime::{Link, Lost, Parcel, Shipments};
+use crate::lineage::{AckToken, Lineage, ShareRng};
+use crate::outputs::{Output, Outputs, TokenSplitter};
+use crate::runtime::{AckSender, EdgeBatch, LostTuples, Staged};
 
 /// A bolt's outputs, and the tuple at hand.
 ///
@@ -19,32 +19,32 @@ use crate::runtime::{Link, Lost, Parcel, Shipments};
 /// sends it on after the call, waiting there when downstream is full.
 pub struct Emitter<O> {
     outputs: O,
-    row: Holding,
-    shares: Shares,
-    link: Arc<dyn Link>,
+    row: AckToken,
+    shares: ShareRng,
+    acks: Arc<dyn AckSender>,
     context: TaskContext,
-    shipments: Shipments,
+    staged: Staged,
     acked: u64,
     kept: bool,
-    aside: Aside,
+    unreached: UnreachedSlot,
     spare: Option<Box<dyn Any + Send>>,
 }
 
 /// Where a batch leaves the tuples it had not reached when its bolt panicked.
-pub(crate) type Aside = Arc<Mutex<Option<Box<dyn Any + Send>>>>;
+pub(crate) type UnreachedSlot = Arc<Mutex<Option<Box<dyn Any + Send>>>>;
 
 impl<O: Outputs> Emitter<O> {
-    pub(crate) fn new(outputs: O, seed: u64, link: Arc<dyn Link>, context: TaskContext) -> Self {
+    pub(crate) fn new(outputs: O, seed: u64, acks: Arc<dyn AckSender>, context: TaskContext) -> Self {
         Self {
             outputs,
-            row: Holding::Untracked,
-            shares: Shares::new(seed),
-            link,
+            row: AckToken::Untracked,
+            shares: ShareRng::new(seed),
+            acks,
             context,
-            shipments: Shipments::default(),
+            staged: Staged::default(),
             acked: 0,
             kept: false,
-            aside: Aside::default(),
+            unreached: UnreachedSlot::default(),
             spare: None,
         }
     }
@@ -52,7 +52,7 @@ impl<O: Outputs> Emitter<O> {
     /// Keeps the tuple at hand: returning `Ok` from `execute` no longer acks it, the handle does.
     pub fn keep(&mut self) -> Anchor {
         self.kept = true;
-        Anchor::new(self.row.divide(&mut self.shares), self.link.now(), self.link.clone())
+        Anchor::new(self.row.split(&mut self.shares), self.acks.now(), self.acks.clone())
     }
 
     /// Where this task stands in its topology.
@@ -60,15 +60,15 @@ impl<O: Outputs> Emitter<O> {
         &self.context
     }
 
-    /// Starts the tuple with this holding.
+    /// Starts the tuple with this token.
     #[inline]
-    pub(crate) fn begin(&mut self, row: Holding) {
+    pub(crate) fn begin_tuple(&mut self, row: AckToken) {
         self.row = row;
     }
 
     /// The tuple at hand was executed with `Ok`.
     #[inline]
-    pub(crate) fn done(&mut self) {
+    pub(crate) fn finish_tuple(&mut self) {
         let emitted = self.outputs.unsealed();
         let row = std::mem::take(&mut self.row);
         if self.kept {
@@ -77,61 +77,61 @@ impl<O: Outputs> Emitter<O> {
             self.acked += 1;
         }
         if emitted == 0 {
-            self.shipments.acked.push_settled(row);
-            if self.outputs.has_special() {
-                self.outputs.seal(&mut Division::new(Holding::Untracked, 0, &mut self.shares));
+            self.staged.acked.push_settled(row);
+            if self.outputs.has_own_tokens() {
+                self.outputs.seal(&mut TokenSplitter::new(AckToken::Untracked, 0, &mut self.shares));
             }
-        } else if let (1, &Holding::Whole(root)) = (emitted, &row) {
+        } else if let (1, &AckToken::Whole(root)) = (emitted, &row) {
             self.outputs.seal_whole(root, &mut self.shares);
         } else {
-            self.outputs.seal(&mut Division::new(row, emitted, &mut self.shares));
+            self.outputs.seal(&mut TokenSplitter::new(row, emitted, &mut self.shares));
         }
     }
 
     /// The tuple at hand failed.
     #[cold]
-    pub(crate) fn failed(&mut self, kind: FailureKind, reason: Arc<str>) {
+    pub(crate) fn fail_tuple(&mut self, kind: FailureKind, reason: Arc<str>) {
         self.outputs.discard();
         self.kept = false;
         let mut lost = Lineage::new();
         lost.push(std::mem::take(&mut self.row));
-        let failure = Failure::new(kind, reason, self.link.component().clone());
-        self.link.fail(&mut lost, 1, &failure);
+        let failure = Failure::new(kind, reason, self.acks.component().clone());
+        self.acks.fail(&mut lost, 1, &failure);
     }
 
     /// Seals what was emitted with no tuple at hand (tick, progress, close).
-    pub(crate) fn done_unanchored(&mut self) {
-        self.row = Holding::Untracked;
+    pub(crate) fn seal_unanchored(&mut self) {
+        self.row = AckToken::Untracked;
         self.kept = false;
-        self.outputs.seal(&mut Division::new(Holding::Untracked, 0, &mut self.shares));
+        self.outputs.seal(&mut TokenSplitter::new(AckToken::Untracked, 0, &mut self.shares));
     }
 
-    pub(crate) fn put_aside(&mut self, rest: Box<dyn Any + Send>) {
-        *self.aside.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+    pub(crate) fn store_unreached(&mut self, rest: Box<dyn Any + Send>) {
+        *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
     }
 
-    pub(crate) fn take_aside(&mut self) -> Option<Box<dyn Any + Send>> {
-        self.aside.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(crate) fn take_unreached(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.unreached.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    pub(crate) fn aside(&self) -> Aside {
-        self.aside.clone()
+    pub(crate) fn unreached(&self) -> UnreachedSlot {
+        self.unreached.clone()
     }
 
     pub(crate) fn count_acked(&mut self, tuples: u64) {
         self.acked += tuples;
     }
 
-    /// Takes an emptied parcel, for its memory.
-    pub(crate) fn give_back<T: Send + 'static>(&mut self, parcel: Parcel<T>) {
-        match self.spare.as_mut().and_then(|spare| spare.downcast_mut::<Parcel<T>>()) {
-            Some(spare) => *spare = parcel,
-            None => self.spare = Some(Box::new(parcel)),
+    /// Takes an emptied batch, for its memory.
+    pub(crate) fn recycle<T: Send + 'static>(&mut self, tuples: EdgeBatch<T>) {
+        match self.spare.as_mut().and_then(|spare| spare.downcast_mut::<EdgeBatch<T>>()) {
+            Some(spare) => *spare = tuples,
+            None => self.spare = Some(Box::new(tuples)),
         }
     }
 
-    /// The box in which the next parcel came: filled again by [`give_back`](Self::give_back).
-    pub(crate) fn hold_box(&mut self, emptied: Box<dyn Any + Send>) {
+    /// The box in which the next batch came: filled again by [`recycle`](Self::recycle).
+    pub(crate) fn set_spare(&mut self, emptied: Box<dyn Any + Send>) {
         self.spare = Some(emptied);
     }
 
@@ -141,35 +141,35 @@ impl<O: Outputs> Emitter<O> {
 
     /// Routes what is staged and tells the ledger what is done.
     pub(crate) fn flush(&mut self, all: bool) {
-        self.outputs.route(all, &mut self.shipments);
-        if !self.shipments.lost.is_empty() {
-            let lost = std::mem::take(&mut self.shipments.lost);
+        self.outputs.route(all, &mut self.staged);
+        if !self.staged.lost.is_empty() {
+            let lost = std::mem::take(&mut self.staged.lost);
             self.lose(lost);
         }
-        if self.acked > 0 || !self.shipments.acked.is_empty() {
-            self.link.settle(&mut self.shipments.acked, self.acked, None);
-            self.shipments.acked.clear();
-            self.shipments.returned += self.acked;
+        if self.acked > 0 || !self.staged.acked.is_empty() {
+            self.acks.settle(&mut self.staged.acked, self.acked, None);
+            self.staged.acked.clear();
+            self.staged.returned += self.acked;
             self.acked = 0;
         }
     }
 
     /// These tuples reach nobody: their roots fail here.
     #[cold]
-    pub(crate) fn lose(&mut self, lost: Vec<Lost>) {
-        for Lost { mut lineage, rows, fault } in lost {
-            let component = self.link.component().clone();
+    pub(crate) fn lose(&mut self, lost: Vec<LostTuples>) {
+        for LostTuples { mut lineage, rows, fault } in lost {
+            let component = self.acks.component().clone();
             let failure = Failure::new(FailureKind::Panic, fault.into_reason(), component);
-            self.link.fail(&mut lineage, rows, &failure);
+            self.acks.fail(&mut lineage, rows, &failure);
         }
     }
 
-    pub(crate) fn shipments(&mut self) -> &mut Shipments {
-        &mut self.shipments
+    pub(crate) fn staged(&mut self) -> &mut Staged {
+        &mut self.staged
     }
 
-    pub(crate) fn link(&self) -> &Arc<dyn Link> {
-        &self.link
+    pub(crate) fn acks(&self) -> &Arc<dyn AckSender> {
+        &self.acks
     }
 }
 
@@ -182,9 +182,9 @@ impl<O> Drop for Emitter<O> {
             let failure = Failure::new(
                 FailureKind::Dropped,
                 "the bolt was aborted while it had the tuple",
-                self.link.component().clone(),
+                self.acks.component().clone(),
             );
-            self.link.fail(&mut lost, 1, &failure);
+            self.acks.fail(&mut lost, 1, &failure);
         }
     }
 }

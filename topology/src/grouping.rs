@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::lineage::{Holding, Lineage, Rows, Shares, Span};
+use crate::lineage::{AckToken, Lineage, ShareRng, Span, Tokens};
 use crate::outputs::{Data, copies};
-use crate::runtime::{Parcel, Route, RouteSetup, Shipment, Shipments};
+use crate::runtime::{EdgeBatch, OutgoingBatch, Route, RouteSetup, Staged};
 use crate::stable_hasher::{StableHasher, reduce};
 
 /// The kinds of grouping, as declared.
@@ -73,7 +73,7 @@ impl<T, F: FnMut(&T, usize, &mut Vec<usize>) + Send + 'static> CustomGrouping<T>
 /// The tasks of a subscriber, with a batch being filled for each.
 struct Targets<T> {
     setup: RouteSetup,
-    parts: Vec<Parcel<T>>,
+    parts: Vec<EdgeBatch<T>>,
     /// By task: the last run of tuples that share a root of which it got one.
     runs: Vec<u64>,
     run: u64,
@@ -81,7 +81,7 @@ struct Targets<T> {
 
 impl<T: Data> Targets<T> {
     fn new(setup: RouteSetup) -> Self {
-        let parts = setup.targets.iter().map(|_| Parcel::default()).collect();
+        let parts = setup.targets.iter().map(|_| EdgeBatch::default()).collect();
         let runs = vec![0; setup.targets.len()];
         Self { setup, parts, runs, run: 0 }
     }
@@ -95,32 +95,32 @@ impl<T: Data> Targets<T> {
     }
 
     #[inline]
-    fn push(&mut self, task: usize, value: T, holding: Holding, batch: usize, into: &mut Shipments) {
+    fn push(&mut self, task: usize, value: T, token: AckToken, batch: usize, into: &mut Staged) {
         let part = &mut self.parts[task];
         part.values.push(value);
-        part.lineage.push(holding);
+        part.lineage.push(token);
         if part.values.len() >= batch {
             self.send(task, into);
         }
     }
 
     #[inline(never)]
-    fn send(&mut self, task: usize, into: &mut Shipments) {
+    fn send(&mut self, task: usize, into: &mut Staged) {
         let part = &mut self.parts[task];
         if part.values.is_empty() {
             return;
         }
         let rows = part.values.len() as u32;
-        let mut parcel: Box<Parcel<T>> = self.setup.pool.take();
-        std::mem::swap(&mut *parcel, part);
+        let mut tuples: Box<EdgeBatch<T>> = self.setup.pool.take();
+        std::mem::swap(&mut *tuples, part);
         // What comes next has no run to go on with.
         self.runs[task] = 0;
         into.transferred += u64::from(rows);
-        into.ready.push(Shipment { target: self.setup.targets[task], parcel, rows });
+        into.batches.push(OutgoingBatch { target: self.setup.targets[task], tuples, rows });
     }
 
     /// Sends all rows to one task, as they are if they fit in a batch.
-    fn push_all(&mut self, task: usize, values: &mut Vec<T>, lineage: &mut Lineage, into: &mut Shipments) {
+    fn push_all(&mut self, task: usize, values: &mut Vec<T>, lineage: &mut Lineage, into: &mut Staged) {
         let batch = self.batch();
         if values.len() <= batch.max(2) * 2 {
             self.send(task, into);
@@ -128,8 +128,8 @@ impl<T: Data> Targets<T> {
             std::mem::swap(&mut self.parts[task].lineage, lineage);
             self.send(task, into);
         } else {
-            for (value, holding) in values.drain(..).zip(lineage.drain()) {
-                self.push(task, value, holding, batch, into);
+            for (value, token) in values.drain(..).zip(lineage.drain()) {
+                self.push(task, value, token, batch, into);
             }
             self.send(task, into);
         }
@@ -137,13 +137,13 @@ impl<T: Data> Targets<T> {
 
     /// Deals the rows out, each to the task chosen for it. Of a share that several rows hold together, each task gets
     /// one part for all that it gets of them.
-    fn deal(
+    fn distribute(
         &mut self,
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         chosen: &[u32],
-        shares: &mut Shares,
-        into: &mut Shipments,
+        shares: &mut ShareRng,
+        into: &mut Staged,
     ) {
         let batch = self.batch();
         let mut rows = values.drain(..).zip(chosen);
@@ -172,24 +172,24 @@ impl<T: Data> Targets<T> {
                 }
                 Span::Untracked(count) => {
                     for (value, &task) in rows.by_ref().take(count as usize) {
-                        self.push(task as usize, value, Holding::Untracked, batch, into);
+                        self.push(task as usize, value, AckToken::Untracked, batch, into);
                     }
                 }
                 Span::Whole(first, count) => {
                     for (at, (value, &task)) in (0..count).zip(rows.by_ref()) {
-                        self.push(task as usize, value, Holding::Whole(first.plus(at)), batch, into);
+                        self.push(task as usize, value, AckToken::Whole(first.plus(at)), batch, into);
                     }
                 }
-                Span::Joined(list) => {
+                Span::Multi(list) => {
                     if let Some((value, &task)) = rows.next() {
-                        self.push(task as usize, value, Holding::Joined(list), batch, into);
+                        self.push(task as usize, value, AckToken::Multi(list), batch, into);
                     }
                 }
             }
         }
     }
 
-    fn flush(&mut self, into: &mut Shipments) {
+    fn flush(&mut self, into: &mut Staged) {
         for task in 0..self.parts.len() {
             self.send(task, into);
         }
@@ -202,7 +202,7 @@ fn choose<T>(
     values: &mut Vec<T>,
     lineage: &mut Lineage,
     chosen: &mut Vec<u32>,
-    into: &mut Shipments,
+    into: &mut Staged,
     mut task: impl FnMut(&T) -> usize,
 ) {
     chosen.clear();
@@ -221,31 +221,31 @@ fn choose<T>(
 
 /// Distributes the rows of a batch one by one.
 ///
-/// `give` runs the author's code before it takes the row's holding. So if that code panics, the holding is
+/// `give` runs the author's code before it takes the row's token. So if that code panics, the token is
 /// still there to be failed, and the rows after it go on; that takes one catch for the batch and nothing for
 /// a row.
 #[inline]
 fn each_row<T>(
     values: &mut Vec<T>,
     lineage: &mut Lineage,
-    into: &mut Shipments,
-    mut give: impl FnMut(T, &mut Rows<'_>, &mut Shipments),
+    into: &mut Staged,
+    mut give: impl FnMut(T, &mut Tokens<'_>, &mut Staged),
 ) {
     let mut rows = values.drain(..);
-    let mut holdings = lineage.drain();
+    let mut tokens = lineage.drain();
     while let Err(panic) = catch_unwind(AssertUnwindSafe(|| {
         for value in rows.by_ref() {
-            give(value, &mut holdings, into);
+            give(value, &mut tokens, into);
         }
     })) {
-        into.lose(holdings.next().unwrap_or_default(), &*panic);
+        into.lose(tokens.next().unwrap_or_default(), &*panic);
     }
 }
 
 /// Whole batches in turn, each to the task that has had the fewest rows, past those that lag.
 pub(crate) struct Shuffle<T> {
     targets: Targets<T>,
-    given: Vec<u64>,
+    sent: Vec<u64>,
     at: usize,
     // The task that is full while another has nothing to do, and since when.
     lagging: Option<(usize, Duration)>,
@@ -258,11 +258,11 @@ const LAG: Duration = Duration::from_millis(100);
 impl<T: Data> Shuffle<T> {
     pub(crate) fn new(setup: RouteSetup) -> Self {
         let n = setup.targets.len();
-        Self { given: vec![0; n], at: setup.offset % n.max(1), targets: Targets::new(setup), lagging: None }
+        Self { sent: vec![0; n], at: setup.offset % n.max(1), targets: Targets::new(setup), lagging: None }
     }
 
     fn choose(&mut self, rows: u64) -> usize {
-        let n = self.given.len();
+        let n = self.sent.len();
         if n == 1 {
             return 0;
         }
@@ -270,11 +270,11 @@ impl<T: Data> Shuffle<T> {
         let mut best = (self.at + 1) % n;
         for step in 2..=n {
             let other = (self.at + step) % n;
-            if self.given[other] < self.given[best] {
+            if self.sent[other] < self.sent[best] {
                 best = other;
             }
         }
-        self.given[best] += rows;
+        self.sent[best] += rows;
         self.at = best;
         let setup = &self.targets.setup;
         if setup.loads.of(best) < setup.full_at {
@@ -306,11 +306,11 @@ impl<T: Data> Route<T> for Shuffle<T> {
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         _tasks: &[usize],
-        _shares: &mut Shares,
-        into: &mut Shipments,
+        _shares: &mut ShareRng,
+        into: &mut Staged,
     ) {
         let batch = self.targets.batch();
-        if self.given.len() == 1 || values.len() <= batch {
+        if self.sent.len() == 1 || values.len() <= batch {
             let task = self.choose(values.len() as u64);
             self.targets.push_all(task, values, lineage, into);
             return;
@@ -321,15 +321,15 @@ impl<T: Data> Route<T> for Shuffle<T> {
         while left > 0 {
             let now = left.min(batch);
             let task = self.choose(now as u64);
-            for (value, holding) in rows.by_ref().take(now) {
-                self.targets.push(task, value, holding, usize::MAX, into);
+            for (value, token) in rows.by_ref().take(now) {
+                self.targets.push(task, value, token, usize::MAX, into);
             }
             self.targets.send(task, into);
             left -= now;
         }
     }
 
-    fn flush(&mut self, _into: &mut Shipments) {}
+    fn flush(&mut self, _into: &mut Staged) {}
 }
 
 /// By key.
@@ -351,8 +351,8 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for Fields<T, F> {
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         _tasks: &[usize],
-        shares: &mut Shares,
-        into: &mut Shipments,
+        shares: &mut ShareRng,
+        into: &mut Staged,
     ) {
         let n = self.targets.len();
         if n == 1 {
@@ -361,10 +361,10 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for Fields<T, F> {
         }
         let Self { targets, key, chosen } = self;
         choose(values, lineage, chosen, into, |value| reduce(key(value), n));
-        targets.deal(values, lineage, chosen, shares, into);
+        targets.distribute(values, lineage, chosen, shares, into);
     }
 
-    fn flush(&mut self, into: &mut Shipments) {
+    fn flush(&mut self, into: &mut Staged) {
         self.targets.flush(into);
     }
 }
@@ -374,14 +374,14 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for Fields<T, F> {
 pub(crate) struct PartialKey<T, F> {
     targets: Targets<T>,
     key: F,
-    given: Vec<u64>,
+    sent: Vec<u64>,
     chosen: Vec<u32>,
 }
 
 impl<T: Data, F> PartialKey<T, F> {
     pub(crate) fn new(setup: RouteSetup, key: F) -> Self {
-        let given = vec![0; setup.targets.len()];
-        Self { targets: Targets::new(setup), key, given, chosen: Vec::new() }
+        let sent = vec![0; setup.targets.len()];
+        Self { targets: Targets::new(setup), key, sent, chosen: Vec::new() }
     }
 }
 
@@ -391,11 +391,11 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for PartialKey<T, F> {
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         _tasks: &[usize],
-        shares: &mut Shares,
-        into: &mut Shipments,
+        shares: &mut ShareRng,
+        into: &mut Staged,
     ) {
         let n = self.targets.len();
-        let Self { targets, key, given, chosen } = self;
+        let Self { targets, key, sent, chosen } = self;
         choose(values, lineage, chosen, into, |value| {
             let hash = key(value);
             let first = reduce(hash, n);
@@ -403,14 +403,14 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for PartialKey<T, F> {
             if second == first {
                 second = (first + 1) % n;
             }
-            let task = if given[second] < given[first] { second } else { first };
-            given[task] += 1;
+            let task = if sent[second] < sent[first] { second } else { first };
+            sent[task] += 1;
             task
         });
-        targets.deal(values, lineage, chosen, shares, into);
+        targets.distribute(values, lineage, chosen, shares, into);
     }
 
-    fn flush(&mut self, into: &mut Shipments) {
+    fn flush(&mut self, into: &mut Staged) {
         self.targets.flush(into);
     }
 }
@@ -432,21 +432,21 @@ impl<T: Data> Route<T> for All<T> {
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         _tasks: &[usize],
-        shares: &mut Shares,
-        into: &mut Shipments,
+        shares: &mut ShareRng,
+        into: &mut Staged,
     ) {
         for task in 1..self.targets.len() {
             let mut copied = copies(values, lineage, &mut Vec::new(), into);
             if values.is_empty() {
                 return;
             }
-            let mut copy = lineage.divide(shares);
+            let mut copy = lineage.split(shares);
             self.targets.push_all(task, &mut copied, &mut copy, into);
         }
         self.targets.push_all(0, values, lineage, into);
     }
 
-    fn flush(&mut self, _into: &mut Shipments) {}
+    fn flush(&mut self, _into: &mut Staged) {}
 }
 
 /// Everything to task 0.
@@ -466,27 +466,27 @@ impl<T: Data> Route<T> for Global<T> {
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         _tasks: &[usize],
-        _shares: &mut Shares,
-        into: &mut Shipments,
+        _shares: &mut ShareRng,
+        into: &mut Staged,
     ) {
         self.targets.push_all(0, values, lineage, into);
     }
 
-    fn flush(&mut self, _into: &mut Shipments) {}
+    fn flush(&mut self, _into: &mut Staged) {}
 }
 
 /// To the task that the emitter named.
-pub(crate) struct ByTask<T> {
+pub(crate) struct DirectRoute<T> {
     targets: Targets<T>,
 }
 
-impl<T: Data> ByTask<T> {
+impl<T: Data> DirectRoute<T> {
     pub(crate) fn new(setup: RouteSetup) -> Self {
         Self { targets: Targets::new(setup) }
     }
 }
 
-impl<T: Data> Route<T> for ByTask<T> {
+impl<T: Data> Route<T> for DirectRoute<T> {
     fn is_direct(&self) -> bool {
         true
     }
@@ -496,16 +496,16 @@ impl<T: Data> Route<T> for ByTask<T> {
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         tasks: &[usize],
-        _shares: &mut Shares,
-        into: &mut Shipments,
+        _shares: &mut ShareRng,
+        into: &mut Staged,
     ) {
         let (n, batch) = (self.targets.len(), self.targets.batch());
-        for ((value, holding), task) in values.drain(..).zip(lineage.drain()).zip(tasks) {
-            self.targets.push(task % n, value, holding, batch, into);
+        for ((value, token), task) in values.drain(..).zip(lineage.drain()).zip(tasks) {
+            self.targets.push(task % n, value, token, batch, into);
         }
     }
 
-    fn flush(&mut self, into: &mut Shipments) {
+    fn flush(&mut self, into: &mut Staged) {
         self.targets.flush(into);
     }
 }
@@ -530,31 +530,31 @@ impl<T: Data, G: CustomGrouping<T>> Route<T> for Custom<T, G> {
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         _tasks: &[usize],
-        shares: &mut Shares,
-        into: &mut Shipments,
+        shares: &mut ShareRng,
+        into: &mut Staged,
     ) {
         let (n, batch) = (self.targets.len(), self.targets.batch());
         let Self { targets, grouping, chosen, copies } = self;
-        each_row(values, lineage, into, |value, holdings, into| {
+        each_row(values, lineage, into, |value, tokens, into| {
             chosen.clear();
             // A copy that panicked leaves those made before it.
             copies.clear();
             grouping.choose(&value, n, chosen);
             let Some((&last, rest)) = chosen.split_last() else {
                 drop(value);
-                into.acked.push_settled(holdings.next().unwrap_or_default());
+                into.acked.push_settled(tokens.next().unwrap_or_default());
                 return;
             };
             copies.extend(rest.iter().map(|_| value.clone()));
-            let mut holding = holdings.next().unwrap_or_default();
+            let mut token = tokens.next().unwrap_or_default();
             for (&task, copy) in rest.iter().zip(copies.drain(..)) {
-                targets.push(task % n, copy, holding.divide(shares), batch, into);
+                targets.push(task % n, copy, token.split(shares), batch, into);
             }
-            targets.push(last % n, value, holding, batch, into);
+            targets.push(last % n, value, token, batch, into);
         });
     }
 
-    fn flush(&mut self, into: &mut Shipments) {
+    fn flush(&mut self, into: &mut Staged) {
         self.targets.flush(into);
     }
 }
@@ -568,7 +568,7 @@ mod tests {
     use super::*;
     use crate::context::Clock;
     use crate::lineage::RootId;
-    use crate::runtime::{BoxFuture, Loads, Pool};
+    use crate::runtime::{BatchPool, BoxFuture, Loads};
 
     struct Still;
 
@@ -587,17 +587,17 @@ mod tests {
         let setup = |batch| RouteSetup {
             targets: vec![0, 1, 2],
             loads: Loads::new(3),
-            pool: Pool::default(),
+            pool: BatchPool::default(),
             batch: Arc::new(AtomicUsize::new(batch)),
             full_at: 100,
             clock: Arc::new(Still),
             offset: 0,
         };
         let root = |n| RootId::new(0, n);
-        let mut shares = Shares::new(7);
+        let mut shares = ShareRng::new(7);
         for batch in [1, 2, 3, 5, 1_000] {
             let mut route = Fields::new(setup(batch), |n: &u64| StableHasher::hash(n));
-            let mut into = Shipments::default();
+            let mut into = Staged::default();
             let mut held: BTreeMap<RootId, u64> = BTreeMap::new();
             for round in 0..40 {
                 // Rows of few roots, in runs of one to nine, and some that nobody waits for.
@@ -616,19 +616,16 @@ mod tests {
                 route.route(&mut values, &mut lineage, &[], &mut shares, &mut into);
             }
             route.flush(&mut into);
-            for shipment in into.ready {
-                let parcel = shipment.parcel.downcast::<Parcel<u64>>().expect("a parcel of numbers");
+            for batch in into.batches {
+                let tuples = batch.tuples.downcast::<EdgeBatch<u64>>().expect("a tuples of numbers");
                 assert_eq!(
-                    (parcel.values.len(), parcel.lineage.rows()),
-                    (shipment.rows as usize, shipment.rows as usize)
+                    (tuples.values.len(), tuples.lineage.rows()),
+                    (batch.rows as usize, batch.rows as usize)
                 );
                 assert!(
-                    parcel
-                        .values
-                        .iter()
-                        .all(|n| reduce(StableHasher::hash(n), 3) == shipment.target as usize)
+                    tuples.values.iter().all(|n| reduce(StableHasher::hash(n), 3) == batch.target as usize)
                 );
-                for span in parcel.lineage.spans() {
+                for span in tuples.lineage.spans() {
                     if let Span::Share(root, share, _) = span {
                         assert_ne!(*share, 0, "who holds nothing is not waited for");
                         *held.entry(*root).or_default() ^= share;

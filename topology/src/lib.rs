@@ -37,7 +37,6 @@
 mod anchor;
 mod bolt;
 mod builder;
-mod cell;
 mod check;
 mod closure;
 mod context;
@@ -51,27 +50,29 @@ pub mod runtime;
 mod spout;
 mod stable_hasher;
 mod stream;
+mod task;
 
 pub use anchor::{Anchor, Anchors, Batch, Tuple};
 pub use bolt::{AsyncBolt, Bolt};
 pub use builder::{
-    BoltDeclarer, Component, FitFor, Input, Instances, Settings, SpoutDeclarer, Topology, TopologyBuilder,
+    BoltDeclarer, Component, ComponentSettings, Input, IntoInput, SpoutDeclarer, TaskFactory, Topology,
+    TopologyBuilder,
 };
 pub use check::BuildError;
-pub use closure::{Filter, FlatMap, ForEach, Map, Outcome};
+pub use closure::{Filter, FlatMap, ForEach, IntoTupleResult, Map};
 pub use context::{Clock, TaskContext};
 pub use emitter::Emitter;
 pub use failure::{Failed, Failure, FailureKind, Fault};
 pub use grouping::{CustomGrouping, Grouping};
-pub use outputs::{Data, Emitting, Output, Outputs, Side, Wiring};
+pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
 pub use spout::{Next, Roots, Spout};
 pub use stable_hasher::StableHasher;
 pub use stream::Stream;
 
 #[doc(hidden)]
 pub use {
-    outputs::Division,
-    runtime::Shipments,
+    outputs::TokenSplitter,
+    runtime::Staged,
     stream::{StreamSource, StreamSpec},
 };
 

@@ -3,7 +3,7 @@
 //! Storm's acker keeps one 64-bit word per root, the XOR of the ids of all tuples created and acked;
 //! when it is zero, the tree is done. Galerna turns that around into *secret sharing*: a root has a
 //! secret word, [`RootId::secret`], and every live tuple of its tree holds a share, such that the
-//! shares of all live tuples XOR to what the ledger has not seen yet. A bolt that emits divides the
+//! shares of all live tuples XOR to what the ledger has not seen yet. A bolt that emits splits the
 //! share of its input among its outputs (random words, the last one being the remainder), so an inner
 //! hop tells the ledger **nothing**; only leaves do, by handing their share back. The order in which
 //! shares arrive does not matter, and a tree seems done early with a probability of 2⁻⁶⁴ only.
@@ -11,7 +11,7 @@
 //! Most tuples are the only one of their tree at any moment: they hold the whole secret, which needs
 //! no word at all. A batch of such tuples with consecutive roots is one [`Span::Whole`], and handing
 //! it back is one range, whatever its length. Tuples emitted for one input stay one [`Span::Share`]
-//! as long as they lie side by side: what they hold together is divided only where they part.
+//! as long as they lie side by side: what they hold together is split only where they part.
 
 /// A pending root: the spout task that emitted it (upper 16 bits) and its sequence number (lower 48).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,11 +61,11 @@ const fn mix(word: u64) -> u64 {
 
 /// A source of random words, one per task: SplitMix64.
 #[derive(Debug, Clone)]
-pub struct Shares {
+pub struct ShareRng {
     state: u64,
 }
 
-impl Shares {
+impl ShareRng {
     /// A source that starts at `seed`.
     pub const fn new(seed: u64) -> Self {
         // The seed is mixed so that neighbouring seeds do not give shifted copies of one sequence.
@@ -85,7 +85,7 @@ impl Shares {
 
 /// What one tuple holds of its roots.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Holding {
+pub enum AckToken {
     /// Nothing: nobody waits for this tuple.
     #[default]
     Untracked,
@@ -94,18 +94,18 @@ pub enum Holding {
     /// A share of one root.
     Share(RootId, u64),
     /// Shares of several roots. The only form with an allocation, made only by multi-anchoring.
-    Joined(Box<[(RootId, u64)]>),
+    Multi(Box<[(RootId, u64)]>),
 }
 
-impl Holding {
+impl AckToken {
     /// Whether anybody waits for this tuple.
     pub fn is_tracked(&self) -> bool {
         !matches!(self, Self::Untracked)
     }
 
-    /// Takes a random share off this holding and returns it.
+    /// Takes a random share off this token and returns it.
     #[inline]
-    pub fn divide(&mut self, shares: &mut Shares) -> Self {
+    pub fn split(&mut self, shares: &mut ShareRng) -> Self {
         match self {
             Self::Untracked => Self::Untracked,
             Self::Whole(root) => {
@@ -119,7 +119,7 @@ impl Holding {
                 *rest ^= word;
                 Self::Share(*root, word)
             }
-            Self::Joined(list) => Self::Joined(
+            Self::Multi(list) => Self::Multi(
                 list.iter_mut()
                     .map(|(root, rest)| {
                         let word = shares.word();
@@ -131,18 +131,18 @@ impl Holding {
         }
     }
 
-    /// One holding of all the roots of both. A root that is in both is held once, its shares joined.
-    pub fn join(self, other: Self) -> Self {
-        fn list(holding: Holding, into: &mut Vec<(RootId, u64)>) {
+    /// One token of all the roots of both. A root that is in both is held once, its shares merged.
+    pub fn merge(self, other: Self) -> Self {
+        fn list(token: AckToken, into: &mut Vec<(RootId, u64)>) {
             let mut add = |root: RootId, share: u64| match into.iter_mut().find(|(r, _)| *r == root) {
                 Some((_, held)) => *held ^= share,
                 None => into.push((root, share)),
             };
-            match holding {
-                Holding::Untracked => {}
-                Holding::Whole(root) => add(root, root.secret()),
-                Holding::Share(root, share) => add(root, share),
-                Holding::Joined(all) => all.iter().for_each(|&(root, share)| add(root, share)),
+            match token {
+                AckToken::Untracked => {}
+                AckToken::Whole(root) => add(root, root.secret()),
+                AckToken::Share(root, share) => add(root, share),
+                AckToken::Multi(all) => all.iter().for_each(|&(root, share)| add(root, share)),
             }
         }
         match (self, other) {
@@ -153,7 +153,7 @@ impl Holding {
                 list(right, &mut all);
                 match all[..] {
                     [(root, share)] => Self::Share(root, share),
-                    _ => Self::Joined(all.into()),
+                    _ => Self::Multi(all.into()),
                 }
             }
         }
@@ -167,14 +167,14 @@ pub enum Span {
     Untracked(u32),
     /// This many tuples, each all that is outstanding of its root; the roots are consecutive.
     Whole(RootId, u32),
-    /// This many tuples that together hold a share of one root. It is divided when they part, by
+    /// This many tuples that together hold a share of one root. It is split when they part, by
     /// [`Lineage::drain`].
     Share(RootId, u64, u32),
     /// One tuple with shares of several roots.
-    Joined(Box<[(RootId, u64)]>),
+    Multi(Box<[(RootId, u64)]>),
 }
 
-/// The holdings of a batch of tuples, in order, run-length encoded.
+/// The tokens of a batch of tuples, in order, run-length encoded.
 #[derive(Debug, Clone, Default)]
 pub struct Lineage {
     spans: Vec<Span>,
@@ -202,7 +202,7 @@ impl Lineage {
             .iter()
             .map(|span| match span {
                 Span::Untracked(rows) | Span::Whole(_, rows) | Span::Share(_, _, rows) => *rows as usize,
-                Span::Joined(_) => 1,
+                Span::Multi(_) => 1,
             })
             .sum()
     }
@@ -214,19 +214,19 @@ impl Lineage {
 
     /// Appends one tuple.
     #[inline]
-    pub fn push(&mut self, holding: Holding) {
+    pub fn push(&mut self, token: AckToken) {
         // The usual cases are kept small enough to be inlined into the loops over tuples.
-        match holding {
-            Holding::Untracked => self.push_untracked(1),
-            Holding::Whole(root) => self.push_whole(root, 1),
-            Holding::Share(root, share) => self.push_share(root, share, 1),
-            Holding::Joined(list) => self.push_joined(list),
+        match token {
+            AckToken::Untracked => self.push_untracked(1),
+            AckToken::Whole(root) => self.push_whole(root, 1),
+            AckToken::Share(root, share) => self.push_share(root, share, 1),
+            AckToken::Multi(list) => self.push_multi(list),
         }
     }
 
     #[inline(never)]
-    fn push_joined(&mut self, list: Box<[(RootId, u64)]>) {
-        self.spans.push(Span::Joined(list));
+    fn push_multi(&mut self, list: Box<[(RootId, u64)]>) {
+        self.spans.push(Span::Multi(list));
     }
 
     /// Appends tuples that hold a share together.
@@ -268,17 +268,17 @@ impl Lineage {
     /// Appends what a done tuple hands back to the ledger. Unlike [`Lineage::push`] this need not keep
     /// a row per tuple: neighbouring shares of one root are summed, untracked tuples left out.
     #[inline]
-    pub fn push_settled(&mut self, holding: Holding) {
-        match holding {
-            Holding::Whole(root) => self.push_whole(root, 1),
-            Holding::Share(root, share) => self.push_share(root, share, 1),
-            Holding::Untracked => {}
-            Holding::Joined(list) => self.settle_joined(&list),
+    pub fn push_settled(&mut self, token: AckToken) {
+        match token {
+            AckToken::Whole(root) => self.push_whole(root, 1),
+            AckToken::Share(root, share) => self.push_share(root, share, 1),
+            AckToken::Untracked => {}
+            AckToken::Multi(list) => self.settle_multi(&list),
         }
     }
 
     #[inline(never)]
-    fn settle_joined(&mut self, list: &[(RootId, u64)]) {
+    fn settle_multi(&mut self, list: &[(RootId, u64)]) {
         list.iter().for_each(|&(root, share)| self.push_share(root, share, 1));
     }
 
@@ -291,7 +291,7 @@ impl Lineage {
             Some(Span::Untracked(rows)) => self.push_untracked(rows),
             Some(Span::Whole(first, rows)) => self.push_whole(first, rows),
             Some(Span::Share(root, share, rows)) => self.push_share(root, share, rows),
-            Some(Span::Joined(list)) => self.push_joined(list),
+            Some(Span::Multi(list)) => self.push_multi(list),
         }
         self.spans.extend(rest);
     }
@@ -303,13 +303,13 @@ impl Lineage {
                 Span::Untracked(_) => {}
                 Span::Whole(first, rows) => self.push_whole(first, rows),
                 Span::Share(root, share, rows) => self.push_share(root, share, rows),
-                Span::Joined(list) => self.settle_joined(&list),
+                Span::Multi(list) => self.settle_multi(&list),
             }
         }
     }
 
-    /// A second lineage for copies of the same tuples: each holding is divided between the two.
-    pub fn divide(&mut self, shares: &mut Shares) -> Self {
+    /// A second lineage for copies of the same tuples: each token is split between the two.
+    pub fn split(&mut self, shares: &mut ShareRng) -> Self {
         let mut copy = Self { spans: Vec::with_capacity(self.spans.len()) };
         let mut rest = Self { spans: Vec::with_capacity(self.spans.len()) };
         for span in self.spans.drain(..) {
@@ -330,10 +330,10 @@ impl Lineage {
                     copy.push_share(root, word, rows);
                     rest.push_share(root, share ^ word, rows);
                 }
-                Span::Joined(list) => {
-                    let mut holding = Holding::Joined(list);
-                    copy.push(holding.divide(shares));
-                    rest.push(holding);
+                Span::Multi(list) => {
+                    let mut token = AckToken::Multi(list);
+                    copy.push(token.split(shares));
+                    rest.push(token);
                 }
             }
         }
@@ -343,13 +343,13 @@ impl Lineage {
 
     /// Takes out one tuple. Costs as much as all of them.
     #[cold]
-    pub fn remove(&mut self, at: usize) -> Holding {
-        let (mut kept, mut removed) = (Self::new(), Holding::Untracked);
-        for (row, holding) in self.drain().enumerate() {
+    pub fn remove(&mut self, at: usize) -> AckToken {
+        let (mut kept, mut removed) = (Self::new(), AckToken::Untracked);
+        for (row, token) in self.drain().enumerate() {
             if row == at {
-                removed = holding;
+                removed = token;
             } else {
-                kept.push(holding);
+                kept.push(token);
             }
         }
         *self = kept;
@@ -366,9 +366,9 @@ impl Lineage {
         self.spans
     }
 
-    /// Takes out the holdings one by one.
-    pub fn drain(&mut self) -> Rows<'_> {
-        Rows { spans: self.spans.drain(..), run: Run::None }
+    /// Takes out the tokens one by one.
+    pub fn drain(&mut self) -> Tokens<'_> {
+        Tokens { spans: self.spans.drain(..), run: Run::None }
     }
 }
 
@@ -379,13 +379,13 @@ enum Run {
     Share(RootId, u64, u32),
 }
 
-/// The holdings of a batch, one a tuple. Made by [`Lineage::drain`].
-pub struct Rows<'a> {
+/// The tokens of a batch, one a tuple. Made by [`Lineage::drain`].
+pub struct Tokens<'a> {
     spans: std::vec::Drain<'a, Span>,
     run: Run,
 }
 
-impl Rows<'_> {
+impl Tokens<'_> {
     /// What has not been taken yet, as a lineage of its own.
     pub fn into_rest(self) -> Lineage {
         let mut rest = Lineage::new();
@@ -401,35 +401,35 @@ impl Rows<'_> {
     }
 }
 
-impl Iterator for Rows<'_> {
-    type Item = Holding;
+impl Iterator for Tokens<'_> {
+    type Item = AckToken;
 
     #[inline]
-    fn next(&mut self) -> Option<Holding> {
+    fn next(&mut self) -> Option<AckToken> {
         loop {
             match &mut self.run {
                 Run::Whole(root, left) if *left > 0 => {
                     let now = *root;
                     *root = now.plus(1);
                     *left -= 1;
-                    return Some(Holding::Whole(now));
+                    return Some(AckToken::Whole(now));
                 }
                 Run::Share(root, rest, left) if *left > 0 => {
                     *left -= 1;
                     // A word that nobody else derives: the shares of a root are all different.
                     let word = if *left == 0 { *rest } else { mix(*rest) };
                     *rest ^= word;
-                    return Some(Holding::Share(*root, word));
+                    return Some(AckToken::Share(*root, word));
                 }
                 Run::Untracked(left) if *left > 0 => {
                     *left -= 1;
-                    return Some(Holding::Untracked);
+                    return Some(AckToken::Untracked);
                 }
                 _ => match self.spans.next()? {
                     Span::Untracked(rows) => self.run = Run::Untracked(rows),
                     Span::Whole(root, rows) => self.run = Run::Whole(root, rows),
                     Span::Share(root, share, rows) => self.run = Run::Share(root, share, rows),
-                    Span::Joined(list) => return Some(Holding::Joined(list)),
+                    Span::Multi(list) => return Some(AckToken::Multi(list)),
                 },
             }
         }

@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::anchor::Anchor;
-use crate::lineage::{Holding, Lineage, RootId, Shares};
-use crate::runtime::{Direct, Route, Shipments};
+use crate::lineage::{AckToken, Lineage, RootId, ShareRng};
+use crate::runtime::{DirectRow, Route, Staged};
 use crate::stream::{Stream, StreamSource, StreamSpec};
 
 /// What a tuple must be: cloned when a stream has several subscribers, and sent between tasks.
@@ -21,12 +21,12 @@ impl<T: Clone + Send + 'static> Data for T {}
 pub struct Output<T> {
     values: Vec<T>,
     lineage: Lineage,
-    // How many of `values` have their holding in `lineage`.
+    // How many of `values` have their token in `lineage`.
     sealed: usize,
-    // Rows beyond `sealed` that bring their own holding: (row, holding).
-    special: Vec<(usize, Holding)>,
-    direct: Vec<Direct>,
-    shares: Shares,
+    // Rows beyond `sealed` that bring their own token: (row, token).
+    own_tokens: Vec<(usize, AckToken)>,
+    direct: Vec<DirectRow>,
+    shares: ShareRng,
     routes: Vec<Box<dyn Route<T>>>,
 }
 
@@ -39,25 +39,25 @@ impl<T: Data> Output<T> {
 
     /// Emits a tuple that no root waits for.
     pub fn emit_unanchored(&mut self, value: T) {
-        self.special.push((self.values.len(), Holding::Untracked));
+        self.own_tokens.push((self.values.len(), AckToken::Untracked));
         self.values.push(value);
     }
 
     /// Emits a tuple anchored to these kept tuples and to nothing else: their trees are joined, and each
     /// root waits for it. The same anchor twice is legal and means once.
     pub fn emit_anchored<'a>(&mut self, value: T, anchors: impl IntoIterator<Item = &'a Anchor>) {
-        let mut holding = Holding::Untracked;
+        let mut token = AckToken::Untracked;
         for anchor in anchors {
-            holding = holding.join(anchor.divide(&mut self.shares));
+            token = token.merge(anchor.split(&mut self.shares));
         }
-        self.special.push((self.values.len(), holding));
+        self.own_tokens.push((self.values.len(), token));
         self.values.push(value);
     }
 
     /// Emits a tuple to one task, by its index, of each bolt that subscribed to this stream by direct
     /// grouping; others do not see it. Anchored to the tuple being executed.
     pub fn emit_direct(&mut self, task: usize, value: T) {
-        self.direct.push(Direct { row: self.values.len(), task });
+        self.direct.push(DirectRow { row: self.values.len(), task });
         self.values.push(value);
     }
 
@@ -70,8 +70,8 @@ impl<T: Data> Output<T> {
         self.values.extend(values);
     }
 
-    pub(crate) fn adopt(&mut self, holding: Holding) {
-        self.lineage.push(holding);
+    pub(crate) fn adopt(&mut self, token: AckToken) {
+        self.lineage.push(token);
         self.sealed += 1;
     }
 
@@ -88,46 +88,46 @@ impl<T> fmt::Debug for Output<T> {
 }
 
 /// So few rows are not worth a batch while there is more input: they wait until it runs dry.
-const HOLD: usize = 64;
+const MIN_ROUTED: usize = 64;
 
-/// Gives the emitted tuples of one input their parts of its holding.
+/// Gives the emitted tuples of one input their parts of its token.
 #[doc(hidden)]
-pub struct Division<'a> {
-    rest: Holding,
+pub struct TokenSplitter<'a> {
+    rest: AckToken,
     left: usize,
-    shares: &'a mut Shares,
+    shares: &'a mut ShareRng,
 }
 
-impl<'a> Division<'a> {
-    pub(crate) fn new(rest: Holding, parts: usize, shares: &'a mut Shares) -> Self {
+impl<'a> TokenSplitter<'a> {
+    pub(crate) fn new(rest: AckToken, parts: usize, shares: &'a mut ShareRng) -> Self {
         Self { rest, left: parts, shares }
     }
 
     #[inline]
-    fn part(&mut self) -> Holding {
+    fn part(&mut self) -> AckToken {
         self.parts(1)
     }
 
     /// What so many tuples hold together.
     #[inline]
-    fn parts(&mut self, count: usize) -> Holding {
+    fn parts(&mut self, count: usize) -> AckToken {
         self.left = self.left.saturating_sub(count);
-        if self.left == 0 { std::mem::take(&mut self.rest) } else { self.rest.divide(self.shares) }
+        if self.left == 0 { std::mem::take(&mut self.rest) } else { self.rest.split(self.shares) }
     }
 
     /// Appends the parts of so many tuples.
     #[inline]
-    fn deal(&mut self, count: usize, into: &mut Lineage) {
-        if let Holding::Joined(_) = self.rest {
+    fn append_to(&mut self, count: usize, into: &mut Lineage) {
+        if let AckToken::Multi(_) = self.rest {
             (0..count).for_each(|_| into.push(self.part()));
             return;
         }
         match self.parts(count) {
-            Holding::Untracked => into.push_untracked(count as u32),
-            Holding::Whole(root) if count == 1 => into.push_whole(root, 1),
-            Holding::Whole(root) => into.push_share(root, root.secret(), count as u32),
-            Holding::Share(root, share) => into.push_share(root, share, count as u32),
-            joined @ Holding::Joined(_) => into.push(joined),
+            AckToken::Untracked => into.push_untracked(count as u32),
+            AckToken::Whole(root) if count == 1 => into.push_whole(root, 1),
+            AckToken::Whole(root) => into.push_share(root, root.secret(), count as u32),
+            AckToken::Share(root, share) => into.push_share(root, share, count as u32),
+            multi @ AckToken::Multi(_) => into.push(multi),
         }
     }
 }
@@ -151,21 +151,21 @@ pub trait Outputs: Send + Sized + 'static {
     /// Rows emitted anchored to the current tuple, not sealed yet.
     #[doc(hidden)]
     fn unsealed(&self) -> usize;
-    /// Whether rows not sealed yet bring a holding of their own.
+    /// Whether rows not sealed yet bring a token of their own.
     #[doc(hidden)]
-    fn has_special(&self) -> bool;
+    fn has_own_tokens(&self) -> bool;
     #[doc(hidden)]
-    fn seal(&mut self, division: &mut Division<'_>);
+    fn seal(&mut self, splitter: &mut TokenSplitter<'_>);
     /// Seals the one row emitted for a root.
     #[doc(hidden)]
     #[inline]
-    fn seal_whole(&mut self, root: RootId, shares: &mut Shares) {
-        self.seal(&mut Division::new(Holding::Whole(root), 1, shares));
+    fn seal_whole(&mut self, root: RootId, shares: &mut ShareRng) {
+        self.seal(&mut TokenSplitter::new(AckToken::Whole(root), 1, shares));
     }
     #[doc(hidden)]
     fn discard(&mut self);
     #[doc(hidden)]
-    fn route(&mut self, flush: bool, into: &mut Shipments);
+    fn route(&mut self, flush: bool, into: &mut Staged);
 }
 
 impl<T: Data> Outputs for Output<T> {
@@ -184,9 +184,9 @@ impl<T: Data> Outputs for Output<T> {
             values: Vec::new(),
             lineage: Lineage::new(),
             sealed: 0,
-            special: Vec::new(),
+            own_tokens: Vec::new(),
             direct: Vec::new(),
-            shares: Shares::new(seed),
+            shares: ShareRng::new(seed),
             routes: Vec::new(),
         }
     }
@@ -200,28 +200,28 @@ impl<T: Data> Outputs for Output<T> {
 
     #[inline]
     fn unsealed(&self) -> usize {
-        self.values.len() - self.sealed - self.special.len()
+        self.values.len() - self.sealed - self.own_tokens.len()
     }
 
     #[inline]
-    fn has_special(&self) -> bool {
-        !self.special.is_empty()
+    fn has_own_tokens(&self) -> bool {
+        !self.own_tokens.is_empty()
     }
 
     #[inline]
-    fn seal(&mut self, division: &mut Division<'_>) {
-        if self.special.is_empty() {
+    fn seal(&mut self, splitter: &mut TokenSplitter<'_>) {
+        if self.own_tokens.is_empty() {
             let rows = self.values.len() - self.sealed;
             if rows > 0 {
-                division.deal(rows, &mut self.lineage);
+                splitter.append_to(rows, &mut self.lineage);
                 self.sealed += rows;
             }
         } else {
-            let mut special = self.special.drain(..).peekable();
+            let mut own_tokens = self.own_tokens.drain(..).peekable();
             while self.sealed < self.values.len() {
-                match special.next_if(|(row, _)| *row == self.sealed) {
-                    Some((_, holding)) => self.lineage.push(holding),
-                    None => self.lineage.push(division.part()),
+                match own_tokens.next_if(|(row, _)| *row == self.sealed) {
+                    Some((_, token)) => self.lineage.push(token),
+                    None => self.lineage.push(splitter.part()),
                 }
                 self.sealed += 1;
             }
@@ -229,38 +229,38 @@ impl<T: Data> Outputs for Output<T> {
     }
 
     #[inline]
-    fn seal_whole(&mut self, root: RootId, shares: &mut Shares) {
-        if self.special.is_empty() {
+    fn seal_whole(&mut self, root: RootId, shares: &mut ShareRng) {
+        if self.own_tokens.is_empty() {
             self.lineage.push_whole(root, 1);
             self.sealed += 1;
         } else {
-            self.seal(&mut Division::new(Holding::Whole(root), 1, shares));
+            self.seal(&mut TokenSplitter::new(AckToken::Whole(root), 1, shares));
         }
     }
 
     fn discard(&mut self) {
-        if self.special.is_empty() {
+        if self.own_tokens.is_empty() {
             self.values.truncate(self.sealed);
             self.direct.retain(|direct| direct.row < self.sealed);
             return;
         }
-        // Rows with holdings of their own do not depend on the failed tuple: they stay.
+        // Rows with tokens of their own do not depend on the failed tuple: they stay.
         let tail: Vec<T> = self.values.drain(self.sealed..).collect();
         let first = self.sealed;
         self.direct.retain(|direct| direct.row < first);
-        let mut special = std::mem::take(&mut self.special).into_iter().peekable();
+        let mut own_tokens = std::mem::take(&mut self.own_tokens).into_iter().peekable();
         for (at, value) in tail.into_iter().enumerate() {
-            if let Some((_, holding)) = special.next_if(|(row, _)| *row == first + at) {
+            if let Some((_, token)) = own_tokens.next_if(|(row, _)| *row == first + at) {
                 self.values.push(value);
-                self.lineage.push(holding);
+                self.lineage.push(token);
                 self.sealed += 1;
             }
         }
     }
 
-    fn route(&mut self, flush: bool, into: &mut Shipments) {
-        debug_assert_eq!(self.sealed, self.values.len(), "routing rows without a holding");
-        if !self.values.is_empty() && (flush || self.values.len() >= HOLD || self.routes.is_empty()) {
+    fn route(&mut self, flush: bool, into: &mut Staged) {
+        debug_assert_eq!(self.sealed, self.values.len(), "routing rows without a token");
+        if !self.values.is_empty() && (flush || self.values.len() >= MIN_ROUTED || self.routes.is_empty()) {
             into.emitted += self.values.len() as u64;
             self.sealed = 0;
             if self.direct.is_empty() {
@@ -287,20 +287,20 @@ impl<T: Data> Outputs for Output<T> {
 
 impl<T: Data> Output<T> {
     /// Direct rows go to the direct subscribers only, all others to the other subscribers only.
-    fn route_direct(&mut self, into: &mut Shipments) {
+    fn route_direct(&mut self, into: &mut Staged) {
         let direct = std::mem::take(&mut self.direct);
         let (mut plain, mut plain_lineage) = (Vec::new(), Lineage::new());
         let (mut chosen, mut chosen_lineage, mut tasks) = (Vec::new(), Lineage::new(), Vec::new());
         let mut next = direct.iter().peekable();
         let rows = self.values.drain(..).zip(self.lineage.drain());
-        for (row, (value, holding)) in rows.enumerate() {
+        for (row, (value, token)) in rows.enumerate() {
             if let Some(direct) = next.next_if(|direct| direct.row == row) {
                 chosen.push(value);
-                chosen_lineage.push(holding);
+                chosen_lineage.push(token);
                 tasks.push(direct.task);
             } else {
                 plain.push(value);
-                plain_lineage.push(holding);
+                plain_lineage.push(token);
             }
         }
         let Self { routes, shares, .. } = self;
@@ -309,15 +309,15 @@ impl<T: Data> Output<T> {
     }
 }
 
-/// Hands rows to every route of the wanted kind: copies with divided holdings to all but the last.
+/// Hands rows to every route of the wanted kind: copies with split tokens to all but the last.
 fn deliver<T: Data>(
     routes: &mut [Box<dyn Route<T>>],
     direct: bool,
     values: &mut Vec<T>,
     lineage: &mut Lineage,
     tasks: &mut Vec<usize>,
-    shares: &mut Shares,
-    into: &mut Shipments,
+    shares: &mut ShareRng,
+    into: &mut Staged,
 ) {
     if values.is_empty() {
         return;
@@ -335,7 +335,7 @@ fn deliver<T: Data>(
         if values.is_empty() {
             return;
         }
-        let mut copy = lineage.divide(shares);
+        let mut copy = lineage.split(shares);
         route.route(&mut copied, &mut copy, tasks, shares, into);
     }
     routes[last].route(values, lineage, tasks, shares, into);
@@ -349,7 +349,7 @@ pub(crate) fn copies<T: Clone>(
     values: &mut Vec<T>,
     lineage: &mut Lineage,
     tasks: &mut Vec<usize>,
-    into: &mut Shipments,
+    into: &mut Staged,
 ) -> Vec<T> {
     // One catch for the batch; only when it caught something are the rows copied one by one.
     let copied = catch_unwind(AssertUnwindSafe(|| values.clone()));
@@ -361,20 +361,20 @@ fn sound_copies<T: Clone>(
     values: &mut Vec<T>,
     lineage: &mut Lineage,
     tasks: &mut Vec<usize>,
-    into: &mut Shipments,
+    into: &mut Staged,
 ) -> Vec<T> {
     let mut copied = Vec::with_capacity(values.len());
     let (mut sound, mut sound_lineage, mut sound_tasks) = (Vec::new(), Lineage::new(), Vec::new());
-    for (row, (value, holding)) in std::mem::take(values).into_iter().zip(lineage.drain()).enumerate() {
+    for (row, (value, token)) in std::mem::take(values).into_iter().zip(lineage.drain()).enumerate() {
         match catch_unwind(AssertUnwindSafe(|| value.clone())) {
             Ok(copy) => {
                 copied.push(copy);
                 sound.push(value);
-                sound_lineage.push(holding);
+                sound_lineage.push(token);
                 sound_tasks.extend(tasks.get(row));
             }
             Err(panic) => {
-                into.lose(holding, &*panic);
+                into.lose(token, &*panic);
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(move || drop(value))) {
                     into.note(&*panic);
                 }
@@ -397,34 +397,34 @@ impl Outputs for () {
         0
     }
     #[inline]
-    fn has_special(&self) -> bool {
+    fn has_own_tokens(&self) -> bool {
         false
     }
     #[inline]
-    fn seal(&mut self, _division: &mut Division<'_>) {}
+    fn seal(&mut self, _splitter: &mut TokenSplitter<'_>) {}
     fn discard(&mut self) {}
-    fn route(&mut self, _flush: bool, _into: &mut Shipments) {}
+    fn route(&mut self, _flush: bool, _into: &mut Staged) {}
 }
 
 /// The two sides of a set of outputs: what a running component emits on, and what wiring subscribes to.
-pub trait Side: 'static {
+pub trait FieldKind: 'static {
     /// What an output of type `T` is on this side.
     type Of<T: Data>;
 }
 
 /// The running side: [`Output<T>`].
 #[derive(Debug, Clone, Copy)]
-pub struct Emitting(PhantomData<()>);
+pub struct AsOutputs(PhantomData<()>);
 
 /// The wiring side: [`Stream<T>`].
 #[derive(Debug, Clone, Copy)]
-pub struct Wiring(PhantomData<()>);
+pub struct AsStreams(PhantomData<()>);
 
-impl Side for Emitting {
+impl FieldKind for AsOutputs {
     type Of<T: Data> = Output<T>;
 }
 
-impl Side for Wiring {
+impl FieldKind for AsStreams {
     type Of<T: Data> = Stream<T>;
 }
 
@@ -481,12 +481,12 @@ macro_rules! outputs {
         }
     ) => {
         $(#[$meta])*
-        $vis struct $name<S: $crate::Side = $crate::Emitting> {
+        $vis struct $name<S: $crate::FieldKind = $crate::AsOutputs> {
             $( $(#[$field_meta])* $vis $field: S::Of<$type>, )+
         }
 
         impl $crate::Outputs for $name {
-            type Streams = $name<$crate::Wiring>;
+            type Streams = $name<$crate::AsStreams>;
 
             fn streams(source: &$crate::StreamSource) -> Self::Streams {
                 $name { $( $field: source.stream(::core::stringify!($field)), )+ }
@@ -521,17 +521,17 @@ macro_rules! outputs {
                 0 $( + $crate::Outputs::unsealed(&self.$field) )+
             }
             #[inline]
-            fn has_special(&self) -> bool {
-                false $( || $crate::Outputs::has_special(&self.$field) )+
+            fn has_own_tokens(&self) -> bool {
+                false $( || $crate::Outputs::has_own_tokens(&self.$field) )+
             }
             #[inline]
-            fn seal(&mut self, division: &mut $crate::Division<'_>) {
-                $( $crate::Outputs::seal(&mut self.$field, division); )+
+            fn seal(&mut self, splitter: &mut $crate::TokenSplitter<'_>) {
+                $( $crate::Outputs::seal(&mut self.$field, splitter); )+
             }
             fn discard(&mut self) {
                 $( $crate::Outputs::discard(&mut self.$field); )+
             }
-            fn route(&mut self, flush: bool, into: &mut $crate::Shipments) {
+            fn route(&mut self, flush: bool, into: &mut $crate::Staged) {
                 $( $crate::Outputs::route(&mut self.$field, flush, into); )+
             }
         }

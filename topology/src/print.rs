@@ -66,7 +66,7 @@ impl Topology {
                 .map(|output| format!("{}: {}", output.name, short(output.type_name)));
             rows.push(vec![
                 component.id.to_string(),
-                component.instances.name().to_owned(),
+                component.factory.name().to_owned(),
                 executors(component),
                 inputs.collect::<Vec<_>>().join(", "),
                 outputs.collect::<Vec<_>>().join(", "),
@@ -90,7 +90,7 @@ impl Topology {
     pub fn dot(&self) -> String {
         let mut out = format!("digraph {} {{\n    rankdir=LR;\n", quoted(&self.name));
         for component in &self.components {
-            let shape = if component.instances.is_spout() { "house" } else { "box" };
+            let shape = if component.factory.is_spout() { "house" } else { "box" };
             let label = format!("{}\n×{}", component.id, executors(component));
             let label = quoted(&label).replace("\\u000a", "\\n");
             let _ = writeln!(out, "    {} [shape={shape}, label={label}];", quoted(&component.id));
@@ -116,7 +116,7 @@ impl Topology {
         let mut out = String::from("flowchart LR\n");
         let node = |id: &str| self.components.iter().position(|c| &*c.id == id).unwrap_or(0);
         for (at, component) in self.components.iter().enumerate() {
-            let (open, close) = if component.instances.is_spout() { ("([", "])") } else { ("[", "]") };
+            let (open, close) = if component.factory.is_spout() { ("([", "])") } else { ("[", "]") };
             let _ = writeln!(out, "    n{at}{open}\"{} ×{}\"{close}", component.id, executors(component));
         }
         for (at, component) in self.components.iter().enumerate() {
@@ -146,7 +146,7 @@ impl Topology {
                 format!(r#"{{"name":{},"type":{}}}"#, quoted(output.name), quoted(&short(output.type_name)))
             });
             let settings = &component.settings;
-            let max_pending = match component.instances.is_spout() {
+            let max_pending = match component.factory.is_spout() {
                 true => settings.max_pending.to_string(),
                 false => "null".to_owned(),
             };
@@ -156,7 +156,7 @@ impl Topology {
                     r#""tick_ms":{},"batch":{},"queue":{},"inputs":[{}],"outputs":[{}]}}"#
                 ),
                 quoted(&component.id),
-                quoted(component.instances.name()),
+                quoted(component.factory.name()),
                 quoted(&short(component.type_name)),
                 settings.parallelism,
                 settings.tasks(),

@@ -1,7 +1,7 @@
 //! The seam between a declared topology and the engine that runs it.
 //!
 //! Everything here is for engines, not for authors of topologies. The typed code (executing tuples,
-//! dividing holdings, partitioning by key) is compiled here, where the types are known; an engine sees
+//! splitting tokens, partitioning by key) is compiled here, where the types are known; an engine sees
 //! tasks as trait objects that take and give whole batches as `Box<dyn Any>`, so that it costs one dynamic
 //! call per batch and none per tuple. Nothing here waits, sends or knows a channel.
 
@@ -13,39 +13,39 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::context::{Clock, TaskContext};
 use crate::failure::{Failure, Fault};
-use crate::lineage::{Holding, Lineage, RootId, Shares};
+use crate::lineage::{AckToken, Lineage, RootId, ShareRng};
 use crate::spout::Next;
 
-pub use crate::cell::{AsyncTask, SpoutTask, SyncTask};
+pub use crate::task::{TypedAsyncBoltTask, TypedBoltTask, TypedSpoutTask};
 
-/// A batch of tuples of an unknown type: a `Box<Parcel<T>>`.
-pub type AnyParcel = Box<dyn Any + Send>;
+/// A batch of tuples of an unknown type: a `Box<EdgeBatch<T>>`.
+pub type AnyBatch = Box<dyn Any + Send>;
 
 /// A future on the heap: one per batch.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A batch on an edge: values and, beside them, their lineage.
 #[derive(Debug, Clone)]
-pub struct Parcel<T> {
+pub struct EdgeBatch<T> {
     /// The values.
     pub values: Vec<T>,
     /// What each of them holds.
     pub lineage: Lineage,
 }
 
-impl<T> Default for Parcel<T> {
+impl<T> Default for EdgeBatch<T> {
     fn default() -> Self {
         Self { values: Vec::new(), lineage: Lineage::new() }
     }
 }
 
 /// How tasks reach the ledgers of the spouts, also from kept tuples in other threads.
-pub trait Link: Send + Sync {
+pub trait AckSender: Send + Sync {
     /// The id of the component the tuples were with.
     fn component(&self) -> &Arc<str>;
     /// The clock, in nanoseconds.
     fn now(&self) -> u64;
-    /// These many tuples are done; their holdings go back. Leaves `lineage` empty. `received` is when a
+    /// These many tuples are done; their tokens go back. Leaves `lineage` empty. `received` is when a
     /// kept tuple reached the bolt; without it, the engine knows by itself how long they took.
     fn settle(&self, lineage: &mut Lineage, tuples: u64, received: Option<u64>);
     /// These many tuples failed, and so do all their roots. Leaves `lineage` empty.
@@ -73,7 +73,7 @@ impl Grant {
 }
 
 /// The ledger, as an emitting spout sees it.
-pub trait RootSource {
+pub trait RootAllocator {
     /// A run of at least one free slot. The slab grows when it has none.
     fn grant(&mut self) -> Grant;
     /// The first `used` slots of the last grant are pending from now on.
@@ -83,21 +83,21 @@ pub trait RootSource {
 }
 
 /// A batch ready to be sent.
-pub struct Shipment {
+pub struct OutgoingBatch {
     /// The address, as the engine gave it in [`RouteSetup`].
     pub target: u32,
-    /// A `Box<Parcel<T>>`.
-    pub parcel: AnyParcel,
+    /// A `Box<EdgeBatch<T>>`.
+    pub tuples: AnyBatch,
     /// How many tuples.
     pub rows: u32,
 }
 
 /// What a call of a task left to be sent and told.
 #[derive(Default)]
-pub struct Shipments {
+pub struct Staged {
     /// Batches to send.
-    pub ready: Vec<Shipment>,
-    /// Holdings of tuples that nobody received, and of executed ones not told to the ledger yet.
+    pub batches: Vec<OutgoingBatch>,
+    /// Ack tokens of tuples that nobody received, and of executed ones not told to the ledger yet.
     pub acked: Lineage,
     /// Tuples emitted since last taken.
     pub emitted: u64,
@@ -111,12 +111,12 @@ pub struct Shipments {
     /// `Clone`, `Drop` and conversions.
     pub panics: u64,
     /// Tuples lost by such panics. The task of a bolt fails them itself.
-    pub lost: Vec<Lost>,
+    pub lost: Vec<LostTuples>,
 }
 
 /// Tuples that reach nobody, since the author's code that distributes, copies or converts them panicked.
 #[derive(Debug, Clone)]
-pub struct Lost {
+pub struct LostTuples {
     /// What they hold. Their roots are to fail.
     pub lineage: Lineage,
     /// How many they are.
@@ -125,20 +125,20 @@ pub struct Lost {
     pub fault: Fault,
 }
 
-impl Lost {
+impl LostTuples {
     pub(crate) fn new(fault: Fault) -> Self {
         Self { lineage: Lineage::new(), rows: 0, fault }
     }
 }
 
-impl Shipments {
+impl Staged {
     /// Such a panic cost one tuple.
     #[cold]
-    pub(crate) fn lose(&mut self, holding: Holding, panic: &(dyn Any + Send)) {
+    pub(crate) fn lose(&mut self, token: AckToken, panic: &(dyn Any + Send)) {
         self.panics += 1;
-        let mut lost = Lost::new(Fault::panicked(panic));
+        let mut lost = LostTuples::new(Fault::panicked(panic));
         lost.rows = 1;
-        lost.lineage.push(holding);
+        lost.lineage.push(token);
         self.lost.push(lost);
     }
 
@@ -146,13 +146,13 @@ impl Shipments {
     #[cold]
     pub(crate) fn note(&mut self, panic: &(dyn Any + Send)) {
         self.panics += 1;
-        self.lost.push(Lost::new(Fault::panicked(panic)));
+        self.lost.push(LostTuples::new(Fault::panicked(panic)));
     }
 }
 
 /// A row emitted by direct grouping.
 #[derive(Debug, Clone, Copy)]
-pub struct Direct {
+pub struct DirectRow {
     pub(crate) row: usize,
     pub(crate) task: usize,
 }
@@ -185,28 +185,28 @@ impl Loads {
     }
 }
 
-/// Emptied parcels of one edge, on their way back to the sender.
+/// Emptied batches of one edge, on their way back to the sender.
 #[derive(Clone, Default)]
-pub struct Pool {
+pub struct BatchPool {
     // A lock per batch, not per tuple; held for one push or pop.
-    spare: Arc<Mutex<Vec<AnyParcel>>>,
+    spare: Arc<Mutex<Vec<AnyBatch>>>,
 }
 
-impl Pool {
-    /// So many parcels are kept at most; more are freed.
+impl BatchPool {
+    /// So many batches are kept at most; more are freed.
     const LIMIT: usize = 64;
 
-    /// An empty parcel, used or new.
-    pub fn take<T: Send + 'static>(&self) -> Box<Parcel<T>> {
+    /// An empty batch, used or new.
+    pub fn take<T: Send + 'static>(&self) -> Box<EdgeBatch<T>> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         spare.and_then(|any| any.downcast().ok()).unwrap_or_default()
     }
 
-    /// Gives a parcel back. It must be empty.
-    pub fn give(&self, parcel: AnyParcel) {
+    /// Gives a batch back. It must be empty.
+    pub fn give(&self, tuples: AnyBatch) {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.len() < Self::LIMIT {
-            spare.push(parcel);
+            spare.push(tuples);
         }
     }
 }
@@ -218,8 +218,8 @@ pub struct RouteSetup {
     pub targets: Vec<u32>,
     /// How full the subscriber's tasks are.
     pub loads: Loads,
-    /// Emptied parcels of this edge.
-    pub pool: Pool,
+    /// Emptied batches of this edge.
+    pub pool: BatchPool,
     /// The largest batch to send.
     pub batch: Arc<AtomicUsize>,
     /// Batches waiting for a task, from which on it counts as full for load-aware shuffling.
@@ -242,11 +242,11 @@ pub trait Route<T>: Send {
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         tasks: &[usize],
-        shares: &mut Shares,
-        into: &mut Shipments,
+        shares: &mut ShareRng,
+        into: &mut Staged,
     );
     /// Sends what it holds back to fill batches.
-    fn flush(&mut self, into: &mut Shipments);
+    fn flush(&mut self, into: &mut Staged);
 }
 
 /// What an engine says to make a task.
@@ -254,7 +254,7 @@ pub struct TaskSetup {
     /// Where it stands.
     pub context: TaskContext,
     /// Its way to the ledgers.
-    pub link: Arc<dyn Link>,
+    pub acks: Arc<dyn AckSender>,
     /// Where its random words start.
     pub seed: u64,
     /// Whether roots are tracked at all; if not, they are acked when emitted.
@@ -270,11 +270,11 @@ pub trait BoltTask: Send {
     /// # Errors
     /// What `prepare` says.
     fn prepare(&mut self) -> Result<(), Fault>;
-    /// Executes a batch of the bolt's input type. Returns the emptied parcel, and what to report: each
+    /// Executes a batch of the bolt's input type. Returns the emptied batch, and what to report: each
     /// panic of the bolt, and that it could not be rebuilt.
-    fn process(&mut self, parcel: AnyParcel) -> (Option<AnyParcel>, Vec<Fault>);
+    fn process(&mut self, tuples: AnyBatch) -> (Option<AnyBatch>, Vec<Fault>);
     /// Fails tuples that could not be made ones of the bolt's input type.
-    fn lose(&mut self, lost: Vec<Lost>);
+    fn lose(&mut self, lost: Vec<LostTuples>);
     /// Runs the tick hook.
     ///
     /// # Errors
@@ -293,7 +293,7 @@ pub trait BoltTask: Send {
     /// Stages batches to send: full ones, or all.
     fn flush(&mut self, all: bool);
     /// What there is to send.
-    fn shipments(&mut self) -> &mut Shipments;
+    fn staged(&mut self) -> &mut Staged;
 }
 
 /// A bolt's task whose bolt waits.
@@ -301,14 +301,14 @@ pub trait AsyncBoltTask: Send {
     /// Makes and prepares the bolt.
     fn prepare(&mut self) -> BoxFuture<'_, Result<(), Fault>>;
     /// Executes a batch of the bolt's input type. If polling it panics, call [`recover`](Self::recover).
-    fn process(&mut self, parcel: AnyParcel) -> BoxFuture<'_, ()>;
+    fn process(&mut self, tuples: AnyBatch) -> BoxFuture<'_, ()>;
     /// After a panic: fails the tuple at hand, forgets the bolt, and returns the tuples not reached.
     /// [`prepare`](Self::prepare) makes a new one.
-    fn recover(&mut self) -> Option<AnyParcel>;
+    fn recover(&mut self) -> Option<AnyBatch>;
     /// Fails tuples that could not be made ones of the bolt's input type.
-    fn lose(&mut self, lost: Vec<Lost>);
+    fn lose(&mut self, lost: Vec<LostTuples>);
     /// Fails a batch that cannot be executed.
-    fn refuse(&mut self, parcel: AnyParcel, fault: &Fault);
+    fn refuse(&mut self, tuples: AnyBatch, fault: &Fault);
     /// Runs the progress hook. Cancel-safe.
     fn progress(&mut self) -> BoxFuture<'_, Result<(), Fault>>;
     /// Runs the tick hook.
@@ -320,12 +320,12 @@ pub trait AsyncBoltTask: Send {
     /// Stages batches to send: full ones, or all.
     fn flush(&mut self, all: bool);
     /// What there is to send.
-    fn shipments(&mut self) -> &mut Shipments;
+    fn staged(&mut self) -> &mut Staged;
 }
 
 /// A run of slots whose roots are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlotRun {
+pub struct SlotRange {
     /// The first slot.
     pub first: u32,
     /// How many.
@@ -333,13 +333,13 @@ pub struct SlotRun {
 }
 
 /// A spout's task.
-pub trait SpoutRunner: Send {
+pub trait SpoutTask: Send {
     /// Opens the spout.
     fn open(&mut self) -> BoxFuture<'_, Result<(), Fault>>;
     /// Calls `next` until `room` is used or the spout has nothing.
     fn fill<'a>(
         &'a mut self,
-        roots: &'a mut (dyn RootSource + Send),
+        roots: &'a mut (dyn RootAllocator + Send),
         room: usize,
     ) -> BoxFuture<'a, Result<Next, Fault>>;
     /// After a panic in any hook: replaces the spout by a new one, which is to be opened.
@@ -349,7 +349,7 @@ pub trait SpoutRunner: Send {
     /// Asks the spout whether its own limit keeps it from emitting.
     fn is_full(&self) -> bool;
     /// Hands the ids in these slots to `acked`. Leaves `slots` empty.
-    fn acked<'a>(&'a mut self, slots: &'a mut Vec<SlotRun>) -> BoxFuture<'a, ()>;
+    fn acked<'a>(&'a mut self, slots: &'a mut Vec<SlotRange>) -> BoxFuture<'a, ()>;
     /// Hands the ids in these slots to `failed`. Leaves `slots` empty.
     fn failed<'a>(&'a mut self, slots: &'a mut Vec<(u32, Failure)>) -> BoxFuture<'a, ()>;
     /// Runs the hook.
@@ -361,5 +361,5 @@ pub trait SpoutRunner: Send {
     /// Stages batches to send: full ones, or all.
     fn flush(&mut self, all: bool);
     /// What there is to send.
-    fn shipments(&mut self) -> &mut Shipments;
+    fn staged(&mut self) -> &mut Staged;
 }

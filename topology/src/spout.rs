@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::context::TaskContext;
 use crate::failure::{Failed, Fault};
-use crate::lineage::{Holding, RootId, Shares};
-use crate::outputs::{Division, Outputs};
-use crate::runtime::{Grant, RootSource, Shipments};
+use crate::lineage::{AckToken, RootId, ShareRng};
+use crate::outputs::{Outputs, TokenSplitter};
+use crate::runtime::{Grant, RootAllocator, Staged};
 
 /// What a spout says after [`Spout::next`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,9 +106,9 @@ pub trait Spout: Send + Sized + 'static {
 pub struct Roots<'a, S: Spout> {
     outputs: &'a mut S::Outputs,
     ids: &'a mut Vec<Option<S::MessageId>>,
-    source: &'a mut (dyn RootSource + Send),
-    shipments: &'a mut Shipments,
-    shares: &'a mut Shares,
+    source: &'a mut (dyn RootAllocator + Send),
+    staged: &'a mut Staged,
+    shares: &'a mut ShareRng,
     grant: Grant,
     used: u32,
     current: Current,
@@ -126,9 +126,9 @@ impl<'a, S: Spout> Roots<'a, S> {
     pub(crate) fn new(
         outputs: &'a mut S::Outputs,
         ids: &'a mut Vec<Option<S::MessageId>>,
-        source: &'a mut (dyn RootSource + Send),
-        shipments: &'a mut Shipments,
-        shares: &'a mut Shares,
+        source: &'a mut (dyn RootAllocator + Send),
+        staged: &'a mut Staged,
+        shares: &'a mut ShareRng,
         room: usize,
         tracking: bool,
     ) -> Self {
@@ -136,7 +136,7 @@ impl<'a, S: Spout> Roots<'a, S> {
             outputs,
             ids,
             source,
-            shipments,
+            staged,
             shares,
             grant: Grant::NONE,
             used: 0,
@@ -183,7 +183,7 @@ impl<'a, S: Spout> Roots<'a, S> {
         self.emitted
     }
 
-    /// Gives what was emitted since the last call its holding.
+    /// Gives what was emitted since the last call its token.
     #[inline]
     fn seal(&mut self) {
         match self.current {
@@ -191,9 +191,9 @@ impl<'a, S: Spout> Roots<'a, S> {
                 self.outputs.seal_whole(root, self.shares);
                 self.current = Current::Untracked;
             }
-            Current::Untracked if !self.outputs.has_special() => {
+            Current::Untracked if !self.outputs.has_own_tokens() => {
                 let rows = self.outputs.unsealed();
-                self.outputs.seal(&mut Division::new(Holding::Untracked, rows, self.shares));
+                self.outputs.seal(&mut TokenSplitter::new(AckToken::Untracked, rows, self.shares));
             }
             _ => self.seal_other(),
         }
@@ -201,16 +201,16 @@ impl<'a, S: Spout> Roots<'a, S> {
 
     fn seal_other(&mut self) {
         let rows = self.outputs.unsealed();
-        let holding = match self.current {
-            Current::Untracked => Holding::Untracked,
+        let token = match self.current {
+            Current::Untracked => AckToken::Untracked,
             Current::Root(root) if rows == 0 || !self.tracking => {
-                // Nobody holds it: no rows, or all with a holding of their own, or tracking is off.
-                self.shipments.acked.push_whole(root, 1);
-                Holding::Untracked
+                // Nobody holds it: no rows, or all with a token of their own, or tracking is off.
+                self.staged.acked.push_whole(root, 1);
+                AckToken::Untracked
             }
-            Current::Root(root) => Holding::Whole(root),
+            Current::Root(root) => AckToken::Whole(root),
         };
-        self.outputs.seal(&mut Division::new(holding, rows, self.shares));
+        self.outputs.seal(&mut TokenSplitter::new(token, rows, self.shares));
         self.current = Current::Untracked;
     }
 

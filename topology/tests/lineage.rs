@@ -1,8 +1,8 @@
-//! Whatever is done to the holdings of a batch, what they hold of each root stays the same.
+//! Whatever is done to the tokens of a batch, what they hold of each root stays the same.
 
 use std::collections::{BTreeMap, HashSet};
 
-use galerna_topology::lineage::{Holding, Lineage, RootId, Shares};
+use galerna_topology::lineage::{AckToken, Lineage, RootId, ShareRng};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -10,7 +10,7 @@ enum Rows {
     Untracked(u32),
     Whole(u8, u32),
     Share(u8, u64, u32),
-    Joined(Vec<(u8, u64)>),
+    Multi(Vec<(u8, u64)>),
 }
 
 fn rows() -> impl Strategy<Value = Rows> {
@@ -19,7 +19,7 @@ fn rows() -> impl Strategy<Value = Rows> {
         (any::<u8>(), 1u32..6).prop_map(|(root, rows)| Rows::Whole(root, rows)),
         // Few roots, so that neighbours are often of one.
         (0u8..3, any::<u64>(), 1u32..9).prop_map(|(root, share, rows)| Rows::Share(root, share, rows)),
-        proptest::collection::vec((0u8..3, any::<u64>()), 1..3).prop_map(Rows::Joined),
+        proptest::collection::vec((0u8..3, any::<u64>()), 1..3).prop_map(Rows::Multi),
     ]
 }
 
@@ -43,9 +43,9 @@ fn lineage(all: &[Rows]) -> (Lineage, usize) {
                 lineage.push_share(root(*of), *share, *rows);
                 *rows
             }
-            Rows::Joined(list) => {
+            Rows::Multi(list) => {
                 let list: Vec<_> = list.iter().map(|(of, share)| (root(*of), *share)).collect();
-                lineage.push(Holding::Joined(list.into()));
+                lineage.push(AckToken::Multi(list.into()));
                 1
             }
         };
@@ -54,15 +54,15 @@ fn lineage(all: &[Rows]) -> (Lineage, usize) {
 }
 
 /// What these hold of each root, together.
-fn sums(holdings: impl IntoIterator<Item = Holding>) -> BTreeMap<RootId, u64> {
+fn sums(tokens: impl IntoIterator<Item = AckToken>) -> BTreeMap<RootId, u64> {
     let mut sums = BTreeMap::new();
     let mut add = |root: RootId, share: u64| *sums.entry(root).or_default() ^= share;
-    for holding in holdings {
-        match holding {
-            Holding::Untracked => {}
-            Holding::Whole(root) => add(root, root.secret()),
-            Holding::Share(root, share) => add(root, share),
-            Holding::Joined(list) => list.iter().for_each(|&(root, share)| add(root, share)),
+    for token in tokens {
+        match token {
+            AckToken::Untracked => {}
+            AckToken::Whole(root) => add(root, root.secret()),
+            AckToken::Share(root, share) => add(root, share),
+            AckToken::Multi(list) => list.iter().for_each(|&(root, share)| add(root, share)),
         }
     }
     sums.retain(|_, sum| *sum != 0);
@@ -85,25 +85,25 @@ proptest! {
         all.append(&mut more);
         prop_assert!(more.is_empty());
         prop_assert_eq!(all.rows(), count + others);
-        let each: Vec<Holding> = all.clone().drain().collect();
+        let each: Vec<AckToken> = all.clone().drain().collect();
         prop_assert_eq!(each.len(), count + others);
         prop_assert_eq!(&sums(each.clone()), &held);
 
         // Put together again one by one.
         let mut again = Lineage::new();
-        each.iter().cloned().for_each(|holding| again.push(holding));
+        each.iter().cloned().for_each(|token| again.push(token));
         prop_assert_eq!((again.rows(), &sums(again.drain())), (count + others, &held));
 
         // Handed back.
         let mut settled = Lineage::new();
-        each.iter().cloned().for_each(|holding| settled.push_settled(holding));
+        each.iter().cloned().for_each(|token| settled.push_settled(token));
         let mut whole = Lineage::new();
         whole.settle_all(&mut all.clone());
         prop_assert_eq!((&sums(settled.drain()), &sums(whole.drain())), (&held, &held));
 
         // Copied.
         let mut rest = all.clone();
-        let mut copy = rest.divide(&mut Shares::new(seed));
+        let mut copy = rest.split(&mut ShareRng::new(seed));
         prop_assert_eq!((copy.rows(), rest.rows()), (count + others, count + others));
         prop_assert_eq!(&sums(copy.drain().chain(rest.drain())), &held);
 
@@ -130,8 +130,8 @@ proptest! {
         lineage.push_share(root(0), share, rows);
         let shares: HashSet<u64> = lineage
             .drain()
-            .map(|holding| match holding {
-                Holding::Share(_, share) => share,
+            .map(|token| match token {
+                AckToken::Share(_, share) => share,
                 other => panic!("{other:?} is no share"),
             })
             .collect();

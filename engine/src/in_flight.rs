@@ -7,12 +7,12 @@ use tokio::sync::Notify;
 /// Counts batches and messages to ledgers from when they are sent until all they caused has been sent in
 /// turn. At 0, nothing happens any more unless a spout emits, a timer fires or a kept tuple is settled.
 #[derive(Debug, Default)]
-pub(crate) struct Activity {
+pub(crate) struct InFlight {
     count: AtomicUsize,
     changed: Notify,
 }
 
-impl Activity {
+impl InFlight {
     pub(crate) fn begin(&self, n: usize) {
         self.count.fetch_add(n, Ordering::AcqRel);
     }
@@ -32,7 +32,7 @@ impl Activity {
         self.changed.notify_waiters();
     }
 
-    /// Resolves when the condition holds. It is looked at after each change of activity.
+    /// Resolves when the condition holds. It is looked at after each change of the count.
     pub(crate) async fn wait_until(&self, mut condition: impl FnMut() -> bool) {
         loop {
             let changed = self.changed.notified();

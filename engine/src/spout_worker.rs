@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use galerna_topology::runtime::{Shipment, SpoutRunner};
+use galerna_topology::runtime::{OutgoingBatch, SpoutTask};
 use galerna_topology::{Failure, FailureKind, Fault, Next};
 use tokio::sync::{mpsc, watch};
 
+use crate::ack_sender::AckMessage;
 use crate::clock::nanos;
 use crate::ledger::Ledger;
-use crate::link::Told;
 use crate::metrics::{State, TaskStats, add};
 use crate::shared::{Mode, Shared, collect};
 use crate::worker::sleep_until;
 
 /// Batches emitted before others get a turn.
-const TURN: usize = 16;
+const YIELD_EVERY: usize = 16;
 /// The batch size starts here, and does not fall below it.
 const SMALL_BATCH: usize = 64;
 /// What is added to the batch size after each batch that was full and found room at once.
@@ -31,20 +31,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What others look at of a spout's task.
 #[derive(Debug, Default)]
-pub(crate) struct SourceState {
+pub(crate) struct SpoutProgress {
     pub(crate) pending: AtomicUsize,
     pub(crate) done: AtomicBool,
     pub(crate) quiet: AtomicBool,
 }
 
 /// One task of a spout.
-pub(crate) struct Source {
+pub(crate) struct SpoutWorker {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) runner: Box<dyn SpoutRunner>,
+    pub(crate) spout: Box<dyn SpoutTask>,
     pub(crate) ledger: Ledger,
-    pub(crate) told: mpsc::UnboundedReceiver<Told>,
+    pub(crate) acks: mpsc::UnboundedReceiver<AckMessage>,
     pub(crate) stats: Arc<TaskStats>,
-    pub(crate) state: Arc<SourceState>,
+    pub(crate) state: Arc<SpoutProgress>,
     pub(crate) component: usize,
     pub(crate) mode: watch::Receiver<Mode>,
     pub(crate) closing: watch::Receiver<bool>,
@@ -55,34 +55,34 @@ pub(crate) struct Source {
 
 /// What a spout said about when to call it next.
 #[derive(Clone, Copy, PartialEq)]
-enum Appetite {
-    Now,
+enum PollState {
+    Ready,
     /// When it says that it is ready, or at this time.
     At(Duration),
-    Never,
+    Done,
 }
 
 enum Event {
-    Told(Told),
+    Ack(AckMessage),
     Ready,
     Time,
     Mode,
     Close,
 }
 
-impl Source {
+impl SpoutWorker {
     fn id(&self) -> &Arc<str> {
         &self.shared.topology.components()[self.component].id
     }
 
     pub(crate) async fn run(mut self) {
-        let mut outgoing: Vec<Shipment> = Vec::new();
-        let mut appetite = Appetite::Now;
+        let mut outgoing: Vec<OutgoingBatch> = Vec::new();
+        let mut poll = PollState::Ready;
         let mut pause = FIRST_PAUSE;
         let mut active = false;
         let mut turn = 0;
         loop {
-            self.hear().await;
+            self.drain_acks().await;
             let mode = *self.mode.borrow_and_update();
             if active != (mode == Mode::Active) {
                 active = !active;
@@ -94,43 +94,43 @@ impl Source {
                     self.deliver().await;
                 }
                 self.switch(active).await;
-                if active && appetite != Appetite::Never {
-                    appetite = Appetite::Now;
+                if active && poll != PollState::Done {
+                    poll = PollState::Ready;
                 }
             }
             if self.state.quiet.swap(!active, Ordering::AcqRel) == active {
-                self.shared.activity.touch();
+                self.shared.in_flight.touch();
             }
             let room = self.max_pending.saturating_sub(self.ledger.pending());
-            if active && appetite == Appetite::Now && room > 0 {
+            if active && poll == PollState::Ready && room > 0 {
                 self.stats.set_state(State::Emitting, 0);
-                appetite = match self.fill(room, &mut outgoing).await {
+                poll = match self.fill(room, &mut outgoing).await {
                     Ok(next) => {
                         pause = FIRST_PAUSE;
-                        self.appetite(next)
+                        self.poll_state(next)
                     }
                     Err(fault) => {
                         self.report(&fault);
                         let at = self.shared.clock.now() + pause;
                         pause = (pause * 2).min(LONGEST_PAUSE);
-                        Appetite::At(at)
+                        PollState::At(at)
                     }
                 };
                 turn += 1;
-                if turn == TURN {
+                if turn == YIELD_EVERY {
                     turn = 0;
                     tokio::task::yield_now().await;
                 }
                 continue;
             }
-            self.say_why(mode, appetite, room);
-            match self.wait(active && room > 0, appetite).await {
-                Event::Told(told) => self.apply(told),
-                Event::Ready => appetite = Appetite::Now,
+            self.publish_state(mode, poll, room);
+            match self.wait(active && room > 0, poll).await {
+                Event::Ack(message) => self.apply(message),
+                Event::Ready => poll = PollState::Ready,
                 Event::Time => {
                     let now = self.shared.clock.now();
-                    if matches!(appetite, Appetite::At(at) if at <= now) {
-                        appetite = Appetite::Now;
+                    if matches!(poll, PollState::At(at) if at <= now) {
+                        poll = PollState::Ready;
                     }
                     self.expire(now);
                 }
@@ -138,11 +138,11 @@ impl Source {
                 Event::Close => break,
             }
         }
-        self.hear().await;
+        self.drain_acks().await;
         let failure = self.failure(FailureKind::Stopped, "the topology was stopped");
         self.ledger.fail_all(&failure);
         self.deliver().await;
-        if AssertUnwindSafe(self.runner.close()).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(self.spout.close()).catch_unwind().await.is_err() {
             self.report(&Fault::new("panicked while closing"));
         }
     }
@@ -157,24 +157,24 @@ impl Source {
         tracing::warn!(component = &**self.id(), reason = fault.reason(), "a spout failed");
     }
 
-    fn appetite(&self, next: Next) -> Appetite {
+    fn poll_state(&self, next: Next) -> PollState {
         match next {
-            Next::Ready => Appetite::Now,
-            Next::Idle => Appetite::At(Duration::MAX),
-            Next::After(wait) => Appetite::At(self.shared.clock.now().saturating_add(wait)),
+            Next::Ready => PollState::Ready,
+            Next::Idle => PollState::At(Duration::MAX),
+            Next::After(wait) => PollState::At(self.shared.clock.now().saturating_add(wait)),
             Next::Done => {
                 self.state.done.store(true, Ordering::Release);
-                self.shared.activity.touch();
-                Appetite::Never
+                self.shared.in_flight.touch();
+                PollState::Done
             }
         }
     }
 
-    fn say_why(&self, mode: Mode, appetite: Appetite, room: usize) {
-        let state = match (mode, appetite) {
+    fn publish_state(&self, mode: Mode, poll: PollState, room: usize) {
+        let state = match (mode, poll) {
             (Mode::Inactive, _) => State::Paused,
             (Mode::Draining | Mode::Stopping, _) => State::Draining,
-            (Mode::Active, Appetite::Never) => State::Done,
+            (Mode::Active, PollState::Done) => State::Done,
             (Mode::Active, _) if room == 0 || self.is_full() => State::PendingFull,
             (Mode::Active, _) => State::NoData,
         };
@@ -184,27 +184,27 @@ impl Source {
     /// Whether the spout itself waits for pending roots to end.
     fn is_full(&self) -> bool {
         // One that panics here is called again, and shows there what is wrong.
-        self.ledger.pending() > 0 && catch_unwind(AssertUnwindSafe(|| self.runner.is_full())).unwrap_or(false)
+        self.ledger.pending() > 0 && catch_unwind(AssertUnwindSafe(|| self.spout.is_full())).unwrap_or(false)
     }
 
-    async fn wait(&mut self, may_emit: bool, appetite: Appetite) -> Event {
+    async fn wait(&mut self, may_emit: bool, poll: PollState) -> Event {
         let clock = &self.shared.clock;
-        let wake = match appetite {
-            Appetite::At(at) if may_emit => at,
+        let wake = match poll {
+            PollState::At(at) if may_emit => at,
             _ => Duration::MAX,
         };
         let expiry = self.ledger.check_at().map_or(Duration::MAX, Duration::from_nanos);
         let ready = async {
-            match appetite {
-                Appetite::At(_) if may_emit => {
+            match poll {
+                PollState::At(_) if may_emit => {
                     // A spout that panics while it waits is called again, and shows there what is wrong.
-                    let _ = AssertUnwindSafe(self.runner.ready()).catch_unwind().await;
+                    let _ = AssertUnwindSafe(self.spout.ready()).catch_unwind().await;
                 }
                 _ => std::future::pending().await,
             }
         };
         tokio::select! {
-            Some(told) = self.told.recv() => Event::Told(told),
+            Some(message) = self.acks.recv() => Event::Ack(message),
             Ok(()) = self.mode.changed() => Event::Mode,
             Ok(_) = self.closing.wait_for(|closing| *closing) => Event::Close,
             () = sleep_until(clock, wake.min(expiry)) => Event::Time,
@@ -213,13 +213,13 @@ impl Source {
     }
 
     /// Has the spout emit, and sends what it emitted.
-    async fn fill(&mut self, room: usize, outgoing: &mut Vec<Shipment>) -> Result<Next, Fault> {
+    async fn fill(&mut self, room: usize, outgoing: &mut Vec<OutgoingBatch>) -> Result<Next, Fault> {
         let batch = self.batch.load(Ordering::Relaxed);
         let room = room.min(batch);
         let start = self.shared.clock.now();
         self.ledger.set_now(nanos(start));
-        self.shared.activity.begin(1);
-        let outcome = AssertUnwindSafe(self.runner.fill(&mut self.ledger, room)).catch_unwind().await;
+        self.shared.in_flight.begin(1);
+        let outcome = AssertUnwindSafe(self.spout.fill(&mut self.ledger, room)).catch_unwind().await;
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(panic) => {
@@ -233,13 +233,13 @@ impl Source {
         // At the pending limit the next fill comes only when roots end, and the rows held back are such roots.
         let at_limit = self.ledger.pending() >= self.max_pending;
         self.flush(!ready || at_limit || room < SMALL_BATCH);
-        if ready && self.runner.shipments().emitted == 0 {
+        if ready && self.spout.staged().emitted == 0 {
             self.flush(true);
         }
-        let full = ready && self.runner.shipments().emitted >= room as u64;
+        let full = ready && self.spout.staged().emitted >= room as u64;
         self.take_staged(outgoing);
         let waited = self.send(outgoing).await;
-        self.shared.activity.end(1);
+        self.shared.in_flight.end(1);
         if waited > LONG_WAIT {
             self.resize_batch((batch / 2).max(SMALL_BATCH.min(self.max_batch)));
         } else if full && waited.is_zero() {
@@ -251,15 +251,15 @@ impl Source {
     /// Distributes what the spout emitted: all, or what fills batches.
     fn flush(&mut self, all: bool) {
         // What groupings and copied tuples panic with is caught row by row; this is for the rest.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.runner.flush(all))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.spout.flush(all))) {
             self.report(&Fault::panicked(&*panic));
         }
     }
 
     /// Takes the batches to send, and tells the ledger of roots that end here: nobody received them, or they
     /// were lost by a panic on the way.
-    fn take_staged(&mut self, outgoing: &mut Vec<Shipment>) {
-        let lost = std::mem::take(&mut self.runner.shipments().lost);
+    fn take_staged(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
+        let lost = std::mem::take(&mut self.spout.staged().lost);
         for lost in lost {
             let fault = lost.fault;
             self.stats.report(fault.reason(), self.shared.clock.now());
@@ -267,9 +267,9 @@ impl Source {
             let failure = self.failure(FailureKind::Panic, fault.reason());
             self.ledger.fail(lost.lineage.into_spans(), &failure);
         }
-        let shipments = self.runner.shipments();
-        self.ledger.settle(shipments.acked.drain_spans(), &self.stats.complete);
-        collect(&self.stats, shipments, outgoing);
+        let staged = self.spout.staged();
+        self.ledger.settle(staged.acked.drain_spans(), &self.stats.complete);
+        collect(&self.stats, staged, outgoing);
         self.publish_pending();
     }
 
@@ -280,10 +280,10 @@ impl Source {
 
     /// Sends batches. While a queue downstream is full, the ledger is kept up to date and the spout hears of
     /// acks and fails. Returns how long it waited.
-    async fn send(&mut self, outgoing: &mut Vec<Shipment>) -> Duration {
+    async fn send(&mut self, outgoing: &mut Vec<OutgoingBatch>) -> Duration {
         let mut waited = Duration::ZERO;
-        for shipment in outgoing.drain(..) {
-            let Err(message) = self.shared.try_send(shipment) else { continue };
+        for batch in outgoing.drain(..) {
+            let Err(message) = self.shared.try_send(batch) else { continue };
             let target = self.shared.plan.targets[message.target as usize];
             self.stats.set_state(State::DownstreamFull, target.component);
             let since = self.shared.clock.now();
@@ -300,7 +300,7 @@ impl Source {
                         }
                         break;
                     }
-                    Some(told) = self.told.recv() => self.apply(told),
+                    Some(message) = self.acks.recv() => self.apply(message),
                     () = sleep_until(&shared.clock, expiry) => self.expire(shared.clock.now()),
                 }
                 self.deliver().await;
@@ -311,15 +311,15 @@ impl Source {
         waited
     }
 
-    /// Takes all that bolts have told, and tells the spout.
-    async fn hear(&mut self) {
-        let mut heard = false;
-        while let Ok(told) = self.told.try_recv() {
-            if !heard {
+    /// Takes all that bolts have sent, and tells the spout.
+    async fn drain_acks(&mut self) {
+        let mut any = false;
+        while let Ok(message) = self.acks.try_recv() {
+            if !any {
                 self.ledger.set_now(nanos(self.shared.clock.now()));
-                heard = true;
+                any = true;
             }
-            self.apply_now(told);
+            self.apply_now(message);
         }
         if self.ledger.check_at().is_some_and(|at| at <= nanos(self.shared.clock.now())) {
             self.expire(self.shared.clock.now());
@@ -327,19 +327,21 @@ impl Source {
         self.deliver().await;
     }
 
-    fn apply(&mut self, told: Told) {
+    fn apply(&mut self, message: AckMessage) {
         self.ledger.set_now(nanos(self.shared.clock.now()));
-        self.apply_now(told);
+        self.apply_now(message);
     }
 
-    fn apply_now(&mut self, told: Told) {
-        match told {
-            Told::Range(first, rows) => self.ledger.settle_whole(first, rows, &self.stats.complete),
-            Told::Settled(spans) => self.ledger.settle(spans, &self.stats.complete),
-            Told::Failed(spans, failure) => self.ledger.fail(spans, &failure),
-            Told::Restart(spans) => self.ledger.restart(spans),
+    fn apply_now(&mut self, message: AckMessage) {
+        match message {
+            AckMessage::AckedRange(first, rows) => {
+                self.ledger.settle_whole(first, rows, &self.stats.complete)
+            }
+            AckMessage::Acked(spans) => self.ledger.settle(spans, &self.stats.complete),
+            AckMessage::Failed(spans, failure) => self.ledger.fail(spans, &failure),
+            AckMessage::ResetTimeout(spans) => self.ledger.restart(spans),
         }
-        self.shared.activity.end(1);
+        self.shared.in_flight.end(1);
     }
 
     fn expire(&mut self, now: Duration) {
@@ -352,7 +354,7 @@ impl Source {
         let acked: u64 = self.ledger.acked().iter().map(|run| u64::from(run.len)).sum();
         if acked > 0 {
             add(&self.stats.acked, acked);
-            let delivered = AssertUnwindSafe(self.runner.acked(self.ledger.acked())).catch_unwind().await;
+            let delivered = AssertUnwindSafe(self.spout.acked(self.ledger.acked())).catch_unwind().await;
             if let Err(panic) = delivered {
                 self.panicked(Fault::panicked(&*panic)).await;
             }
@@ -361,7 +363,7 @@ impl Source {
             for (_, failure) in self.ledger.failed().iter() {
                 add(&self.stats.failed[failure.kind.index()], 1);
             }
-            let delivered = AssertUnwindSafe(self.runner.failed(self.ledger.failed())).catch_unwind().await;
+            let delivered = AssertUnwindSafe(self.spout.failed(self.ledger.failed())).catch_unwind().await;
             if let Err(panic) = delivered {
                 self.panicked(Fault::panicked(&*panic)).await;
             }
@@ -373,7 +375,7 @@ impl Source {
         let pending = self.ledger.pending();
         self.stats.pending.store(pending as u64, Ordering::Relaxed);
         if self.state.pending.swap(pending, Ordering::AcqRel) != pending && pending == 0 {
-            self.shared.activity.touch();
+            self.shared.in_flight.touch();
         }
     }
 
@@ -385,8 +387,8 @@ impl Source {
     /// After a panic: a new instance takes over.
     async fn restart(&mut self) {
         add(&self.stats.restarts, 1);
-        self.runner.recover();
-        match AssertUnwindSafe(self.runner.open()).catch_unwind().await {
+        self.spout.recover();
+        match AssertUnwindSafe(self.spout.open()).catch_unwind().await {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => self.report(&fault),
             Err(_) => self.report(&Fault::new("panicked while it was opened again")),
@@ -394,7 +396,7 @@ impl Source {
     }
 
     async fn switch(&mut self, active: bool) {
-        let hook = if active { self.runner.activate() } else { self.runner.deactivate() };
+        let hook = if active { self.spout.activate() } else { self.spout.deactivate() };
         if let Err(panic) = AssertUnwindSafe(hook).catch_unwind().await {
             self.panicked(Fault::panicked(&*panic)).await;
         }

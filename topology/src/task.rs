@@ -8,11 +8,11 @@ use crate::bolt::{AsyncBolt, Bolt};
 use crate::context::TaskContext;
 use crate::emitter::Emitter;
 use crate::failure::{Failed, Failure, FailureKind, Fault};
-use crate::lineage::Shares;
+use crate::lineage::ShareRng;
 use crate::outputs::Outputs;
 use crate::runtime::{
-    AnyParcel, AsyncBoltTask, BoltTask, BoxFuture, Lost, Parcel, RootSource, Shipments, SlotRun, SpoutRunner,
-    TaskSetup,
+    AnyBatch, AsyncBoltTask, BoltTask, BoxFuture, EdgeBatch, LostTuples, RootAllocator, SlotRange, SpoutTask,
+    Staged, TaskSetup,
 };
 use crate::spout::{Next, Roots, Spout};
 
@@ -28,17 +28,17 @@ fn open_outputs<O: Outputs>(setup: &mut TaskSetup) -> O {
 pub(crate) type Factory<B> = Arc<dyn Fn() -> B + Send + Sync>;
 
 /// The task of a [`Bolt`].
-pub struct SyncTask<B: Bolt> {
+pub struct TypedBoltTask<B: Bolt> {
     factory: Factory<B>,
     bolt: Option<B>,
     out: Emitter<B::Outputs>,
     context: TaskContext,
 }
 
-impl<B: Bolt> SyncTask<B> {
+impl<B: Bolt> TypedBoltTask<B> {
     pub(crate) fn new(factory: Factory<B>, mut setup: TaskSetup) -> Self {
         let outputs = open_outputs(&mut setup);
-        let out = Emitter::new(outputs, setup.seed, setup.link, setup.context.clone());
+        let out = Emitter::new(outputs, setup.seed, setup.acks, setup.context.clone());
         Self { factory, bolt: None, out, context: setup.context }
     }
 
@@ -52,8 +52,8 @@ impl<B: Bolt> SyncTask<B> {
     }
 
     /// After a panic: a new instance is made when one is needed.
-    fn give_up(&mut self) {
-        self.out.shipments().restarts += 1;
+    fn discard_instance(&mut self) {
+        self.out.staged().restarts += 1;
         drop_panicked(&mut self.bolt);
     }
 
@@ -64,9 +64,9 @@ impl<B: Bolt> SyncTask<B> {
     ) -> Result<Option<R>, Fault> {
         let Self { bolt: Some(bolt), out, .. } = self else { return Ok(None) };
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(bolt, out)));
-        self.out.done_unanchored();
+        self.out.seal_unanchored();
         outcome.map(Some).map_err(|panic| {
-            self.give_up();
+            self.discard_instance();
             Fault::panicked(&*panic)
         })
     }
@@ -78,20 +78,20 @@ fn drop_panicked<B>(instance: &mut Option<B>) {
     let _ = catch_unwind(AssertUnwindSafe(move || drop(instance)));
 }
 
-impl<B: Bolt> BoltTask for SyncTask<B> {
+impl<B: Bolt> BoltTask for TypedBoltTask<B> {
     fn prepare(&mut self) -> Result<(), Fault> {
         self.make()
     }
 
-    fn process(&mut self, parcel: AnyParcel) -> (Option<AnyParcel>, Vec<Fault>) {
-        let Ok(mut boxed) = parcel.downcast::<Parcel<B::Input>>() else {
+    fn process(&mut self, tuples: AnyBatch) -> (Option<AnyBatch>, Vec<Fault>) {
+        let Ok(mut boxed) = tuples.downcast::<EdgeBatch<B::Input>>() else {
             return (None, vec![Fault::new("a batch of another type arrived")]);
         };
-        let mut parcel = std::mem::take(&mut *boxed);
-        self.out.hold_box(boxed);
+        let mut tuples = std::mem::take(&mut *boxed);
+        self.out.set_spare(boxed);
         let mut faults = Vec::new();
         loop {
-            let batch = Batch::new(parcel, self.out.link().clone());
+            let batch = Batch::new(tuples, self.out.acks().clone());
             if self.bolt.is_none()
                 && let Err(error) = self.make()
             {
@@ -102,22 +102,22 @@ impl<B: Bolt> BoltTask for SyncTask<B> {
             let Self { bolt: Some(bolt), out, .. } = self else { break };
             let Err(panic) = catch_unwind(AssertUnwindSafe(|| bolt.execute_batch(batch, out))) else { break };
             let fault = Fault::panicked(&*panic);
-            self.out.failed(FailureKind::Panic, fault.clone().into_reason());
+            self.out.fail_tuple(FailureKind::Panic, fault.clone().into_reason());
             faults.push(fault);
-            self.give_up();
-            match self.out.take_aside().and_then(|rest| rest.downcast::<Parcel<B::Input>>().ok()) {
-                Some(rest) => parcel = *rest,
+            self.discard_instance();
+            match self.out.take_unreached().and_then(|rest| rest.downcast::<EdgeBatch<B::Input>>().ok()) {
+                Some(rest) => tuples = *rest,
                 None => break,
             }
         }
         // A batch override may have emitted without a tuple at hand.
-        self.out.done_unanchored();
+        self.out.seal_unanchored();
         self.out.flush(false);
         (self.out.take_spare(), faults)
     }
 
-    fn lose(&mut self, lost: Vec<Lost>) {
-        self.out.shipments().panics += lost.len() as u64;
+    fn lose(&mut self, lost: Vec<LostTuples>) {
+        self.out.staged().panics += lost.len() as u64;
         self.out.lose(lost);
     }
 
@@ -143,28 +143,28 @@ impl<B: Bolt> BoltTask for SyncTask<B> {
         self.out.flush(all);
     }
 
-    fn shipments(&mut self) -> &mut Shipments {
-        self.out.shipments()
+    fn staged(&mut self) -> &mut Staged {
+        self.out.staged()
     }
 }
 
 /// The task of an [`AsyncBolt`].
-pub struct AsyncTask<B: AsyncBolt> {
+pub struct TypedAsyncBoltTask<B: AsyncBolt> {
     factory: Factory<B>,
     bolt: Option<B>,
     out: Emitter<B::Outputs>,
     context: TaskContext,
 }
 
-impl<B: AsyncBolt> AsyncTask<B> {
+impl<B: AsyncBolt> TypedAsyncBoltTask<B> {
     pub(crate) fn new(factory: Factory<B>, mut setup: TaskSetup) -> Self {
         let outputs = open_outputs(&mut setup);
-        let out = Emitter::new(outputs, setup.seed, setup.link, setup.context.clone());
+        let out = Emitter::new(outputs, setup.seed, setup.acks, setup.context.clone());
         Self { factory, bolt: None, out, context: setup.context }
     }
 }
 
-impl<B: AsyncBolt> AsyncBoltTask for AsyncTask<B> {
+impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
     fn prepare(&mut self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let made = catch_unwind(AssertUnwindSafe(|| (self.factory)()));
@@ -175,35 +175,35 @@ impl<B: AsyncBolt> AsyncBoltTask for AsyncTask<B> {
         })
     }
 
-    fn process(&mut self, parcel: AnyParcel) -> BoxFuture<'_, ()> {
+    fn process(&mut self, tuples: AnyBatch) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let Ok(parcel) = parcel.downcast::<Parcel<B::Input>>() else { return };
-            let batch = Batch::new(*parcel, self.out.link().clone());
+            let Ok(tuples) = tuples.downcast::<EdgeBatch<B::Input>>() else { return };
+            let batch = Batch::new(*tuples, self.out.acks().clone());
             match &mut self.bolt {
                 Some(bolt) => bolt.execute_batch(batch, &mut self.out).await,
                 None => batch.fail(Fault::new("the bolt could not be rebuilt after a panic")),
             }
-            self.out.done_unanchored();
+            self.out.seal_unanchored();
             self.out.flush(false);
         })
     }
 
-    fn recover(&mut self) -> Option<AnyParcel> {
-        self.out.failed(FailureKind::Panic, "the bolt panicked while it had the tuple".into());
-        self.out.done_unanchored();
+    fn recover(&mut self) -> Option<AnyBatch> {
+        self.out.fail_tuple(FailureKind::Panic, "the bolt panicked while it had the tuple".into());
+        self.out.seal_unanchored();
         self.out.flush(false);
         drop_panicked(&mut self.bolt);
-        self.out.take_aside()
+        self.out.take_unreached()
     }
 
-    fn lose(&mut self, lost: Vec<Lost>) {
-        self.out.shipments().panics += lost.len() as u64;
+    fn lose(&mut self, lost: Vec<LostTuples>) {
+        self.out.staged().panics += lost.len() as u64;
         self.out.lose(lost);
     }
 
-    fn refuse(&mut self, parcel: AnyParcel, fault: &Fault) {
-        if let Ok(parcel) = parcel.downcast::<Parcel<B::Input>>() {
-            Batch::new(*parcel, self.out.link().clone()).fail(fault.clone());
+    fn refuse(&mut self, tuples: AnyBatch, fault: &Fault) {
+        if let Ok(tuples) = tuples.downcast::<EdgeBatch<B::Input>>() {
+            Batch::new(*tuples, self.out.acks().clone()).fail(fault.clone());
         }
     }
 
@@ -211,7 +211,7 @@ impl<B: AsyncBolt> AsyncBoltTask for AsyncTask<B> {
         Box::pin(async move {
             let Some(bolt) = &mut self.bolt else { return std::future::pending().await };
             let outcome = bolt.progress(&mut self.out).await;
-            self.out.done_unanchored();
+            self.out.seal_unanchored();
             outcome
         })
     }
@@ -220,7 +220,7 @@ impl<B: AsyncBolt> AsyncBoltTask for AsyncTask<B> {
         Box::pin(async move {
             let Some(bolt) = &mut self.bolt else { return Ok(()) };
             let outcome = bolt.tick(&mut self.out).await;
-            self.out.done_unanchored();
+            self.out.seal_unanchored();
             outcome
         })
     }
@@ -229,7 +229,7 @@ impl<B: AsyncBolt> AsyncBoltTask for AsyncTask<B> {
         Box::pin(async move {
             if let Some(bolt) = &mut self.bolt {
                 bolt.drain(&mut self.out).await;
-                self.out.done_unanchored();
+                self.out.seal_unanchored();
             }
         })
     }
@@ -238,24 +238,24 @@ impl<B: AsyncBolt> AsyncBoltTask for AsyncTask<B> {
         Box::pin(async move {
             if let Some(mut bolt) = self.bolt.take() {
                 bolt.close(&mut self.out).await;
-                self.out.done_unanchored();
+                self.out.seal_unanchored();
             }
         })
     }
 
     fn flush(&mut self, all: bool) {
-        // A progress call that was dropped half-way may have left rows without a holding.
-        self.out.done_unanchored();
+        // A progress call that was dropped half-way may have left rows without a token.
+        self.out.seal_unanchored();
         self.out.flush(all);
     }
 
-    fn shipments(&mut self) -> &mut Shipments {
-        self.out.shipments()
+    fn staged(&mut self) -> &mut Staged {
+        self.out.staged()
     }
 }
 
 /// The task of a [`Spout`].
-pub struct SpoutTask<S: Spout> {
+pub struct TypedSpoutTask<S: Spout> {
     factory: Factory<S>,
     spout: S,
     outputs: S::Outputs,
@@ -263,12 +263,12 @@ pub struct SpoutTask<S: Spout> {
     ids: Vec<Option<S::MessageId>>,
     acked: Vec<S::MessageId>,
     failed: Vec<Failed<S::MessageId>>,
-    shipments: Shipments,
-    shares: Shares,
+    staged: Staged,
+    shares: ShareRng,
     tracking: bool,
 }
 
-impl<S: Spout> SpoutTask<S> {
+impl<S: Spout> TypedSpoutTask<S> {
     pub(crate) fn new(factory: Factory<S>, mut setup: TaskSetup) -> Self {
         let spout = factory();
         Self {
@@ -279,21 +279,21 @@ impl<S: Spout> SpoutTask<S> {
             ids: Vec::new(),
             acked: Vec::new(),
             failed: Vec::new(),
-            shipments: Shipments::default(),
-            shares: Shares::new(setup.seed),
+            staged: Staged::default(),
+            shares: ShareRng::new(setup.seed),
             tracking: setup.tracking,
         }
     }
 }
 
-impl<S: Spout> SpoutRunner for SpoutTask<S> {
+impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
     fn open(&mut self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move { self.spout.open(&self.context).await })
     }
 
     fn fill<'a>(
         &'a mut self,
-        roots: &'a mut (dyn RootSource + Send),
+        roots: &'a mut (dyn RootAllocator + Send),
         room: usize,
     ) -> BoxFuture<'a, Result<Next, Fault>> {
         Box::pin(async move {
@@ -301,7 +301,7 @@ impl<S: Spout> SpoutRunner for SpoutTask<S> {
                 &mut self.outputs,
                 &mut self.ids,
                 roots,
-                &mut self.shipments,
+                &mut self.staged,
                 &mut self.shares,
                 room,
                 self.tracking,
@@ -315,7 +315,7 @@ impl<S: Spout> SpoutRunner for SpoutTask<S> {
                 }
             };
             drop(out);
-            self.outputs.route(false, &mut self.shipments);
+            self.outputs.route(false, &mut self.staged);
             outcome
         })
     }
@@ -334,7 +334,7 @@ impl<S: Spout> SpoutRunner for SpoutTask<S> {
         self.spout.is_full()
     }
 
-    fn acked<'a>(&'a mut self, slots: &'a mut Vec<SlotRun>) -> BoxFuture<'a, ()> {
+    fn acked<'a>(&'a mut self, slots: &'a mut Vec<SlotRange>) -> BoxFuture<'a, ()> {
         for run in slots.drain(..) {
             let run = run.first as usize..(run.first + run.len) as usize;
             self.acked.extend(self.ids[run].iter_mut().filter_map(Option::take));
@@ -374,10 +374,10 @@ impl<S: Spout> SpoutRunner for SpoutTask<S> {
     }
 
     fn flush(&mut self, all: bool) {
-        self.outputs.route(all, &mut self.shipments);
+        self.outputs.route(all, &mut self.staged);
     }
 
-    fn shipments(&mut self) -> &mut Shipments {
-        &mut self.shipments
+    fn staged(&mut self) -> &mut Staged {
+        &mut self.staged
     }
 }

@@ -11,13 +11,13 @@ use galerna_topology::Clock;
 /// time in `execute`, tells how busy it is. The clock is read within the lock, and only when the first tuple comes
 /// or the last one goes: the total never goes back, whoever settles and whoever reads it.
 #[derive(Debug, Default)]
-pub(crate) struct InHand {
+pub(crate) struct UnsettledTuples {
     // A lock, since kept tuples are settled in any thread. It is taken once for each batch taken and each settling.
-    state: Mutex<Held>,
+    state: Mutex<Counts>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Counts {
     tuples: u64,
     /// When the first of them came.
     since: Duration,
@@ -25,41 +25,41 @@ struct Held {
     before: Duration,
 }
 
-impl InHand {
-    fn state(&self) -> MutexGuard<'_, Held> {
+impl UnsettledTuples {
+    fn state(&self) -> MutexGuard<'_, Counts> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// So many more are in hand.
-    pub(crate) fn take(&self, tuples: u64, clock: &dyn Clock) {
-        let mut held = self.state();
-        if held.tuples == 0 && tuples > 0 {
-            held.since = clock.now();
+    pub(crate) fn add(&self, tuples: u64, clock: &dyn Clock) {
+        let mut counts = self.state();
+        if counts.tuples == 0 && tuples > 0 {
+            counts.since = clock.now();
         }
-        held.tuples += tuples;
+        counts.tuples += tuples;
     }
 
     /// So many of them are settled.
-    pub(crate) fn release(&self, tuples: u64, clock: &dyn Clock) {
-        let mut held = self.state();
-        if held.tuples == 0 {
+    pub(crate) fn remove(&self, tuples: u64, clock: &dyn Clock) {
+        let mut counts = self.state();
+        if counts.tuples == 0 {
             return;
         }
         // A tuple that was kept and whose `execute` failed all the same may be settled twice. Not going below 0, such
         // a mistake ends with what is in hand at that time.
-        held.tuples = held.tuples.saturating_sub(tuples);
-        if held.tuples == 0 {
-            let since = held.since;
-            held.before += clock.now().saturating_sub(since);
+        counts.tuples = counts.tuples.saturating_sub(tuples);
+        if counts.tuples == 0 {
+            let since = counts.since;
+            counts.before += clock.now().saturating_sub(since);
         }
     }
 
     /// The time so far, that of what is in hand now included.
-    pub(crate) fn total(&self, clock: &dyn Clock) -> Duration {
-        let held = self.state();
-        match held.tuples {
-            0 => held.before,
-            _ => held.before + clock.now().saturating_sub(held.since),
+    pub(crate) fn busy_time(&self, clock: &dyn Clock) -> Duration {
+        let counts = self.state();
+        match counts.tuples {
+            0 => counts.before,
+            _ => counts.before + clock.now().saturating_sub(counts.since),
         }
     }
 }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_time_from_the_first_tuple_to_the_last_counts_once() {
-        let (in_hand, clock) = (InHand::default(), ManualClock::new());
+        let (unsettled, clock) = (UnsettledTuples::default(), ManualClock::new());
         let second = Duration::from_secs(1);
         // What is taken and what is released, a second apart, and the time that has counted a second later.
         for (take, release, total) in [
@@ -86,10 +86,10 @@ mod tests {
             (1, 9, 4),
             (1, 0, 5),
         ] {
-            in_hand.take(take, &clock);
-            in_hand.release(release, &clock);
+            unsettled.add(take, &clock);
+            unsettled.remove(release, &clock);
             clock.advance(second);
-            assert_eq!(in_hand.total(&clock), second * total, "after {take} more and {release} less");
+            assert_eq!(unsettled.busy_time(&clock), second * total, "after {take} more and {release} less");
         }
     }
 }
