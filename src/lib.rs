@@ -26,8 +26,10 @@
 
 pub use galerna_bolts as bolts;
 pub use galerna_broker as broker;
+pub use galerna_directory as directory;
 pub use galerna_dispatcher as dispatcher;
 pub use galerna_engine as engine;
+pub use galerna_lease as lease;
 pub use galerna_maintainer as maintainer;
 pub use galerna_model as model;
 pub use galerna_spouts as spouts;
@@ -43,7 +45,7 @@ pub mod prelude {
         StoreOptions, ValidateBolt, Validated, ValidationLimits,
     };
     pub use galerna_broker::Broker;
-    pub use galerna_dispatcher::Leases;
+    pub use galerna_lease::Leases;
     pub use galerna_engine::{Engine, EngineOptions};
     pub use galerna_model::{
         AccountId, Clock, Envelope, Incoming, Measurement, Message, ParameterCode, QueueName, Reading,

@@ -10,11 +10,10 @@ use async_trait::async_trait;
 use galerna::ingest::Ingestion;
 use galerna_bolts::{AlertOptions, ParameterRegistry, RuleSet, StoreOptions, ValidationLimits};
 use galerna_broker::Broker;
+use galerna_directory::{AccountsSource, FileDirectory, HttpDirectory, HttpOptions, StoreDirectory};
 use galerna_dispatcher::{Dispatcher, DispatcherOptions, Leases, MaintainerLink, Ping, StrategyName, Timing};
 use galerna_frontend::{Directory, Frontend, Limits, Parts, QueueHints, Rate, StatisticsStore};
-use galerna_maintainer::{
-    AccountsSource, FileDirectory, HttpDirectory, HttpOptions, Maintainer, Options, StoreDirectory,
-};
+use galerna_maintainer::{Maintainer, Options};
 use galerna_model::Rule;
 use galerna_model::SystemClock;
 use galerna_notifier::{AllowList, Notifier, Smtp};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use galerna::ingest::AccountOf;
-use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
+use galerna_dispatcher::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
 use galerna_model::{AccountId, QueueName};
 use galerna_storage::QueueStates;
 use parking_lot::RwLock;
@@ -33,7 +33,7 @@ impl KnownOwners {
 
 #[async_trait]
 impl Leases for KnownOwners {
-    async fn next(&self, request: NextRequest) -> Result<Vec<Leased>, LeaseError> {
+    async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
         let granted = self.leases.next(request).await?;
         let mut known = Vec::with_capacity(granted.len());
         for lease in granted {

@@ -173,7 +173,7 @@ impl Plant {
     async fn all_leases_are_back(&self) {
         until("all leases are back", || async {
             let queues = self.store.queues.all().await.unwrap();
-            queues.iter().all(|q| q.lease.is_none() && q.state != QueueState::Worker)
+            queues.iter().all(|q| q.lease.is_none() && q.state != QueueState::Leased)
         })
         .await;
     }

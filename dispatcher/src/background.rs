@@ -12,7 +12,7 @@ use crate::core::{ActOp, Op};
 use crate::dispatcher::Shared;
 use crate::maintainer_link::Ping;
 use crate::strategy::StrategyName;
-use crate::transition::Event;
+use galerna_lease::QueueEvent;
 
 /// Setting: whether leases are given.
 pub(crate) const RUNNING: &str = "dispatcher.running";
@@ -197,7 +197,7 @@ pub(crate) async fn keep_timers(shared: Arc<Shared>) {
             for (queue, epoch, renewal) in core.board.expired(Instant::now(), MAX_EXPIRED) {
                 core.push(Op::Act(ActOp {
                     queue,
-                    event: Event::Expire { epoch, renewal },
+                    event: QueueEvent::Expire { epoch, renewal },
                     actor: Some(shared.name.clone().into()),
                     attempts: 0,
                     reply: None,

@@ -11,11 +11,11 @@ use galerna_model::{AccountId, QueueName, Timestamp};
 use galerna_storage::{QueueRecord, QueueState, ReadyCount};
 use tokio::time::Instant;
 
-use crate::invariants;
 use crate::strategy::{Candidate, Strategy, StrategyName};
-use crate::timing::Timing;
-use crate::transition::UNTIL_UNPAUSED;
-use crate::watch::LeaseWatch;
+use galerna_lease::LeaseWatch;
+use galerna_lease::Timing;
+use galerna_lease::UNTIL_UNPAUSED;
+use galerna_lease::invariants;
 
 /// A count that says zero does not end the presumption that there are messages when that is younger than this: the
 /// count may have been taken before the messages came.

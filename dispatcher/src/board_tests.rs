@@ -16,7 +16,7 @@ fn record(name: &str, state: QueueState, version: u64) -> QueueRecord {
     let mut r = QueueRecord::new(name.parse().unwrap(), AccountId::new(name).unwrap(), WALL);
     r.state = state;
     r.version = version;
-    if state == QueueState::Worker {
+    if state == QueueState::Leased {
         r.epoch = version;
         r.lease = Some(Lease {
             consumer: "w".into(),
@@ -39,25 +39,25 @@ fn counted(mut r: QueueRecord, ready: u64, at: i64) -> QueueRecord {
 
 #[tokio::test(start_paused = true)]
 async fn lru_knows_messages_by_counts_hints_and_how_leases_ended() {
-    use QueueState::{Empty, Idle, Worker};
+    use QueueState::{Empty, Idle, Leased};
     let now = Instant::now();
     let cases: Vec<(&str, Vec<QueueRecord>, usize)> = vec![
         ("a new queue that nobody counted", vec![record("D1", Idle, 0)], 0),
         ("counted with messages", vec![counted(record("D1", Idle, 0), 3, 1)], 1),
         ("counted without", vec![counted(record("D1", Idle, 0), 0, 1)], 0),
-        ("released not empty", vec![record("D1", Worker, 1), record("D1", Idle, 2)], 1),
-        ("released empty", vec![record("D1", Worker, 1), record("D1", Empty, 2)], 0),
+        ("released not empty", vec![record("D1", Leased, 1), record("D1", Idle, 2)], 1),
+        ("released empty", vec![record("D1", Leased, 1), record("D1", Empty, 2)], 0),
         (
             "released empty although counted before",
-            vec![counted(record("D1", Worker, 1), 9, 1), counted(record("D1", Empty, 2), 9, 1)],
+            vec![counted(record("D1", Leased, 1), 9, 1), counted(record("D1", Empty, 2), 9, 1)],
             0,
         ),
         (
             "released empty and counted since",
-            vec![record("D1", Worker, 1), record("D1", Empty, 2), counted(record("D1", Empty, 2), 9, 5)],
+            vec![record("D1", Leased, 1), record("D1", Empty, 2), counted(record("D1", Empty, 2), 9, 5)],
             1,
         ),
-        ("an older record changes nothing", vec![record("D1", Idle, 2), record("D1", Worker, 1)], 1),
+        ("an older record changes nothing", vec![record("D1", Idle, 2), record("D1", Leased, 1)], 1),
     ];
     for (case, records, leasable) in cases {
         let mut b = board(StrategyName::Lru, now);
@@ -72,7 +72,7 @@ async fn lru_knows_messages_by_counts_hints_and_how_leases_ended() {
 async fn a_hint_that_comes_while_a_queue_is_filed_as_empty_is_not_forgotten() {
     let now = Instant::now();
     let name = ["D1".parse().unwrap()];
-    for (case, before) in [("filed by its count", QueueState::Idle), ("found dry", QueueState::Worker)] {
+    for (case, before) in [("filed by its count", QueueState::Idle), ("found dry", QueueState::Leased)] {
         let mut b = board(StrategyName::Lru, now);
         let slot = b.apply(record("D1", before, 1), now, WALL);
         b.launched(slot);
@@ -82,7 +82,7 @@ async fn a_hint_that_comes_while_a_queue_is_filed_as_empty_is_not_forgotten() {
         b.landed(slot, now);
         assert_eq!(b.leasable(), 1, "{case}");
         b.launched(slot);
-        b.apply(record("D1", QueueState::Worker, 3), now, WALL);
+        b.apply(record("D1", QueueState::Leased, 3), now, WALL);
         b.landed(slot, now);
         b.launched(slot);
         b.apply(record("D1", QueueState::Empty, 4), now, WALL);
@@ -97,8 +97,8 @@ async fn leases_that_a_dispatcher_finds_are_watched_for_their_whole_time() {
     let mut b = board(StrategyName::Lru, now);
     b.apply(record("D1", QueueState::Idle, 1), now, WALL);
     assert_eq!(b.watched(), None);
-    b.apply(record("D2", QueueState::Worker, 1), now, WALL);
-    b.apply(record("D3", QueueState::Worker, 1), now, WALL);
+    b.apply(record("D2", QueueState::Leased, 1), now, WALL);
+    b.apply(record("D3", QueueState::Leased, 1), now, WALL);
     let timing = Timing::default();
     assert_eq!(b.watched(), Some((2, now + timing.lease + timing.expiry_margin)));
 }
@@ -107,7 +107,7 @@ async fn leases_that_a_dispatcher_finds_are_watched_for_their_whole_time() {
 async fn a_void_count_is_written_once_with_a_time_just_after_it() {
     let now = Instant::now();
     let mut b = board(StrategyName::Lru, now);
-    b.apply(counted(record("D1", QueueState::Worker, 1), 9, 500), now, WALL);
+    b.apply(counted(record("D1", QueueState::Leased, 1), 9, 500), now, WALL);
     b.apply(counted(record("D1", QueueState::Empty, 2), 9, 500), now, WALL);
     assert_eq!((b.zeroed.len(), b.zeroed[0].ready), (1, 0));
     assert_eq!(b.last_count, Some(Timestamp(500)));
@@ -121,12 +121,12 @@ async fn a_void_count_is_written_once_with_a_time_just_after_it() {
 async fn a_lease_is_due_only_after_it_was_watched_for_its_time_and_the_margin() {
     let begin = Instant::now();
     let mut b = board(StrategyName::Fifo, begin);
-    b.apply(record("D1", QueueState::Worker, 1), begin, WALL);
+    b.apply(record("D1", QueueState::Leased, 1), begin, WALL);
     let timing = Timing::default();
     let due = |b: &mut Board, at: Duration| b.expired(begin + at, 10).len();
     assert_eq!(due(&mut b, timing.lease), 0);
     // A renewal seen after 50 s starts the watch anew.
-    let mut renewed = record("D1", QueueState::Worker, 1);
+    let mut renewed = record("D1", QueueState::Leased, 1);
     renewed.version = 2;
     renewed.lease.as_mut().unwrap().renewal = 1;
     b.apply(renewed, begin + Duration::from_secs(50), WALL);
@@ -154,7 +154,7 @@ async fn a_delay_after_crashes_is_no_longer_than_it_can_be_whatever_the_clocks_s
 async fn removed_queues_leave_and_their_places_are_used_again() {
     let now = Instant::now();
     let mut b = board(StrategyName::Fifo, now);
-    b.apply(record("D1", QueueState::Worker, 1), now, WALL);
+    b.apply(record("D1", QueueState::Leased, 1), now, WALL);
     b.apply(record("D2", QueueState::Idle, 0), now, WALL);
     b.remove(&"D1".parse().unwrap());
     b.remove(&"D2".parse().unwrap());

@@ -9,13 +9,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::dispatcher::AdminError;
-use crate::lease::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
 use crate::service::{
     ErrorBody, HintAnswer, HintBody, LeasesBody, NextBody, PauseBody, ReleaseBody, RenewBody, Running,
     StrategyAnswer, StrategyBody,
 };
 use crate::status::{QueueView, StatusPage, StatusQuery};
 use crate::strategy::StrategyName;
+use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
 
 /// The header that says of a call that its caller writes it to the audit log.
 pub const AUDITED: &str = "x-audited";
@@ -367,7 +367,7 @@ impl Failed {
 
 #[async_trait]
 impl Leases for DispatcherClient {
-    async fn next(&self, request: NextRequest) -> Result<Vec<Leased>, LeaseError> {
+    async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
         let count = request.count.max(1);
         let body = NextBody {
             consumer: (!request.consumer.is_empty()).then_some(request.consumer),
@@ -378,7 +378,7 @@ impl Leases for DispatcherClient {
         let url = self.url(&["queue", "next"]);
         let patience = self.options.timeout + request.wait;
         if count == 1 {
-            let lease: Option<Leased> = self
+            let lease: Option<GrantedLease> = self
                 .retry(Method::POST, url, Some(&body), patience, Again::WhenNotSent)
                 .await
                 .map_err(|e| e.lease(None))?;

@@ -19,11 +19,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::board::{Board, Slot};
-use crate::lease::{LeaseError, Leased, Release};
 use crate::metrics::Metrics;
 use crate::strategy::StrategyName;
-use crate::timing::Timing;
-use crate::transition::{Event, Refusal, Transition, transition};
+use galerna_lease::Timing;
+use galerna_lease::{GrantedLease, LeaseError, Release};
+use galerna_lease::{QueueEvent, Transition, TransitionError, transition};
 
 /// Callers served in one batch.
 const MAX_CALLERS: usize = 512;
@@ -52,13 +52,13 @@ pub(crate) struct NextOp {
     pub(crate) released: bool,
     /// How often it waited for a write under way, that may leave it a queue, before it was told that there is none.
     pub(crate) looks: usize,
-    pub(crate) reply: oneshot::Sender<Result<Vec<Leased>, LeaseError>>,
+    pub(crate) reply: oneshot::Sender<Result<Vec<GrantedLease>, LeaseError>>,
 }
 
 /// Anything else that happens to one queue.
 pub(crate) struct ActOp {
     pub(crate) queue: QueueName,
-    pub(crate) event: Event,
+    pub(crate) event: QueueEvent,
     /// Who did it; the holder when `None`.
     pub(crate) actor: Option<Cow<'static, str>>,
     pub(crate) attempts: u32,
@@ -72,7 +72,7 @@ pub(crate) enum Op {
 
 /// One step of a planned write, for the log.
 struct Step {
-    event: Event,
+    event: QueueEvent,
     actor: Cow<'static, str>,
     from: &'static str,
     to: &'static str,
@@ -262,7 +262,7 @@ impl Core {
                 Some(Op::Next(mut op)) => {
                     op.released = !op.release.is_empty();
                     for Release { queue, epoch, empty } in std::mem::take(&mut op.release) {
-                        let event = Event::Release { epoch, empty };
+                        let event = QueueEvent::Release { epoch, empty };
                         let act = ActOp { queue, event, actor: None, attempts: 0, reply: None };
                         self.plan_act(&mut batch, act, now, wall, metrics);
                     }
@@ -280,7 +280,7 @@ impl Core {
                 continue; // Looked at again when the write of it has landed.
             }
             if let Some(messages) = messages {
-                let event = Event::Counted { messages };
+                let event = QueueEvent::Counted { messages };
                 let record = &self.board.entry(slot).record;
                 if let Ok(Transition::To(next)) = transition(record, &event, wall, &self.timing) {
                     let from = record.state.as_str();
@@ -329,7 +329,7 @@ impl Core {
                     Cow::Owned(current.lease.as_ref().map(|l| l.consumer.clone()).unwrap_or_default())
                 });
                 let expected = entry.record.version;
-                if let Event::Release { empty, .. } = op.event
+                if let QueueEvent::Release { empty, .. } = op.event
                     && next.lease.is_none()
                     && matches!(
                         next.state,
@@ -360,7 +360,7 @@ impl Core {
             let planned = batch.by_slot.get(&slot).copied();
             let record = &self.board.entry(slot).record;
             let current = planned.map_or(record, |at| &batch.swaps[at].record);
-            let event = Event::Lease { consumer: op.consumer.clone() };
+            let event = QueueEvent::Lease { consumer: op.consumer.clone() };
             match transition(current, &event, wall, &self.timing) {
                 Ok(Transition::To(next)) => {
                     let from = current.state.as_str();
@@ -403,7 +403,7 @@ impl Core {
         expected: u64,
         mut next: QueueRecord,
         from: &'static str,
-        event: Event,
+        event: QueueEvent,
         actor: Cow<'static, str>,
     ) -> usize {
         let step = Step {
@@ -487,7 +487,7 @@ impl Core {
         for (at, outcome) in outcomes.into_iter().enumerate() {
             let done = outcome == Swapped::Done;
             let slot = batch.slots[at];
-            if batch.steps[at].iter().any(|s| matches!(s.event, Event::Lease { .. })) {
+            if batch.steps[at].iter().any(|s| matches!(s.event, QueueEvent::Lease { .. })) {
                 leases += 1;
                 lost += usize::from(!done);
             }
@@ -538,12 +538,12 @@ impl Core {
         }
         for (mut op, got) in batch.nexts {
             let wanted = got.len();
-            let leases: Vec<Leased> = got
+            let leases: Vec<GrantedLease> = got
                 .into_iter()
                 .filter(|&at| stored[at])
                 .map(|at| {
                     let record = &batch.swaps[at].record;
-                    Leased {
+                    GrantedLease {
                         queue: record.queue.clone(),
                         epoch: record.epoch,
                         expires_in_ms: self.timing.lease_ms(),
@@ -566,11 +566,11 @@ impl Core {
     }
 
     /// Releases leases whose consumer went away before it got them.
-    pub(crate) fn give_back(&mut self, leases: Vec<Leased>) {
-        for Leased { queue, epoch, .. } in leases {
+    pub(crate) fn give_back(&mut self, leases: Vec<GrantedLease>) {
+        for GrantedLease { queue, epoch, .. } in leases {
             self.pending.push_back(Op::Act(ActOp {
                 queue,
-                event: Event::Release { epoch, empty: false },
+                event: QueueEvent::Release { epoch, empty: false },
                 actor: Some(Cow::Borrowed("dispatcher: the caller went away")),
                 attempts: 0,
                 reply: None,
@@ -602,9 +602,9 @@ fn answer<T>(reply: Option<oneshot::Sender<Result<T, LeaseError>>>, with: Result
     }
 }
 
-fn refused(refusal: Refusal, queue: QueueName) -> LeaseError {
+fn refused(refusal: TransitionError, queue: QueueName) -> LeaseError {
     match refusal {
-        Refusal::StaleEpoch { presented, .. } => LeaseError::StaleEpoch { queue, epoch: presented },
+        TransitionError::StaleEpoch { presented, .. } => LeaseError::StaleEpoch { queue, epoch: presented },
         other => LeaseError::Refused(format!("queue `{queue}`: {other}")),
     }
 }

@@ -16,13 +16,13 @@ use tokio::time::{Instant, timeout};
 use crate::background;
 use crate::board::Board;
 use crate::core::{ActOp, Core, NextOp, Op};
-use crate::lease::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
 use crate::maintainer_link::MaintainerLink;
 use crate::metrics::Metrics;
 use crate::status::{self, DispatcherView, QueryError, QueueView, StatusPage, StatusQuery};
 use crate::strategy::StrategyName;
-use crate::timing::{Timing, TimingError};
-use crate::transition::Event;
+use galerna_lease::QueueEvent;
+use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
+use galerna_lease::{Timing, TimingError};
 
 /// Calls that may be queued; more are refused.
 const MAX_PENDING: usize = 65_536;
@@ -211,7 +211,7 @@ impl Dispatcher {
         reason: Option<String>,
         actor: &str,
     ) -> Result<QueueView, AdminError> {
-        self.admin(queue, Event::Pause { reason }, actor).await
+        self.admin(queue, QueueEvent::Pause { reason }, actor).await
     }
 
     /// Unblocks a queue. Idempotent.
@@ -219,7 +219,7 @@ impl Dispatcher {
     /// # Errors
     /// As [`Self::pause`].
     pub async fn unpause(&self, queue: &QueueName, actor: &str) -> Result<QueueView, AdminError> {
-        self.admin(queue, Event::Unpause, actor).await
+        self.admin(queue, QueueEvent::Unpause, actor).await
     }
 
     /// Flags a queue for deletion; it is leased no more. Idempotent.
@@ -232,7 +232,7 @@ impl Dispatcher {
         reason: Option<String>,
         actor: &str,
     ) -> Result<QueueView, AdminError> {
-        self.admin(queue, Event::FlagDeleted { reason }, actor).await
+        self.admin(queue, QueueEvent::FlagDeleted { reason }, actor).await
     }
 
     /// Takes a deletion back. Idempotent.
@@ -240,7 +240,7 @@ impl Dispatcher {
     /// # Errors
     /// As [`Self::pause`].
     pub async fn undelete(&self, queue: &QueueName, actor: &str) -> Result<QueueView, AdminError> {
-        self.admin(queue, Event::Undelete, actor).await
+        self.admin(queue, QueueEvent::Undelete, actor).await
     }
 
     /// Stops giving leases, here at once and at every dispatcher of the store within a refresh; survives restarts. Returns when
@@ -401,7 +401,12 @@ impl Dispatcher {
         self.shared.metrics.text()
     }
 
-    async fn admin(&self, queue: &QueueName, event: Event, actor: &str) -> Result<QueueView, AdminError> {
+    async fn admin(
+        &self,
+        queue: &QueueName,
+        event: QueueEvent,
+        actor: &str,
+    ) -> Result<QueueView, AdminError> {
         // Another dispatcher may just have done the opposite: what is wanted is judged against the store, not against what
         // this one last saw of it.
         self.look(queue).await?;
@@ -412,11 +417,11 @@ impl Dispatcher {
     async fn act(
         &self,
         queue: &QueueName,
-        event: Event,
+        event: QueueEvent,
         actor: Option<Cow<'static, str>>,
     ) -> Result<QueueRecord, LeaseError> {
         let epoch = match event {
-            Event::Renew { epoch } | Event::Release { epoch, .. } => Some(epoch),
+            QueueEvent::Renew { epoch } | QueueEvent::Release { epoch, .. } => Some(epoch),
             _ => None,
         };
         self.know(queue, epoch).await?;
@@ -475,7 +480,7 @@ impl Dispatcher {
 
 #[async_trait]
 impl Leases for Dispatcher {
-    async fn next(&self, request: NextRequest) -> Result<Vec<Leased>, LeaseError> {
+    async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
         let timing = &self.shared.timing;
         let asked = Instant::now();
         for release in &request.release {
@@ -516,14 +521,14 @@ impl Leases for Dispatcher {
     }
 
     async fn renew(&self, queue: &QueueName, epoch: u64) -> Result<Renewed, LeaseError> {
-        let record = self.act(queue, Event::Renew { epoch }, None).await?;
+        let record = self.act(queue, QueueEvent::Renew { epoch }, None).await?;
         let lease_ms = record.lease.map_or_else(|| self.shared.timing.lease_ms(), |l| l.lease_ms);
-        let revoked = record.state != galerna_storage::QueueState::Worker;
+        let revoked = record.state != galerna_storage::QueueState::Leased;
         Ok(Renewed { expires_in_ms: lease_ms, revoked })
     }
 
     async fn release(&self, release: &Release) -> Result<(), LeaseError> {
-        let event = Event::Release { epoch: release.epoch, empty: release.empty };
+        let event = QueueEvent::Release { epoch: release.epoch, empty: release.empty };
         self.act(&release.queue, event, None).await.map(drop)
     }
 }
@@ -531,9 +536,9 @@ impl Leases for Dispatcher {
 impl Dispatcher {
     fn answered(
         &self,
-        answer: Result<Result<Vec<Leased>, LeaseError>, oneshot::error::RecvError>,
+        answer: Result<Result<Vec<GrantedLease>, LeaseError>, oneshot::error::RecvError>,
         asked: Instant,
-    ) -> Result<Vec<Leased>, LeaseError> {
+    ) -> Result<Vec<GrantedLease>, LeaseError> {
         let leases = answer.unwrap_or_else(|_| Err(LeaseError::Unavailable("it shuts down".to_owned())))?;
         if !leases.is_empty() {
             self.shared.metrics.next_seconds.observe(asked.elapsed().as_secs_f64());
@@ -546,7 +551,7 @@ impl Dispatcher {
 struct Call {
     shared: Arc<Shared>,
     id: u64,
-    answer: oneshot::Receiver<Result<Vec<Leased>, LeaseError>>,
+    answer: oneshot::Receiver<Result<Vec<GrantedLease>, LeaseError>>,
 }
 
 impl Drop for Call {

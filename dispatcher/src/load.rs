@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::lease::{LeaseError, Leased, Leases, NextRequest, Release};
+use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release};
 
 /// A load to run.
 #[derive(Debug, Clone)]
@@ -92,7 +92,7 @@ pub trait Caller: Send + 'static {
 struct Consumer {
     leases: Arc<dyn Leases>,
     name: String,
-    held: Option<Leased>,
+    held: Option<GrantedLease>,
 }
 
 #[async_trait]

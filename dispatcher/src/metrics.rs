@@ -7,7 +7,7 @@ use prometheus::{
 };
 
 use crate::strategy::StrategyName;
-use crate::transition::{Event, Refusal};
+use galerna_lease::{QueueEvent, TransitionError};
 
 pub(crate) struct Metrics {
     registry: Registry,
@@ -83,15 +83,15 @@ impl Metrics {
         Ok(metrics)
     }
 
-    pub(crate) fn stepped(&self, event: &Event) {
+    pub(crate) fn stepped(&self, event: &QueueEvent) {
         self.transitions.with_label_values(&[event.name()]).inc();
     }
 
-    pub(crate) fn refused(&self, event: &Event, refusal: Refusal) {
+    pub(crate) fn refused(&self, event: &QueueEvent, refusal: TransitionError) {
         let reason = match refusal {
-            Refusal::StaleEpoch { .. } => "stale_epoch",
-            Refusal::NotLeasable(_) => "not_leasable",
-            Refusal::Superseded => "superseded",
+            TransitionError::StaleEpoch { .. } => "stale_epoch",
+            TransitionError::NotLeasable(_) => "not_leasable",
+            TransitionError::Superseded => "superseded",
         };
         self.refusals.with_label_values(&[event.name(), reason]).inc();
     }

@@ -39,7 +39,7 @@ async fn a_queue_is_leased_to_one_consumer_renewed_and_given_back() {
         assert!(lease(&d, "w2").await.is_none(), "P1: {}", stage.kind);
 
         let stored = stage.record("D1").await;
-        assert_eq!((stored.state, stored.epoch), (QueueState::Worker, 1), "durable before the answer");
+        assert_eq!((stored.state, stored.epoch), (QueueState::Leased, 1), "durable before the answer");
         let renewed = d.renew(&queue("D1"), 1).await.expect("renewed");
         assert_eq!((renewed.expires_in_ms, renewed.revoked), (60_000, false));
         d.release(&release("D1", 1, false)).await.expect("released");
@@ -116,7 +116,7 @@ async fn a_pause_is_sticky_beats_release_and_survives_a_restart() {
         d.pause(&queue("D1"), None, "ana").await.expect("idempotent");
         assert!(d.renew(&queue("D1"), 1).await.expect("the holder is told").revoked);
         d.release(&release("D1", 1, false)).await.expect("released");
-        assert_eq!(stage.record("D1").await.state, QueueState::Pause, "{}", stage.kind);
+        assert_eq!(stage.record("D1").await.state, QueueState::Paused, "{}", stage.kind);
         drop(d);
 
         let d = stage.dispatcher().await;
@@ -484,9 +484,9 @@ async fn an_operator_is_answered_by_the_store_and_not_by_what_a_dispatcher_last_
         let (d1, d2) = (stage.dispatcher_with(slow()).await, stage.dispatcher_with(slow()).await);
         for _ in 0..3 {
             d1.pause(&queue("D1"), None, "ann").await.expect("pause");
-            assert_eq!(stage.record("D1").await.state, QueueState::Pause, "{}", stage.kind);
+            assert_eq!(stage.record("D1").await.state, QueueState::Paused, "{}", stage.kind);
             d2.unpause(&queue("D1"), "bob").await.expect("unpause");
-            assert_ne!(stage.record("D1").await.state, QueueState::Pause, "{}", stage.kind);
+            assert_ne!(stage.record("D1").await.state, QueueState::Paused, "{}", stage.kind);
         }
     }
 }

@@ -9,8 +9,8 @@ mod stage;
 use std::collections::HashMap;
 use std::future::Future;
 
-use galerna_dispatcher::invariants::{self, Tenure};
 use galerna_dispatcher::{Dispatcher, HeldLease, Leases, NextRequest, Release};
+use galerna_lease::invariants::{self, Tenure};
 use galerna_storage::QueueRecord;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

@@ -29,7 +29,7 @@
 //! use galerna_broker::Broker;
 //! use galerna_model::SystemClock;
 //! use galerna_frontend::{Directory, Frontend, Options, Parts, SqliteStatistics};
-//! use galerna_maintainer::FileDirectory;
+//! use galerna_directory::FileDirectory;
 //!
 //! # async fn example(broker: Arc<dyn Broker>) -> Result<(), Box<dyn std::error::Error>> {
 //! let parts = Parts {

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use galerna_maintainer::{AccountsSource, DirectoryError, Listing, SourcesSource};
+use galerna_directory::{AccountsSource, DirectoryError, Listing, SourcesSource};
 use galerna_model::{Account, Source};
 use galerna_model::{AccountId, Clock, QueueName, SourceId, Timestamp};
 use parking_lot::{Mutex, RwLock};
@@ -275,8 +275,8 @@ fn combine(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use galerna_directory::{HttpDirectory, HttpOptions, Issue};
     use galerna_maintainer::AccountsApi;
-    use galerna_maintainer::{HttpDirectory, HttpOptions, Issue};
     use galerna_model::ManualClock;
 
     fn account(id: &str, active: bool) -> Account {

@@ -6,7 +6,7 @@ use galerna_model::Account;
 use galerna_model::QueueName;
 use galerna_storage::{QueueRecord, QueueState};
 
-use crate::directory::{Issue, Listing};
+use galerna_directory::{Issue, Listing};
 
 /// When a list is too short to be believed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -131,7 +131,7 @@ pub(crate) fn plan(list: &Listing<Account>, records: &[QueueRecord]) -> Plan {
     plan.create = plan.wanted.keys().filter(|queue| !owners.contains_key(queue)).cloned().collect();
 
     for record in records {
-        let flagged = record.state == QueueState::Delete;
+        let flagged = record.state == QueueState::Deleting;
         plan.known += usize::from(!flagged);
         if plan.wanted.contains_key(&record.queue) {
             if flagged {
@@ -234,8 +234,8 @@ mod tests {
             .map(|r| {
                 let (queue, owner) = r.split_once('=').unwrap();
                 let state = match owner.chars().last() {
-                    Some('!') => QueueState::Delete,
-                    Some('|') => QueueState::Pause,
+                    Some('!') => QueueState::Deleting,
+                    Some('|') => QueueState::Paused,
                     _ => QueueState::Idle,
                 };
                 record(queue, owner.trim_end_matches(['!', '|']), state)

@@ -1,6 +1,6 @@
 //! A small server of accounts and sources, for trying the system without one's own.
 //!
-//! It speaks what [`HttpDirectory`](crate::HttpDirectory) reads: `GET /accounts` and `GET /sources` with `page` (from
+//! It speaks what [`HttpDirectory`](galerna_directory::HttpDirectory) reads: `GET /accounts` and `GET /sources` with `page` (from
 //! 1) and `limit` (1 to 1,000, 500 when left out). `GET /healthz` answers 200.
 
 use std::future::Future;
@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::bearer;
-use crate::directory::{AccountsSource, DirectoryError, SourcesSource};
+use galerna_directory::{AccountsSource, DirectoryError, SourcesSource};
 
 const DEFAULT_LIMIT: usize = 500;
 const LARGEST_LIMIT: usize = 1_000;

@@ -28,7 +28,7 @@ pub(crate) fn claim_of(record: &QueueRecord) -> String {
 
 /// Whether the deletion of this queue is claimed.
 pub(crate) fn is_claimed(record: &QueueRecord) -> bool {
-    record.state == QueueState::Delete && record.reason.as_deref().is_some_and(|r| r.starts_with(CLAIMED))
+    record.state == QueueState::Deleting && record.reason.as_deref().is_some_and(|r| r.starts_with(CLAIMED))
 }
 
 /// Why the queue was flagged, without the mark of a claim.
@@ -84,7 +84,7 @@ mod tests {
             renewal: 0,
         };
         QueueRecord {
-            state: QueueState::Delete,
+            state: QueueState::Deleting,
             reason: Some("account `a` is deactivated".to_owned()),
             lease: leased.then_some(lease),
             ..QueueRecord::new(QueueName::new("q").unwrap(), AccountId::new("a").unwrap(), Timestamp(0))
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(reason(&record), Some("account `a` is deactivated"));
         assert_eq!(claim_of(&record), record.reason.clone().unwrap(), "claiming again adds nothing");
         // A paused queue with that text is none.
-        record.state = QueueState::Pause;
+        record.state = QueueState::Paused;
         assert!(!is_claimed(&record));
     }
 }

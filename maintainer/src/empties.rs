@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use galerna_broker::Depth;
-use galerna_dispatcher::Event;
+use galerna_lease::QueueEvent;
 use galerna_model::Timestamp;
 use galerna_storage::{QueueRecord, QueueState};
 
@@ -15,16 +15,21 @@ use galerna_storage::{QueueRecord, QueueState};
 ///
 /// Counts may be older than the moment they were asked for (RabbitMQ's are by some seconds), so a queue is marked empty
 /// only when it has been in its state for `settle`. A queue wrongly marked is put right by the next count.
-pub(crate) fn judge(record: &QueueRecord, depth: Depth, settle: Duration, now: Timestamp) -> Option<Event> {
+pub(crate) fn judge(
+    record: &QueueRecord,
+    depth: Depth,
+    settle: Duration,
+    now: Timestamp,
+) -> Option<QueueEvent> {
     let messages = depth.ready.saturating_add(depth.unacked);
     let age = now.millis_since(record.since);
     let settled = age < 0 || age >= i64::try_from(settle.as_millis()).unwrap_or(i64::MAX);
     let counts = match record.state {
         QueueState::Empty => messages > 0,
         QueueState::Idle => messages == 0 && settled,
-        QueueState::Worker | QueueState::Pause | QueueState::Delete => false,
+        QueueState::Leased | QueueState::Paused | QueueState::Deleting => false,
     };
-    counts.then_some(Event::Counted { messages })
+    counts.then_some(QueueEvent::Counted { messages })
 }
 
 #[cfg(test)]
@@ -35,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_count_moves_idle_and_empty_queues_only() {
-        use QueueState::{Delete, Empty, Idle, Pause, Worker};
+        use QueueState::{Deleting, Empty, Idle, Leased, Paused};
         // state, ready, unacked, age in ms -> acts
         let cases = [
             (Idle, 0, 0, 5_000, true),
@@ -47,11 +52,11 @@ mod tests {
             (Empty, 1, 0, 0, true),
             (Empty, 0, 1, 0, true),
             (Empty, u64::MAX, u64::MAX, 0, true),
-            (Worker, 0, 0, 5_000, false),
-            (Worker, 1, 0, 5_000, false),
-            (Pause, 0, 0, 5_000, false),
-            (Delete, 0, 0, 5_000, false),
-            (Delete, 1, 0, 5_000, false),
+            (Leased, 0, 0, 5_000, false),
+            (Leased, 1, 0, 5_000, false),
+            (Paused, 0, 0, 5_000, false),
+            (Deleting, 0, 0, 5_000, false),
+            (Deleting, 1, 0, 5_000, false),
         ];
         for (state, ready, unacked, age, acts) in cases {
             let record = QueueRecord {

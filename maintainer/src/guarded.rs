@@ -1,6 +1,6 @@
 //! Guarded writes: every change of a queue's state is the dispatcher's transition, written by compare-and-swap.
 
-use galerna_dispatcher::{Event, Timing, Transition, transition};
+use galerna_lease::{QueueEvent, Timing, Transition, transition};
 use galerna_model::Timestamp;
 use galerna_storage::{QueueRecord, QueueStates, StorageError, Swap, Swapped};
 
@@ -34,7 +34,7 @@ impl Writer<'_> {
         &self,
         records: Vec<QueueRecord>,
         rounds: u32,
-        event: impl Fn(&QueueRecord) -> Option<Event>,
+        event: impl Fn(&QueueRecord) -> Option<QueueEvent>,
     ) -> Result<Applied, StorageError> {
         let mut applied = Applied::default();
         let mut pending = records;
@@ -69,8 +69,8 @@ impl Writer<'_> {
     fn swaps<'r>(
         &self,
         chunk: &'r [QueueRecord],
-        event: &impl Fn(&QueueRecord) -> Option<Event>,
-    ) -> (Vec<&'r QueueRecord>, Vec<Event>, Vec<Swap>) {
+        event: &impl Fn(&QueueRecord) -> Option<QueueEvent>,
+    ) -> (Vec<&'r QueueRecord>, Vec<QueueEvent>, Vec<Swap>) {
         let (mut before, mut events, mut swaps) = (Vec::new(), Vec::new(), Vec::new());
         for record in chunk {
             let Some(event) = event(record) else { continue };
@@ -87,11 +87,11 @@ impl Writer<'_> {
         (before, events, swaps)
     }
 
-    fn log(&self, before: &QueueRecord, event: &Event, after: &QueueRecord) {
+    fn log(&self, before: &QueueRecord, event: &QueueEvent, after: &QueueRecord) {
         let reason = after.reason.as_deref().unwrap_or_default();
         let actor = format_args!("maintainer/{}", self.task);
         // Counts come by the thousands and say little.
-        if matches!(event, Event::Counted { .. }) {
+        if matches!(event, QueueEvent::Counted { .. }) {
             tracing::debug!(
                 queue = %after.queue, from = before.state.as_str(), to = after.state.as_str(),
                 event = event.name(), epoch = after.epoch, %actor, reason, "transition"

@@ -10,15 +10,16 @@
 //! - **timeouts** returns leases whose holder let them run out;
 //! - **deletions** deletes flagged queues, those with messages only after a grace time.
 //!
-//! The accounts list comes from an [HTTP API](HttpDirectory), a [file](FileDirectory) or the
-//! [store](StoreDirectory). [`AccountsApi`] is a small server of such lists, for trying.
+//! The accounts list comes from a [`galerna_directory::AccountsSource`]. [`AccountsApi`] is a small server of such lists,
+//! for trying.
 //!
 //! ```no_run
 //! use std::sync::Arc;
 //!
 //! use galerna_broker::Broker;
+//! use galerna_directory::FileDirectory;
+//! use galerna_maintainer::{Maintainer, Options, Run, Task};
 //! use galerna_model::SystemClock;
-//! use galerna_maintainer::{FileDirectory, Maintainer, Options, Run, Task};
 //! use galerna_storage::Store;
 //! use tokio_util::sync::CancellationToken;
 //!
@@ -40,7 +41,7 @@
 //!
 //! # Invariants and boundaries
 //!
-//! - A queue's state changes only by [`galerna_dispatcher::transition`], written by compare-and-swap.
+//! - A queue's state changes only by [`galerna_lease::transition`], written by compare-and-swap.
 //! - What cannot be known whole deletes nothing: a list of accounts is whole or an error, and a queue that the broker does
 //!   not tell of is not concluded to be gone.
 //! - It knows brokers and stores by their traits only, and calls no dispatcher: they meet in the store.
@@ -49,7 +50,6 @@ mod accounts;
 mod accounts_api;
 mod bearer;
 mod deletions;
-mod directory;
 mod empties;
 mod guarded;
 mod maintainer;
@@ -63,10 +63,6 @@ mod work;
 
 pub use accounts::{Guard, Suspicion};
 pub use accounts_api::AccountsApi;
-pub use directory::{
-    AccountsSource, DirectoryError, FileDirectory, HttpDirectory, HttpOptions, Issue, Listing, MAX_ENTRIES,
-    SourcesSource, StoreDirectory,
-};
 pub use maintainer::Maintainer;
 pub use status::{Status, TaskStatus};
 pub use task::{

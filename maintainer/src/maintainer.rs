@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use galerna_broker::Broker;
-use galerna_dispatcher::Ping;
 use galerna_model::{Clock, Timestamp};
 use galerna_storage::QueueStates;
 use tokio::task::JoinHandle;
@@ -14,11 +12,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::directory::AccountsSource;
 use crate::metrics::Metrics;
 use crate::status::{History, Status, TaskStatus};
 use crate::task::{Options, OptionsError, Report, Run, RunFailure, Schedule, Task, TaskError};
 use crate::work::{Progress, Work};
+use galerna_directory::AccountsSource;
 
 /// First wait after a failed run; it doubles with each further one, up to the task's interval.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -222,6 +220,20 @@ impl Maintainer {
         }
     }
 
+    /// Whether all tasks run on time: what a dispatcher's ping asks.
+    ///
+    /// # Errors
+    /// The tasks that do not, each with its last error if it has one.
+    pub fn check_on_time(&self) -> Result<(), String> {
+        let describe = |task: TaskStatus| match task.error {
+            Some(error) => format!("{}: {error}", task.task),
+            None => format!("{}: not on time", task.task),
+        };
+        let late = self.status().tasks.into_iter().filter(|task| !task.on_time);
+        let problems: Vec<String> = late.map(describe).collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+    }
+
     /// Whether every task has run, and what failed in the last run of those that failed.
     pub(crate) fn readiness(&self) -> Result<(), String> {
         let mut problems = Vec::new();
@@ -243,19 +255,6 @@ impl Maintainer {
     pub fn metrics_text(&self) -> Result<String, prometheus::Error> {
         let inner = &self.inner;
         inner.metrics.render(|task| inner.state(task).history.on_time(task, inner.schedule(task)))
-    }
-}
-
-/// What a dispatcher in this process pings.
-#[async_trait]
-impl Ping for Maintainer {
-    async fn ping(&self) -> Result<(), String> {
-        let late: Vec<_> = self.status().tasks.into_iter().filter(|task| !task.on_time).collect();
-        let told = |task: &TaskStatus| match &task.error {
-            Some(error) => format!("{}: {error}", task.task),
-            None => format!("{}: not on time", task.task),
-        };
-        if late.is_empty() { Ok(()) } else { Err(late.iter().map(told).collect::<Vec<_>>().join("; ")) }
     }
 }
 

@@ -5,12 +5,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use galerna_broker::BrokerError;
-use galerna_dispatcher::Timing;
+use galerna_lease::Timing;
 use galerna_storage::StorageError;
 use serde::Serialize;
 
 use crate::accounts::{Guard, Suspicion};
-use crate::directory::{DirectoryError, Issue};
+use galerna_directory::{DirectoryError, Issue};
 
 /// A periodic task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

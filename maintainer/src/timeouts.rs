@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use galerna_dispatcher::LeaseWatch;
+use galerna_lease::LeaseWatch;
 use galerna_model::QueueName;
 use galerna_storage::QueueRecord;
 use tokio::time::Instant;
@@ -74,7 +74,7 @@ mod tests {
             renewal,
         };
         QueueRecord {
-            state: QueueState::Worker,
+            state: QueueState::Leased,
             epoch,
             lease: Some(lease),
             ..QueueRecord::new(

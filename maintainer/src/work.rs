@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use galerna_broker::{Broker, BrokerError, DeleteWhen, Deleted, Depth};
-use galerna_dispatcher::Event;
+use galerna_lease::QueueEvent;
 use galerna_model::{Clock, QueueName};
 use galerna_storage::{QueueRecord, QueueState, QueueStates, ReadyCount};
 use parking_lot::Mutex;
@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use crate::accounts::{self, Plan};
 use crate::deletions::{self, Verdict};
-use crate::directory::{AccountsSource, Issue};
 use crate::empties;
 use crate::guarded::Writer;
 use crate::steady::SteadyClock;
 use crate::task::{Options, Report, Run, Task, TaskError};
 use crate::timeouts::LeaseWatches;
+use galerna_directory::{AccountsSource, Issue};
 
 /// How often a write that lost to a newer one is tried again, where it may be.
 const ROUNDS: u32 = 5;
@@ -107,7 +107,7 @@ impl Work {
             .writer(Task::Accounts)
             .apply(back, ROUNDS, |record| {
                 // A claimed deletion is seen through; the account gets its queue anew after it.
-                (!deletions::is_claimed(record)).then_some(Event::Undelete)
+                (!deletions::is_claimed(record)).then_some(QueueEvent::Undelete)
             })
             .await?;
         {
@@ -128,7 +128,7 @@ impl Work {
             .writer(Task::Accounts)
             .apply(gone, ROUNDS, |record| {
                 let reason = plan.gone.get(&record.queue).cloned();
-                (record.state != QueueState::Delete).then_some(Event::FlagDeleted { reason })
+                (record.state != QueueState::Deleting).then_some(QueueEvent::FlagDeleted { reason })
             })
             .await?;
         let mut report = progress.lock();
@@ -272,7 +272,7 @@ impl Work {
                 .writer(Task::Timeouts)
                 .apply(expired, 1, |record| {
                     let lease = record.lease.as_ref()?;
-                    Some(Event::Expire { epoch: record.epoch, renewal: lease.renewal })
+                    Some(QueueEvent::Expire { epoch: record.epoch, renewal: lease.renewal })
                 })
                 .await?;
             let watched = {
@@ -292,7 +292,7 @@ impl Work {
 
     async fn deletions(&self, force: bool, progress: &Progress) -> Result<(), TaskError> {
         // Without flagged queues the list of accounts need not be asked for.
-        if !self.queues.all().await?.iter().any(|r| r.state == QueueState::Delete) {
+        if !self.queues.all().await?.iter().any(|r| r.state == QueueState::Deleting) {
             self.claims.lock().clear();
             return Ok(());
         }
@@ -306,7 +306,7 @@ impl Work {
             return Err(suspicion.into());
         }
         let flagged: Vec<QueueRecord> =
-            records.into_iter().filter(|r| r.state == QueueState::Delete).collect();
+            records.into_iter().filter(|r| r.state == QueueState::Deleting).collect();
         {
             let kept: BTreeSet<&QueueName> = flagged.iter().map(|r| &r.queue).collect();
             self.claims.lock().retain(|queue, _| kept.contains(queue));
@@ -365,7 +365,7 @@ impl Work {
         };
 
         let claimed_at = Instant::now();
-        let claim = Some(Event::FlagDeleted { reason: Some(deletions::claim_of(&record)) });
+        let claim = Some(QueueEvent::FlagDeleted { reason: Some(deletions::claim_of(&record)) });
         let writer = self.writer(Task::Deletions);
         let Some(claimed) = writer.apply(vec![record], 1, |_| claim.clone()).await?.done.pop() else {
             return Ok(false);
@@ -390,7 +390,7 @@ impl Work {
             .writer(Task::Deletions)
             .apply(vec![claimed], ROUNDS, |record| {
                 let reason = deletions::reason(record).map(str::to_owned);
-                deletions::is_claimed(record).then_some(Event::FlagDeleted { reason })
+                deletions::is_claimed(record).then_some(QueueEvent::FlagDeleted { reason })
             })
             .await?;
         Ok(applied.done.into_iter().next())

@@ -104,6 +104,6 @@ async fn a_broker_that_dies_in_the_middle_of_a_run_costs_nothing() {
             world.queues.all().await.unwrap().len() == ACCOUNTS - 14
         })
         .await;
-    assert_eq!(world.state("Q0").await, Some(QueueState::Delete));
+    assert_eq!(world.state("Q0").await, Some(QueueState::Deleting));
     assert_eq!(world.depth("Q0").await.map(|depth| depth.ready), Some(3), "its grace time is not over");
 }

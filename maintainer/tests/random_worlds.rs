@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use galerna_broker::DeleteWhen;
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-use galerna_dispatcher::{Event, invariants};
+use galerna_lease::{QueueEvent, invariants};
 use galerna_maintainer::{Run, Task, TaskError};
 use galerna_model::{Clock, ManualClock, SystemClock, Timestamp};
 use galerna_storage::{QueueRecord, QueueState};
@@ -97,7 +97,7 @@ async fn play(steps: Vec<Step>) {
 
     for step in steps {
         let mut failed = false;
-        let unflagged = |record: &&QueueRecord| record.state != QueueState::Delete;
+        let unflagged = |record: &&QueueRecord| record.state != QueueState::Deleting;
         for record in before.values().filter(unflagged) {
             known.entry(record.queue.to_string()).or_default().unflagged = Some(clock.now());
         }
@@ -119,7 +119,7 @@ async fn play(steps: Vec<Step>) {
                 let queue = format!("Q{n}");
                 if let Some(record) = world.record(&queue).await {
                     if record.lease.is_some() {
-                        world.apply(&queue, Event::Release { epoch: record.epoch, empty: false }).await;
+                        world.apply(&queue, QueueEvent::Release { epoch: record.epoch, empty: false }).await;
                     } else if matches!(record.state, QueueState::Idle | QueueState::Empty) {
                         world.lease(&queue).await;
                     }
@@ -170,7 +170,7 @@ async fn play(steps: Vec<Step>) {
             invariants::record(&record).expect("a sound record");
             let queue = record.queue.to_string();
             if let Some(earlier) = before.get(&queue) {
-                let newly = record.state == QueueState::Delete && earlier.state != QueueState::Delete;
+                let newly = record.state == QueueState::Deleting && earlier.state != QueueState::Deleting;
                 assert!(believed || !newly, "{queue} was flagged by a list that is not believed");
             }
             now.insert(queue, record);
@@ -195,7 +195,7 @@ async fn served(world: &World, said: &str) {
         let owner = record.map(|r| &r.account);
         if owner.map_or(namesakes == 1, |owner| *owner == account.id) {
             let record = record.unwrap_or_else(|| panic!("{} has no state", account.queue));
-            assert_ne!(record.state, QueueState::Delete, "{} of {}", account.queue, account.id);
+            assert_ne!(record.state, QueueState::Deleting, "{} of {}", account.queue, account.id);
             assert!(world.depth(account.queue.as_str()).await.is_some(), "{} is no queue", account.queue);
         }
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-use galerna_dispatcher::Ping;
 use galerna_maintainer::{Maintainer, Run, Schedule, Task, TaskError};
 use galerna_storage::QueueState;
 use serde_json::Value;
@@ -53,7 +52,7 @@ async fn it_keeps_the_world_in_order_by_itself_and_answers_pings_while_it_does()
     assert_eq!((status, &body["on_time"]), (503, &Value::Bool(false)), "it does not run yet");
     assert_eq!(get(&format!("{base}/readyz")).await.0, 503);
     assert_eq!(get(&format!("{base}/healthz")).await.0, 200);
-    assert!(maintainer.ping().await.is_err());
+    assert!(maintainer.check_on_time().is_err());
 
     world.list.says("a:Qa b:Qb");
     let tasks = maintainer.spawn(shutdown.clone());
@@ -65,7 +64,7 @@ async fn it_keeps_the_world_in_order_by_itself_and_answers_pings_while_it_does()
     world.until("what is gone is deleted", async || world.record("Qb").await.is_none()).await;
     world.lease("Qa").await;
     world.until("leases return", async || world.record("Qa").await.unwrap().crashes == 1).await;
-    assert_eq!(maintainer.ping().await, Ok(()));
+    assert_eq!(maintainer.check_on_time(), Ok(()));
     assert_eq!(get(&format!("{base}/readyz")).await.0, 200);
     let (_, ping) = get(&format!("{base}/ping")).await;
     for task in Task::ALL {
@@ -94,7 +93,7 @@ async fn the_ping_tells_when_counting_hangs_and_when_it_goes_on() {
                 .any(|task| task.task == Task::Empties && task.failures_in_a_row > 1)
         })
         .await;
-    let told = maintainer.ping().await.unwrap_err();
+    let told = maintainer.check_on_time().unwrap_err();
     assert!(told.contains("empties") && told.contains("stopped after"), "{told}");
     shutdown.cancel();
     tasks.await.unwrap();
@@ -103,7 +102,7 @@ async fn the_ping_tells_when_counting_hangs_and_when_it_goes_on() {
     let maintainer = world.maintainer();
     let shutdown = CancellationToken::new();
     let tasks = maintainer.spawn(shutdown.clone());
-    world.until("it is on time", async || maintainer.ping().await.is_ok()).await;
+    world.until("it is on time", async || maintainer.check_on_time().is_ok()).await;
     shutdown.cancel();
     tasks.await.unwrap();
 }

@@ -136,7 +136,7 @@ impl Directory {
         Ok(Self {
             queues: queues
                 .into_iter()
-                .filter(|q| q.state != QueueState::Delete)
+                .filter(|q| q.state != QueueState::Deleting)
                 .map(|q| (q.account, q.queue))
                 .collect(),
             owners: sources.into_iter().map(|s| (s.id, s.account)).collect(),

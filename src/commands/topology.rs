@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use galerna::ingest;
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
+use galerna_dispatcher::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
 use galerna_model::QueueName;
 use galerna_topology::Topology;
 
@@ -38,7 +38,7 @@ struct NoLeases;
 
 #[async_trait]
 impl Leases for NoLeases {
-    async fn next(&self, _: NextRequest) -> Result<Vec<Leased>, LeaseError> {
+    async fn next(&self, _: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
         Ok(Vec::new())
     }
 

@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use galerna_bolts::ALERTS_QUEUE;
+use galerna_directory::{HttpDirectory, HttpOptions};
 use galerna_dispatcher::StatusQuery;
 use galerna_frontend::{Directory, TokenHash};
-use galerna_maintainer::{AccountsApi, HttpDirectory, HttpOptions};
+use galerna_maintainer::AccountsApi;
 use galerna_model::{Account, AlertEventKind, Source};
 use galerna_model::{AccountId, QueueName, SourceId, SystemClock};
 use galerna_storage::{QueueRecord, QueueState, Store};
@@ -203,7 +204,7 @@ fn suffix(load: &Load, known: &[QueueRecord]) -> Option<String> {
 /// The account of a queue that is served already; none when it is on its way out.
 fn account_of(record: QueueRecord) -> Option<Account> {
     let QueueRecord { queue, account, state, .. } = record;
-    (state != QueueState::Delete).then(|| Account {
+    (state != QueueState::Deleting).then(|| Account {
         name: account.to_string(),
         queue,
         id: account,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
+use galerna_dispatcher::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
 use galerna_model::{AccountId, Clock, QueueName, SourceId};
 use galerna_storage::{ReadingKey, ReadingOutcome, Readings, ReadingsQuery, StoredReading};
 use hdrhistogram::Histogram;
@@ -168,7 +168,7 @@ pub(crate) struct MeasuredLeases {
 
 #[async_trait]
 impl Leases for MeasuredLeases {
-    async fn next(&self, request: NextRequest) -> Result<Vec<Leased>, LeaseError> {
+    async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
         let granted = self.inner.next(request).await?;
         let at = self.measures.elapsed_ms();
         self.measures.leases.fetch_add(granted.len() as u64, Ordering::Relaxed);

@@ -90,7 +90,7 @@ fn bench(group: &mut BenchmarkGroup<'_, WallTime>, runtime: &Runtime, name: &str
                     .map(|record| {
                         record.version += 1;
                         record.epoch += 1;
-                        record.state = QueueState::Worker;
+                        record.state = QueueState::Leased;
                         Swap { expected: record.version - 1, record: record.clone() }
                     })
                     .collect::<Vec<_>>()

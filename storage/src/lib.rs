@@ -16,7 +16,7 @@
 //! store.queues.create(&[idle.clone()]).await?;
 //!
 //! // Every change of a queue's state is one guarded write: of two who try, one is told that it lost, and to what.
-//! let paused = QueueRecord { version: 1, state: QueueState::Pause, ..idle };
+//! let paused = QueueRecord { version: 1, state: QueueState::Paused, ..idle };
 //! let swap = Swap { expected: 0, record: paused.clone() };
 //! assert_eq!(store.queues.swap(&[swap.clone()]).await?, [Swapped::Done]);
 //! assert_eq!(store.queues.swap(&[swap]).await?, [Swapped::Conflict(Some(paused))]);
@@ -53,12 +53,13 @@ pub use address::open;
 pub use alerts::{AlertStates, Rules};
 pub use audit::{AuditEntry, AuditLog};
 pub use error::{Result, StorageError};
+pub use galerna_lease::{Lease, QueueRecord, QueueState};
 pub use history::{History, Sample};
 pub use notifications::{
     Attempt, Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, EndpointKind, Enqueued,
     MAX_GROUP, Notifications, REDACTED, Resent, Silence, alert_key,
 };
-pub use queues::{Changes, Lease, QueueRecord, QueueState, QueueStates, ReadyCount, Swap, Swapped};
+pub use queues::{Changes, QueueStates, ReadyCount, Swap, Swapped};
 pub use readings::{
     ReadingKey, ReadingOutcome, Readings, ReadingsQuery, RejectedReading, RejectedReadings, StoredReading,
 };

@@ -43,7 +43,7 @@ fn next_lease(record: &QueueRecord) -> Swap {
     let record = QueueRecord {
         version: record.version + 1,
         epoch: record.epoch + 1,
-        state: QueueState::Worker,
+        state: QueueState::Leased,
         ..record.clone()
     };
     Swap { expected: record.version - 1, record }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::error::ApiError;
-use crate::lease::{Leased, Release};
 use crate::strategy::StrategyName;
+use galerna_lease::{GrantedLease, Release};
 
 /// A JSON body. An empty one counts as `{}`; the content type is not looked at.
 pub(super) struct Body<T>(pub(super) T);
@@ -142,7 +142,7 @@ fn one_or_many<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Release>, D::Error
 pub(crate) struct LeasesBody {
     /// The leases.
     #[schema(value_type = Vec<LeaseBody>)]
-    pub(crate) leases: Vec<Leased>,
+    pub(crate) leases: Vec<GrantedLease>,
 }
 
 /// A lease granted.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::dispatcher::AdminError;
-use crate::lease::LeaseError;
+use galerna_lease::LeaseError;
 
 /// Body of every error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

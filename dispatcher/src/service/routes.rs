@@ -19,9 +19,9 @@ use super::body::{
 use super::error::{ApiError, ErrorBody};
 use super::openapi;
 use crate::dispatcher::{Dispatcher, MAX_COUNT};
-use crate::lease::{Leases, NextRequest, Release};
 use crate::status::{QueueView, StatusPage, StatusQuery};
 use crate::strategy::StrategyName;
+use galerna_lease::{Leases, NextRequest, Release};
 
 type Answer<T> = Result<Json<T>, ApiError>;
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use galerna_dispatcher::{
-    Dispatcher, DispatcherOptions, Leased, Leases, MaintainerLink, NextRequest, Ping, StrategyName, Timing,
+    Dispatcher, DispatcherOptions, GrantedLease, Leases, MaintainerLink, NextRequest, Ping, StrategyName,
+    Timing,
 };
 use galerna_model::{AccountId, Clock, QueueName, SystemClock, Timestamp};
 use galerna_storage::{QueueRecord, ReadyCount, Store};
@@ -121,7 +122,7 @@ pub fn with_database(uri: &str, database: &str) -> String {
     options.map_or_else(|| format!("{base}/{database}"), |o| format!("{base}/{database}?{o}"))
 }
 
-pub async fn lease(d: &impl Leases, consumer: &str) -> Option<Leased> {
+pub async fn lease(d: &impl Leases, consumer: &str) -> Option<GrantedLease> {
     let request = NextRequest { consumer: consumer.to_owned(), count: 1, ..NextRequest::default() };
     d.next(request).await.expect("next").pop()
 }

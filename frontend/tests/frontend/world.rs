@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_broker::{Broker, DeleteWhen};
+use galerna_directory::FileDirectory;
 use galerna_frontend::{Directory, Frontend, Options, Parts, QueueHints, SqliteStatistics, TokenHash};
-use galerna_maintainer::FileDirectory;
 use galerna_model::{QueueName, Reading, SystemClock, decode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

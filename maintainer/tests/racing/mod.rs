@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_dispatcher::invariants::{Tenure, history};
-use galerna_dispatcher::{
-    Dispatcher, DispatcherOptions, HeldLease, Leases, MaintainerLink, NextRequest, Release, Timing,
-};
-use galerna_maintainer::Schedule;
+use async_trait::async_trait;
+use galerna_dispatcher::{Dispatcher, DispatcherOptions, MaintainerLink, Ping};
+use galerna_lease::invariants::{Tenure, history};
+use galerna_lease::{HeldLease, Leases, NextRequest, Release, Timing};
+use galerna_maintainer::{Maintainer, Schedule};
 use galerna_model::QueueName;
 use galerna_storage::Store;
 use parking_lot::Mutex;
@@ -23,6 +23,15 @@ const CONSUMERS: usize = 8;
 const ENOUGH: usize = 200;
 
 type Tenures = Arc<Mutex<BTreeMap<QueueName, Vec<Tenure>>>>;
+
+struct Local(Maintainer);
+
+#[async_trait]
+impl Ping for Local {
+    async fn ping(&self) -> Result<(), String> {
+        self.0.check_on_time()
+    }
+}
 
 /// One consumer: takes a queue, keeps it for a while, and releases it, forgets it or goes on renewing it.
 async fn consume(
@@ -100,7 +109,7 @@ pub(crate) async fn two_maintainers_and_two_dispatchers_never_give_a_queue_to_tw
         let options = DispatcherOptions {
             name: format!("d{d}"),
             timing: timing.clone(),
-            maintainer: MaintainerLink::Local(Arc::new(maintainer.clone())),
+            maintainer: MaintainerLink::Local(Arc::new(Local(maintainer.clone()))),
             ..DispatcherOptions::default()
         };
         let dispatcher = Dispatcher::open(&store, options).await.expect("the dispatcher starts");

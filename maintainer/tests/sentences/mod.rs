@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_broker::{DeadLetterSelection, Depth, Failure, NewDeadLetter};
-use galerna_dispatcher::Event;
+use galerna_lease::QueueEvent;
 use galerna_maintainer::{Options, Run, Task, TaskError};
 use galerna_model::{Clock, ManualClock, Message, SystemClock};
 use galerna_storage::QueueState;
@@ -94,7 +94,7 @@ pub(crate) async fn a_queue_that_vanished_from_the_broker_is_made_again(world: W
 pub(crate) async fn a_queue_whose_account_is_gone_is_flagged_and_unflagged_when_it_is_back(world: World) {
     world.with_accounts("a:Qa b:Qb c:Qc").await;
     let epoch = world.lease("Qa").await.epoch;
-    world.apply("Qa", Event::Release { epoch, empty: false }).await;
+    world.apply("Qa", QueueEvent::Release { epoch, empty: false }).await;
 
     world.list.says("a:Qa- c:Qc");
     assert_eq!(world.run_ok(Task::Accounts).await.flagged, 2);
@@ -114,13 +114,13 @@ pub(crate) async fn a_queue_whose_account_is_gone_is_flagged_and_unflagged_when_
 
 pub(crate) async fn a_pause_outlives_a_deletion_that_is_taken_back(world: World) {
     world.with_accounts("a:Qa b:Qb").await;
-    world.apply("Qa", Event::Pause { reason: Some("bad data".to_owned()) }).await;
+    world.apply("Qa", QueueEvent::Pause { reason: Some("bad data".to_owned()) }).await;
     world.list.says("b:Qb");
     world.run_ok(Task::Accounts).await;
-    assert_eq!(world.state("Qa").await, Some(QueueState::Delete));
+    assert_eq!(world.state("Qa").await, Some(QueueState::Deleting));
     world.list.says("a:Qa b:Qb");
     world.run_ok(Task::Accounts).await;
-    assert_eq!(world.state("Qa").await, Some(QueueState::Pause));
+    assert_eq!(world.state("Qa").await, Some(QueueState::Paused));
 }
 
 pub(crate) async fn a_list_that_is_not_believed_makes_queues_but_flags_none_until_it_is_confirmed(
@@ -151,7 +151,7 @@ pub(crate) async fn a_list_that_is_not_believed_makes_queues_but_flags_none_unti
     assert_eq!(world.state("Qnew").await, Some(QueueState::Idle));
 
     assert_eq!(world.force(Task::Accounts).await.flagged, 10);
-    assert_eq!(world.state("Q10").await, Some(QueueState::Delete));
+    assert_eq!(world.state("Q10").await, Some(QueueState::Deleting));
     assert_eq!(world.run_ok(Task::Accounts).await.flagged, 0, "once confirmed it is believed");
 }
 
@@ -201,8 +201,8 @@ pub(crate) async fn a_message_that_somebody_holds_keeps_a_queue_from_being_empty
 pub(crate) async fn a_count_leaves_leased_paused_and_flagged_queues_alone(world: World) {
     world.with_accounts("a:Qa b:Qb c:Qc d:Qd").await;
     world.lease("Qa").await;
-    world.apply("Qb", Event::Pause { reason: None }).await;
-    world.apply("Qc", Event::FlagDeleted { reason: None }).await;
+    world.apply("Qb", QueueEvent::Pause { reason: None }).await;
+    world.apply("Qc", QueueEvent::FlagDeleted { reason: None }).await;
     let before = [world.record("Qa").await, world.record("Qb").await, world.record("Qc").await];
     world.counted_until("Qd", QueueState::Empty).await;
     for record in before.into_iter().flatten() {
@@ -292,7 +292,7 @@ pub(crate) async fn a_flagged_queue_waits_for_the_end_of_its_lease(mut world: Wo
     world.options.grace = Duration::ZERO;
     assert_eq!(world.run_ok(Task::Deletions).await.deleted, 0);
     assert!(world.record("Qa").await.unwrap().lease.is_some());
-    world.apply("Qa", Event::Release { epoch, empty: true }).await;
+    world.apply("Qa", QueueEvent::Release { epoch, empty: true }).await;
     assert_eq!(world.run_ok(Task::Deletions).await.deleted, 1);
 }
 
@@ -324,7 +324,7 @@ pub(crate) async fn nothing_is_deleted_while_the_list_cannot_be_read_or_is_not_b
         let failure = world.run(Task::Deletions).await.expect_err("the list lost too much");
         assert!(matches!(failure.error, TaskError::Suspicious(_)), "{failure}");
     }
-    assert_eq!(world.state("Q0").await, Some(QueueState::Delete));
+    assert_eq!(world.state("Q0").await, Some(QueueState::Deleting));
     assert!(world.depth("Q0").await.is_some());
 
     world.list.says(&numbered(1..20));
@@ -350,7 +350,7 @@ pub(crate) async fn a_deletion_that_was_cut_off_is_seen_through_by_another(mut w
         assert!(matches!(cut_off.unwrap_err().error, TaskError::TimedOut(_)));
         world.broker = broker;
         assert_eq!(world.depth("Qa").await.is_some(), queue_left, "{when:?}");
-        assert_eq!(world.state("Qa").await, Some(QueueState::Delete));
+        assert_eq!(world.state("Qa").await, Some(QueueState::Deleting));
 
         world.options.deletions.timeout = Duration::from_secs(1);
         let other = world.maintainer();
@@ -413,7 +413,7 @@ pub(crate) async fn a_lease_past_its_time_returns_and_a_renewed_one_stays(world:
     assert_eq!((first.watched, first.expired), (2, 0), "a lease seen for the first time is young");
     world
         .until("the lease returned", async || {
-            world.apply("Qb", Event::Renew { epoch }).await;
+            world.apply("Qb", QueueEvent::Renew { epoch }).await;
             maintainer.run_once(Task::Timeouts, Run::default()).await.unwrap().expired > 0
         })
         .await;
@@ -432,8 +432,8 @@ pub(crate) async fn an_expired_lease_of_a_paused_or_flagged_queue_ends_without_w
     world.with_accounts("a:Qa b:Qb c:Qc").await;
     world.lease("Qa").await;
     world.lease("Qb").await;
-    world.apply("Qa", Event::Pause { reason: None }).await;
-    world.apply("Qb", Event::FlagDeleted { reason: None }).await;
+    world.apply("Qa", QueueEvent::Pause { reason: None }).await;
+    world.apply("Qb", QueueEvent::FlagDeleted { reason: None }).await;
     let run = Run { watch: Some(Duration::from_secs(30)), ..Run::default() };
     assert_eq!(world.maintainer().run_once(Task::Timeouts, run).await.unwrap().expired, 2);
     assert_eq!(world.states().await, "Qa=pause Qb=delete Qc=idle");

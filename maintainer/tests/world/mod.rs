@@ -7,12 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use galerna_broker::{Broker, BrokerError, Depth};
-use galerna_dispatcher::{Event, Timing, Transition, transition};
-use galerna_maintainer::{
-    AccountsSource, DirectoryError, Issue, Listing, Maintainer, Options, Report, Run, RunFailure, Task,
-};
-use galerna_model::Account;
-use galerna_model::{AccountId, Clock, Message, QueueName, SystemClock};
+use galerna_directory::{AccountsSource, DirectoryError, Issue, Listing};
+use galerna_lease::{QueueEvent, Timing, Transition, transition};
+use galerna_maintainer::{Maintainer, Options, Report, Run, RunFailure, Task};
+use galerna_model::{Account, AccountId, Clock, Message, QueueName, SystemClock};
 use galerna_storage::{QueueRecord, QueueState, QueueStates, Swap, Swapped};
 use parking_lot::Mutex;
 
@@ -166,7 +164,7 @@ impl World {
     }
 
     /// Changes a state as a dispatcher would.
-    pub(crate) async fn apply(&self, queue: &str, event: Event) -> QueueRecord {
+    pub(crate) async fn apply(&self, queue: &str, event: QueueEvent) -> QueueRecord {
         let record = self.record(queue).await.expect("the queue has a state");
         let now = SystemClock.now();
         match transition(&record, &event, now, &self.options.timing).expect("the event is accepted") {
@@ -181,7 +179,7 @@ impl World {
     }
 
     pub(crate) async fn lease(&self, queue: &str) -> QueueRecord {
-        self.apply(queue, Event::Lease { consumer: "worker".to_owned() }).await
+        self.apply(queue, QueueEvent::Lease { consumer: "worker".to_owned() }).await
     }
 
     pub(crate) async fn publish(&self, queue: &str, messages: usize) {

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_dispatcher::{HeldLease, LeaseError, Leases, Renewed};
+use galerna_lease::{HeldLease, LeaseError, Leases, Renewed};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Claim;

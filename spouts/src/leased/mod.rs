@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use galerna_broker::{AWAY, Broker, Delivery, DeliveryTag, Outcome, PERMANENT};
-use galerna_dispatcher::Leases;
+use galerna_lease::Leases;
 use galerna_model::{AccountId, Incoming, QueueName};
 use galerna_topology::{Failed, Failure, FailureKind, Fault, Next, Output, Roots, Spout, TaskContext};
 use tokio::sync::{mpsc, watch};
@@ -79,7 +79,7 @@ impl Default for LeasedOptions {
 /// [`LeasedOptions::hold`], wait for what is in work, release and ask for the next in one request. Slots are tasks of their
 /// own, so that leases are renewed however long the topology holds the spout back. A lease that was revoked is no longer
 /// consumed and is given back when what is in work is done. **Nothing is consumed or settled past the lease**, as its holder
-/// counts it ([`HeldLease`](galerna_dispatcher::HeldLease)): a process that was stopped for too long finds its lease over
+/// counts it ([`HeldLease`](galerna_lease::HeldLease)): a process that was stopped for too long finds its lease over
 /// when it goes on, drops what it had, and its release is refused without harm. While the dispatcher is away, leases in
 /// hand are worked on until their end.
 ///
@@ -89,7 +89,7 @@ impl Default for LeasedOptions {
 /// ```
 /// # use std::sync::Arc;
 /// use galerna_broker::Broker;
-/// use galerna_dispatcher::Leases;
+/// use galerna_lease::Leases;
 /// use galerna_spouts::{LeasedOptions, LeasedQueues};
 /// use galerna_topology::TopologyBuilder;
 ///

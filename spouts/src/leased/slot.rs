@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use galerna_broker::{BrokerError, Consumer, Outcome};
-use galerna_dispatcher::{HeldLease, LeaseError, Leased, NextRequest, Release};
+use galerna_lease::{GrantedLease, HeldLease, LeaseError, NextRequest, Release};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -106,7 +106,7 @@ impl Slot {
     }
 
     /// Asks for a lease, giving back the one before in the same request.
-    async fn lease(&mut self) -> Option<(Leased, Instant)> {
+    async fn lease(&mut self) -> Option<(GrantedLease, Instant)> {
         let wait = self.wait;
         let request = NextRequest {
             consumer: self.parts.consumer.clone(),

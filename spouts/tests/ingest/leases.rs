@@ -18,7 +18,7 @@ mod scenarios {
 
     use async_trait::async_trait;
     use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions, Timeouts};
-    use galerna_dispatcher::{LeaseError, Leased, Leases, NextRequest, Release, Renewed};
+    use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
     use galerna_engine::{Engine, EngineOptions, Running, SpoutState};
     use galerna_model::{Incoming, QueueName};
     use galerna_test_servers::RabbitMq;
@@ -135,7 +135,7 @@ mod scenarios {
 
     #[async_trait]
     impl Leases for Flaky {
-        async fn next(&self, request: NextRequest) -> Result<Vec<Leased>, LeaseError> {
+        async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
             match self.away.load(Ordering::SeqCst) {
                 true => Err(LeaseError::Unavailable("cut off".to_owned())),
                 false => self.inner.next(request).await,

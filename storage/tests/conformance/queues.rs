@@ -26,7 +26,7 @@ fn leased(record: &QueueRecord, consumer: &str) -> Swap {
         record: QueueRecord {
             version: record.version + 1,
             epoch: record.epoch + 1,
-            state: QueueState::Worker,
+            state: QueueState::Leased,
             lease: Some(lease),
             ..record.clone()
         },
@@ -40,7 +40,7 @@ async fn stored(store: &Store, name: &str) -> QueueRecord {
 pub(super) async fn a_record_comes_back_as_it_was_created(store: &Store) {
     let full = QueueRecord {
         version: 7,
-        state: QueueState::Pause,
+        state: QueueState::Paused,
         epoch: u64::from(u32::MAX) + 1,
         lease: Some(Lease {
             consumer: "w1 \"quoted\" ñ".into(),

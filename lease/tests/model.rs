@@ -14,9 +14,10 @@
 
 use std::collections::BTreeSet;
 
-use galerna_dispatcher::{Event, Refusal, Timing, Transition, invariants, transition};
+use galerna_lease::{
+    Lease, QueueEvent, QueueRecord, QueueState, Timing, Transition, TransitionError, invariants, transition,
+};
 use galerna_model::{AccountId, QueueName, Timestamp};
-use galerna_storage::{Lease, QueueRecord, QueueState};
 use stateright::{Checker, Model, Property};
 
 /// Ticks of true time after which a dispatcher may expire what it watches.
@@ -213,7 +214,13 @@ struct Protocol {
 
 impl Protocol {
     /// A dispatcher applies an event to what it knows and sends the write off.
-    fn submit(&self, world: &mut World, by: usize, event: &Event, reply: Reply) -> Result<(), Refusal> {
+    fn submit(
+        &self,
+        world: &mut World,
+        by: usize,
+        event: &QueueEvent,
+        reply: Reply,
+    ) -> Result<(), TransitionError> {
         // Wall clocks are years apart, on either side of the stamps in the record.
         let wall = Timestamp(if by == 0 { -1_000_000_000_000 } else { 4_000_000_000_000 });
         let cache = world.dispatchers[by].cache;
@@ -239,21 +246,21 @@ impl Protocol {
     fn deliver(&self, world: &mut World, message: Message) {
         match message {
             Message::Next { to, call } => {
-                let event = Event::Lease { consumer: "a consumer".to_owned() };
+                let event = QueueEvent::Lease { consumer: "a consumer".to_owned() };
                 self.submit(world, to, &event, Reply::Granted { call }).ok(); // Refused: nothing happens.
             }
             Message::Renew { to, epoch, call } => {
                 if epoch > world.dispatchers[to].cache.epoch {
                     Self::see(world, to);
                 }
-                let event = Event::Renew { epoch: epoch.into() };
+                let event = QueueEvent::Renew { epoch: epoch.into() };
                 self.submit(world, to, &event, Reply::Renewed { call }).ok(); // Refused: nothing happens.
             }
             Message::Release { to, epoch, empty } => {
                 if epoch > world.dispatchers[to].cache.epoch {
                     Self::see(world, to);
                 }
-                let event = Event::Release { epoch: epoch.into(), empty };
+                let event = QueueEvent::Release { epoch: epoch.into(), empty };
                 self.submit(world, to, &event, Reply::None).ok(); // Refused: nothing happens.
             }
             Message::Write { by, expected, row, reply } => {
@@ -267,7 +274,7 @@ impl Protocol {
                             world.wire.insert(Message::Granted { call, epoch: row.epoch });
                         }
                         Reply::Renewed { call } => {
-                            let revoked = row.state != QueueState::Worker;
+                            let revoked = row.state != QueueState::Leased;
                             world.wire.insert(Message::Renewed { call, revoked });
                         }
                     }
@@ -374,7 +381,7 @@ impl Model for Protocol {
                 if world.pauses > 0 {
                     actions.push(Action::Pause(n));
                 }
-                if d.cache.state == QueueState::Pause {
+                if d.cache.state == QueueState::Paused {
                     actions.push(Action::Unpause(n));
                 }
             }
@@ -437,14 +444,14 @@ impl Model for Protocol {
             Action::Expire(n) => {
                 let cache = next.dispatchers[n].cache;
                 let renewal = cache.lease?;
-                let event = Event::Expire { epoch: cache.epoch.into(), renewal: renewal.into() };
+                let event = QueueEvent::Expire { epoch: cache.epoch.into(), renewal: renewal.into() };
                 self.submit(&mut next, n, &event, Reply::None).ok()?;
             }
             Action::Pause(n) => {
                 next.pauses -= 1;
-                self.submit(&mut next, n, &Event::Pause { reason: None }, Reply::None).ok()?;
+                self.submit(&mut next, n, &QueueEvent::Pause { reason: None }, Reply::None).ok()?;
             }
-            Action::Unpause(n) => self.submit(&mut next, n, &Event::Unpause, Reply::None).ok()?,
+            Action::Unpause(n) => self.submit(&mut next, n, &QueueEvent::Unpause, Reply::None).ok()?,
             Action::CrashDispatcher(n) => {
                 // Its write under way may land all the same. Started again, it reads the store and watches anew.
                 next.crashes -= 1;
@@ -479,7 +486,7 @@ impl Model for Protocol {
         ];
         if self.pauses > 0 {
             properties.push(Property::sometimes("a paused queue still has its holder", |_, w: &World| {
-                w.stored.state == QueueState::Pause && w.stored.lease.is_some()
+                w.stored.state == QueueState::Paused && w.stored.lease.is_some()
             }));
         }
         properties

@@ -33,7 +33,7 @@ pub struct NextRequest {
 
 /// A lease granted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Leased {
+pub struct GrantedLease {
     /// The queue.
     pub queue: QueueName,
     /// Epoch: renew and release with it.
@@ -85,7 +85,7 @@ pub trait Leases: Send + Sync + 'static {
     /// Leases up to `count` queues; empty when none came within `wait`.
     ///
     /// A release in the request that is stale is ignored. When the answer is lost the leases granted expire by themselves.
-    async fn next(&self, request: NextRequest) -> Result<Vec<Leased>, LeaseError>;
+    async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError>;
 
     /// Extends a lease.
     async fn renew(&self, queue: &QueueName, epoch: u64) -> Result<Renewed, LeaseError>;

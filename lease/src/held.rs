@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::lease::{Leased, Renewed};
+use crate::protocol::{GrantedLease, Renewed};
 use crate::timing::{holder_margin, renew_after};
 
 /// A lease in the hands of a consumer.
@@ -13,15 +13,15 @@ use crate::timing::{holder_margin, renew_after};
 /// stopped before any dispatcher takes the lease for expired, however late the answer came.
 ///
 /// ```
-/// use galerna_dispatcher::{HeldLease, Leased};
-/// # let leased = Leased { queue: "D1".parse().unwrap(), epoch: 1, expires_in_ms: 60_000, strategy: "lru".into() };
+/// use galerna_lease::{HeldLease, GrantedLease};
+/// # let leased = GrantedLease { queue: "D1".parse().unwrap(), epoch: 1, expires_in_ms: 60_000, strategy: "lru".into() };
 /// let asked = tokio::time::Instant::now(); // before `next` is called
 /// let held = HeldLease::new(leased, asked);
 /// assert!(!held.must_stop() && !held.renew_due());
 /// ```
 #[derive(Debug, Clone)]
 pub struct HeldLease {
-    leased: Leased,
+    leased: GrantedLease,
     asked: Instant,
     lease: Duration,
     revoked: bool,
@@ -29,13 +29,13 @@ pub struct HeldLease {
 
 impl HeldLease {
     /// Takes a lease that was asked for at `asked`, which must be from before the call to `next`.
-    pub fn new(leased: Leased, asked: Instant) -> Self {
+    pub fn new(leased: GrantedLease, asked: Instant) -> Self {
         let lease = Duration::from_millis(leased.expires_in_ms);
         Self { leased, asked, lease, revoked: false }
     }
 
     /// The lease.
-    pub fn leased(&self) -> &Leased {
+    pub fn leased(&self) -> &GrantedLease {
         &self.leased
     }
 
@@ -82,8 +82,13 @@ impl HeldLease {
 mod tests {
     use super::*;
 
-    fn leased() -> Leased {
-        Leased { queue: "D1".parse().unwrap(), epoch: 1, expires_in_ms: 60_000, strategy: "fifo".into() }
+    fn leased() -> GrantedLease {
+        GrantedLease {
+            queue: "D1".parse().unwrap(),
+            epoch: 1,
+            expires_in_ms: 60_000,
+            strategy: "fifo".into(),
+        }
     }
 
     #[tokio::test(start_paused = true)]

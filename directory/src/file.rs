@@ -8,8 +8,8 @@ use galerna_model::{Account, Source};
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 
-use super::entry::{Entry, collect};
-use super::{AccountsSource, DirectoryError, Listing, MAX_ENTRIES, SourcesSource};
+use crate::entry::{Entry, collect};
+use crate::{AccountsSource, DirectoryError, Listing, MAX_ENTRIES, SourcesSource};
 
 /// Largest file read, in bytes.
 const MAX_BYTES: usize = 256 * 1024 * 1024;

@@ -3,9 +3,9 @@
 //! `debug_assert!` in [`crate::transition`], the property tests over real stores and the model checker all call these
 //! functions.
 
-use galerna_storage::{QueueRecord, QueueState};
+use crate::record::{QueueRecord, QueueState};
 
-use crate::transition::{Event, UNTIL_UNPAUSED};
+use crate::transition::{QueueEvent, UNTIL_UNPAUSED};
 
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,15 +18,15 @@ pub struct Violation(pub &'static str);
 /// The first invariant that does not hold.
 pub fn record(r: &QueueRecord) -> Result<(), Violation> {
     let holds = [
-        (r.state != QueueState::Worker || r.lease.is_some(), "a queue in state worker has a lease"),
+        (r.state != QueueState::Leased || r.lease.is_some(), "a queue in state worker has a lease"),
         (
             r.lease.is_none()
-                || matches!(r.state, QueueState::Worker | QueueState::Pause | QueueState::Delete),
+                || matches!(r.state, QueueState::Leased | QueueState::Paused | QueueState::Deleting),
             "a lease lives in state worker, pause or delete only",
         ),
         (r.lease.is_none() || r.epoch > 0, "a lease has an epoch"),
         (
-            r.not_before != Some(UNTIL_UNPAUSED) || r.state == QueueState::Delete,
+            r.not_before != Some(UNTIL_UNPAUSED) || r.state == QueueState::Deleting,
             "a pause is remembered only under a deletion",
         ),
     ];
@@ -37,30 +37,30 @@ pub fn record(r: &QueueRecord) -> Result<(), Violation> {
 ///
 /// # Errors
 /// The first invariant that does not hold.
-pub fn step(before: &QueueRecord, event: &Event, after: &QueueRecord) -> Result<(), Violation> {
+pub fn step(before: &QueueRecord, event: &QueueEvent, after: &QueueRecord) -> Result<(), Violation> {
     record(before)?;
     record(after)?;
-    let paused = |r: &QueueRecord| r.state == QueueState::Pause || r.not_before == Some(UNTIL_UNPAUSED);
-    let leased = matches!(event, Event::Lease { .. });
+    let paused = |r: &QueueRecord| r.state == QueueState::Paused || r.not_before == Some(UNTIL_UNPAUSED);
+    let leased = matches!(event, QueueEvent::Lease { .. });
     let holds = [
         (after.version == before.version + 1, "the version grows by one at every write"),
         (after.epoch == before.epoch + u64::from(leased), "the epoch grows by one at a lease and never else"),
         (!leased || before.lease.is_none(), "P1: no lease is given while another lives"),
         (!leased || !paused(before), "P9: no lease is given under a pause"),
         (
-            !paused(before) || paused(after) || matches!(event, Event::Unpause),
+            !paused(before) || paused(after) || matches!(event, QueueEvent::Unpause),
             "P9: a pause ends by unpausing only",
         ),
         (
             before.lease.is_none()
                 || after.lease.is_some()
-                || matches!(event, Event::Release { .. } | Event::Expire { .. }),
+                || matches!(event, QueueEvent::Release { .. } | QueueEvent::Expire { .. }),
             "a lease ends by its release or its expiry only",
         ),
         (
             match (&before.lease, &after.lease) {
                 (Some(b), Some(a)) => {
-                    a.renewal == b.renewal + u64::from(matches!(event, Event::Renew { .. }))
+                    a.renewal == b.renewal + u64::from(matches!(event, QueueEvent::Renew { .. }))
                         && a.lease_ms >= b.lease_ms
                         && a.consumer == b.consumer
                 }

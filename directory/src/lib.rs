@@ -1,8 +1,26 @@
-//! Where the lists of accounts and sources come from: an HTTP API, a file, or the store.
+//! Where the lists of accounts and of sources come from: an [HTTP API](HttpDirectory), a [file](FileDirectory), or the
+//! [store](StoreDirectory).
+//!
+//! ```
+//! use galerna_directory::{AccountsSource, FileDirectory};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("accounts.csv");
+//! std::fs::write(&path, "id,name,queue\n591,Acme,D0000591\nodd id,,D2\n")?;
+//! let list = FileDirectory::new(path)?.accounts().await?;
+//! assert_eq!(list.entries[0].queue.as_str(), "D0000591");
+//! assert_eq!(list.issues.len(), 1, "an id holds no space; the entry is told apart");
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! A list is either whole or an error. A source that cannot prove that it has read everything must not answer with
 //! what it has: the maintainer would take the rest for gone. A single entry that is wrong does not spoil the list; it
 //! is told apart as an [`Issue`], and what it names is left as it is.
+//!
+//! The crate only reads; it must not depend on a broker's implementation, nor on a server.
 
 mod entry;
 mod file;

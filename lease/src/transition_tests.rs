@@ -32,47 +32,47 @@ fn shapes() -> Vec<(&'static str, QueueRecord)> {
         r.not_before = marked.then_some(UNTIL_UNPAUSED);
         r
     };
-    use QueueState::{Delete, Empty, Idle, Pause, Worker};
+    use QueueState::{Deleting, Empty, Idle, Leased, Paused};
     vec![
         ("idle", shape(Idle, false, false)),
         ("empty", shape(Empty, false, false)),
-        ("worker", shape(Worker, true, false)),
-        ("pause", shape(Pause, false, false)),
-        ("pause+lease", shape(Pause, true, false)),
-        ("delete", shape(Delete, false, false)),
-        ("delete+lease", shape(Delete, true, false)),
-        ("delete+paused", shape(Delete, false, true)),
-        ("delete+paused+lease", shape(Delete, true, true)),
+        ("worker", shape(Leased, true, false)),
+        ("pause", shape(Paused, false, false)),
+        ("pause+lease", shape(Paused, true, false)),
+        ("delete", shape(Deleting, false, false)),
+        ("delete+lease", shape(Deleting, true, false)),
+        ("delete+paused", shape(Deleting, false, true)),
+        ("delete+paused+lease", shape(Deleting, true, true)),
     ]
 }
 
-fn events() -> Vec<(&'static str, Event)> {
+fn events() -> Vec<(&'static str, QueueEvent)> {
     vec![
-        ("lease", Event::Lease { consumer: "w2".into() }),
-        ("renew", Event::Renew { epoch: 7 }),
-        ("renew old", Event::Renew { epoch: 6 }),
-        ("renew future", Event::Renew { epoch: 8 }),
-        ("release", Event::Release { epoch: 7, empty: false }),
-        ("release empty", Event::Release { epoch: 7, empty: true }),
-        ("release old", Event::Release { epoch: 6, empty: false }),
-        ("expire", Event::Expire { epoch: 7, renewal: 3 }),
-        ("expire renewed", Event::Expire { epoch: 7, renewal: 2 }),
-        ("expire old", Event::Expire { epoch: 6, renewal: 3 }),
-        ("pause", Event::Pause { reason: None }),
-        ("unpause", Event::Unpause),
-        ("flag", Event::FlagDeleted { reason: None }),
-        ("undelete", Event::Undelete),
-        ("counted 5", Event::Counted { messages: 5 }),
-        ("counted 0", Event::Counted { messages: 0 }),
+        ("lease", QueueEvent::Lease { consumer: "w2".into() }),
+        ("renew", QueueEvent::Renew { epoch: 7 }),
+        ("renew old", QueueEvent::Renew { epoch: 6 }),
+        ("renew future", QueueEvent::Renew { epoch: 8 }),
+        ("release", QueueEvent::Release { epoch: 7, empty: false }),
+        ("release empty", QueueEvent::Release { epoch: 7, empty: true }),
+        ("release old", QueueEvent::Release { epoch: 6, empty: false }),
+        ("expire", QueueEvent::Expire { epoch: 7, renewal: 3 }),
+        ("expire renewed", QueueEvent::Expire { epoch: 7, renewal: 2 }),
+        ("expire old", QueueEvent::Expire { epoch: 6, renewal: 3 }),
+        ("pause", QueueEvent::Pause { reason: None }),
+        ("unpause", QueueEvent::Unpause),
+        ("flag", QueueEvent::FlagDeleted { reason: None }),
+        ("undelete", QueueEvent::Undelete),
+        ("counted 5", QueueEvent::Counted { messages: 5 }),
+        ("counted 0", QueueEvent::Counted { messages: 0 }),
     ]
 }
 
 /// The shape of a result in one word: `state[+lease]`, `-` unchanged, `!` refused.
-fn word(result: &Result<Transition, Refusal>) -> String {
+fn word(result: &Result<Transition, TransitionError>) -> String {
     match result {
-        Err(Refusal::StaleEpoch { .. }) => "!stale".into(),
-        Err(Refusal::NotLeasable(_)) => "!state".into(),
-        Err(Refusal::Superseded) => "!superseded".into(),
+        Err(TransitionError::StaleEpoch { .. }) => "!stale".into(),
+        Err(TransitionError::NotLeasable(_)) => "!state".into(),
+        Err(TransitionError::Superseded) => "!superseded".into(),
         Ok(Transition::Unchanged) => "-".into(),
         Ok(Transition::To(r)) => {
             let mut word = r.state.as_str().to_owned();
@@ -173,7 +173,7 @@ fn every_state_answers_every_event_by_the_table() {
     }
 }
 
-fn to(record: &QueueRecord, event: Event) -> QueueRecord {
+fn to(record: &QueueRecord, event: QueueEvent) -> QueueRecord {
     match transition(record, &event, NOW, &timing()) {
         Ok(Transition::To(r)) => *r,
         other => panic!("{event:?} gave {other:?}"),
@@ -186,7 +186,7 @@ fn shape(name: &str) -> QueueRecord {
 
 #[test]
 fn a_lease_stamps_the_record_and_a_renewal_keeps_its_length() {
-    let leased = to(&shape("idle"), Event::Lease { consumer: "w2".into() });
+    let leased = to(&shape("idle"), QueueEvent::Lease { consumer: "w2".into() });
     let lease = leased.lease.clone().unwrap();
     assert_eq!((leased.epoch, leased.version, leased.since), (8, 21, NOW));
     assert_eq!(leased.last_delivered, Some(NOW));
@@ -194,7 +194,8 @@ fn a_lease_stamps_the_record_and_a_renewal_keeps_its_length() {
     assert_eq!(lease.expires_at, Timestamp(1_060_000));
 
     let shorter = Timing::with_lease(std::time::Duration::from_secs(1));
-    let Ok(Transition::To(renewed)) = transition(&leased, &Event::Renew { epoch: 8 }, NOW, &shorter) else {
+    let Ok(Transition::To(renewed)) = transition(&leased, &QueueEvent::Renew { epoch: 8 }, NOW, &shorter)
+    else {
         panic!("renewal refused")
     };
     assert_eq!(renewed.lease.unwrap().lease_ms, 60_000, "a renewal never shortens");
@@ -202,27 +203,28 @@ fn a_lease_stamps_the_record_and_a_renewal_keeps_its_length() {
 
 #[test]
 fn crashes_grow_the_delay_and_a_release_forgets_them() {
-    let first = to(&QueueRecord { crashes: 0, ..shape("worker") }, Event::Expire { epoch: 7, renewal: 3 });
+    let first =
+        to(&QueueRecord { crashes: 0, ..shape("worker") }, QueueEvent::Expire { epoch: 7, renewal: 3 });
     assert_eq!((first.crashes, first.not_before), (1, None));
-    let second = to(&shape("worker"), Event::Expire { epoch: 7, renewal: 3 });
+    let second = to(&shape("worker"), QueueEvent::Expire { epoch: 7, renewal: 3 });
     assert_eq!((second.crashes, second.not_before), (2, Some(NOW.plus_millis(1_000))));
-    let released = to(&shape("worker"), Event::Release { epoch: 7, empty: false });
+    let released = to(&shape("worker"), QueueEvent::Release { epoch: 7, empty: false });
     assert_eq!((released.crashes, released.not_before), (0, None));
 }
 
 #[test]
 fn a_pause_survives_a_deletion_that_is_taken_back() {
-    let paused = to(&shape("idle"), Event::Pause { reason: Some("meter swap".into()) });
+    let paused = to(&shape("idle"), QueueEvent::Pause { reason: Some("meter swap".into()) });
     assert_eq!(paused.reason.as_deref(), Some("meter swap"));
-    let flagged = to(&paused, Event::FlagDeleted { reason: Some("account gone".into()) });
-    let back = to(&flagged, Event::Undelete);
-    assert_eq!(back.state, QueueState::Pause);
-    assert_eq!(to(&back, Event::Unpause).state, QueueState::Idle);
+    let flagged = to(&paused, QueueEvent::FlagDeleted { reason: Some("account gone".into()) });
+    let back = to(&flagged, QueueEvent::Undelete);
+    assert_eq!(back.state, QueueState::Paused);
+    assert_eq!(to(&back, QueueEvent::Unpause).state, QueueState::Idle);
 }
 
 #[test]
 fn pausing_again_with_another_reason_only_changes_the_reason() {
-    let paused = to(&shape("pause"), Event::Pause { reason: Some("again".into()) });
+    let paused = to(&shape("pause"), QueueEvent::Pause { reason: Some("again".into()) });
     assert_eq!((paused.reason.as_deref(), paused.since), (Some("again"), Timestamp(1)));
 }
 

@@ -4,7 +4,7 @@ use galerna_model::{Account, Source};
 use galerna_model::{AccountId, QueueName, SourceId};
 use serde_json::{Map, Value};
 
-use super::{Issue, Listing};
+use crate::{Issue, Listing};
 
 /// An entry as a list carries it.
 pub(super) trait Entry: Sized {

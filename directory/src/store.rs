@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use galerna_model::{Account, Source};
 use galerna_storage::{Accounts, Sources};
 
-use super::{AccountsSource, DirectoryError, Listing, SourcesSource};
+use crate::{AccountsSource, DirectoryError, Listing, SourcesSource};
 
 /// The lists that the store holds.
 #[derive(Clone)]

@@ -20,7 +20,8 @@
 //! unpausing can never give a second lease beside one that is still held.
 
 use galerna_model::Timestamp;
-use galerna_storage::{Lease, QueueRecord, QueueState};
+
+use crate::record::{Lease, QueueRecord, QueueState};
 
 use crate::invariants;
 use crate::timing::Timing;
@@ -32,7 +33,7 @@ pub const UNTIL_UNPAUSED: Timestamp = Timestamp(253_370_764_800_000); // 9999-01
 
 /// Something that happens to a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum QueueEvent {
     /// A consumer gets it.
     Lease {
         /// Who.
@@ -78,7 +79,7 @@ pub enum Event {
     },
 }
 
-impl Event {
+impl QueueEvent {
     /// The event's name in logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
@@ -106,7 +107,7 @@ pub enum Transition {
 
 /// Why an event was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum TransitionError {
     /// The presented epoch is not that of a live lease.
     #[error("epoch {presented} is stale, the queue is at {current}")]
     StaleEpoch {
@@ -128,23 +129,23 @@ pub enum Refusal {
 /// Pure: nothing is stored. `now` only stamps the record; no decision depends on it, so skewed clocks do no harm.
 ///
 /// # Errors
-/// [`Refusal`]; the record is to be left as it is.
+/// [`TransitionError`]; the record is to be left as it is.
 pub fn transition(
     record: &QueueRecord,
-    event: &Event,
+    event: &QueueEvent,
     now: Timestamp,
     timing: &Timing,
-) -> Result<Transition, Refusal> {
-    use QueueState::{Delete, Empty, Idle, Pause, Worker};
+) -> Result<Transition, TransitionError> {
+    use QueueState::{Deleting, Empty, Idle, Leased, Paused};
 
     let mut next = record.clone();
     match event {
-        Event::Lease { consumer } => {
+        QueueEvent::Lease { consumer } => {
             if !matches!(record.state, Idle | Empty) {
-                return Err(Refusal::NotLeasable(record.state));
+                return Err(TransitionError::NotLeasable(record.state));
             }
             let lease_ms = timing.lease_ms();
-            next.state = Worker;
+            next.state = Leased;
             next.epoch += 1;
             next.lease = Some(Lease {
                 consumer: consumer.clone(),
@@ -156,24 +157,24 @@ pub fn transition(
             next.last_delivered = Some(now);
             next.not_before = None;
         }
-        Event::Renew { epoch } => {
+        QueueEvent::Renew { epoch } => {
             let lease = live(&mut next, *epoch)?;
             lease.renewal += 1;
             // A renewal never shortens a lease: its answer may be lost, and the holder then counts by the older one.
             lease.expires_at = expiry(now, lease.lease_ms);
         }
-        Event::Release { epoch, empty } => {
+        QueueEvent::Release { epoch, empty } => {
             live(&mut next, *epoch)?;
             next.lease = None;
             next.crashes = 0;
-            if next.state == Worker {
+            if next.state == Leased {
                 next.state = if *empty { Empty } else { Idle };
             }
         }
-        Event::Expire { epoch, renewal } => {
+        QueueEvent::Expire { epoch, renewal } => {
             match live(&mut next, *epoch) {
                 Ok(lease) if lease.renewal == *renewal => {}
-                _ => return Err(Refusal::Superseded),
+                _ => return Err(TransitionError::Superseded),
             }
             next.lease = None;
             next.crashes = next.crashes.saturating_add(1);
@@ -182,43 +183,43 @@ pub fn transition(
                 next.not_before = (!delay.is_zero())
                     .then(|| now.plus_millis(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)));
             }
-            if next.state == Worker {
+            if next.state == Leased {
                 next.state = Idle;
             }
         }
-        Event::Pause { reason } => match record.state {
-            Pause if reason.is_none() || *reason == record.reason => return Ok(Transition::Unchanged),
-            Delete if record.not_before == Some(UNTIL_UNPAUSED) => return Ok(Transition::Unchanged),
-            Delete => next.not_before = Some(UNTIL_UNPAUSED),
-            Idle | Empty | Worker | Pause => {
-                next.state = Pause;
+        QueueEvent::Pause { reason } => match record.state {
+            Paused if reason.is_none() || *reason == record.reason => return Ok(Transition::Unchanged),
+            Deleting if record.not_before == Some(UNTIL_UNPAUSED) => return Ok(Transition::Unchanged),
+            Deleting => next.not_before = Some(UNTIL_UNPAUSED),
+            Idle | Empty | Leased | Paused => {
+                next.state = Paused;
                 next.reason.clone_from(reason);
             }
         },
-        Event::Unpause => match record.state {
-            Pause => {
+        QueueEvent::Unpause => match record.state {
+            Paused => {
                 next.state = unblocked(record);
                 next.reason = None;
             }
-            Delete if record.not_before == Some(UNTIL_UNPAUSED) => next.not_before = None,
-            Idle | Empty | Worker | Delete => return Ok(Transition::Unchanged),
+            Deleting if record.not_before == Some(UNTIL_UNPAUSED) => next.not_before = None,
+            Idle | Empty | Leased | Deleting => return Ok(Transition::Unchanged),
         },
-        Event::FlagDeleted { reason } => match record.state {
-            Delete if reason.is_none() || *reason == record.reason => return Ok(Transition::Unchanged),
+        QueueEvent::FlagDeleted { reason } => match record.state {
+            Deleting if reason.is_none() || *reason == record.reason => return Ok(Transition::Unchanged),
             from => {
-                if from == Pause {
+                if from == Paused {
                     next.not_before = Some(UNTIL_UNPAUSED);
                 }
-                next.state = Delete;
+                next.state = Deleting;
                 next.reason.clone_from(reason);
             }
         },
-        Event::Undelete => {
-            if record.state != Delete {
+        QueueEvent::Undelete => {
+            if record.state != Deleting {
                 return Ok(Transition::Unchanged);
             }
             if record.not_before == Some(UNTIL_UNPAUSED) {
-                next.state = Pause;
+                next.state = Paused;
                 next.reason = Some("paused before its deletion was taken back".to_owned());
                 next.not_before = None;
             } else {
@@ -226,7 +227,7 @@ pub fn transition(
                 next.reason = None;
             }
         }
-        Event::Counted { messages } => match (record.state, *messages) {
+        QueueEvent::Counted { messages } => match (record.state, *messages) {
             (Empty, 1..) => next.state = Idle,
             (Idle, 0) => next.state = Empty,
             _ => return Ok(Transition::Unchanged),
@@ -241,16 +242,16 @@ pub fn transition(
 }
 
 /// The live lease, if `epoch` is its epoch.
-fn live(record: &mut QueueRecord, epoch: u64) -> Result<&mut Lease, Refusal> {
+fn live(record: &mut QueueRecord, epoch: u64) -> Result<&mut Lease, TransitionError> {
     let current = record.epoch;
     match &mut record.lease {
         Some(lease) if current == epoch => Ok(lease),
-        _ => Err(Refusal::StaleEpoch { presented: epoch, current }),
+        _ => Err(TransitionError::StaleEpoch { presented: epoch, current }),
     }
 }
 
 fn unblocked(record: &QueueRecord) -> QueueState {
-    if record.lease.is_some() { QueueState::Worker } else { QueueState::Idle }
+    if record.lease.is_some() { QueueState::Leased } else { QueueState::Idle }
 }
 
 fn expiry(now: Timestamp, lease_ms: u64) -> Timestamp {

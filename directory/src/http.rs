@@ -10,8 +10,8 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::entry::{Entry, collect};
-use super::{AccountsSource, DirectoryError, Listing, MAX_ENTRIES, SourcesSource};
+use crate::entry::{Entry, collect};
+use crate::{AccountsSource, DirectoryError, Listing, MAX_ENTRIES, SourcesSource};
 
 /// Longest wait that an API may ask for with `Retry-After`.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -105,7 +105,8 @@ impl HttpDirectory {
     /// # Errors
     /// [`DirectoryError::Invalid`] when the address is not an `http` or `https` URL without user, query and fragment.
     pub fn new(base: &str, options: HttpOptions) -> Result<Self, DirectoryError> {
-        galerna_broker::tls::install_default_provider();
+        // Whoever comes first in the process installs it: the others find it there.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let url = Url::parse(base).map_err(|e| {
             DirectoryError::Invalid(format!("`{base}` is not the URL of an accounts API: {e}"))
         })?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use galerna_storage::QueueRecord;
+use crate::record::QueueRecord;
 use tokio::time::Instant;
 
 /// Since when an observer has seen the same lease of a queue, by its own monotonic clock.
