@@ -45,8 +45,8 @@ pub mod prelude {
         StoreOptions, ValidateBolt, Validated, ValidationLimits,
     };
     pub use galerna_broker::Broker;
-    pub use galerna_lease::Leases;
     pub use galerna_engine::{Engine, EngineOptions};
+    pub use galerna_lease::Leases;
     pub use galerna_model::{
         AccountId, Clock, Envelope, Incoming, Measurement, Message, ParameterCode, QueueName, Reading,
         SourceId, SystemClock, Timestamp,

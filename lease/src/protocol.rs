@@ -55,7 +55,6 @@ pub struct Renewed {
 
 /// Why a lease call failed.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum LeaseError {
     /// An operator stopped the dispatcher.
     #[error("dispatcher is stopped; start it to lease queues")]

@@ -18,8 +18,8 @@ mod scenarios {
 
     use async_trait::async_trait;
     use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions, Timeouts};
-    use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
     use galerna_engine::{Engine, EngineOptions, Running, SpoutState};
+    use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
     use galerna_model::{Incoming, QueueName};
     use galerna_test_servers::RabbitMq;
     use galerna_topology::{Anchor, Bolt, Emitter, Fault, TopologyBuilder};
