@@ -137,6 +137,17 @@ fn add(families: &mut Families, component: &ComponentMetrics, labels: &[(&str, &
             *count,
         );
     }
+    for (kind, count) in &component.faults {
+        let [topology, id, worker] = *labels;
+        let help = "The same tuples and roots as in galerna_engine_failed_total, by whether trying again can help: transient, \
+                    permanent, unavailable.";
+        families.counter(
+            "galerna_engine_faults_total",
+            help,
+            &[topology, id, worker, ("fault", kind)],
+            *count,
+        );
+    }
     families.counter(
         "galerna_engine_restarts_total",
         "Instances replaced after a panic.",

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_broker::{AWAY, BrokerError};
+use galerna_broker::BrokerError;
 use galerna_storage::StorageError;
 use galerna_topology::{Clock, Fault};
 
@@ -46,11 +46,11 @@ pub(crate) enum GivenUp<E> {
 }
 
 impl<E: Passing> GivenUp<E> {
-    /// The fault to fail tuples with: one that begins with [`AWAY`] when it is not the tuples' fault.
+    /// The fault to fail tuples with: unavailable when it is not the tuples' fault.
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::Away(error) => Fault::new(format!("{AWAY}{error}")),
-            Self::Failed(error) => Fault::new(error.to_string()),
+            Self::Away(error) => Fault::unavailable(error.to_string()),
+            Self::Failed(error) => Fault::transient(error.to_string()),
         }
     }
 }

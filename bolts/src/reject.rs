@@ -54,7 +54,9 @@ impl RejectBolt {
     }
 
     async fn put_away(&self, batches: &[Arc<RejectedBatch>], waiting: impl Fn()) -> Result<(), Fault> {
-        let Some(context) = &self.context else { return Err(Fault::new("the reject bolt is not prepared")) };
+        let Some(context) = &self.context else {
+            return Err(Fault::transient("the reject bolt is not prepared"));
+        };
         let mut records: Vec<RejectedReading> = Vec::new();
         let mut letters: BTreeMap<&QueueName, Vec<NewDeadLetter>> = BTreeMap::new();
         for batch in batches {

@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use galerna_broker::AWAY;
 use galerna_storage::{ReadingOutcome, Readings, StorageError, StoredReading};
 use galerna_topology::{Anchor, Anchors, AsyncBolt, Batch, Emitter, Fault, TaskContext};
 use tokio::task::JoinSet;
@@ -43,8 +42,8 @@ impl Default for StoreOptions {
 ///
 /// Readings that arrive twice are no matter: the store knows them by (source, device, ts). When the store is away or does not
 /// answer, writes are tried again for a while. All tuples that the bolt has are kept from timing out meanwhile, and it
-/// goes on taking tuples, which would time out elsewhere: the spouts' pending limits bound them. Then all of them fail with a
-/// reason that begins with [`AWAY`](galerna_broker::AWAY), and so do those that follow, but for one attempt at a time, until one
+/// goes on taking tuples, which would time out elsewhere: the spouts' pending limits bound them. Then all of them fail as
+/// [unavailable](galerna_topology::FaultKind::Unavailable), and so do those that follow, but for one attempt at a time, until one
 /// succeeds. When the store refuses a bulk, each message of it is tried on its own,
 /// so that a bad one does not take its neighbours with it.
 ///
@@ -205,7 +204,7 @@ impl Outage {
     /// The fault to fail tuples with when the patience is over.
     fn beyond(&self, now: Duration, patience: Duration) -> Option<Fault> {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((since, cause)) if now >= *since + patience => Some(Fault::new(format!("{AWAY}{cause}"))),
+            Some((since, cause)) if now >= *since + patience => Some(Fault::unavailable(cause.as_str())),
             _ => None,
         }
     }

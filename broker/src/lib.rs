@@ -48,7 +48,6 @@ mod broker;
 mod counts;
 pub mod embedded;
 mod error;
-mod incoming;
 pub mod rabbitmq;
 mod retry;
 pub mod tls;
@@ -60,5 +59,4 @@ pub use broker::{
 };
 pub use counts::Counts;
 pub use error::{BrokerError, Result};
-pub use incoming::{AWAY, PERMANENT};
 pub use retry::RetryPolicy;

@@ -95,7 +95,7 @@ impl AsyncWorker {
         self.drain(&mut outgoing).await;
         self.shared.in_flight.end(taken);
         if AssertUnwindSafe(self.task.close()).catch_unwind().await.is_err() {
-            self.report(&Fault::new("panicked while closing"));
+            self.report(&Fault::transient("panicked while closing"));
         }
         self.flush(&mut outgoing).await;
     }
@@ -115,7 +115,7 @@ impl AsyncWorker {
             Ok(event) => event,
             Err(_) => {
                 self.rebuild().await;
-                Event::Progress(Err(Fault::new("panicked while it made progress")))
+                Event::Progress(Err(Fault::transient("panicked while it made progress")))
             }
         }
     }
@@ -137,7 +137,7 @@ impl AsyncWorker {
         let mut rest = Some(tuples);
         while let Some(tuples) = rest.take() {
             if AssertUnwindSafe(self.task.process(tuples)).catch_unwind().await.is_err() {
-                self.report(&Fault::new("panicked while executing a tuple"));
+                self.report(&Fault::transient("panicked while executing a tuple"));
                 rest = self.rebuild().await;
             }
         }
@@ -156,7 +156,7 @@ impl AsyncWorker {
         let fault = match made {
             Ok(Ok(())) => return rest,
             Ok(Err(fault)) => fault,
-            Err(_) => Fault::new("panicked while it was prepared again"),
+            Err(_) => Fault::transient("panicked while it was prepared again"),
         };
         self.report(&fault);
         if let Some(rest) = rest {
@@ -170,7 +170,7 @@ impl AsyncWorker {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => self.report(&fault),
             Err(_) => {
-                self.report(&Fault::new("panicked in its tick"));
+                self.report(&Fault::transient("panicked in its tick"));
                 self.rebuild().await;
             }
         }
@@ -179,7 +179,7 @@ impl AsyncWorker {
 
     async fn drain(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
         if AssertUnwindSafe(self.task.drain()).catch_unwind().await.is_err() {
-            self.report(&Fault::new("panicked while draining"));
+            self.report(&Fault::transient("panicked while draining"));
             self.rebuild().await;
         }
         self.flush(outgoing).await;

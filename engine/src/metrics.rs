@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use galerna_topology::{Clock, Failure, FailureKind, TaskFactory};
+use galerna_topology::{Clock, Failure, FailureKind, FaultKind, TaskFactory};
 use serde::Serialize;
 
 use crate::clock::nanos;
@@ -21,7 +21,8 @@ pub(crate) struct TaskStats {
     pub(crate) transferred: AtomicU64,
     pub(crate) executed: AtomicU64,
     pub(crate) acked: AtomicU64,
-    pub(crate) failed: [AtomicU64; FailureKind::ALL.len()],
+    failed: [AtomicU64; FailureKind::ALL.len()],
+    faults: [AtomicU64; FaultKind::ALL.len()],
     /// Nanoseconds in `execute` of a bolt that computes; for one that waits, see `unsettled`.
     pub(crate) busy: AtomicU64,
     pub(crate) unsettled: UnsettledTuples,
@@ -44,10 +45,16 @@ pub(crate) fn add(counter: &AtomicU64, by: u64) {
 
 impl TaskStats {
     pub(crate) fn count_failed(&self, failure: &Failure, tuples: u64, at: Duration) {
-        add(&self.failed[failure.kind.index()], tuples);
+        self.add_failed(failure, tuples);
         if !matches!(failure.kind, FailureKind::Stopped | FailureKind::Timeout) {
-            self.report(&failure.reason, at);
+            self.report(failure.reason(), at);
         }
+    }
+
+    /// So many tuples or roots failed, which were reported where it happened.
+    pub(crate) fn add_failed(&self, failure: &Failure, count: u64) {
+        add(&self.failed[failure.kind.index()], count);
+        add(&self.faults[failure.fault.kind().index()], count);
     }
 
     pub(crate) fn report(&self, reason: &str, at: Duration) {
@@ -173,6 +180,8 @@ pub struct ComponentMetrics {
     /// Tuples failed (bolts), or roots failed (spouts), by [`FailureKind::name`]. All kinds are present.
     /// Tuples that a bolt emitted and that its grouping or their `Clone` lost by a panic are among its own.
     pub failed: BTreeMap<&'static str, u64>,
+    /// The same tuples or roots, by [`FaultKind::name`]: whether trying again can help. All kinds are present.
+    pub faults: BTreeMap<&'static str, u64>,
     /// Time a tuple takes in `execute`; the mean of its batch counts for each tuple of the batch.
     pub execute: Latency,
     /// Time from when a tuple reaches a bolt until it is acked.
@@ -274,6 +283,13 @@ pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> Compo
             .into_iter()
             .map(|kind| {
                 let count = tasks.iter().map(|task| task.failed[kind.index()].load(Ordering::Relaxed)).sum();
+                (kind.name(), count)
+            })
+            .collect(),
+        faults: FaultKind::ALL
+            .into_iter()
+            .map(|kind| {
+                let count = tasks.iter().map(|task| task.faults[kind.index()].load(Ordering::Relaxed)).sum();
                 (kind.name(), count)
             })
             .collect(),

@@ -269,7 +269,7 @@ impl TaskBuilder {
     async fn async_worker(&self, plan: TaskPlan, inputs: Inputs) -> Result<AsyncWorker, EngineError> {
         let component = &self.shared.topology.components()[plan.component];
         let TaskFactory::AsyncBolt(make) = &component.factory else {
-            return Err(self.failed(plan, &Fault::new("not a bolt that waits")));
+            return Err(self.failed(plan, &Fault::transient("not a bolt that waits")));
         };
         let mut task: Box<dyn AsyncBoltTask> = make(self.setup(plan, &self.batch(plan.component)));
         self.within_start_timeout(plan, task.prepare()).await?;
@@ -291,7 +291,7 @@ impl TaskBuilder {
     ) -> Result<SpoutWorker, EngineError> {
         let component = &self.shared.topology.components()[plan.component];
         let TaskFactory::Spout(make) = &component.factory else {
-            return Err(self.failed(plan, &Fault::new("not a spout")));
+            return Err(self.failed(plan, &Fault::transient("not a spout")));
         };
         let settings = &component.settings;
         let batch = Arc::new(AtomicUsize::new(settings.batch.min(64)));

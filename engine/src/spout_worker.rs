@@ -143,7 +143,7 @@ impl SpoutWorker {
         self.ledger.fail_all(&failure);
         self.deliver().await;
         if AssertUnwindSafe(self.spout.close()).catch_unwind().await.is_err() {
-            self.report(&Fault::new("panicked while closing"));
+            self.report(&Fault::transient("panicked while closing"));
         }
     }
 
@@ -361,7 +361,7 @@ impl SpoutWorker {
         }
         if !self.ledger.failed().is_empty() {
             for (_, failure) in self.ledger.failed().iter() {
-                add(&self.stats.failed[failure.kind.index()], 1);
+                self.stats.add_failed(failure, 1);
             }
             let delivered = AssertUnwindSafe(self.spout.failed(self.ledger.failed())).catch_unwind().await;
             if let Err(panic) = delivered {
@@ -391,7 +391,7 @@ impl SpoutWorker {
         match AssertUnwindSafe(self.spout.open()).catch_unwind().await {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => self.report(&fault),
-            Err(_) => self.report(&Fault::new("panicked while it was opened again")),
+            Err(_) => self.report(&Fault::transient("panicked while it was opened again")),
         }
     }
 

@@ -22,7 +22,7 @@ impl<T: Data + PartialEq> Bolt for Collect<T> {
         let mut seen = self.seen.lock().unwrap();
         let before = seen.iter().filter(|s| **s == value).count();
         seen.push(value);
-        if before < self.fails { Err(Fault::new("not yet")) } else { Ok(()) }
+        if before < self.fails { Err(Fault::transient("not yet")) } else { Ok(()) }
     }
 }
 

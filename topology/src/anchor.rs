@@ -56,8 +56,7 @@ impl Anchor {
     /// The tuple failed: its root fails at once with this reason and the bolt's component id.
     pub fn fail(mut self, fault: impl Into<Fault>) {
         if let Some(acks) = self.acks.take() {
-            let failure =
-                Failure::new(FailureKind::Error, fault.into().into_reason(), acks.component().clone());
+            let failure = Failure::error(fault, acks.component().clone());
             acks.fail(&mut self.take(), 1, &failure);
         }
     }
@@ -151,8 +150,7 @@ impl Anchors {
     /// All tuples failed, for the same reason.
     pub fn fail(mut self, fault: impl Into<Fault>) {
         if let Some(acks) = self.acks.take() {
-            let failure =
-                Failure::new(FailureKind::Error, fault.into().into_reason(), acks.component().clone());
+            let failure = Failure::error(fault, acks.component().clone());
             acks.fail(&mut self.lineage, self.rows as u64, &failure);
         }
     }
@@ -179,8 +177,7 @@ impl Anchors {
                 Err(fault) => {
                     let mut lost = Lineage::new();
                     lost.push(token);
-                    let failure =
-                        Failure::new(FailureKind::Error, fault.into_reason(), acks.component().clone());
+                    let failure = Failure::error(fault, acks.component().clone());
                     acks.fail(&mut lost, 1, &failure);
                 }
             }
@@ -308,7 +305,7 @@ impl<T: Send + 'static> Batch<T> {
                 out.begin_tuple(tokens.next().unwrap_or_default());
                 match execute(value, out) {
                     Ok(()) => out.finish_tuple(),
-                    Err(fault) => out.fail_tuple(FailureKind::Error, fault.into_reason()),
+                    Err(fault) => out.fail_tuple(FailureKind::Error, fault),
                 }
             }
         }));

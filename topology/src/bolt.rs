@@ -109,7 +109,7 @@ pub trait AsyncBolt: Send + 'static {
             while let Some(value) = rows.next(out) {
                 match self.execute(value, out).await {
                     Ok(()) => out.finish_tuple(),
-                    Err(fault) => out.fail_tuple(FailureKind::Error, fault.into_reason()),
+                    Err(fault) => out.fail_tuple(FailureKind::Error, fault),
                 }
             }
         }

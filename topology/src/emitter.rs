@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::anchor::Anchor;
 use crate::context::TaskContext;
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind, Fault};
 use crate::lineage::{AckToken, Lineage, ShareRng};
 use crate::outputs::{Output, Outputs, TokenSplitter};
 use crate::runtime::{AckSender, EdgeBatch, LostTuples, Staged};
@@ -90,12 +90,12 @@ impl<O: Outputs> Emitter<O> {
 
     /// The tuple at hand failed.
     #[cold]
-    pub(crate) fn fail_tuple(&mut self, kind: FailureKind, reason: Arc<str>) {
+    pub(crate) fn fail_tuple(&mut self, kind: FailureKind, fault: Fault) {
         self.outputs.discard();
         self.kept = false;
         let mut lost = Lineage::new();
         lost.push(std::mem::take(&mut self.row));
-        let failure = Failure::new(kind, reason, self.acks.component().clone());
+        let failure = Failure { kind, fault, component: self.acks.component().clone() };
         self.acks.fail(&mut lost, 1, &failure);
     }
 
@@ -159,7 +159,7 @@ impl<O: Outputs> Emitter<O> {
     pub(crate) fn lose(&mut self, lost: Vec<LostTuples>) {
         for LostTuples { mut lineage, rows, fault } in lost {
             let component = self.acks.component().clone();
-            let failure = Failure::new(FailureKind::Panic, fault.into_reason(), component);
+            let failure = Failure { kind: FailureKind::Panic, fault, component };
             self.acks.fail(&mut lineage, rows, &failure);
         }
     }

@@ -4,38 +4,102 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-/// The error a spout or bolt returns: a reason in words, made from any error by `?`.
+/// Whether trying again can help: what whoever hears of a failure decides by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// The next try may succeed. What is said of nothing else.
+    Transient,
+    /// It is the tuple's fault, and every try will fail alike.
+    Permanent,
+    /// It is not the tuple's fault: something that is needed (a store, a broker, a service) is not to be had,
+    /// for this tuple or any other. Whoever counts tries need not count this one.
+    Unavailable,
+}
+
+impl FaultKind {
+    /// All kinds, in the order of [`FaultKind::index`].
+    pub const ALL: [Self; 3] = [Self::Transient, Self::Permanent, Self::Unavailable];
+
+    /// A short lowercase name, as metrics use it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// The position in [`FaultKind::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The error a spout or bolt returns: what kind it is, and a reason in words.
 ///
-/// It is deliberately not an `std::error::Error` itself, so that every error type converts into it.
+/// Any error becomes one by `?`, and is [transient](FaultKind::Transient) unless said otherwise, by
+/// [`OrFault::or_permanent`], [`OrFault::or_unavailable`] or the constructors. The kind alone decides what is
+/// done about it; the reason is for people. It is deliberately not an `std::error::Error` itself, so that
+/// every error type converts into it.
 ///
 /// ```
-/// use galerna_topology::Fault;
+/// use galerna_topology::{Fault, FaultKind, OrFault};
 ///
 /// fn parse(text: &str) -> Result<f64, Fault> {
-///     let value: f64 = text.parse()?; // any error type converts
+///     let value: f64 = text.parse().or_permanent()?; // any error type converts
 ///     if value.is_nan() {
-///         return Err(Fault::new("v is not a number"));
+///         return Err(Fault::permanent("v is not a number"));
 ///     }
 ///     Ok(value)
 /// }
-/// assert_eq!(parse("x").unwrap_err().reason(), "invalid float literal");
+///
+/// let fault = parse("x").unwrap_err();
+/// assert_eq!((fault.kind(), fault.reason()), (FaultKind::Permanent, "invalid float literal"));
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Fault {
+    kind: FaultKind,
     reason: Arc<str>,
 }
 
 impl Fault {
-    /// A fault with this reason.
-    pub fn new(reason: impl Into<Arc<str>>) -> Self {
-        Self { reason: reason.into() }
+    /// A fault of this kind with this reason.
+    pub fn new(kind: FaultKind, reason: impl Into<Arc<str>>) -> Self {
+        Self { kind, reason: reason.into() }
     }
 
-    /// What a panic said, as [`std::panic::catch_unwind`] gives it.
+    /// A fault that may pass: the tuple may be tried again.
+    pub fn transient(reason: impl Into<Arc<str>>) -> Self {
+        Self::new(FaultKind::Transient, reason)
+    }
+
+    /// The tuple's own fault: trying again cannot help.
+    pub fn permanent(reason: impl Into<Arc<str>>) -> Self {
+        Self::new(FaultKind::Permanent, reason)
+    }
+
+    /// Something that is needed is not to be had; the tuple has no part in it.
+    pub fn unavailable(reason: impl Into<Arc<str>>) -> Self {
+        Self::new(FaultKind::Unavailable, reason)
+    }
+
+    /// What a panic said, as [`std::panic::catch_unwind`] gives it. Transient: the instance that panicked is
+    /// replaced.
     pub fn panicked(panic: &(dyn Any + Send)) -> Self {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Self::new(format!("panicked: {}", text.unwrap_or("no message")))
+        Self::transient(format!("panicked: {}", text.unwrap_or("no message")))
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> FaultKind {
+        self.kind
     }
 
     /// The reason in words.
@@ -43,14 +107,16 @@ impl Fault {
         &self.reason
     }
 
-    pub(crate) fn into_reason(self) -> Arc<str> {
-        self.reason
+    /// The same reason, as one of another kind.
+    #[must_use]
+    pub fn of_kind(self, kind: FaultKind) -> Self {
+        Self { kind, ..self }
     }
 }
 
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fault({:?})", &*self.reason)
+        write!(f, "Fault({}, {:?})", self.kind, &*self.reason)
     }
 }
 
@@ -73,7 +139,38 @@ impl<E: std::error::Error> From<E> for Fault {
             }
             source = cause.source();
         }
-        Self::new(reason)
+        Self::transient(reason)
+    }
+}
+
+/// Says of what kind an error is, on its way through `?`.
+pub trait OrFault<T>: Sized {
+    /// The error as a fault of this kind.
+    ///
+    /// # Errors
+    /// The error, if it is one.
+    fn or_fault(self, kind: FaultKind) -> Result<T, Fault>;
+
+    /// The error as one that trying again cannot help.
+    ///
+    /// # Errors
+    /// The error, if it is one.
+    fn or_permanent(self) -> Result<T, Fault> {
+        self.or_fault(FaultKind::Permanent)
+    }
+
+    /// The error as one that is not the tuple's fault.
+    ///
+    /// # Errors
+    /// The error, if it is one.
+    fn or_unavailable(self) -> Result<T, Fault> {
+        self.or_fault(FaultKind::Unavailable)
+    }
+}
+
+impl<T, E: Into<Fault>> OrFault<T> for Result<T, E> {
+    fn or_fault(self, kind: FaultKind) -> Result<T, Fault> {
+        self.map_err(|error| error.into().of_kind(kind))
     }
 }
 
@@ -125,23 +222,38 @@ impl fmt::Display for FailureKind {
 pub struct Failure {
     /// The kind of event.
     pub kind: FailureKind,
-    /// The reason in words; for a timeout, `timeout`.
-    pub reason: Arc<str>,
+    /// Whether trying again can help, and the reason in words. What no bolt returned is transient, but for a
+    /// stop, which is [`FaultKind::Unavailable`].
+    pub fault: Fault,
     /// The id of the component where it happened; for a timeout, the spout's own id, since nobody
     /// knows where the tuple is.
     pub component: Arc<str>,
 }
 
 impl Failure {
-    /// A failure of `kind` in `component`.
+    /// A failure of `kind` in `component`, with the kind of fault that such an event is.
     pub fn new(kind: FailureKind, reason: impl Into<Arc<str>>, component: impl Into<Arc<str>>) -> Self {
-        Self { kind, reason: reason.into(), component: component.into() }
+        let fault = match kind {
+            FailureKind::Stopped => FaultKind::Unavailable,
+            _ => FaultKind::Transient,
+        };
+        Self { kind, fault: Fault::new(fault, reason), component: component.into() }
+    }
+
+    /// A failure by what a bolt in `component` returned.
+    pub fn error(fault: impl Into<Fault>, component: impl Into<Arc<str>>) -> Self {
+        Self { kind: FailureKind::Error, fault: fault.into(), component: component.into() }
+    }
+
+    /// The reason in words; for a timeout, `timeout`.
+    pub fn reason(&self) -> &str {
+        self.fault.reason()
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in {}: {}", self.kind, self.component, self.reason)
+        write!(f, "{} in {}: {}", self.kind, self.component, self.reason())
     }
 }
 

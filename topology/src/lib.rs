@@ -62,7 +62,7 @@ pub use check::BuildError;
 pub use closure::{Filter, FlatMap, ForEach, IntoTupleResult, Map};
 pub use context::{Clock, TaskContext};
 pub use emitter::Emitter;
-pub use failure::{Failed, Failure, FailureKind, Fault};
+pub use failure::{Failed, Failure, FailureKind, Fault, FaultKind, OrFault};
 pub use grouping::{CustomGrouping, Grouping};
 pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
 pub use spout::{Next, Roots, Spout};
@@ -80,6 +80,7 @@ pub use {
 pub mod prelude {
     pub use crate::{
         Anchor, Anchors, AsyncBolt, Batch, Bolt, BuildError, Emitter, Failed, Failure, FailureKind, Fault,
-        Next, Output, Roots, Spout, Stream, TaskContext, Topology, TopologyBuilder, Tuple, outputs,
+        FaultKind, Next, OrFault, Output, Roots, Spout, Stream, TaskContext, Topology, TopologyBuilder,
+        Tuple, outputs,
     };
 }

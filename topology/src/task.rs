@@ -85,7 +85,7 @@ impl<B: Bolt> BoltTask for TypedBoltTask<B> {
 
     fn process(&mut self, tuples: AnyBatch) -> (Option<AnyBatch>, Vec<Fault>) {
         let Ok(mut boxed) = tuples.downcast::<EdgeBatch<B::Input>>() else {
-            return (None, vec![Fault::new("a batch of another type arrived")]);
+            return (None, vec![Fault::transient("a batch of another type arrived")]);
         };
         let mut tuples = std::mem::take(&mut *boxed);
         self.out.set_spare(boxed);
@@ -102,7 +102,7 @@ impl<B: Bolt> BoltTask for TypedBoltTask<B> {
             let Self { bolt: Some(bolt), out, .. } = self else { break };
             let Err(panic) = catch_unwind(AssertUnwindSafe(|| bolt.execute_batch(batch, out))) else { break };
             let fault = Fault::panicked(&*panic);
-            self.out.fail_tuple(FailureKind::Panic, fault.clone().into_reason());
+            self.out.fail_tuple(FailureKind::Panic, fault.clone());
             faults.push(fault);
             self.discard_instance();
             match self.out.take_unreached().and_then(|rest| rest.downcast::<EdgeBatch<B::Input>>().ok()) {
@@ -181,7 +181,7 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
             let batch = Batch::new(*tuples, self.out.acks().clone());
             match &mut self.bolt {
                 Some(bolt) => bolt.execute_batch(batch, &mut self.out).await,
-                None => batch.fail(Fault::new("the bolt could not be rebuilt after a panic")),
+                None => batch.fail(Fault::transient("the bolt could not be rebuilt after a panic")),
             }
             self.out.seal_unanchored();
             self.out.flush(false);
@@ -189,7 +189,7 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
     }
 
     fn recover(&mut self) -> Option<AnyBatch> {
-        self.out.fail_tuple(FailureKind::Panic, "the bolt panicked while it had the tuple".into());
+        self.out.fail_tuple(FailureKind::Panic, Fault::transient("the bolt panicked while it had the tuple"));
         self.out.seal_unanchored();
         self.out.flush(false);
         drop_panicked(&mut self.bolt);

@@ -91,7 +91,7 @@ impl AlertBolt {
     }
 
     fn context(&self) -> Result<&TaskContext, Fault> {
-        self.context.as_ref().ok_or_else(|| Fault::new("the alert bolt is not prepared"))
+        self.context.as_ref().ok_or_else(|| Fault::transient("the alert bolt is not prepared"))
     }
 
     async fn judge(&mut self, batches: &[Arc<ReadingBatch>], anchors: &Anchors) -> Result<(), Fault> {
@@ -141,7 +141,8 @@ impl AlertBolt {
                     event.id,
                 );
             }
-            let queue = self.queue.as_ref().ok_or_else(|| Fault::new("the alert bolt is not prepared"))?;
+            let queue =
+                self.queue.as_ref().ok_or_else(|| Fault::transient("the alert bolt is not prepared"))?;
             let mut window = Vec::with_capacity(events.len());
             for event in events.iter() {
                 let body = serde_json::to_vec(event)?.into();

@@ -47,7 +47,7 @@ async fn with_tracking_off_a_root_is_acked_when_it_is_emitted() {
     feed.emit(1, 1);
     run.settle().await;
     assert_eq!(feed.acked(), [1]);
-    take(&held, 1).fail(Fault::new("too late"));
+    take(&held, 1).fail(Fault::transient("too late"));
     run.settle().await;
     assert_eq!((feed.acked(), feed.failed()), (vec![1], vec![]));
 }
@@ -58,7 +58,7 @@ async fn a_tuple_without_a_root_id_is_neither_acked_nor_failed() {
     let bolt = seen.clone();
     let (run, feed) = run_with(|_, topology, stream| {
         topology.bolt("seen", bolt.bolt()).shuffle(&stream);
-        topology.for_each("fail", |_: u64| Err(Fault::new("no"))).shuffle(stream);
+        topology.for_each("fail", |_: u64| Err(Fault::transient("no"))).shuffle(stream);
     })
     .await;
     feed.emit_untracked(1);
@@ -137,14 +137,14 @@ async fn one_failing_child_fails_the_root_at_once_with_the_reason_and_late_acks_
     .await;
     feed.emit(5, 50);
     run.settle().await;
-    take(&held, 50).fail(Fault::new("v is NaN"));
+    take(&held, 50).fail(Fault::transient("v is NaN"));
     run.settle().await;
     let failed = feed.failed();
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].id, 5);
     assert_eq!(failed[0].failure, Failure::new(FailureKind::Error, "v is NaN", "hold"));
     take(&held, 50).ack();
-    take(&held, 50).fail(Fault::new("again"));
+    take(&held, 50).fail(Fault::transient("again"));
     run.settle().await;
     assert_eq!((feed.acked(), feed.failed().len()), (vec![], 1));
 }
@@ -159,7 +159,7 @@ async fn an_error_fails_the_tuple_and_takes_back_what_the_call_emitted() {
             out.emit(n);
             out.emit_unanchored(n + 100);
             if n % 2 == 1 {
-                return Err(Fault::new(format!("{n} is odd")));
+                return Err(Fault::transient(format!("{n} is odd")));
             }
             Ok(())
         }
@@ -174,7 +174,7 @@ async fn an_error_fails_the_tuple_and_takes_back_what_the_call_emitted() {
     (1..=4).for_each(|n| feed.emit(n, n));
     run.settle().await;
     assert_eq!(feed.acked(), [2, 4]);
-    let mut reasons: Vec<_> = feed.failed().iter().map(|f| f.failure.reason.to_string()).collect();
+    let mut reasons: Vec<_> = feed.failed().iter().map(|f| f.failure.reason().to_string()).collect();
     reasons.sort();
     assert_eq!(reasons, ["1 is odd", "3 is odd"]);
     let mut values = seen.values();
@@ -232,13 +232,13 @@ async fn a_root_not_done_in_the_message_timeout_fails_with_that_reason() {
     run.advance(Duration::from_millis(1)).await;
     assert_eq!(kinds(&feed), [(1, FailureKind::Timeout)]);
     assert_eq!(
-        (&*feed.failed()[0].failure.reason, &*feed.failed()[0].failure.component),
+        (feed.failed()[0].failure.reason(), &*feed.failed()[0].failure.component),
         ("timeout", "feed")
     );
     run.advance(Duration::from_secs(20)).await;
     assert_eq!(kinds(&feed), [(1, FailureKind::Timeout), (2, FailureKind::Timeout)]);
     take(&held, 1).ack();
-    take(&held, 2).fail(Fault::new("late"));
+    take(&held, 2).fail(Fault::transient("late"));
     run.settle().await;
     assert_eq!((feed.acked(), feed.failed().len()), (vec![], 2));
 }
@@ -361,7 +361,7 @@ async fn failing_a_joined_tuple_fails_the_roots_of_all_its_trees() {
     let right_stream = topology.spout("right", right.spout()).outputs();
     let joined =
         topology.bolt("join", || Aggregating::new(2)).shuffle(left_stream).shuffle(right_stream).outputs();
-    topology.for_each("fail", |_: u64| Err(Fault::new("broken"))).shuffle(joined);
+    topology.for_each("fail", |_: u64| Err(Fault::transient("broken"))).shuffle(joined);
     let run = harness.start(topology.build().unwrap()).await.unwrap();
     left.emit(1, 1);
     right.emit(2, 2);
@@ -383,7 +383,7 @@ async fn an_unanchored_tuple_joins_no_tree() {
     }
     let (run, feed) = run_with(|_, topology, stream| {
         let loose = topology.bolt("loose", || Loose).shuffle(stream).outputs();
-        topology.for_each("fail", |_: u64| Err(Fault::new("nobody hears it"))).shuffle(loose);
+        topology.for_each("fail", |_: u64| Err(Fault::transient("nobody hears it"))).shuffle(loose);
     })
     .await;
     feed.emit(1, 1);
@@ -435,7 +435,7 @@ async fn a_batch_that_is_kept_settles_row_by_row() {
         async fn execute_batch(&mut self, batch: Batch<u64>, _: &mut Emitter<()>) {
             let (values, anchors) = batch.into_parts();
             anchors.settle(values.iter().map(|n| match n {
-                0 => Err(Fault::new("duplicate")),
+                0 => Err(Fault::transient("duplicate")),
                 _ => Ok(()),
             }));
         }
@@ -492,7 +492,10 @@ async fn fusing_changes_nothing_about_delivery() {
         let checked = topology.flat_map("twice", |n: u64| [n, n]).shuffle(stream).outputs();
         topology.bolt("seen", seen.bolt()).shuffle(&checked);
         topology
-            .for_each("check", |n: u64| if n.is_multiple_of(7) { Err(Fault::new("seven")) } else { Ok(()) })
+            .for_each(
+                "check",
+                |n: u64| if n.is_multiple_of(7) { Err(Fault::transient("seven")) } else { Ok(()) },
+            )
             .shuffle(&checked);
         let run = harness.start(topology.build().unwrap()).await.unwrap();
         (0..100).for_each(|n| feed.emit(n, n));

@@ -26,7 +26,7 @@ async fn a_spout_stops_at_its_pending_limit_and_goes_on_when_roots_end() {
     assert_eq!(run.metrics().component("feed").unwrap().states, [SpoutState::PendingFull]);
     take(&held, 1).ack();
     run.until("the fourth is there", || held.lock().unwrap().len() == 3).await;
-    take(&held, 0).fail(Fault::new("no"));
+    take(&held, 0).fail(Fault::transient("no"));
     run.until("the fifth is there", || held.lock().unwrap().len() == 3).await;
     for n in 2..5 {
         take(&held, n).ack();
@@ -233,7 +233,7 @@ async fn a_spout_whose_next_fails_is_called_again_after_a_growing_pause() {
         async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
             self.0 += 1;
             if self.0 < 4 {
-                return Err(Fault::new("the broker is away"));
+                return Err(Fault::transient("the broker is away"));
             }
             out.root(1).emit(1);
             Ok(Next::Done)

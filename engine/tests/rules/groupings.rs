@@ -218,7 +218,7 @@ async fn direct_grouping_goes_to_the_task_named_and_only_to_direct_subscribers()
         type Input = u64;
         type Outputs = Output<u64>;
         fn execute(&mut self, n: u64, out: &mut Emitter<Output<u64>>) -> Result<(), Fault> {
-            let tasks = out.context().tasks_of("direct").ok_or(Fault::new("no such component"))?;
+            let tasks = out.context().tasks_of("direct").ok_or(Fault::transient("no such component"))?;
             out.emit_direct(n as usize % tasks, n);
             out.emit(n + 1_000);
             Ok(())

@@ -62,7 +62,7 @@ async fn what_is_on_its_way_ends_while_the_topology_is_inactive() {
     run.running().deactivate();
     run.settle().await;
     take(&held, 1).ack();
-    take(&held, 2).fail(Fault::new("no"));
+    take(&held, 2).fail(Fault::transient("no"));
     run.settle().await;
     assert_eq!((feed.acked(), feed.failed().len()), (vec![1], 1));
     run.advance(Duration::from_secs(30)).await;
@@ -320,7 +320,7 @@ async fn a_bolt_that_cannot_be_prepared_keeps_the_topology_from_starting() {
         type Input = u64;
         type Outputs = ();
         async fn prepare(&mut self, _: &TaskContext) -> Result<(), Fault> {
-            Err(Fault::new("no route to the store"))
+            Err(Fault::transient("no route to the store"))
         }
         async fn execute(&mut self, _: u64, _: &mut Emitter<()>) -> Result<(), Fault> {
             Ok(())

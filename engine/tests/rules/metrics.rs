@@ -17,7 +17,7 @@ async fn every_tuple_is_counted_where_it_was() {
     let stream = topology.spout("feed", feed.spout()).outputs();
     let split = topology.flat_map("split", |n: u64| 0..n).shuffle(stream).outputs();
     topology
-        .for_each("check", |n: u64| if n == 3 { Err(Fault::new("three")) } else { Ok(()) })
+        .for_each("check", |n: u64| if n == 3 { Err(Fault::transient("three")) } else { Ok(()) })
         .shuffle(&split);
     topology.for_each("copies", |_: u64| ()).all(&split).parallelism(2);
     let run = harness.start(topology.build().unwrap()).await.unwrap();
@@ -69,7 +69,7 @@ struct Mixed(Vec<Anchor>);
 impl Mixed {
     fn take(&mut self, n: u64, out: &mut Emitter<()>) -> Result<(), Fault> {
         match n % 4 {
-            0 => Err(Fault::new("a multiple of four")),
+            0 => Err(Fault::transient("a multiple of four")),
             1 => {
                 self.0.push(out.keep());
                 Ok(())

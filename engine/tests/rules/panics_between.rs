@@ -141,7 +141,7 @@ async fn a_panic_between_two_components_fails_one_root_and_the_others_pass() {
         let mut failed: Vec<_> = feed
             .failed()
             .iter()
-            .map(|f| (f.id, f.failure.kind, f.failure.component.to_string(), f.failure.reason.to_string()))
+            .map(|f| (f.id, f.failure.kind, f.failure.component.to_string(), f.failure.reason().to_string()))
             .collect();
         failed.sort();
         let reason = |n| format!("panicked: {n} is a multiple of seven");

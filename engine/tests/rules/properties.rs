@@ -62,7 +62,7 @@ impl Bolt for Actor {
             Act::Emit(copies) => (0..copies).for_each(|_| out.emit(n)),
             Act::Fail => {
                 out.emit(n);
-                return Err(Fault::new("scripted"));
+                return Err(Fault::transient("scripted"));
             }
             Act::Keep => {
                 let anchor = out.keep();
@@ -98,7 +98,7 @@ impl Bolt for Actor {
 fn settle(anchor: Anchor, how: u8) {
     match how % 3 {
         0 => anchor.ack(),
-        1 => anchor.fail(Fault::new("by the test")),
+        1 => anchor.fail(Fault::transient("by the test")),
         _ => drop(anchor),
     }
 }

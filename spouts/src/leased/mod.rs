@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use galerna_broker::{AWAY, Broker, Delivery, DeliveryTag, Outcome, PERMANENT};
+use galerna_broker::{Broker, Delivery, DeliveryTag, Outcome};
 use galerna_lease::Leases;
 use galerna_model::{AccountId, Incoming, QueueName};
-use galerna_topology::{Failed, Failure, FailureKind, Fault, Next, Output, Roots, Spout, TaskContext};
+use galerna_topology::{Failed, Failure, Fault, FaultKind, Next, Output, Roots, Spout, TaskContext};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -71,8 +71,8 @@ impl Default for LeasedOptions {
 /// | its root | the message |
 /// |---|---|
 /// | acked | acked |
-/// | failed with a reason that begins with [`AWAY`], or the topology stopped | given back unharmed; the lease ends and a pause that grows begins |
-/// | failed with a reason that begins with [`PERMANENT`] | moved to the dead letters |
+/// | failed as [unavailable](FaultKind::Unavailable), or the topology stopped | given back unharmed; the lease ends and a pause that grows begins |
+/// | failed as [permanent](FaultKind::Permanent) | moved to the dead letters |
 /// | failed otherwise, timed out, panicked | delivered again later; dead after its last delivery |
 ///
 /// Each of the leases lives in a slot: lease, consume until dry, [`LeasedOptions::messages_per_lease`] or
@@ -274,16 +274,14 @@ impl Outcomes {
 }
 
 fn outcome_of(failure: &Failure) -> Outcome {
-    let because = |reason: &str| galerna_broker::Failure {
-        reason: reason.to_owned(),
+    let because = || galerna_broker::Failure {
+        reason: failure.reason().to_owned(),
         component: failure.component.as_ref().to_owned(),
     };
-    if failure.kind == FailureKind::Stopped || failure.reason.starts_with(AWAY) {
-        Outcome::Release
-    } else if let Some(reason) = failure.reason.strip_prefix(PERMANENT) {
-        Outcome::DeadLetter(because(reason))
-    } else {
-        Outcome::Retry(because(&failure.reason))
+    match failure.fault.kind() {
+        FaultKind::Unavailable => Outcome::Release,
+        FaultKind::Permanent => Outcome::DeadLetter(because()),
+        FaultKind::Transient => Outcome::Retry(because()),
     }
 }
 
@@ -424,23 +422,29 @@ impl Spout for LeasedQueues {
 
 #[cfg(test)]
 mod tests {
+    use galerna_topology::FailureKind;
+
     use super::*;
 
     #[test]
     fn a_failure_decides_what_becomes_of_its_message() {
         let because =
             |reason: &str| galerna_broker::Failure { reason: reason.into(), component: "store".into() };
+        let by = |fault: Fault| Failure::error(fault, "store");
         let cases = [
-            (FailureKind::Error, "values[0].p is 9", Outcome::Retry(because("values[0].p is 9"))),
-            (FailureKind::Timeout, "timeout", Outcome::Retry(because("timeout"))),
-            (FailureKind::Panic, "boom", Outcome::Retry(because("boom"))),
-            (FailureKind::Dropped, "dropped", Outcome::Retry(because("dropped"))),
-            (FailureKind::Stopped, "stopped", Outcome::Release),
-            (FailureKind::Error, "away: store is away", Outcome::Release),
-            (FailureKind::Error, "permanent: no such meter", Outcome::DeadLetter(because("no such meter"))),
+            (by(Fault::transient("values[0].p is 9")), Outcome::Retry(because("values[0].p is 9"))),
+            (Failure::new(FailureKind::Timeout, "timeout", "store"), Outcome::Retry(because("timeout"))),
+            (Failure::new(FailureKind::Panic, "boom", "store"), Outcome::Retry(because("boom"))),
+            (Failure::new(FailureKind::Dropped, "dropped", "store"), Outcome::Retry(because("dropped"))),
+            (Failure::new(FailureKind::Stopped, "stopped", "store"), Outcome::Release),
+            (by(Fault::unavailable("no answer")), Outcome::Release),
+            (by(Fault::permanent("no such meter")), Outcome::DeadLetter(because("no such meter"))),
+            // What a text says changes nothing.
+            (by(Fault::transient("permanent: no")), Outcome::Retry(because("permanent: no"))),
+            (by(Fault::transient("away: no")), Outcome::Retry(because("away: no"))),
         ];
-        for (kind, reason, expected) in cases {
-            assert_eq!(outcome_of(&Failure::new(kind, reason, "store")), expected, "{reason}");
+        for (failure, expected) in cases {
+            assert_eq!(outcome_of(&failure), expected, "{failure}");
         }
     }
 }

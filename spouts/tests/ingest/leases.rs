@@ -46,7 +46,7 @@ mod scenarios {
         /// Fails what it kept and lets pass what comes from now on.
         fn fail(&self) {
             self.pass.store(true, Ordering::SeqCst);
-            self.kept.lock().unwrap().drain(..).for_each(|anchor| anchor.fail(Fault::new("not yet")));
+            self.kept.lock().unwrap().drain(..).for_each(|anchor| anchor.fail(Fault::transient("not yet")));
         }
     }
 

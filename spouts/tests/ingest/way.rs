@@ -14,7 +14,7 @@ mod scenarios {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use galerna_bolts::ALERTS_QUEUE;
-    use galerna_broker::{Outcome, PERMANENT};
+    use galerna_broker::Outcome;
     use galerna_engine::{Engine, EngineOptions};
     use galerna_model::envelope::JSON_CONTENT_TYPE;
     use galerna_model::{AlertEvent, AlertEventKind, Comparison, Condition, Rule, Severity};
@@ -181,9 +181,9 @@ mod scenarios {
 
         fn execute(&mut self, incoming: Incoming, _: &mut Emitter<()>) -> Result<(), Fault> {
             match incoming.message.id.as_str() {
-                "D1-0" if incoming.deliveries < 3 => Err(Fault::new("not yet")),
-                "D1-1" => Err(Fault::new("never")),
-                "D1-2" => Err(Fault::new(format!("{PERMANENT}no such meter"))),
+                "D1-0" if incoming.deliveries < 3 => Err(Fault::transient("not yet")),
+                "D1-1" => Err(Fault::transient("never")),
+                "D1-2" => Err(Fault::permanent("no such meter")),
                 "D1-3" if incoming.deliveries < 2 => panic!("boom"),
                 _ => Ok(()),
             }
