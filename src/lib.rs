@@ -29,14 +29,13 @@ pub use galerna_broker as broker;
 pub use galerna_directory as directory;
 pub use galerna_dispatcher as dispatcher;
 pub use galerna_engine as engine;
+pub use galerna_ingest as ingest;
 pub use galerna_lease as lease;
 pub use galerna_maintainer as maintainer;
 pub use galerna_model as model;
 pub use galerna_spouts as spouts;
 pub use galerna_storage as storage;
 pub use galerna_topology as topology;
-
-pub mod ingest;
 
 /// Everything that the author of a topology needs.
 pub mod prelude {

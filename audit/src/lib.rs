@@ -1,0 +1,192 @@
+//! What operators do, as the audit log has it: who, what, to what, why, when and what came of it. The page, the API and the commands
+//! write the same entries for the same actions, so the log reads alike whichever way somebody went.
+
+use std::time::Duration;
+
+use galerna_model::{Clock, SystemClock};
+use galerna_storage::{AuditEntry, AuditLog};
+use serde_json::Value;
+
+/// Who asks, by their own word.
+pub const ACTOR: &str = "x-actor";
+/// The role of whoever has the token.
+const ROLE: &str = "operator";
+/// Longest reason that is kept, in characters.
+const REASON: usize = 1_000;
+/// How long the store may take to keep an entry of a call or a command.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What operators do to queues and to the dispatcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Block a queue.
+    Pause,
+    /// Unblock a queue.
+    Unpause,
+    /// Give no more leases.
+    Stop,
+    /// Give leases again.
+    Start,
+    /// Choose how the next queue is chosen.
+    Strategy,
+    /// Put dead letters back.
+    Replay,
+    /// Delete dead letters.
+    Discard,
+}
+
+impl Deed {
+    /// Its name in the audit log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "queue.pause",
+            Self::Unpause => "queue.unpause",
+            Self::Stop => "dispatcher.stop",
+            Self::Start => "dispatcher.start",
+            Self::Strategy => "dispatcher.strategy",
+            Self::Replay => "dead_letters.replay",
+            Self::Discard => "dead_letters.discard",
+        }
+    }
+
+    /// What it is done to, as the page names it.
+    pub fn target(self, queue: &str, asked: &Value) -> String {
+        match self {
+            Self::Pause | Self::Unpause => queue.to_owned(),
+            Self::Stop | Self::Start => "dispatcher".to_owned(),
+            Self::Strategy => asked["strategy"].as_str().map_or_else(|| "dispatcher".to_owned(), short),
+            Self::Replay | Self::Discard => match (asked["all"].as_bool(), asked["ids"].as_array()) {
+                (Some(true), _) => letters::<&str>(queue, true, &[]),
+                (_, Some(ids)) => {
+                    let ids: Vec<&str> = ids.iter().filter_map(Value::as_str).collect();
+                    letters(queue, false, &ids)
+                }
+                _ => queue.to_owned(),
+            },
+        }
+    }
+
+    /// What came of it when it was done.
+    pub fn outcome(self, queue: &str, answer: &Value) -> String {
+        let count = |name: &str| answer[name].as_u64().unwrap_or_default();
+        match self {
+            Self::Pause => format!("queue {queue} is paused"),
+            Self::Unpause => format!("queue {queue} is no longer paused"),
+            Self::Stop => "the dispatcher leases no more queues".to_owned(),
+            Self::Start => "the dispatcher leases queues again".to_owned(),
+            Self::Strategy => {
+                let name = answer["configured"].as_str().unwrap_or_default();
+                format!("the next queue is chosen by {name}")
+            }
+            Self::Replay => format!("dead letters of {queue} replayed: {}", count("replayed")),
+            Self::Discard => format!("dead letters of {queue} discarded: {}", count("discarded")),
+        }
+    }
+}
+
+/// A name as it is kept: one short line.
+pub fn short(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(60).collect::<String>().trim().to_owned()
+}
+
+/// Dead letters as the target of an action.
+pub fn letters<Id: AsRef<str>>(queue: &str, all: bool, ids: &[Id]) -> String {
+    match (all, ids) {
+        (true, _) => format!("{queue}: all"),
+        (false, [one]) => format!("{queue}: {}", one.as_ref()),
+        (false, some) => format!("{queue}: {} letters", some.len()),
+    }
+}
+
+/// An entry of now. The outcome is an error's message when it was not done.
+pub fn entry(
+    deed: Deed,
+    who: &str,
+    target: String,
+    why: Option<&str>,
+    outcome: Result<String, String>,
+) -> AuditEntry {
+    let done = outcome.is_ok();
+    AuditEntry {
+        id: random(),
+        at: SystemClock.now(),
+        role: ROLE.to_owned(),
+        who: short(who),
+        action: deed.name().to_owned(),
+        target,
+        why: why.map(|why| why.trim().chars().take(REASON).collect()).filter(|why: &String| !why.is_empty()),
+        outcome: outcome.unwrap_or_else(|message| message),
+        done,
+    }
+}
+
+/// Writes an entry, with so much patience for the store. What was done is done: that it cannot be written is logged, and told to
+/// the caller.
+///
+/// # Errors
+/// Why it could not be written.
+pub async fn record(log: &dyn AuditLog, entry: &AuditEntry, patience: Duration) -> Result<(), String> {
+    tracing::info!(
+        action = entry.action,
+        target = entry.target,
+        who = entry.who,
+        role = entry.role,
+        done = entry.done,
+        outcome = entry.outcome,
+        "an operator acted"
+    );
+    let problem = match tokio::time::timeout(patience, log.record(entry)).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(e)) => e.to_string(),
+        Err(_) => format!("the store did not answer within {} s", patience.as_secs()),
+    };
+    tracing::error!(
+        error = problem,
+        action = entry.action,
+        target = entry.target,
+        who = entry.who,
+        "what an operator did could not be written to the audit log"
+    );
+    Err(problem)
+}
+
+/// 32 random bytes in hexadecimal.
+///
+/// # Panics
+/// When the system has no randomness: it cannot serve a session to anybody.
+pub fn random() -> String {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).unwrap_or_else(|e| panic!("the system gives no random bytes: {e}"));
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_acted_on_is_named_as_on_the_page() {
+        let some = json!({"ids": ["7", "8"], "reason": "r"});
+        for (deed, asked, target) in [
+            (Deed::Pause, json!({"reason": "r"}), "Q"),
+            (Deed::Stop, Value::Null, "dispatcher"),
+            (Deed::Strategy, json!({"strategy": "fair"}), "fair"),
+            (Deed::Strategy, json!([]), "dispatcher"),
+            (Deed::Discard, json!({"all": true}), "Q: all"),
+            (Deed::Discard, json!({"ids": ["7"]}), "Q: 7"),
+            (Deed::Replay, some, "Q: 2 letters"),
+            (Deed::Replay, json!("nonsense"), "Q"),
+        ] {
+            assert_eq!(deed.target("Q", &asked), target, "{deed:?} {asked}");
+        }
+    }
+
+    #[test]
+    fn reasons_are_kept_short_and_empty_ones_not_at_all() {
+        let why = |why: &str| entry(Deed::Stop, "", String::new(), Some(why), Ok(String::new())).why;
+        assert_eq!((why(" "), why("works")), (None, Some("works".to_owned())));
+        assert_eq!(why(&"é".repeat(5_000)).map(|why| why.chars().count()), Some(REASON));
+    }
+}

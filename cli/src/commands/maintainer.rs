@@ -1,0 +1,37 @@
+//! `galerna maintainer run-once`.
+
+use galerna_maintainer::{Run, Task};
+use galerna_server::backends::{broker, store};
+use galerna_server::modules;
+use galerna_settings::Config;
+use galerna_terminal::{print, print_json, table, thousands};
+
+use crate::args::TaskName;
+
+/// One task of the maintainer, once.
+pub(crate) async fn run_once(task: TaskName, force: bool, json: bool, config: &Config) -> anyhow::Result<()> {
+    let task = match task {
+        TaskName::Accounts => Task::Accounts,
+        TaskName::Empties => Task::Empties,
+        TaskName::Timeouts => Task::Timeouts,
+        TaskName::Deletions => Task::Deletions,
+    };
+    let (broker, store) = (broker(config).await?, store(config).await?);
+    let accounts = modules::accounts_source(config, &store)?;
+    let maintainer = modules::maintainer(config, &store, &broker, accounts)?;
+    // A process that has just started knows no lease's age: it watches for the length of one.
+    let watch = (task == Task::Timeouts).then(|| config.span("dispatcher.lease"));
+    let report = maintainer.run_once(task, Run { watch, force }).await?;
+    if json {
+        return print_json(&report);
+    }
+    let mut shown = table(&["what", "#how many"]);
+    if let serde_json::Value::Object(fields) = serde_json::to_value(&report)? {
+        for (name, value) in fields {
+            if let Some(n) = value.as_u64() {
+                shown.add_row([name, thousands(n)]);
+            }
+        }
+    }
+    print(shown)
+}

@@ -1,0 +1,12 @@
+//! The commands, one module each.
+
+pub(crate) mod alert_tables;
+pub(crate) mod alerts;
+pub(crate) mod bench;
+pub(crate) mod config;
+pub(crate) mod maintainer;
+pub(crate) mod publish;
+pub(crate) mod queues;
+pub(crate) mod sources;
+pub(crate) mod topology;
+pub(crate) mod trace;

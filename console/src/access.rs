@@ -1,0 +1,436 @@
+//! Who may look and who may act: tokens, sessions, CSRF, and the headers that every answer carries.
+//!
+//! | credential | role |
+//! |---|---|
+//! | none, when no token is configured | operator, but only under a loopback name (`Host`), so that no foreign page can reach it by DNS |
+//! | cookie `galerna_session` | that of the token given at `/login`; the cookie is random and means nothing elsewhere |
+//! | `Authorization: Bearer <token>`, for `/api/…` and every page | that of the token |
+//! | the same with the API token of the modules, for `/metrics` alone | |
+//!
+//! Sessions live in this process and end with it, after [`SESSION_LENGTH`], or at logout. Every POST must come from a page of the
+//! same origin (`Origin`, `Sec-Fetch-Site`) and, unless a bearer token came with it, carry the session's CSRF token: forms as field
+//! `csrf`, JSON calls as header `x-csrf-token`. Without tokens and sessions a JSON call need only be `application/json`, which
+//! no foreign page can send without asking first.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use galerna_audit::{random, short};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::Page;
+use super::fields::Fields;
+use super::layout;
+use super::problem::Problem;
+use crate::auth::{bearer, same};
+
+/// The cookie of a session.
+const COOKIE: &str = "galerna_session";
+/// How long a session lasts.
+pub(super) const SESSION_LENGTH: Duration = Duration::from_secs(12 * 3600);
+/// Most sessions at once; the oldest gives way.
+const MAX_SESSIONS: usize = 1_000;
+/// Wrong tokens that one address may try within [`TRY_WINDOW`].
+const MAX_TRIES: u32 = 10;
+const TRY_WINDOW: Duration = Duration::from_secs(60);
+/// Addresses remembered for it.
+const MAX_ADDRESSES: usize = 10_000;
+
+/// The tokens of the page. With neither, everybody who reaches it over loopback is an operator.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// May look.
+    pub viewer_token: Option<String>,
+    /// May act too.
+    pub operator_token: Option<String>,
+    /// Reads `/metrics`, and nothing else.
+    pub metrics_token: Option<String>,
+}
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Viewer,
+    Operator,
+}
+
+impl Role {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// How somebody proved it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Proof {
+    /// Nothing was asked.
+    Open,
+    /// By a session of this key.
+    Session(String),
+    Bearer,
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(super) struct Visitor {
+    pub(super) role: Role,
+    /// As given at login; nobody checked it.
+    pub(super) name: String,
+    /// What forms of this visitor carry.
+    pub(super) csrf: String,
+    proof: Proof,
+}
+
+impl Visitor {
+    pub(super) fn may_act(&self) -> bool {
+        self.role == Role::Operator
+    }
+
+    /// Whether no login was asked for.
+    pub(super) fn is_open(&self) -> bool {
+        self.proof == Proof::Open
+    }
+
+    /// Whether there is a session to end.
+    pub(super) fn has_session(&self) -> bool {
+        matches!(self.proof, Proof::Session(_))
+    }
+
+    /// Checks the CSRF token of a form.
+    pub(super) fn check_form(&self, fields: &Fields) -> Result<(), Problem> {
+        match self.proof {
+            Proof::Bearer => Ok(()),
+            _ if same(self.csrf.as_bytes(), fields.text("csrf").as_bytes()) => Ok(()),
+            _ => Err(Problem::Forbidden(
+                "this form is from another session; go back, load the page again and repeat".to_owned(),
+            )),
+        }
+    }
+
+    /// Checks that a JSON call cannot come from a foreign page.
+    pub(super) fn check_call(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        if !text("content-type").starts_with("application/json") {
+            return Err(Problem::Invalid("send `content-type: application/json`".to_owned()));
+        }
+        match self.proof {
+            Proof::Session(_) if !same(self.csrf.as_bytes(), text("x-csrf-token").as_bytes()) => {
+                Err(Problem::Forbidden("send the CSRF token of the session as `x-csrf-token`".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+struct Session {
+    role: Role,
+    name: String,
+    csrf: String,
+    began: Instant,
+}
+
+/// Wrong tokens of one address.
+struct Tries {
+    count: u32,
+    since: Instant,
+}
+
+/// Tokens, sessions and tries.
+pub(super) struct Gate {
+    access: Access,
+    /// The CSRF token of those who need no session.
+    open_csrf: String,
+    sessions: Mutex<HashMap<String, Session>>,
+    tries: Mutex<HashMap<Option<IpAddr>, Tries>>,
+}
+
+impl Gate {
+    pub(super) fn new(access: Access) -> Self {
+        let given = |token: Option<String>| token.filter(|t| !t.is_empty());
+        let access = Access {
+            viewer_token: given(access.viewer_token),
+            operator_token: given(access.operator_token),
+            metrics_token: given(access.metrics_token),
+        };
+        Self { access, open_csrf: random(), sessions: Mutex::default(), tries: Mutex::default() }
+    }
+
+    /// Whether nobody has to log in.
+    pub(super) fn is_open(&self) -> bool {
+        self.access.viewer_token.is_none() && self.access.operator_token.is_none()
+    }
+
+    /// The role of a token.
+    fn role(&self, token: &str) -> Option<Role> {
+        let is = |known: &Option<String>| {
+            known.as_ref().is_some_and(|known| same(known.as_bytes(), token.as_bytes()))
+        };
+        // Both are compared whatever the first says.
+        let (operator, viewer) = (is(&self.access.operator_token), is(&self.access.viewer_token));
+        if operator {
+            Some(Role::Operator)
+        } else if viewer {
+            Some(Role::Viewer)
+        } else {
+            None
+        }
+    }
+
+    /// The role of a token that came from this address. A known one passes whatever was tried before it: whoever else is behind
+    /// the same address must not be able to lock its owner out. Of wrong ones, no more than [`MAX_TRIES`] in a [`TRY_WINDOW`] are
+    /// told that they are wrong.
+    fn try_token(&self, token: &str, from: Option<IpAddr>) -> Result<Role, Problem> {
+        if let Some(role) = self.role(token) {
+            return Ok(role);
+        }
+        let now = Instant::now();
+        let mut tries = self.tries.lock();
+        if tries.len() >= MAX_ADDRESSES {
+            tries.retain(|_, t| now - t.since < TRY_WINDOW);
+            if tries.len() >= MAX_ADDRESSES {
+                return Err(Problem::TooMany);
+            }
+        }
+        let entry = tries.entry(from).or_insert(Tries { count: 0, since: now });
+        if now - entry.since >= TRY_WINDOW {
+            *entry = Tries { count: 0, since: now };
+        }
+        if entry.count >= MAX_TRIES {
+            return Err(Problem::TooMany);
+        }
+        entry.count += 1;
+        Err(Problem::Unauthorized("this token is not known".to_owned()))
+    }
+
+    /// Begins a session and returns its key.
+    fn begin(&self, role: Role, name: String) -> String {
+        let key = random();
+        let now = Instant::now();
+        let mut sessions = self.sessions.lock();
+        sessions.retain(|_, s| now - s.began < SESSION_LENGTH);
+        if sessions.len() >= MAX_SESSIONS
+            && let Some(oldest) = sessions.iter().min_by_key(|(_, s)| s.began).map(|(k, _)| k.clone())
+        {
+            sessions.remove(&oldest);
+        }
+        sessions.insert(key.clone(), Session { role, name, csrf: random(), began: now });
+        key
+    }
+
+    fn of_session(&self, key: &str) -> Option<Visitor> {
+        let sessions = self.sessions.lock();
+        let session = sessions.get(key).filter(|s| s.began.elapsed() < SESSION_LENGTH)?;
+        Some(Visitor {
+            role: session.role,
+            name: session.name.clone(),
+            csrf: session.csrf.clone(),
+            proof: Proof::Session(key.to_owned()),
+        })
+    }
+
+    /// Who asks, by these headers.
+    fn visitor(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Visitor, Problem> {
+        let credentials = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        if let Some(token) = credentials.and_then(bearer) {
+            if self.is_open() {
+                // A client that always sends its token is not turned away where none is asked for.
+                return self.open_visitor(headers);
+            }
+            let role = self.try_token(token, from)?;
+            let name = headers.get("x-actor").and_then(|v| v.to_str().ok()).unwrap_or_default();
+            return Ok(Visitor { role, name: short(name), csrf: String::new(), proof: Proof::Bearer });
+        }
+        if self.is_open() {
+            return self.open_visitor(headers);
+        }
+        cookie(headers).and_then(|key| self.of_session(key)).ok_or_else(|| {
+            Problem::Unauthorized("log in first, or send `Authorization: Bearer <token>`".to_owned())
+        })
+    }
+
+    fn open_visitor(&self, headers: &HeaderMap) -> Result<Visitor, Problem> {
+        let host = headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        if !is_loopback(host) {
+            return Err(Problem::Forbidden(format!(
+                "this page has no tokens and so is served under loopback names only, not as `{}`; configure a token for viewers \
+                 and one for operators, or open it as http://127.0.0.1",
+                short(host)
+            )));
+        }
+        let name = headers.get("x-actor").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        Ok(Visitor {
+            role: Role::Operator,
+            name: short(name),
+            csrf: self.open_csrf.clone(),
+            proof: Proof::Open,
+        })
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let all = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
+    all.flat_map(|v| v.split(';')).find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+/// Whether a POST comes from a page of the same origin, as far as the browser tells.
+fn from_here(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    if text("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none")) {
+        return false;
+    }
+    match (text("origin"), text("host")) {
+        (None, _) => true,
+        (Some(origin), Some(host)) => {
+            origin.split_once("://").is_some_and(|(_, of)| of.eq_ignore_ascii_case(host))
+        }
+        (Some(_), None) => false,
+    }
+}
+
+fn is_https(request_scheme: Option<&str>, headers: &HeaderMap) -> bool {
+    let forwarded = headers.get("x-forwarded-proto").and_then(|v| v.to_str().ok());
+    request_scheme == Some("https")
+        || forwarded.is_some_and(|f| f.split(',').next().is_some_and(|f| f.trim() == "https"))
+}
+
+/// What every answer carries. Nothing is loaded from anywhere else, nothing inline is run or styled.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; \
+     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Adds the headers.
+pub(super) async fn headers(request: Request, next: Next) -> Response {
+    let is_asset = request.uri().path().starts_with("/assets/");
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    let mut set = |name: &'static str, value: &'static str| {
+        headers.insert(name, HeaderValue::from_static(value));
+    };
+    set("content-security-policy", CONTENT_SECURITY_POLICY);
+    set("x-content-type-options", "nosniff");
+    set("x-frame-options", "DENY");
+    // Not `no-referrer`: the browser would then hide the origin of this page's own forms.
+    set("referrer-policy", "same-origin");
+    set("cross-origin-opener-policy", "same-origin");
+    set("cross-origin-resource-policy", "same-origin");
+    set("permissions-policy", "camera=(), geolocation=(), microphone=()");
+    set("cache-control", if is_asset { "public, max-age=3600" } else { "no-store" });
+    response
+}
+
+/// Lets those in who may: everybody who may look may GET, only operators may do more.
+pub(super) async fn guard(State(page): State<Page>, mut request: Request, next: Next) -> Response {
+    let is_api = request.uri().path().starts_with("/api/");
+    let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    let wants_page = only_looks && !is_api;
+    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip());
+    let visitor = match page.gate.visitor(request.headers(), from) {
+        Ok(visitor) => visitor,
+        Err(Problem::Unauthorized(_)) if wants_page && request.uri().path() != "/events" => {
+            let next = request.uri().path_and_query().map_or("/", |p| p.as_str());
+            return Redirect::to(&format!("/login?next={}", layout::encoded(next))).into_response();
+        }
+        Err(problem) => return problem.answer(is_api),
+    };
+    if !only_looks {
+        if !from_here(request.headers()) {
+            return Problem::Forbidden("this call comes from a page of another origin".to_owned())
+                .answer(is_api);
+        }
+        if !visitor.may_act() && request.uri().path() != "/logout" {
+            let message = "a viewer may look but not act; log in with the operator token".to_owned();
+            return Problem::Forbidden(message).answer(is_api);
+        }
+    }
+    request.extensions_mut().insert(visitor);
+    next.run(request).await
+}
+
+/// Where to go after login: only to this page set itself.
+pub(super) fn local_path(path: &str) -> &str {
+    let is_local = path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '\n', '\r']);
+    if is_local { path } else { "/" }
+}
+
+/// `GET /login`
+pub(super) async fn login_form(
+    State(page): State<Page>,
+    axum::extract::Query(query): axum::extract::Query<HashMap<String, String>>,
+) -> Response {
+    if page.gate.is_open() {
+        return Redirect::to("/").into_response();
+    }
+    let next = query.get("next").map_or("/", |next| local_path(next));
+    layout::login(next, None).into_response()
+}
+
+/// `POST /login`
+pub(super) async fn login(State(page): State<Page>, request: Request) -> Response {
+    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip());
+    let https = is_https(request.uri().scheme_str(), request.headers());
+    if !from_here(request.headers()) {
+        return Problem::Forbidden("this form comes from a page of another origin".to_owned()).answer(false);
+    }
+    let body = match axum::body::to_bytes(request.into_body(), 16 << 10).await {
+        Ok(body) => body,
+        Err(e) => return Problem::Invalid(format!("the form cannot be read: {e}")).answer(false),
+    };
+    let fields = Fields::parse(&body);
+    let next = local_path(fields.text("next")).to_owned();
+    match page.gate.try_token(fields.text("token").trim(), from) {
+        Ok(role) => {
+            let name = short(fields.text("name"));
+            tracing::info!(role = role.as_str(), name, "somebody logged in to the page");
+            let key = page.gate.begin(role, name);
+            let secure = if https { "; Secure" } else { "" };
+            let seconds = SESSION_LENGTH.as_secs();
+            let cookie =
+                format!("{COOKIE}={key}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}");
+            ([(header::SET_COOKIE, cookie)], Redirect::to(&next)).into_response()
+        }
+        Err(problem) => {
+            let status = problem.status();
+            let mut response = (status, layout::login(&next, Some(&problem.to_string()))).into_response();
+            if status == StatusCode::TOO_MANY_REQUESTS {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+            }
+            response
+        }
+    }
+}
+
+/// `POST /logout`
+pub(super) async fn logout(
+    State(page): State<Page>,
+    axum::Extension(visitor): axum::Extension<Visitor>,
+    body: axum::body::Bytes,
+) -> Response {
+    if let Err(problem) = visitor.check_form(&Fields::parse(&body)) {
+        return problem.answer(false);
+    }
+    if let Proof::Session(key) = &visitor.proof {
+        page.gate.sessions.lock().remove(key);
+    }
+    let cookie = format!("{COOKIE}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0");
+    ([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response()
+}
+
+/// The gate as the pages know it.
+pub(super) type SharedGate = Arc<Gate>;

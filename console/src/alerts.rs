@@ -1,0 +1,124 @@
+//! Alerts: what fires now, and what has.
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use galerna_model::{AccountId, AlertEvent, AlertEventKind, AlertState, Rule, Severity};
+use maud::{Markup, html};
+
+use super::access::Visitor;
+use super::layout::{Query, open_pager, scrolling};
+use super::watch::{MOST_FIRING, in_time};
+use super::{Page, Params, layout, notices, page_number, param, words};
+
+/// Events on a page.
+const LIMIT: usize = 50;
+
+/// A severity as a pill.
+pub(super) fn severity(severity: Severity) -> Markup {
+    let (word, tone) = match severity {
+        Severity::Info => ("info", "plain"),
+        Severity::Warning => ("warning", "warn"),
+        Severity::Critical => ("critical", "bad"),
+    };
+    html! { span.pill data-tone=(tone) { (word) } }
+}
+
+/// `GET /alerts`
+pub(super) async fn show(
+    State(page): State<Page>,
+    Extension(visitor): Extension<Visitor>,
+    axum::extract::Query(params): Params,
+) -> Response {
+    let look = page.look().await;
+    let mut notices = notices(&look);
+    let account = param(&params, "account");
+    let only = match account {
+        "" => None,
+        text => AccountId::new(text).map_err(|e| notices.push(e.to_string())).ok(),
+    };
+    let number = page_number(&params);
+    let events = page.parts.store.alert_states.events(only.as_ref(), (number - 1) * LIMIT, LIMIT);
+    let events = in_time("the store", events).await.unwrap_or_else(|e| {
+        if !notices.contains(&e) {
+            notices.push(e);
+        }
+        Vec::new()
+    });
+    let all = look.firing.as_deref().map_or(&[][..], |f| f.as_slice());
+    let firing: Vec<&AlertState> =
+        all.iter().filter(|s| only.as_ref().is_none_or(|a| *a == s.account)).collect();
+    let query = Query(vec![("account", account.to_owned()), ("page", number.to_string())]);
+    let content = html! {
+        div.title { h1 { "Alerts" } p.dim { a href="/rules" { "rules" } " · " a href="/silences" { "silences" } " · " a href="/deliveries" { "deliveries" } } }
+        form.search method="get" action="/alerts" role="search" {
+            label.inline { span.sr { "Only of this account" } input type="search" name="account" value=(account) placeholder="Account" maxlength="120"; }
+            button type="submit" { "Show" }
+        }
+        section #firing data-refresh="5" aria-labelledby="firing-title" {
+            h2 #firing-title { "Firing now " span.count { (firing.len()) @if all.len() >= MOST_FIRING { "+" } } }
+            @if firing.is_empty() { (layout::nothing("Nothing fires.")) }
+            @else { (scrolling("Firing alerts", &firing_table(&firing, &look.rules))) }
+        }
+        section #history data-refresh="10" aria-labelledby="history-title" {
+            h2 #history-title { "History" }
+            @if events.is_empty() { (layout::nothing("No alert has been raised.")) }
+            @else {
+                (scrolling("Past alerts", &history(&events)))
+                (open_pager("/alerts", &query, number, LIMIT, events.len()))
+            }
+        }
+    };
+    page.frame(&visitor, "/alerts", "Alerts", &params, notices, &content)
+}
+
+fn firing_table(firing: &[&AlertState], rules: &[Rule]) -> Markup {
+    html! {
+        table {
+            thead { tr { th scope="col" { "Rule" } th scope="col" { "Severity" } th scope="col" { "Account" } th scope="col" { "Source" } th scope="col" { "Device" }
+                th.num scope="col" { "Last value" } th scope="col" { "Since " small { "readings' time" } } th scope="col" { span.sr { "Action" } } } }
+            tbody {
+                @for s in firing {
+                    @let rule = rules.iter().find(|r| r.id == s.rule);
+                    @let silence = Query(vec![("rule", s.rule.clone()), ("account", s.account.to_string()), ("device", s.device.clone())]);
+                    tr {
+                        th scope="row" { (rule.map_or(s.rule.as_str(), |r| r.name.as_str())) }
+                        td { @if let Some(rule) = rule { (severity(rule.severity)) } }
+                        td { (s.account) }
+                        td { a href={ "/sources/" (layout::encoded(s.source.as_str())) } { (s.source) } }
+                        td.wrap { (s.device) }
+                        td.num { (s.last_value.map_or("–".to_owned(), words::value)) }
+                        td { (words::time(s.since)) }
+                        td.act { a.button.small href=(silence.link("/silences")) { "Silence" } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn history(events: &[AlertEvent]) -> Markup {
+    html! {
+        table {
+            thead { tr { th scope="col" { "When " small { "readings' time" } } th scope="col" { "What" } th scope="col" { "Severity" } th scope="col" { "Rule" }
+                th scope="col" { "Account" } th scope="col" { "Device" } th scope="col" { "Message" } th scope="col" { span.sr { "Deliveries" } } } }
+            tbody {
+                @for e in events {
+                    tr {
+                        td { time datetime=(e.ts.to_string()) { (words::time(e.ts)) } }
+                        td { @match e.kind {
+                            AlertEventKind::Raised => span.pill data-tone="bad" { "raised" },
+                            AlertEventKind::Resolved => span.pill data-tone="good" { "resolved" },
+                        } }
+                        td { (severity(e.severity)) }
+                        td.wrap { (e.rule_name) }
+                        td { (e.account) }
+                        td.wrap { (e.device) }
+                        td.wrap.long { (e.message) }
+                        td { a href=(Query(vec![("text", e.device.clone())]).link("/deliveries")) { "deliveries" } }
+                    }
+                }
+            }
+        }
+    }
+}

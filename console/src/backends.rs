@@ -1,0 +1,260 @@
+//! What the page asks of the rest of the system, by traits with a form in this process and one over HTTP.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use galerna_dispatcher::{
+    AdminError, Dispatcher, DispatcherClient, QueueView, StatusPage, StatusQuery, StrategyName,
+};
+use galerna_model::{QueueName, Timestamp};
+use galerna_telemetry::{Asking, Peers, Step};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Who is named as actor where the dispatcher logs one.
+fn actor(who: &str) -> String {
+    if who.is_empty() { "page".to_owned() } else { format!("page: {who}") }
+}
+
+/// A dispatcher, here or elsewhere.
+#[async_trait]
+pub trait Dispatching: Send + Sync {
+    /// A page of queues.
+    async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError>;
+    /// One queue.
+    async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError>;
+    /// Blocks a queue.
+    async fn pause(&self, queue: &QueueName, reason: Option<String>, who: &str) -> Result<(), AdminError>;
+    /// Unblocks a queue.
+    async fn unpause(&self, queue: &QueueName, who: &str) -> Result<(), AdminError>;
+    /// Gives leases again, or no more.
+    async fn set_running(&self, running: bool) -> Result<(), AdminError>;
+    /// Sets the strategy.
+    async fn set_strategy(&self, strategy: StrategyName) -> Result<(), AdminError>;
+}
+
+#[async_trait]
+impl Dispatching for Dispatcher {
+    async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError> {
+        Dispatcher::status(self, query)
+    }
+
+    async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError> {
+        Dispatcher::queue(self, queue).await
+    }
+
+    async fn pause(&self, queue: &QueueName, reason: Option<String>, who: &str) -> Result<(), AdminError> {
+        Dispatcher::pause(self, queue, reason, &actor(who)).await.map(drop)
+    }
+
+    async fn unpause(&self, queue: &QueueName, who: &str) -> Result<(), AdminError> {
+        Dispatcher::unpause(self, queue, &actor(who)).await.map(drop)
+    }
+
+    async fn set_running(&self, running: bool) -> Result<(), AdminError> {
+        if running { self.start().await } else { self.stop().await }
+    }
+
+    async fn set_strategy(&self, strategy: StrategyName) -> Result<(), AdminError> {
+        Dispatcher::set_strategy(self, strategy).await
+    }
+}
+
+/// The dispatcher's API names no actor: its log then says `operator api`, the audit log of the page who it was.
+#[async_trait]
+impl Dispatching for DispatcherClient {
+    async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError> {
+        DispatcherClient::status(self, query).await
+    }
+
+    async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError> {
+        DispatcherClient::queue(self, queue).await
+    }
+
+    async fn pause(&self, queue: &QueueName, reason: Option<String>, _: &str) -> Result<(), AdminError> {
+        DispatcherClient::pause(self, queue, reason).await.map(drop)
+    }
+
+    async fn unpause(&self, queue: &QueueName, _: &str) -> Result<(), AdminError> {
+        DispatcherClient::unpause(self, queue).await.map(drop)
+    }
+
+    async fn set_running(&self, running: bool) -> Result<(), AdminError> {
+        if running { self.start().await } else { self.stop().await }
+    }
+
+    async fn set_strategy(&self, strategy: StrategyName) -> Result<(), AdminError> {
+        DispatcherClient::set_strategy(self, strategy).await
+    }
+}
+
+/// What one component has done, as `/workers` tells it (see `galerna_engine::ComponentMetrics`).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ComponentReport {
+    pub(crate) id: String,
+    pub(crate) kind: String,
+    pub(crate) executors: usize,
+    pub(crate) fused_with: Option<String>,
+    pub(crate) emitted: u64,
+    pub(crate) executed: u64,
+    pub(crate) acked: u64,
+    pub(crate) failed: BTreeMap<String, u64>,
+    pub(crate) execute: LatencyReport,
+    pub(crate) process: LatencyReport,
+    pub(crate) complete: LatencyReport,
+    pub(crate) queued: usize,
+    pub(crate) pending: u64,
+    pub(crate) busy: f64,
+    pub(crate) states: Vec<Value>,
+    pub(crate) errors: u64,
+    pub(crate) restarts: u64,
+    pub(crate) last_error: Option<ErrorReport>,
+}
+
+/// A latency of a component, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LatencyReport {
+    pub(crate) count: u64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) max_ms: f64,
+}
+
+/// The last error of a component; its time is that of the topology's own clock.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ErrorReport {
+    pub(crate) reason: String,
+    pub(crate) at_ms: u64,
+}
+
+/// What one topology has done since it was submitted.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct WorkerReport {
+    pub(crate) topology: String,
+    pub(crate) uptime_ms: u64,
+    pub(crate) components: Vec<ComponentReport>,
+}
+
+/// What the workers tell.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerReports {
+    /// Of each topology that runs where one answers.
+    pub reports: Vec<WorkerReport>,
+    /// Who does not answer, and why.
+    pub silent: Vec<String>,
+    /// Nobody could be asked: there are no workers here, and none elsewhere are named.
+    pub nobody_named: bool,
+}
+
+/// The metrics of every topology that runs.
+#[async_trait]
+pub trait WorkersView: Send + Sync {
+    /// What each has done.
+    async fn reports(&self) -> WorkerReports;
+}
+
+/// Workers elsewhere: `GET <url>/workers` of each.
+pub struct RemoteWorkers {
+    peers: Peers,
+}
+
+/// How long a worker may take to tell what it does: with the look-up of its name less than a look waits.
+const WORKER_PATIENCE: Duration = Duration::from_secs(2);
+/// For so long a worker that did not answer is not asked again: it would hold up every look at the others.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+#[derive(Deserialize)]
+struct Reports {
+    workers: Vec<WorkerReport>,
+}
+
+impl RemoteWorkers {
+    /// The workers whose APIs are at these base URLs, which may each stand for several, and take this token.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(urls: Vec<String>, token: Option<String>) -> anyhow::Result<Self> {
+        Ok(Self { peers: Peers::new(urls, token, WORKER_PATIENCE, ASK_AGAIN)? })
+    }
+}
+
+#[async_trait]
+impl WorkersView for RemoteWorkers {
+    async fn reports(&self) -> WorkerReports {
+        let mut all =
+            WorkerReports { nobody_named: self.peers.urls().is_empty(), ..WorkerReports::default() };
+        for answer in self.peers.get::<Reports>("workers").await {
+            match answer {
+                // A module without topologies has nothing to tell.
+                Ok(told) => all.reports.extend(told.into_iter().flat_map(|told| told.workers)),
+                Err(e) => all.silent.push(e),
+            }
+        }
+        all
+    }
+}
+
+/// A step of a message's way.
+#[derive(Debug, Clone)]
+pub struct TraceStep {
+    /// When.
+    pub at: Timestamp,
+    /// Where: frontend, broker, a component, the store, the notifier.
+    pub place: String,
+    /// What happened there.
+    pub what: String,
+}
+
+/// Finds the way that a message took.
+#[async_trait]
+pub trait Traces: Send + Sync {
+    /// Its steps in order; empty when nothing is known of it.
+    ///
+    /// # Errors
+    /// A sentence that says why nothing can be told.
+    async fn trace(&self, message: &str) -> Result<Vec<TraceStep>, String>;
+}
+
+/// The ways that this process knows, for its page.
+pub struct LocalTraces;
+
+fn for_the_page(steps: Vec<Step>, whole: &str) -> Vec<TraceStep> {
+    let shown = steps.into_iter().map(|Step { at, place, what, message }| {
+        // Asked for a call, the page tells its messages apart.
+        let of = message.strip_prefix(whole).filter(|rest| !rest.is_empty());
+        let what = of.map_or_else(|| what.clone(), |rest| format!("{what} ({rest})"));
+        TraceStep { at, place, what }
+    });
+    shown.collect()
+}
+
+#[async_trait]
+impl Traces for LocalTraces {
+    async fn trace(&self, message: &str) -> Result<Vec<TraceStep>, String> {
+        if !galerna_telemetry::is_kept() {
+            return Err("the ways of messages are not kept: `trace.messages` is 0".to_owned());
+        }
+        Ok(for_the_page(galerna_telemetry::known(message), message))
+    }
+}
+
+#[async_trait]
+impl Traces for Asking {
+    async fn trace(&self, message: &str) -> Result<Vec<TraceStep>, String> {
+        if self.urls().is_empty() {
+            let why =
+                "nobody is known who could tell: name workers, notifiers and frontends in `page.workers`";
+            return Err(why.to_owned());
+        }
+        let (steps, problems) = self.ask(message).await;
+        if steps.is_empty() && !problems.is_empty() {
+            return Err(problems.join("; "));
+        }
+        Ok(for_the_page(steps, message))
+    }
+}

@@ -1,0 +1,397 @@
+//! The page: what the system does now, and what operators do about it. Rendered here, live by server-sent events, with one
+//! small script; it needs no build step and no network, and everything but the live numbers works without script too.
+//!
+//! Every action exists twice: as a form of the page, and as a JSON call for programs. Both need an operator (see [`access`]),
+//! both are written to the audit log; forms ask before they destroy, who calls the API is taken to have asked.
+//!
+//! | `POST` | body |
+//! |---|---|
+//! | `/api/queues/pause` | `{"queue":"D1","reason":"…"}`; `reason` is optional here and below |
+//! | `/api/queues/unpause` | `{"queue":"D1","reason":"…"}` |
+//! | `/api/dispatcher/stop`, `/api/dispatcher/start` | `{"reason":"…"}` |
+//! | `/api/dispatcher/strategy` | `{"strategy":"fair","reason":"…"}` |
+//! | `/api/dead-letters/replay`, `/api/dead-letters/discard` | `{"queue":"D1","ids":["…"]}` or `{"queue":"D1","all":true}`, `reason` |
+//! | `/api/rules/save` | a rule as the store has it: `{"id","name","account","devices","condition":{"kind":"threshold",…},"severity","endpoints","cooldown_ms","enabled"}`, `reason` |
+//! | `/api/rules/delete`, `/api/rules/test` | `{"id":"…","reason":"…"}` |
+//! | `/api/endpoints/save` | an endpoint as the store has it: `{"id","name","account","kind":"webhook","url",…,"enabled"}`, `reason`; a secret sent as `***` stays |
+//! | `/api/endpoints/delete`, `/api/endpoints/test` | `{"id":"…","reason":"…"}` |
+//! | `/api/deliveries/resend` | `{"id":"…","reason":"…"}` |
+//! | `/api/silences/create` | `{"account","device","rule","until":"2030-01-01T00:00:00Z"` or `"minutes":60,"reason"}` |
+//! | `/api/silences/end` | `{"id":"…","reason":"…"}` |
+//!
+//! What the pages show can be read as JSON too, by viewers as well:
+//!
+//! | `GET` | query, all of it optional | answer |
+//! |---|---|---|
+//! | `/api/status` | | the dispatcher, queues by state, messages, workers, dead letters, what fires; `away`: what does not answer |
+//! | `/api/rules` | `id` | `{"rules":[…]}` |
+//! | `/api/endpoints` | `id` | `{"endpoints":[…]}`, secrets as `***` |
+//! | `/api/silences` | | `{"silences":[{…,"in_force"}]}`, those that end last first |
+//! | `/api/deliveries` | `id`, or `status`, `endpoint`, `account`, `search`, `page`, `limit` | `{"deliveries":[…],"counts","total","page","limit"}` |
+//! | `/api/alerts` | `firing=true`, `account`, `page`, `limit` | `{"firing":[…],"total",…}`, else `{"events":[…],"page","limit"}` |
+//! | `/api/audit` | `search`, `page`, `limit` | `{"entries":[…],"page","limit"}` |
+//!
+//! Pages begin with 1 and have 50 entries unless `limit` (up to 500) says otherwise; the newest entry is first.
+//!
+//! The answer is 200 `{"done":"what was done",…}` or `{"error":{"code","message"}}` with 401, 403, 404, 409, 422, 429 or 503. The header
+//! `x-actor` names who is behind a call with a bearer token.
+
+mod access;
+mod act;
+mod alerts;
+mod audit;
+pub mod auth;
+mod backends;
+mod body;
+mod cells;
+mod chart;
+mod dead_letters;
+mod deliveries;
+mod endpoints;
+mod fields;
+mod graph;
+mod history;
+mod layout;
+mod live;
+mod metrics;
+mod overview;
+mod problem;
+mod queues;
+mod read;
+mod rules;
+mod silences;
+mod sources;
+mod topology;
+mod trace;
+mod watch;
+mod words;
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header;
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use galerna_broker::Broker;
+use galerna_frontend::StatisticsStore;
+use galerna_model::Clock;
+use galerna_storage::Store;
+use maud::{Markup, html};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use self::access::Access;
+use self::access::{Gate, SharedGate, Visitor};
+pub use self::backends::{
+    ComponentReport, Dispatching, ErrorReport, LatencyReport, LocalTraces, RemoteWorkers, TraceStep, Traces,
+    WorkerReport, WorkerReports, WorkersView,
+};
+use self::layout::Frame;
+use self::metrics::Metrics;
+use self::problem::Problem;
+use self::watch::{Look, Watch};
+
+/// Streams of updates at once; more are refused and try again later.
+const MAX_VIEWERS: usize = 64;
+/// Messages kept for those who just did something, and for how long.
+const MAX_TOLD: usize = 256;
+const TOLD_FOR: std::time::Duration = std::time::Duration::from_secs(600);
+/// Longest form or JSON body.
+const BODY_LIMIT: usize = 1 << 20;
+
+/// A setting as the page shows it, without secrets.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Its dotted name.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// Where the value came from.
+    pub origin: String,
+}
+
+/// What the page shows and acts on.
+#[derive(Clone)]
+pub struct Parts {
+    /// The dispatcher, here or elsewhere.
+    pub dispatcher: Arc<dyn Dispatching>,
+    /// The broker: dead letters are there.
+    pub broker: Arc<dyn Broker>,
+    /// The store.
+    pub store: Store,
+    /// What sources have sent, if a frontend counts it.
+    pub statistics: Option<Arc<dyn StatisticsStore>>,
+    /// The topologies that run.
+    pub workers: Arc<dyn WorkersView>,
+    /// The ingestion topology as `galerna_topology::Topology::json` tells it.
+    pub topology: serde_json::Value,
+    /// The configuration, secrets hidden.
+    pub config: Vec<Setting>,
+    /// Version of the program.
+    pub version: &'static str,
+    /// Finds the way of a message.
+    pub traces: Option<Arc<dyn Traces>>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Ends the streams of updates, so that they do not hold up the end of the process.
+    pub stop: CancellationToken,
+}
+
+/// What to tell who just did something.
+#[derive(Debug, Clone)]
+struct Told {
+    /// Whether it was done.
+    well: bool,
+    text: String,
+    /// What the form held that was not taken, so that it need not be written again.
+    fields: fields::Fields,
+}
+
+struct Inner {
+    parts: Parts,
+    gate: SharedGate,
+    watch: Watch,
+    metrics: Metrics,
+    /// What to tell who just did something, by a random key.
+    told: Mutex<VecDeque<(String, Instant, Told)>>,
+    viewers: Arc<Semaphore>,
+    topology: graph::Graph,
+    started: Instant,
+}
+
+/// All that handlers share.
+#[derive(Clone)]
+struct Page(Arc<Inner>);
+
+impl Deref for Page {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// The values of a query by key; a key that comes twice has its last value.
+type Params = axum::extract::Query<HashMap<String, String>>;
+
+impl Page {
+    async fn look(&self) -> Arc<Look> {
+        self.watch.look(&self.parts).await
+    }
+
+    fn now(&self) -> galerna_model::Timestamp {
+        self.parts.clock.now()
+    }
+
+    fn keep_told(&self, told: Told) -> String {
+        let key = galerna_audit::random();
+        let now = Instant::now();
+        let mut all = self.told.lock();
+        all.retain(|(_, at, _)| now - *at < TOLD_FOR);
+        if all.len() >= MAX_TOLD {
+            all.pop_front();
+        }
+        all.push_back((key.clone(), now, told));
+        key
+    }
+
+    fn told(&self, params: &HashMap<String, String>) -> Option<Told> {
+        let key = params.get("told")?;
+        self.told.lock().iter().find(|(k, ..)| k == key).map(|(.., told)| told.clone())
+    }
+
+    /// What a page says of what was just done.
+    fn flash(&self, params: &HashMap<String, String>) -> Option<(bool, String)> {
+        self.told(params).map(|told| (told.well, told.text))
+    }
+
+    /// What a form that was not taken held.
+    fn refused_fields(&self, params: &HashMap<String, String>) -> Option<fields::Fields> {
+        self.told(params).map(|told| told.fields).filter(|fields| !fields.is_empty())
+    }
+
+    /// A page with what does not answer.
+    fn frame(
+        &self,
+        visitor: &Visitor,
+        here: &str,
+        title: &str,
+        params: &HashMap<String, String>,
+        notices: Vec<String>,
+        content: &Markup,
+    ) -> Response {
+        Frame { visitor, here, title, flash: self.flash(params), notices, queue: None }
+            .page(content)
+            .into_response()
+    }
+}
+
+/// What a look could not learn, in words.
+fn notices(look: &Look) -> Vec<String> {
+    let mut notices: Vec<String> = Vec::new();
+    let mut add = |text: Option<&String>| {
+        if let Some(text) = text
+            && !notices.contains(text)
+        {
+            notices.push(text.clone());
+        }
+    };
+    add(look.dispatcher.as_ref().err());
+    look.silent.iter().for_each(|why| add(Some(why)));
+    add(look.dead.as_ref().err());
+    add(look.firing.as_ref().err());
+    notices
+}
+
+/// Why nothing is told of workers that may well run.
+fn nobody_named(look: &Look) -> Markup {
+    html! {
+        @if look.nobody_named {
+            div.notice data-tone="warn" {
+                strong { "No workers known" }
+                " This page runs apart from them and none are named: set " code { "page.workers" }
+                " to the URLs of workers, notifiers and frontends, such as "
+                code { "http://127.0.0.1:8092,http://127.0.0.1:8093,http://127.0.0.1:8080" } "."
+            }
+        }
+    }
+}
+
+/// A number of a query, at least 1.
+fn page_number(params: &HashMap<String, String>) -> usize {
+    params.get("page").and_then(|p| p.parse().ok()).unwrap_or(1).clamp(1, 1_000_000)
+}
+
+/// A text of a query, empty when it is missing.
+fn param<'a>(params: &'a HashMap<String, String>, name: &str) -> &'a str {
+    params.get(name).map_or("", |value| value.trim())
+}
+
+/// Shows the result of a page, or what was wrong.
+fn shown(result: Result<Response, Problem>) -> Response {
+    result.unwrap_or_else(|problem| problem.answer(false))
+}
+
+/// The routes of the page.
+///
+/// # Errors
+/// When a metric cannot be registered, which does not happen.
+pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error> {
+    let metrics_token = access.metrics_token.as_deref().map(Arc::from);
+    let topology = serde_json::from_value(parts.topology.clone()).unwrap_or_default();
+    let page = Page(Arc::new(Inner {
+        gate: Arc::new(Gate::new(access)),
+        watch: Watch::new(parts.clock.clone()),
+        metrics: Metrics::new()?,
+        told: Mutex::default(),
+        viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
+        topology,
+        started: Instant::now(),
+        parts,
+    }));
+    let pages = Router::new()
+        .route("/", get(overview::show))
+        .route("/topology", get(topology::show))
+        .route("/queues", get(queues::list))
+        .route("/queues/{queue}", get(queues::one))
+        .route("/sources", get(sources::list))
+        .route("/sources/{source}", get(sources::one))
+        .route("/dead-letters", get(dead_letters::queues))
+        .route("/dead-letters/{queue}", get(dead_letters::list))
+        .route("/alerts", get(alerts::show))
+        .route("/rules", get(rules::list))
+        .route("/rules/edit", get(rules::edit))
+        .route("/endpoints", get(endpoints::list))
+        .route("/endpoints/edit", get(endpoints::edit))
+        .route("/deliveries", get(deliveries::list))
+        .route("/silences", get(silences::list))
+        .route("/trace", get(trace::ask))
+        .route("/trace/{message}", get(trace::show))
+        .route("/audit", get(audit::show))
+        .route("/about", get(about))
+        .route("/events", get(live::events))
+        .route("/logout", post(access::logout))
+        .fallback(unknown);
+    let pages = read::routes(act::routes(pages));
+    let guarded = pages
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn_with_state(page.clone(), access::guard));
+    let metrics = Router::new()
+        .route("/metrics", get(metrics::show))
+        .layer(middleware::from_fn_with_state(metrics_token, auth::authorise));
+    Ok(Router::new()
+        .route("/login", get(access::login_form).post(access::login))
+        .route("/assets/{file}", get(asset))
+        .merge(guarded)
+        .layer(middleware::from_fn_with_state(page.clone(), metrics::count))
+        .merge(metrics)
+        .layer(middleware::from_fn(access::headers))
+        .with_state(page))
+}
+
+/// Takes a sample for the charts once in ten seconds and keeps a day of them, until `stop`.
+pub fn spawn_history(parts: Parts, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(history::keep(parts, stop))
+}
+
+async fn unknown() -> Response {
+    Problem::Unknown("this page does not exist".to_owned()).answer(false)
+}
+
+async fn asset(axum::extract::Path(file): axum::extract::Path<String>) -> Response {
+    let (kind, text) = match file.as_str() {
+        "page.css" => ("text/css; charset=utf-8", include_str!("assets/page.css")),
+        "page.js" => ("text/javascript; charset=utf-8", include_str!("assets/page.js")),
+        "icon.svg" => ("image/svg+xml", include_str!("assets/icon.svg")),
+        _ => return unknown().await,
+    };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// `GET /about`
+async fn about(
+    State(page): State<Page>,
+    Extension(visitor): Extension<Visitor>,
+    axum::extract::Query(params): Params,
+) -> Response {
+    let uptime = i64::try_from(page.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let content = html! {
+        h1 { "About" }
+        dl.facts {
+            div { dt { "Galerna" } dd { (page.parts.version) } }
+            div { dt { "This page runs for" } dd { (words::span(uptime)) } }
+            div { dt { "Broker" } dd { (page.parts.broker.kind()) } }
+            div { dt { "Statistics of sources" } dd { (if page.parts.statistics.is_some() { "kept" } else { "not kept here" }) } }
+            div { dt { "Access" } dd {
+                @if page.gate.is_open() { "no tokens: everybody who reaches this page on this machine is an operator" }
+                @else { "viewer and operator tokens; sessions last " (access::SESSION_LENGTH.as_secs() / 3600) " h" }
+            } }
+        }
+        h2 { "Configuration" }
+        p.hint { "As this process runs with it. Secrets are hidden." }
+        @let table = html! {
+            table {
+                thead { tr { th scope="col" { "Setting" } th scope="col" { "Value" } th scope="col" { "From" } } }
+                tbody {
+                    @for setting in &page.parts.config {
+                        tr {
+                            th scope="row" { code { (setting.key) } }
+                            td.wrap { @if setting.value.is_empty() { span.dim { "unset" } } @else { (setting.value) } }
+                            td.dim { (setting.origin) }
+                        }
+                    }
+                }
+            }
+        };
+        (layout::scrolling("Configuration", &table))
+    };
+    page.frame(&visitor, "/about", "About", &params, Vec::new(), &content)
+}
+
+#[cfg(test)]
+mod tests;

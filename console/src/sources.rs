@@ -1,0 +1,310 @@
+//! Sources: what each has sent by hour, day, week and month, and its last messages.
+
+use std::collections::HashMap;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use galerna_frontend::statistics::{LastMessage, Period, Scope, Tally};
+use galerna_model::{Source, SourceId, Timestamp};
+use galerna_storage::StoredReading;
+use maud::{Markup, html};
+
+use super::access::Visitor;
+use super::layout::{Query, pager, scrolling};
+use super::problem::Problem;
+use super::watch::in_time;
+use super::{Page, Params, layout, page_number, param, shown, words};
+
+/// Sources on a page.
+const LIMIT: usize = 50;
+/// Devices of a source that are shown.
+const DEVICES: usize = 100;
+/// Statistics are read, never written: this is no writer's name.
+const READER: &str = "";
+const WITHOUT: &str = "What sources send is not counted here: no frontend's statistics are at hand.";
+
+/// The current period, the last and the last but one, of each length.
+fn periods(now: Timestamp) -> Vec<(Period, Timestamp)> {
+    let three = |period: Period| {
+        let current = period.start(now);
+        let last = period.before(current);
+        [(period, current), (period, last), (period, period.before(last))]
+    };
+    Period::ALL.into_iter().flat_map(three).collect()
+}
+
+/// `GET /sources`
+pub(super) async fn list(
+    State(page): State<Page>,
+    Extension(visitor): Extension<Visitor>,
+    axum::extract::Query(params): Params,
+) -> Response {
+    let mut notices = Vec::new();
+    let all = match in_time("the store", page.parts.store.sources.list()).await {
+        Ok(all) => all,
+        Err(e) => {
+            notices.push(e);
+            Vec::new()
+        }
+    };
+    let search = param(&params, "search");
+    let wanted = search.to_lowercase();
+    let matches = |s: &&Source| {
+        s.id.as_str().to_lowercase().contains(&wanted) || s.account.as_str().to_lowercase().contains(&wanted)
+    };
+    let matching: Vec<&Source> = all.iter().filter(matches).collect();
+    let (total, number) = (matching.len(), page_number(&params));
+    let rows: Vec<&Source> = matching.into_iter().skip((number - 1) * LIMIT).take(LIMIT).collect();
+    let scopes: Vec<Scope> = rows.iter().map(|s| Scope::Source(s.id.clone())).collect();
+    let periods = periods(page.now());
+    let tallies = match &page.parts.statistics {
+        None => {
+            notices.push(WITHOUT.to_owned());
+            Vec::new()
+        }
+        // Nothing is asked of a store that has just not answered.
+        Some(_) if rows.is_empty() => Vec::new(),
+        Some(statistics) => {
+            match in_time("the store of statistics", statistics.tallies(&scopes, &periods, READER)).await {
+                Ok((tallies, _)) => tallies,
+                Err(e) => {
+                    notices.push(e);
+                    Vec::new()
+                }
+            }
+        }
+    };
+    let query = Query(vec![("search", search.to_owned()), ("page", number.to_string())]);
+    let readings = |row: usize, at: usize| {
+        tallies
+            .get(row)
+            .and_then(|t: &Vec<Tally>| t.get(at))
+            .map_or("–".to_owned(), |t| words::count(t.readings))
+    };
+    let content = html! {
+        div.title { h1 { "Sources" } p.dim { (words::count(all.len() as u64)) " known; readings of each, in periods of UTC" } }
+        form.search method="get" action="/sources" role="search" {
+            label.inline { span.sr { "Source or account contains" } input type="search" name="search" value=(search) placeholder="Source or account" maxlength="200"; }
+            button type="submit" { "Search" }
+        }
+        section #rows data-refresh="10" {
+            @if rows.is_empty() { (layout::nothing(if all.is_empty() { "No source is known yet." } else { "No source matches." })) }
+            @else {
+                @let table = html! {
+                    table {
+                        thead {
+                            tr { th scope="col" rowspan="2" { "Source" } th scope="col" rowspan="2" { "Account" } th scope="col" rowspan="2" { "State" }
+                                th.group scope="colgroup" colspan="3" { "Readings by hour" } th.group scope="colgroup" colspan="3" { "by day" } }
+                            tr { @for _ in 0..2 { th.num scope="col" { "now" } th.num scope="col" { "last" } th.num scope="col" { "before" } } }
+                        }
+                        tbody {
+                            @for (row, source) in rows.iter().enumerate() {
+                                tr {
+                                    th scope="row" { a href={ "/sources/" (layout::encoded(source.id.as_str())) } { (source.id) } }
+                                    td { (source.account) }
+                                    td { @if source.active { "active" } @else { span.pill data-tone="warn" { "inactive" } } }
+                                    @for at in 0..6 { td.num { (readings(row, at)) } }
+                                }
+                            }
+                        }
+                    }
+                };
+                (scrolling("Sources", &table))
+                (pager("/sources", &query, number, LIMIT, total))
+            }
+        }
+    };
+    page.frame(&visitor, "/sources", "Sources", &params, notices, &content)
+}
+
+/// `GET /sources/<source>`
+pub(super) async fn one(
+    State(page): State<Page>,
+    Extension(visitor): Extension<Visitor>,
+    Path(source): Path<String>,
+    axum::extract::Query(params): Params,
+) -> Response {
+    shown(show_one(&page, &visitor, &source, &params).await)
+}
+
+async fn show_one(
+    page: &Page,
+    visitor: &Visitor,
+    source: &str,
+    params: &HashMap<String, String>,
+) -> Result<Response, Problem> {
+    let id = SourceId::new(source).map_err(|e| Problem::Invalid(e.to_string()))?;
+    let mut notices = Vec::new();
+    let mut note = |e: String| {
+        if !notices.contains(&e) {
+            notices.push(e);
+        }
+    };
+    let now = page.now();
+    let counted = async {
+        let statistics = page.parts.statistics.as_ref()?;
+        let (scopes, periods) = ([Scope::Source(id.clone())], periods(now));
+        Some(tokio::join!(
+            in_time("the store of statistics", statistics.tallies(&scopes, &periods, READER)),
+            in_time("the store of statistics", statistics.last_messages(&id, READER)),
+        ))
+    };
+    // At once: what is away is waited for once.
+    let (known, latest, counted) = tokio::join!(
+        in_time("the store", page.parts.store.sources.list()),
+        in_time("the store", page.parts.store.readings.latest(&id)),
+        counted,
+    );
+    let known = match known {
+        Ok(all) => all.into_iter().find(|s| s.id == id),
+        Err(e) => {
+            note(e);
+            None
+        }
+    };
+    let mut devices = latest.unwrap_or_else(|e| {
+        note(e);
+        Vec::new()
+    });
+    devices.sort_by(|a, b| b.ts.cmp(&a.ts).then_with(|| a.device.cmp(&b.device)));
+    let (mut tallies, mut messages) = (None, Vec::new());
+    match counted {
+        None => note(WITHOUT.to_owned()),
+        Some((counted, last)) => {
+            match counted {
+                Ok((mut found, _)) => tallies = (!found.is_empty()).then(|| found.swap_remove(0)),
+                Err(e) => note(e),
+            }
+            match last {
+                Ok((found, _)) => messages = found,
+                Err(e) => note(e),
+            }
+        }
+    }
+    if known.is_none() && devices.is_empty() && messages.is_empty() && notices.is_empty() {
+        return Err(Problem::Unknown(format!("there is no source `{id}`")));
+    }
+    let content = html! {
+        p.crumbs { a href="/sources" { "Sources" } " / " (id) }
+        div.title {
+            h1 { (id) }
+            @if let Some(source) = &known { p.dim { "account " (source.account) ", " (if source.active { "active" } else { "inactive: its readings are refused" }) } }
+        }
+        section #traffic data-refresh="5" aria-labelledby="traffic-title" {
+            h2 #traffic-title { "Sent" }
+            @match &tallies { Some(tallies) => (traffic(tallies)), None => (layout::nothing("Not counted.")) }
+        }
+        section #messages data-refresh="5" aria-labelledby="messages-title" {
+            h2 #messages-title { "Last messages" }
+            @if messages.is_empty() { (layout::nothing("None yet.")) } @else { (last_messages(&messages, now)) }
+        }
+        section aria-labelledby="devices-title" {
+            h2 #devices-title { "Devices " small { "latest reading stored of each" } }
+            @if devices.is_empty() { (layout::nothing("Nothing of it is stored.")) } @else { (latest_readings(&devices, now)) }
+        }
+    };
+    let title = format!("Source {id}");
+    Ok(page.frame(visitor, "/sources", &title, params, notices, &content))
+}
+
+fn traffic(tallies: &[Tally]) -> Markup {
+    let table = html! {
+        table.compact {
+            thead {
+                tr { th scope="col" rowspan="2" { "Period" }
+                    th.group scope="colgroup" colspan="3" { "Messages" } th.group scope="colgroup" colspan="3" { "Readings" } th.group scope="colgroup" colspan="3" { "Values" } }
+                tr { @for _ in 0..3 { th.num scope="col" { "now" } th.num scope="col" { "last" } th.num scope="col" { "last but one" } } }
+            }
+            tbody {
+                @for (period, three) in Period::ALL.into_iter().zip(tallies.chunks(3)) {
+                    tr {
+                        th scope="row" { (period.as_str()) }
+                        @for t in three { td.num { (words::count(t.messages)) } }
+                        @for t in three { td.num { (words::count(t.readings)) } }
+                        @for t in three { td.num { (words::count(t.values)) } }
+                    }
+                }
+            }
+        }
+    };
+    scrolling("Messages, readings and values by period", &table)
+}
+
+fn last_messages(messages: &[LastMessage], now: Timestamp) -> Markup {
+    let table = html! {
+        table.tall {
+            thead { tr { th scope="col" { "Received" } th.num scope="col" { "Accepted" } th.num scope="col" { "Rejected" } th scope="col" { "Body" } th scope="col" { "Way" } } }
+            tbody {
+                @for m in messages {
+                    tr {
+                        td { (layout::when(m.received, now)) }
+                        td.num { (words::count(m.readings)) }
+                        td.num { @if m.rejected > 0 { b data-tone="warn" { (words::count(m.rejected)) } } @else { "0" } }
+                        td.wrap { details { summary { code { (words::shortened(&m.text, 80)) } } pre { (m.text) @if m.cut { "…" } } } }
+                        td { a href={ "/trace/" (layout::encoded(&m.id)) } { "trace" } }
+                    }
+                }
+            }
+        }
+    };
+    scrolling("Last messages", &table)
+}
+
+fn latest_readings(devices: &[StoredReading], now: Timestamp) -> Markup {
+    let table = html! {
+        table.tall {
+            thead { tr { th scope="col" { "Device" } th scope="col" { "Measured" } th.num scope="col" { "Sequence" } th scope="col" { "Values" } th scope="col" { "Doubts" } } }
+            tbody {
+                @for r in devices.iter().take(DEVICES) {
+                    tr {
+                        th.wrap scope="row" { (r.device) }
+                        td { time datetime=(r.ts.to_string()) title=(words::ago(r.ts, now)) { (words::time(r.ts)) } }
+                        td.num { (r.sqn) }
+                        td.wrap { @for v in &r.values { span.pair { (v.p) " " b.num { (words::value(v.v)) } } " " } }
+                        td.wrap { (r.flags.join(", ")) }
+                    }
+                }
+            }
+        }
+    };
+    html! {
+        (scrolling("Devices", &table))
+        @if devices.len() > DEVICES { p.dim { "The " (DEVICES) " heard of last, of " (words::count(devices.len() as u64)) "." } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use galerna_model::{AccountId, Measurement, ParameterCode};
+
+    use super::*;
+
+    #[test]
+    fn a_script_in_the_name_of_a_device_is_text() {
+        let reading = StoredReading {
+            account: AccountId::new("a").unwrap(),
+            source: SourceId::new("s").unwrap(),
+            device: "<script>alert(1)</script>".to_owned(),
+            ts: Timestamp(0),
+            sqn: 1,
+            values: vec![Measurement { p: ParameterCode(401), v: 4900.0 }],
+            flags: Vec::new(),
+            received: Timestamp(0),
+        };
+        let shown = latest_readings(&[reading], Timestamp(0)).into_string();
+        assert!(
+            shown.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !shown.contains("<script"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn each_length_of_time_has_the_current_period_and_the_two_before() {
+        let periods = periods(Timestamp(1_483_228_800_000));
+        assert_eq!(periods.len(), 12);
+        for three in periods.chunks(3) {
+            assert!(three[0].1 > three[1].1 && three[1].1 > three[2].1);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Whose queue it is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
+use galerna_model::{AccountId, QueueName};
+use galerna_storage::QueueStates;
+use parking_lot::RwLock;
+
+use crate::AccountOf;
+
+/// Looks up the account of a queue when it is leased for the first time, so that it is known before the first message is.
+///
+/// A queue belongs to one account for as long as it exists.
+pub struct KnownOwners {
+    leases: Arc<dyn Leases>,
+    queues: Arc<dyn QueueStates>,
+    accounts: Arc<RwLock<HashMap<QueueName, AccountId>>>,
+}
+
+impl KnownOwners {
+    /// On these leases; accounts are looked up in the queues' states.
+    pub fn new(leases: Arc<dyn Leases>, queues: Arc<dyn QueueStates>) -> Self {
+        Self { leases, queues, accounts: Arc::default() }
+    }
+
+    /// The account of a queue that was leased.
+    pub fn account_of(&self) -> AccountOf {
+        let accounts = Arc::clone(&self.accounts);
+        Arc::new(move |queue| accounts.read().get(queue).cloned())
+    }
+}
+
+#[async_trait]
+impl Leases for KnownOwners {
+    async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
+        let granted = self.leases.next(request).await?;
+        let mut known = Vec::with_capacity(granted.len());
+        for lease in granted {
+            if !self.accounts.read().contains_key(&lease.queue) {
+                match self.queues.get(&lease.queue).await {
+                    Ok(Some(record)) => {
+                        self.accounts.write().insert(lease.queue.clone(), record.account);
+                    }
+                    Ok(None) => tracing::warn!(queue = %lease.queue, "a leased queue has no record any more"),
+                    Err(e) => {
+                        // Unknown owners must not be guessed. The lease goes back, and is asked for again.
+                        tracing::warn!(queue = %lease.queue, error = %e, "the owner of a queue cannot be told");
+                        let release = Release { queue: lease.queue, epoch: lease.epoch, empty: false };
+                        drop(self.leases.release(&release).await);
+                        continue;
+                    }
+                }
+            }
+            known.push(lease);
+        }
+        Ok(known)
+    }
+
+    async fn renew(&self, queue: &QueueName, epoch: u64) -> Result<Renewed, LeaseError> {
+        self.leases.renew(queue, epoch).await
+    }
+
+    async fn release(&self, release: &Release) -> Result<(), LeaseError> {
+        self.leases.release(release).await
+    }
+}

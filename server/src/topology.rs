@@ -1,0 +1,38 @@
+//! The ingestion topology, to be looked at.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+use galerna_dispatcher::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
+use galerna_model::QueueName;
+use galerna_settings::Config;
+use galerna_topology::Topology;
+
+use crate::modules;
+
+/// The ingestion topology, to be looked at and not to be run.
+pub fn shown(config: &Config) -> anyhow::Result<Topology> {
+    let broker = Arc::new(EmbeddedBroker::in_memory(EmbeddedOptions::default())?);
+    let store = galerna_storage::sqlite::in_memory()?;
+    let ingestion = modules::ingestion(config, "shown", broker, Arc::new(NoLeases), store)?;
+    Ok(galerna_ingest::topology(&ingestion)?)
+}
+
+/// A topology that is only shown leases nothing.
+struct NoLeases;
+
+#[async_trait]
+impl Leases for NoLeases {
+    async fn next(&self, _: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
+        Ok(Vec::new())
+    }
+
+    async fn renew(&self, queue: &QueueName, _: u64) -> Result<Renewed, LeaseError> {
+        Err(LeaseError::UnknownQueue(queue.clone()))
+    }
+
+    async fn release(&self, release: &Release) -> Result<(), LeaseError> {
+        Err(LeaseError::UnknownQueue(release.queue.clone()))
+    }
+}

@@ -1,0 +1,33 @@
+//! `GET /trace/<id>`: what this process knows of a message's way.
+
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+/// `GET /trace/<id>` of this process.
+pub(crate) fn routes() -> Router {
+    Router::new().route("/trace/{message}", get(way))
+}
+
+/// The way of a message, or of all messages of a call, as far as this process knows it.
+#[utoipa::path(get, path = "/trace/{message}",
+    params(("message" = String, Path, description = "id of a message, or of a call (`x-request-id`)")),
+    responses(
+        (status = 200, description = "what happened, in order", body = Object, example = json!({
+            "message": "015f3b2f4c00a1b2c3d4e5f60718.0",
+            "steps": [{"at": "2017-01-01T00:00:00.000Z", "where": "store", "what": "100 readings stored",
+                "message": "015f3b2f4c00a1b2c3d4e5f60718.0"}]})),
+        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
+        (status = 404, description = "`unknown_message`: it is unknown or too old", body = ref("#/components/schemas/ErrorBody"))))]
+pub(crate) async fn way(Path(message): Path<String>) -> Response {
+    let steps = galerna_telemetry::known(&message);
+    if steps.is_empty() {
+        let why = "nothing is known here of this message: it is unknown, too old, or still on its way";
+        let error = json!({"error": {"code": "unknown_message", "message": why}});
+        return (StatusCode::NOT_FOUND, Json(error)).into_response();
+    }
+    Json(json!({ "message": message, "steps": steps })).into_response()
+}

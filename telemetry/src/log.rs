@@ -1,0 +1,39 @@
+//! The log: text for people, JSON for machines, always to standard error, so that standard output stays for answers.
+
+use std::io::IsTerminal;
+
+use anyhow::anyhow;
+use galerna_settings::Config;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+
+use crate::Exporter;
+
+/// Starts the log, and beside it, with a filter of its own, what takes the ways of messages down. Returns what sends those on,
+/// if that is wanted.
+///
+/// # Errors
+/// When the filter is wrong, naming it.
+pub fn start(config: &Config) -> anyhow::Result<Option<Exporter>> {
+    let level = config.text("log.level");
+    // The filter's own words repeat each other, and the help says more than they do.
+    let filter = EnvFilter::try_new(level).map_err(|_| {
+        anyhow!("`log.level` is `{level}`; use a level (error, warn, info, debug, trace) or a list such as `info,galerna_engine=debug`")
+    })?;
+    // The AMQP library logs every refusal of the server as an error, also those that are asked for, such as whether a queue
+    // exists. What matters of them comes back as errors of Galerna's own.
+    let filter = if level.contains("lapin") { filter } else { filter.add_directive("lapin=off".parse()?) };
+    let log = fmt::layer()
+        .with_writer(std::io::stderr)
+        // A log that nobody reads any more (`2>&1 | head`) must not end who writes it: complaining of it there would.
+        .log_internal_errors(false);
+    let log: Box<dyn Layer<Registry> + Send + Sync> = match config.text("log.format") {
+        "json" => log.json().with_current_span(false).with_filter(filter).boxed(),
+        _ => log.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+    };
+    let (ways, exporter) = crate::recording(config);
+    let started = tracing_subscriber::registry().with(log).with(ways).try_init();
+    started.map_err(|e| anyhow!("the log cannot be started: {e}"))?;
+    Ok(exporter)
+}
