@@ -90,4 +90,24 @@ pub struct Store {
     pub audit: Arc<dyn AuditLog>,
     /// Samples for charts.
     pub history: Arc<dyn History>,
+    closing: Arc<dyn Closing>,
+}
+
+impl Store {
+    /// Writes what waits, and closes: later calls fail. Of an embedded store, the log is then folded back into the file, and
+    /// another process can open it.
+    ///
+    /// # Errors
+    /// When something could not be written.
+    pub async fn close(&self) -> Result<()> {
+        self.closing.close().await
+    }
+}
+
+/// What ends a store.
+#[async_trait::async_trait]
+trait Closing: Send + Sync {
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
 }

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
 use super::Inner;
+use super::jobs::{Failed, Refill, Remove, SettleFailed, Uncount};
 use super::queue::Queue;
-use super::works::{Aside, Refill, Remove, SetAside, Uncount};
 use crate::{BrokerError, Consumer, Delivery, DeliveryTag, Outcome, Result};
 
 /// Sequence numbers have 40 bits; the bits above tell consumers apart, so that a tag of one means nothing to another.
@@ -132,7 +132,7 @@ impl Consumer for EmbeddedConsumer {
         if !outcomes.iter().all(|(tag, _)| own(tag)) {
             return Err(self.lost());
         }
-        let (mut acked, mut aside, mut released) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut acked, mut failed, mut released) = (Vec::new(), Vec::new(), Vec::new());
         for (tag, outcome) in outcomes {
             let seq = tag.0 & ((1 << TAG_SHIFT) - 1);
             // A tag settled before is settled.
@@ -142,15 +142,15 @@ impl Consumer for EmbeddedConsumer {
                 Outcome::Ack => acked.push(seq),
                 Outcome::Release => released.push((seq, returns)),
                 Outcome::DeadLetter(failure) => {
-                    aside.push((seq, Aside::Kill { deliveries, returns, failure }))
+                    failed.push((seq, Failed::DeadLetter { deliveries, returns, failure }))
                 }
                 Outcome::Retry(failure) => {
                     let failures = failures + 1;
                     let what = match self.inner.shared.policy.delay_after(failures) {
-                        Some(after) => Aside::Delay { after, failures, returns },
-                        None => Aside::Kill { deliveries, returns, failure },
+                        Some(after) => Failed::Delay { after, failures, returns },
+                        None => Failed::DeadLetter { deliveries, returns, failure },
                     };
-                    aside.push((seq, what));
+                    failed.push((seq, what));
                 }
             }
         }
@@ -165,11 +165,12 @@ impl Consumer for EmbeddedConsumer {
         if let Some(uncount) = self.release(released) {
             self.inner.send_now(Box::new(uncount));
         }
-        if !aside.is_empty() {
+        if !failed.is_empty() {
             let (shared, queue) = (Arc::clone(&self.inner.shared), Arc::clone(&self.queue));
-            let attempted = format!("setting failed messages of queue `{}` aside", self.queue.name);
-            let answer =
-                self.inner.submit_now(|reply| Box::new(SetAside { shared, queue, messages: aside, reply }));
+            let attempted = format!("settling failed messages of queue `{}`", self.queue.name);
+            let answer = self
+                .inner
+                .submit_now(|reply| Box::new(SettleFailed { shared, queue, messages: failed, reply }));
             self.inner.answer(attempted, answer).await?;
         }
         // Settling faster than the disk takes it must not fill the memory.

@@ -4,11 +4,12 @@
 //! message is handed out. A transaction per delivery would cost what the group commit saves. Instead each queue has eight
 //! bytes in a file beside the store: the highest sequence number handed out. They are written without a sync, since they
 //! have to survive `kill -9` of the process, which the page cache does; after a power failure some deliveries may go
-//! uncounted, which costs an extra delivery and nothing else.
+//! uncounted, which costs an extra delivery and nothing else. The first eight bytes are the id of the store that the file
+//! belongs to.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// The marks of all queues.
@@ -16,8 +17,22 @@ use std::path::Path;
 pub(super) struct Marks(Option<File>);
 
 impl Marks {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    /// The marks of this store.
+    ///
+    /// # Errors
+    /// `InvalidData` when the file is another store's.
+    pub(super) fn open(path: &Path, store: u64) -> io::Result<Self> {
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        galerna_sqlite::restrict(path)?;
+        let mut bytes = [0; 8];
+        // Files of earlier versions have nothing there.
+        let owner = file.read_exact_at(&mut bytes, 0).map_or(0, |()| u64::from_le_bytes(bytes));
+        if owner != 0 && owner != store {
+            let problem = "it belongs to another store; remove it: all it keeps is which messages were delivered before";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        file.write_all_at(&store.to_le_bytes(), 0)?;
         Ok(Self(Some(file)))
     }
 

@@ -1,6 +1,6 @@
 //! Durable queues in one process, on SQLite.
 //!
-//! One thread owns the connection and commits whatever is waiting in one synced transaction, so that many small
+//! One thread commits whatever is waiting in one synced transaction ([`galerna_sqlite::Writer`]), so that many small
 //! publishes share a sync. What is about to be delivered is kept in a bounded window in memory, and consumers are woken when
 //! a commit brings something; nothing polls. Counts live in memory and are read once, when the store is opened.
 //!
@@ -8,34 +8,35 @@
 //! count one delivery more (after a power failure that count may be missing, see `marks`).
 
 mod consumer;
-mod lock;
+mod dead_letters;
+mod disk;
+mod jobs;
 mod marks;
 mod queue;
-mod store;
-mod works;
-mod writer;
+mod tables;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use galerna_sqlite::{Host, Job, Limits, OpenError, Session, SqliteError, Stored, Tuning, Writer};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot};
 
 use self::consumer::EmbeddedConsumer;
+use self::dead_letters::{AddDead, DeadLetterAction, EndDead, ListDead};
+use self::disk::{Disk, Probe};
+use self::jobs::{Again, Declare, Delete, Item, MoveDue, Open, Publish, Reply, answer};
 use self::marks::Marks;
 use self::queue::{Queue, State};
-use self::store::Store;
-use self::works::{AddDead, Declare, Delete, EndDead, Fate, Item, ListDead, Publish, Reply};
-use self::writer::Work;
+use self::tables::{FORMAT, Tables};
 use crate::counts::Counters;
 use crate::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Depth,
-    NewDeadLetter, Result, RetryPolicy,
+    Broker, BrokerError, BrokerHealth, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen,
+    Deleted, Depth, NewDeadLetter, Result, RetryPolicy,
 };
 use galerna_model::{Clock, Message, QueueName, SystemClock, Timestamp};
 
@@ -57,19 +58,23 @@ impl Default for EmbeddedOptions {
     }
 }
 
-/// Most works waiting for the writer before callers wait.
+/// Most jobs waiting for the writer before callers wait.
 const BACKLOG: usize = 1024;
 
-/// What the writer thread and the callers share.
+/// A transaction takes no further jobs after this: long, since few of them wait for it.
+const GROUP_TIME: Duration = Duration::from_millis(100);
+
+/// What the writer and the callers share.
 #[derive(Debug)]
 struct Shared {
     queues: RwLock<Queues>,
     marks: Marks,
     policy: RetryPolicy,
     counters: Counters,
+    disk: Disk,
     /// Wall time and monotonic time of the opening: delays do not follow a wall clock that jumps.
     opened: (Timestamp, Instant),
-    /// Works sent and not yet done.
+    /// Jobs sent and not yet done.
     waiting: AtomicUsize,
     /// Told when `waiting` falls below its bound.
     room: Notify,
@@ -109,9 +114,25 @@ impl Shared {
     }
 }
 
-/// A work that tells when it is done, which bounds how many may wait.
+/// What the writer thread has beside the connection.
+#[derive(Debug)]
+struct EmbeddedSession(Arc<Shared>);
+
+impl Session for EmbeddedSession {
+    fn next_due(&mut self, connection: &rusqlite::Connection) -> Option<Duration> {
+        let due = Tables(connection).next_due().ok().flatten()?;
+        let millis = due.saturating_sub(self.0.now().as_millis());
+        Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+    }
+
+    fn due(&mut self) -> Option<Box<dyn Job<Self>>> {
+        Some(Box::new(MoveDue::new(Arc::clone(&self.0))))
+    }
+}
+
+/// A job that tells when it is done, which bounds how many may wait.
 struct Counted {
-    work: Box<dyn Work>,
+    job: Box<dyn Job<EmbeddedSession>>,
     ticket: Ticket,
 }
 
@@ -125,53 +146,46 @@ impl Drop for Ticket {
     }
 }
 
-impl Work for Counted {
-    fn run(&mut self, store: &Store) -> rusqlite::Result<()> {
-        self.work.run(store)
+impl Job<EmbeddedSession> for Counted {
+    fn run(&mut self, stored: &mut Open) -> rusqlite::Result<()> {
+        self.job.run(stored)
     }
 
-    fn done(self: Box<Self>, result: Result<(), String>) -> Option<Box<dyn Work>> {
-        let Self { work, ticket } = *self;
-        let again = work.done(result)?;
-        Some(Box::new(Self { work: again, ticket }))
+    fn done(self: Box<Self>, result: Result<(), SqliteError>) -> Again {
+        let Self { job, ticket } = *self;
+        let again = job.done(result)?;
+        Some(Box::new(Self { job: again, ticket }))
     }
 
     fn weight(&self) -> usize {
-        self.work.weight()
+        self.job.weight()
     }
 
     fn alone(&self) -> bool {
-        self.work.alone()
+        self.job.alone()
     }
 }
 
 struct Inner {
     shared: Arc<Shared>,
-    works: Option<mpsc::Sender<Box<dyn Work>>>,
-    writer: Option<JoinHandle<()>>,
+    writer: Writer<EmbeddedSession>,
     timeout: Duration,
     generations: AtomicU64,
-    /// Held until the writer has ended; taken out of the process's list of open stores afterwards.
-    lock: Option<lock::StoreLock>,
 }
 
 impl Inner {
-    /// Hands a work to the writer without waiting for room.
-    fn send_now(&self, work: Box<dyn Work>) {
+    /// Hands a job to the writer without waiting for room.
+    fn send_now(&self, job: Box<dyn Job<EmbeddedSession>>) {
         self.shared.waiting.fetch_add(1, Ordering::AcqRel);
-        let counted = Counted { work, ticket: Ticket(Arc::clone(&self.shared)) };
-        if let Some(works) = &self.works {
-            // The writer ends only after this sender is dropped.
-            drop(works.send(Box::new(counted)));
-        }
+        self.writer.send(Box::new(Counted { job, ticket: Ticket(Arc::clone(&self.shared)) }));
     }
 
     fn submit_now<T>(
         &self,
-        work: impl FnOnce(Reply<T>) -> Box<dyn Work>,
-    ) -> oneshot::Receiver<Result<T, String>> {
+        job: impl FnOnce(Reply<T>) -> Box<dyn Job<EmbeddedSession>>,
+    ) -> oneshot::Receiver<Result<T, SqliteError>> {
         let (reply, answer) = oneshot::channel();
-        self.send_now(work(reply));
+        self.send_now(job(reply));
         answer
     }
 
@@ -192,14 +206,16 @@ impl Inner {
             .map_err(|_| self.late("waiting for the disk".to_owned()))
     }
 
-    async fn answer<T>(&self, attempted: String, answer: oneshot::Receiver<Result<T, String>>) -> Result<T> {
+    async fn answer<T>(
+        &self,
+        attempted: String,
+        answer: oneshot::Receiver<Result<T, SqliteError>>,
+    ) -> Result<T> {
         match tokio::time::timeout(self.timeout, answer).await {
             Err(_) => Err(self.late(attempted)),
             Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(cause))) => Err(BrokerError::Embedded { attempted, cause }),
-            Ok(Err(_)) => {
-                Err(BrokerError::Embedded { attempted, cause: "its writer thread has ended".to_owned() })
-            }
+            Ok(Ok(Err(error))) => Err(BrokerError::Embedded { attempted, cause: error.cause }),
+            Ok(Err(_)) => Err(BrokerError::Embedded { attempted, cause: SqliteError::closed().cause }),
         }
     }
 
@@ -210,9 +226,13 @@ impl Inner {
         }
     }
 
-    async fn call<T>(&self, attempted: String, work: impl FnOnce(Reply<T>) -> Box<dyn Work>) -> Result<T> {
+    async fn call<T>(
+        &self,
+        attempted: String,
+        job: impl FnOnce(Reply<T>) -> Box<dyn Job<EmbeddedSession>>,
+    ) -> Result<T> {
         self.room().await?;
-        let answer = self.submit_now(work);
+        let answer = self.submit_now(job);
         self.answer(attempted, answer).await
     }
 
@@ -226,26 +246,15 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        drop(self.works.take());
-        if let Some(writer) = self.writer.take() {
-            // It commits what was sent; a panic in it has been reported by its own thread.
-            drop(writer.join());
-        }
-        drop(self.lock.take());
-    }
-}
-
 struct Flush(Reply<()>);
 
-impl Work for Flush {
-    fn run(&mut self, _: &Store) -> rusqlite::Result<()> {
+impl Job<EmbeddedSession> for Flush {
+    fn run(&mut self, _: &mut Open) -> rusqlite::Result<()> {
         Ok(())
     }
 
-    fn done(self: Box<Self>, result: Result<(), String>) -> Option<Box<dyn Work>> {
-        drop(self.0.send(result));
+    fn done(self: Box<Self>, result: Result<(), SqliteError>) -> Again {
+        answer(self.0, result);
         None
     }
 }
@@ -265,10 +274,12 @@ static OPEN: Mutex<Option<HashMap<PathBuf, std::sync::Weak<Inner>>>> = Mutex::ne
 
 impl EmbeddedBroker {
     /// Opens or creates the store at `path`, a file. Beside it lie `path-wal`, `path-shm` (SQLite's), `path-marks` and
-    /// `path-lock`. The file is opened on the calling thread, which takes a while when it holds a large backlog.
+    /// `path-lock`. The file is opened, and read through unless it was closed in good order, on the calling thread, which
+    /// takes a while when it holds a large backlog.
     ///
     /// # Errors
-    /// [`BrokerError::Embedded`] when another process has it open, or it cannot be read or written.
+    /// [`BrokerError::Embedded`] when another process has it open, it cannot be read or written, it is damaged, or not a
+    /// store of this broker.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, EmbeddedOptions::default())
     }
@@ -281,23 +292,38 @@ impl EmbeddedBroker {
         let path = path.as_ref();
         let failed =
             |cause: String| BrokerError::Embedded { attempted: format!("opening {}", path.display()), cause };
-        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|e| failed(e.to_string()))?;
-        }
-        let lock_path = lock::beside(path, "lock");
         // Held while opening, so that two threads do not open the same store twice.
         let mut open = OPEN.lock();
         let open = open.get_or_insert_default();
-        open.retain(|_, inner| inner.strong_count() > 0);
-        let lock = lock::StoreLock::file(&lock_path).map_err(&failed)?;
-        let key = lock_path.canonicalize().map_err(|e| failed(e.to_string()))?;
-        if let Some(inner) = open.get(&key).and_then(std::sync::Weak::upgrade) {
+        open.retain(|_, inner| inner.upgrade().is_some_and(|inner| !inner.writer.is_closed()));
+        if let Some(inner) =
+            path.canonicalize().ok().and_then(|key| open.get(&key)).and_then(std::sync::Weak::upgrade)
+        {
             return Ok(Self(inner));
         }
-        let lock = lock.take().map_err(&failed)?;
-        let store = Store::open(path, options.max_bytes).map_err(|e| failed(e.to_string()))?;
-        let marks = Marks::open(&lock::beside(path, "marks")).map_err(|e| failed(e.to_string()))?;
-        let inner = Arc::new(Self::start(store, marks, Some(lock), options).map_err(failed)?);
+        let tuning = Tuning {
+            page_bytes: 8192,
+            // 16 MB.
+            log_pages: 2000,
+            cache_kib: 32_000,
+            max_bytes: options.max_bytes,
+        };
+        let opened = FORMAT.open(path, &tuning).map_err(|e| match e {
+            OpenError::InUse(_) => {
+                failed("another process has it open; several processes need RabbitMQ (amqp://…)".to_owned())
+            }
+            e => failed(e.to_string()),
+        })?;
+        let mut marks_path = path.as_os_str().to_owned();
+        marks_path.push("-marks");
+        let marks_path = PathBuf::from(marks_path);
+        let marks = Marks::open(&marks_path, opened.store_id())
+            .map_err(|e| failed(format!("{}: {e}", marks_path.display())))?;
+        let shared =
+            shared(Tables(opened.connection()), marks, &options).map_err(|e| failed(e.to_string()))?;
+        let stored = opened.into_session(EmbeddedSession(Arc::clone(&shared)));
+        let inner = Arc::new(Self::start(shared, stored, &options).map_err(|e| failed(e.to_string()))?);
+        let key = path.canonicalize().map_err(|e| failed(e.to_string()))?;
         open.insert(key, Arc::downgrade(&inner));
         Ok(Self(inner))
     }
@@ -311,72 +337,78 @@ impl EmbeddedBroker {
             attempted: "opening a store in memory".to_owned(),
             cause,
         };
-        let store = Store::in_memory(options.max_bytes).map_err(|e| failed(e.to_string()))?;
-        Ok(Self(Arc::new(Self::start(store, Marks::in_memory(), None, options).map_err(failed)?)))
+        let mut known = None;
+        let stored = Stored::in_memory(|connection| {
+            tables::create(connection)?;
+            Tuning { max_bytes: options.max_bytes, ..Tuning::default() }.limit(connection)?;
+            let shared = shared(Tables(connection), Marks::in_memory(), &options)?;
+            known = Some(Arc::clone(&shared));
+            Ok(EmbeddedSession(shared))
+        });
+        let stored = stored.map_err(|e| failed(e.to_string()))?;
+        let shared = known.ok_or_else(|| failed("it has no tables".to_owned()))?;
+        let inner = Self::start(shared, stored, &options).map_err(|e| failed(e.to_string()))?;
+        Ok(Self(Arc::new(inner)))
     }
 
     fn start(
-        store: Store,
-        marks: Marks,
-        lock: Option<lock::StoreLock>,
-        options: EmbeddedOptions,
-    ) -> Result<Inner, String> {
-        let shared = Shared {
-            queues: RwLock::default(),
-            marks,
-            policy: options.retry,
-            counters: Counters::default(),
-            opened: (SystemClock.now(), Instant::now()),
-            waiting: AtomicUsize::new(0),
-            room: Notify::new(),
-        };
-        for found in store.contents().map_err(|e| e.to_string())? {
-            let mark = shared.marks.read(found.qid);
-            let last = found.last_seq.max(mark);
-            let state = State {
-                unread: found.messages,
-                last_seq: last,
-                next_seq: last,
-                mark,
-                delayed: found.delayed,
-                dead: found.dead,
-                ..State::default()
-            };
-            shared.add(Queue {
-                name: found.name,
-                qid: found.qid,
-                state: Mutex::new(state),
-                arrived: Notify::new(),
-            });
-        }
-        let shared = Arc::new(shared);
-        let (works, waiting) = mpsc::channel();
-        let writer = std::thread::Builder::new()
-            .name("galerna-embedded-broker".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || writer::run(store, &waiting, &shared)
-            })
-            .map_err(|e| e.to_string())?;
-        Ok(Inner {
-            shared,
-            works: Some(works),
-            writer: Some(writer),
-            timeout: options.timeout,
-            generations: AtomicU64::new(1),
-            lock,
-        })
+        shared: Arc<Shared>,
+        stored: Stored<EmbeddedSession>,
+        options: &EmbeddedOptions,
+    ) -> std::io::Result<Inner> {
+        let limits = Limits { time: GROUP_TIME, ..Limits::default() };
+        let writer = Writer::start(stored, limits, Host::Thread("galerna-embedded-broker"))?;
+        Ok(Inner { shared, writer, timeout: options.timeout, generations: AtomicU64::new(1) })
     }
 
-    async fn end_dead(&self, name: &QueueName, which: DeadLetterSelection, fate: Fate) -> Result<usize> {
+    async fn end_dead(
+        &self,
+        name: &QueueName,
+        which: DeadLetterSelection,
+        action: DeadLetterAction,
+    ) -> Result<usize> {
         let queue = self.0.queue(name)?;
-        let verb = if fate == Fate::Replay { "replaying" } else { "discarding" };
+        let verb = if action == DeadLetterAction::Replay { "replaying" } else { "discarding" };
         self.0
             .call(format!("{verb} dead letters of queue `{name}`"), |reply| {
-                Box::new(EndDead { queue, which, fate, ended: 0, seqs: Vec::new(), reply })
+                Box::new(EndDead { queue, which, action, ended: 0, seqs: Vec::new(), reply })
             })
             .await
     }
+}
+
+/// What is known of the queues in the tables.
+fn shared(tables: Tables<'_>, marks: Marks, options: &EmbeddedOptions) -> rusqlite::Result<Arc<Shared>> {
+    let shared = Shared {
+        queues: RwLock::default(),
+        marks,
+        policy: options.retry.clone(),
+        counters: Counters::default(),
+        disk: Disk::default(),
+        opened: (SystemClock.now(), Instant::now()),
+        waiting: AtomicUsize::new(0),
+        room: Notify::new(),
+    };
+    for found in tables.contents()? {
+        let mark = shared.marks.read(found.qid);
+        let last = found.last_seq.max(mark);
+        let state = State {
+            unread: found.messages,
+            last_seq: last,
+            next_seq: last,
+            mark,
+            delayed: found.delayed,
+            dead: found.dead,
+            ..State::default()
+        };
+        shared.add(Queue {
+            name: found.name,
+            qid: found.qid,
+            state: Mutex::new(state),
+            arrived: Notify::new(),
+        });
+    }
+    Ok(Arc::new(shared))
 }
 
 #[async_trait]
@@ -424,10 +456,11 @@ impl Broker for EmbeddedBroker {
         let names: Vec<(usize, QueueName)> = items.iter().map(|i| (i.index, i.queue.name.clone())).collect();
         if !items.is_empty() {
             let seqs = Vec::with_capacity(items.len());
+            let shared = Arc::clone(&self.0.shared);
             let gone = self
                 .0
                 .call(format!("publishing {} messages", items.len()), |reply| {
-                    Box::new(Publish { items, seqs, reply })
+                    Box::new(Publish { shared, items, seqs, reply })
                 })
                 .await?;
             unknown.extend(names.into_iter().filter(|(index, _)| gone.contains(index)));
@@ -481,15 +514,44 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn replay(&self, queue: &QueueName, which: DeadLetterSelection) -> Result<usize> {
-        self.end_dead(queue, which, Fate::Replay).await
+        self.end_dead(queue, which, DeadLetterAction::Replay).await
     }
 
     async fn discard(&self, queue: &QueueName, which: DeadLetterSelection) -> Result<usize> {
-        self.end_dead(queue, which, Fate::Discard).await
+        self.end_dead(queue, which, DeadLetterAction::Discard).await
     }
 
     async fn ping(&self) -> Result<()> {
         self.0.flush().await
+    }
+
+    async fn health(&self) -> BrokerHealth {
+        let disk = &self.0.shared.disk;
+        if disk.wants_probe() {
+            for remove in [false, true] {
+                let probe = self.0.submit_now(|reply| Box::new(Probe { remove, reply }));
+                match probe.await {
+                    Ok(result) => disk.note(&result),
+                    Err(_) => break,
+                }
+                if disk.full().is_some() {
+                    break;
+                }
+            }
+        }
+        match disk.full() {
+            Some(reason) => BrokerHealth::Blocked { reason },
+            None => BrokerHealth::Ready,
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        let inner = Arc::clone(&self.0);
+        let closed = tokio::task::spawn_blocking(move || inner.writer.close()).await;
+        closed.map_err(|e| BrokerError::Embedded {
+            attempted: "closing the store".to_owned(),
+            cause: e.to_string(),
+        })
     }
 
     fn counts(&self) -> Counts {

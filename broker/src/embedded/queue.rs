@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::store::Stored;
+use super::tables::StoredMessage;
 use crate::Depth;
 use galerna_model::QueueName;
 
@@ -29,7 +29,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// Read ahead, in order.
-    pub(super) window: BTreeMap<u64, Stored>,
+    pub(super) window: BTreeMap<u64, StoredMessage>,
     pub(super) window_bytes: usize,
     /// Delivered and given back: sequence number and how often it counts as returned. To be read again.
     pub(super) returned: BTreeMap<u64, u32>,
@@ -68,7 +68,7 @@ impl State {
     }
 
     /// A new message is in the store.
-    pub(super) fn committed(&mut self, stored: Stored) {
+    pub(super) fn committed(&mut self, stored: StoredMessage) {
         self.last_seq = stored.seq;
         if self.unread == 0 && self.consumers > 0 && self.has_room() {
             self.unread_from = stored.seq + 1;
@@ -84,7 +84,7 @@ impl State {
         self.unread += 1;
     }
 
-    pub(super) fn keep(&mut self, stored: Stored) {
+    pub(super) fn keep(&mut self, stored: StoredMessage) {
         self.window_bytes += stored.message.body.len();
         self.window.insert(stored.seq, stored);
     }
@@ -94,7 +94,7 @@ impl State {
     }
 
     /// The next message in order, unless an earlier one has to be read again first.
-    pub(super) fn take(&mut self) -> Option<Stored> {
+    pub(super) fn take(&mut self) -> Option<StoredMessage> {
         if !self.returned.is_empty() {
             return None;
         }

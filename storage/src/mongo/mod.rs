@@ -100,6 +100,9 @@ pub async fn connect(options: MongoOptions) -> Result<Store> {
     Ok(mongo.into_store())
 }
 
+/// The driver's connections end with the last clone of the store.
+impl crate::Closing for Mongo {}
+
 impl Mongo {
     fn into_store(self) -> Store {
         let store = Arc::new(self);
@@ -114,7 +117,8 @@ impl Mongo {
             settings: store.clone(),
             notifications: store.clone(),
             audit: store.clone(),
-            history: store,
+            history: store.clone(),
+            closing: store,
         }
     }
 

@@ -29,7 +29,7 @@ impl Accounts for Sqlite {
     async fn put(&self, accounts: &[Account]) -> Result<()> {
         let accounts = accounts.to_vec();
         self.write("storing accounts", move |writer| {
-            let mut put = writer.conn.prepare_cached(
+            let mut put = writer.connection().prepare_cached(
                 "INSERT OR REPLACE INTO accounts (id, name, queue, active) VALUES (?1, ?2, ?3, ?4)",
             )?;
             for a in &accounts {
@@ -62,7 +62,7 @@ impl Sources for Sqlite {
     async fn put(&self, sources: &[Source]) -> Result<()> {
         let sources = sources.to_vec();
         self.write("storing sources", move |writer| {
-            let mut put = writer.conn.prepare_cached(
+            let mut put = writer.connection().prepare_cached(
                 "INSERT OR REPLACE INTO sources (id, account, token_hash, active) VALUES (?1, ?2, ?3, ?4)",
             )?;
             for s in &sources {
@@ -90,7 +90,7 @@ impl Settings for Sqlite {
         let (key, value) = (key.to_owned(), value.clone());
         self.write("storing a setting", move |writer| {
             writer
-                .conn
+                .connection()
                 .prepare_cached("INSERT OR REPLACE INTO settings (key, value) VALUES (?1, ?2)")?
                 .execute(params![key, json(&value)?])
                 .map(|_| ())

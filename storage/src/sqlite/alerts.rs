@@ -59,8 +59,7 @@ impl Rules for Sqlite {
                 }
                 Condition::Silent { after_ms } => ("silent", None, None, None, None, *after_ms),
             };
-            writer
-                .conn
+            writer.connection()
                 .prepare_cached(
                     "INSERT OR REPLACE INTO rules (id, name, account, devices, kind, parameter, comparison, bound, \
                      clear, for_ms, severity, endpoints, cooldown_ms, enabled) \
@@ -90,8 +89,8 @@ impl Rules for Sqlite {
     async fn delete(&self, id: &str) -> Result<bool> {
         let id = id.to_owned();
         self.write("deleting an alert rule", move |writer| {
-            writer.conn.prepare_cached("DELETE FROM alert_states WHERE rule = ?1")?.execute([&id])?;
-            Ok(writer.conn.prepare_cached("DELETE FROM rules WHERE id = ?1")?.execute([&id])? == 1)
+            writer.connection().prepare_cached("DELETE FROM alert_states WHERE rule = ?1")?.execute([&id])?;
+            Ok(writer.connection().prepare_cached("DELETE FROM rules WHERE id = ?1")?.execute([&id])? == 1)
         })
         .await
     }
@@ -161,7 +160,7 @@ impl AlertStates for Sqlite {
         }
         let states = states.to_vec();
         self.write("saving alert states", move |writer| {
-            let mut upsert = writer.conn.prepare_cached(
+            let mut upsert = writer.connection().prepare_cached(
                 "INSERT INTO alert_states (rule, source, device, account, phase, since, last_seen, last_value, not_before) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (rule, source, device) DO UPDATE SET \
                  account = excluded.account, phase = excluded.phase, since = excluded.since, \
@@ -192,7 +191,7 @@ impl AlertStates for Sqlite {
         }
         let events = events.to_vec();
         self.write("recording alert events", move |writer| {
-            let mut insert = writer.conn.prepare_cached(
+            let mut insert = writer.connection().prepare_cached(
                 "INSERT INTO alert_events (id, kind, rule, rule_name, severity, account, source, device, value, ts, message, \
                  origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
             )?;

@@ -1,14 +1,12 @@
 //! The embedded store: one SQLite file in WAL mode, for one process.
 //!
-//! Writes go through one connection with group commit and are on disk (`synchronous=FULL`) when they
-//! return. Reads run on connections of their own on the blocking pool and see everything that was committed before.
+//! Writes go through one connection with group commit ([`galerna_sqlite::Writer`]) and are on disk when they return. Reads run on connections of their own on the blocking pool and see everything that was committed before.
 //! A lock file beside the database keeps a second process out, since each process keeps state of its own (the numbers
 //! of changes, the ids of series) that another writer would break.
 
 mod accounts;
 mod alerts;
 mod columns;
-mod group_commit;
 mod notifications;
 mod operations;
 mod queues;
@@ -16,23 +14,31 @@ mod readings;
 mod rejected;
 mod schema;
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use galerna_sqlite::{Host, Limits, OpenError, Session, SqliteError, Stored, Tuning, Writer};
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
+use self::schema::FORMAT;
 use crate::{Result, StorageError, Store};
-use group_commit::{GroupCommit, Writer};
 
 /// Connections that read at once.
 const READERS: usize = 4;
 
+/// Few jobs in one transaction: their callers wait for it.
+const LIMITS: Limits = Limits {
+    jobs: 64,
+    weight: usize::MAX,
+    time: std::time::Duration::from_millis(20),
+    again: std::time::Duration::from_millis(200),
+};
+
 /// An open embedded store; it implements every trait of the crate.
 struct Sqlite {
-    group: Arc<GroupCommit>,
+    writer: Arc<Writer<Caches>>,
     /// `None` for a store in memory, whose one connection reads too.
     readers: Option<Readers>,
 }
@@ -43,13 +49,37 @@ struct Readers {
     permits: Semaphore,
 }
 
+/// What the writer knows of what is stored.
+struct Caches {
+    /// The last number given to a change of the queue states.
+    last_change: i64,
+    /// Ids of series and accounts known to be committed or to be committed with this transaction.
+    series: readings::SeriesCache,
+}
+
+impl Caches {
+    fn new(connection: &Connection) -> rusqlite::Result<Self> {
+        let last_change = queues::last_change(connection)?;
+        Ok(Self { last_change, series: readings::SeriesCache::default() })
+    }
+}
+
+impl Session for Caches {
+    fn rolled_back(&mut self) {
+        self.series.clear();
+    }
+}
+
+/// What a write writes with.
+type Open = Stored<Caches>;
+
 /// Opens the store in this file, which is created, with its folder, when missing.
 ///
-/// The file is locked as long as any clone of the [`Store`] lives.
+/// The file is locked as long as any clone of the [`Store`] lives, or until [`Store::close`].
 ///
 /// # Errors
-/// [`StorageError::Invalid`] when the path is a folder or another process has the store open; otherwise what SQLite or the
-/// file system said.
+/// [`StorageError::Invalid`] when the path is a folder or another process has the store open; [`StorageError::Failed`] when the
+/// file is damaged or not a store of Galerna; otherwise what SQLite or the file system said.
 pub async fn open(path: impl AsRef<Path>) -> Result<Store> {
     let path = path.as_ref().to_owned();
     tokio::task::spawn_blocking(move || open_file(&path))
@@ -64,42 +94,37 @@ pub async fn open(path: impl AsRef<Path>) -> Result<Store> {
 /// When SQLite has no memory.
 pub fn in_memory() -> Result<Store> {
     let attempted = "opening a store in memory";
-    let conn = Connection::open_in_memory().map_err(|e| failure(attempted, &e))?;
-    let writer = writer(conn, None).map_err(|e| failure(attempted, &e))?;
-    Ok(Sqlite { group: Arc::new(GroupCommit::new(writer)), readers: None }.into_store())
+    let stored = Stored::in_memory(|connection| {
+        schema::bring_up(connection, 0)?;
+        Caches::new(connection)
+    });
+    let stored = stored.map_err(|e| failure(attempted, &e.into()))?;
+    Ok(Sqlite { writer: Arc::new(start(attempted, stored)?), readers: None }.into_store())
+}
+
+fn start(attempted: &str, stored: Open) -> Result<Writer<Caches>> {
+    Writer::start(stored, LIMITS, Host::BlockingPool)
+        .map_err(|e| StorageError::Unavailable { attempted: attempted.to_owned(), cause: e.to_string() })
 }
 
 fn open_file(path: &Path) -> Result<Sqlite> {
     let attempted = format!("opening the embedded store {}", path.display());
-    let io = |e: std::io::Error| StorageError::Failed { attempted: attempted.clone(), cause: e.to_string() };
-    if path.is_dir() {
-        return Err(StorageError::Invalid(format!(
+    let opened = FORMAT.open(path, &Tuning::default()).map_err(|error| match error {
+        OpenError::Folder(path) => StorageError::Invalid(format!(
             "{} is a folder; name the file of the embedded store, such as {}",
             path.display(),
             path.join("galerna.db").display()
-        )));
-    }
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(io)?;
-    }
-    let lock = lock(path).map_err(io)?.ok_or_else(|| {
-        StorageError::Invalid(format!(
+        )),
+        OpenError::InUse(path) => StorageError::Invalid(format!(
             "the embedded store {} is open already; stop the process that has it, choose another file, or use MongoDB to \
              share one store between processes",
             path.display()
-        ))
+        )),
+        error => StorageError::Failed { attempted: attempted.clone(), cause: error.to_string() },
     })?;
-    let connect = || {
-        let conn = Connection::open(path)?;
-        conn.pragma_update(None, "journal_mode", "WAL")?;
-        conn.pragma_update(None, "synchronous", "FULL")?;
-        // A checkpoint per 32 MiB of log rather than per 4: fewer, larger, more sequential.
-        conn.pragma_update(None, "wal_autocheckpoint", 8192)?;
-        writer(conn, Some(lock))
-    };
-    let writer = connect().map_err(|e| failure(&attempted, &e))?;
+    let caches = Caches::new(opened.connection()).map_err(|e| failure(&attempted, &e.into()))?;
     Ok(Sqlite {
-        group: Arc::new(GroupCommit::new(writer)),
+        writer: Arc::new(start(&attempted, opened.into_session(caches))?),
         readers: Some(Readers {
             path: path.to_owned(),
             idle: Mutex::default(),
@@ -108,32 +133,12 @@ fn open_file(path: &Path) -> Result<Sqlite> {
     })
 }
 
-/// Locks `<path>.lock`; `None` when somebody else has it. Not the database itself: SQLite's own locks on it would go with
-/// the first descriptor that this process closes.
-fn lock(path: &Path) -> std::io::Result<Option<File>> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = File::options().create(true).truncate(false).write(true).open(name)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(e)) => Err(e),
-    }
-}
-
-/// Settings of every connection.
+/// Settings of a connection that reads.
 fn prepare(conn: &Connection) -> rusqlite::Result<()> {
     conn.busy_timeout(std::time::Duration::from_secs(10))?;
     conn.set_prepared_statement_cache_capacity(64);
     conn.pragma_update(None, "cache_size", -32_768)?;
     conn.pragma_update(None, "temp_store", "MEMORY")
-}
-
-fn writer(conn: Connection, lock: Option<File>) -> rusqlite::Result<Writer> {
-    prepare(&conn)?;
-    schema::bring_up(&conn)?;
-    let last_change = queues::last_change(&conn)?;
-    Ok(Writer { conn, last_change, series: readings::SeriesCache::default(), _lock: lock })
 }
 
 impl Sqlite {
@@ -150,27 +155,31 @@ impl Sqlite {
             settings: store.clone(),
             notifications: store.clone(),
             audit: store.clone(),
-            history: store,
+            history: store.clone(),
+            closing: store,
         }
     }
 
     async fn write<T: Send + 'static>(
         &self,
         attempted: &'static str,
-        work: impl FnOnce(&mut Writer) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnMut(&mut Open) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.group.write(attempted, work).await
+        self.writer.write(work).await.map_err(|e| failure(attempted, &e))
     }
 
     /// Runs a query on a snapshot of what is committed.
     async fn read<T: Send + 'static>(
         &self,
         attempted: &'static str,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        mut query: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let Some(readers) = &self.readers else {
-            return self.group.write(attempted, |writer| query(&writer.conn)).await;
+            return self.write(attempted, move |open| query(open.connection())).await;
         };
+        if self.writer.is_closed() {
+            return Err(failure(attempted, &SqliteError::closed()));
+        }
         let _permit = readers.permits.acquire().await.map_err(|_| gone(attempted))?;
         let (idle, path) = (readers.idle.lock().pop(), readers.path.clone());
         let read = move || {
@@ -182,9 +191,23 @@ impl Sqlite {
             Ok((conn, found))
         };
         let read = tokio::task::spawn_blocking(read).await.map_err(|_| gone(attempted))?;
-        let (conn, found) = read.map_err(|e: rusqlite::Error| failure(attempted, &e))?;
+        let (conn, found) = read.map_err(|e: rusqlite::Error| failure(attempted, &e.into()))?;
         readers.idle.lock().push(conn);
         Ok(found)
+    }
+}
+
+#[async_trait::async_trait]
+impl crate::Closing for Sqlite {
+    async fn close(&self) -> Result<()> {
+        // Connections that read would keep the log from being folded back.
+        if let Some(readers) = &self.readers {
+            readers.idle.lock().clear();
+        }
+        let writer = Arc::clone(&self.writer);
+        tokio::task::spawn_blocking(move || writer.close())
+            .await
+            .map_err(|_| gone("closing the embedded store"))
     }
 }
 
@@ -196,24 +219,9 @@ fn reader(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// What went wrong, as callers tell it apart: a full disk and a busy file may pass, the rest does not.
-fn failure(attempted: &str, error: &rusqlite::Error) -> StorageError {
-    let attempted = attempted.to_owned();
-    let mut cause = error.to_string();
-    let passing = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => {
-            cause.push_str("; free some space");
-            true
-        }
-        Some(
-            ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::SystemIoFailure
-            | ErrorCode::OutOfMemory
-            | ErrorCode::OperationAborted,
-        ) => true,
-        _ => false,
-    };
-    if passing {
+fn failure(attempted: &str, error: &SqliteError) -> StorageError {
+    let (attempted, cause) = (attempted.to_owned(), error.cause.clone());
+    if error.is_transient() {
         StorageError::Unavailable { attempted, cause }
     } else {
         StorageError::Failed { attempted, cause }

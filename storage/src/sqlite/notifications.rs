@@ -275,7 +275,7 @@ impl Notifications for Sqlite {
         let id = id.to_owned();
         self.read("reading an endpoint", move |conn| {
             conn.prepare_cached("SELECT record FROM endpoints WHERE id = ?1")?
-                .query_row([id], |row| from_json(row, 0))
+                .query_row([&id], |row| from_json(row, 0))
                 .optional()
         })
         .await
@@ -285,7 +285,7 @@ impl Notifications for Sqlite {
         let endpoint = endpoint.clone();
         self.write("storing an endpoint", move |writer| {
             writer
-                .conn
+                .connection()
                 .prepare_cached("INSERT OR REPLACE INTO endpoints (id, record) VALUES (?1, ?2)")?
                 .execute([&endpoint.id, &json(&endpoint)?])
                 .map(|_| ())
@@ -296,7 +296,8 @@ impl Notifications for Sqlite {
     async fn delete_endpoint(&self, id: &str) -> Result<bool> {
         let id = id.to_owned();
         self.write("deleting an endpoint", move |writer| {
-            Ok(writer.conn.prepare_cached("DELETE FROM endpoints WHERE id = ?1")?.execute([id])? == 1)
+            Ok(writer.connection().prepare_cached("DELETE FROM endpoints WHERE id = ?1")?.execute([&id])?
+                == 1)
         })
         .await
     }
@@ -305,16 +306,16 @@ impl Notifications for Sqlite {
         let (seen, reason) = (seen.clone(), reason.to_owned());
         self.write("disabling an endpoint", move |writer| {
             let stored: Option<Endpoint> = writer
-                .conn
+                .connection()
                 .prepare_cached("SELECT record FROM endpoints WHERE id = ?1")?
                 .query_row([&seen.id], |row| from_json(row, 0))
                 .optional()?;
             let Some(stored) = stored.filter(|stored| stored.enabled && stored.kind == seen.kind) else {
                 return Ok(false);
             };
-            let disabled = Endpoint { enabled: false, disabled_reason: Some(reason), ..stored };
+            let disabled = Endpoint { enabled: false, disabled_reason: Some(reason.clone()), ..stored };
             writer
-                .conn
+                .connection()
                 .prepare_cached("UPDATE endpoints SET record = ?2 WHERE id = ?1")?
                 .execute([&disabled.id, &json(&disabled)?])?;
             Ok(true)
@@ -335,7 +336,7 @@ impl Notifications for Sqlite {
         let silence = silence.clone();
         self.write("storing a silence", move |writer| {
             writer
-                .conn
+                .connection()
                 .prepare_cached("INSERT OR REPLACE INTO silences (id, record) VALUES (?1, ?2)")?
                 .execute([&silence.id, &json(&silence)?])
                 .map(|_| ())
@@ -346,14 +347,14 @@ impl Notifications for Sqlite {
     async fn delete_silence(&self, id: &str) -> Result<bool> {
         let id = id.to_owned();
         self.write("deleting a silence", move |writer| {
-            Ok(writer.conn.prepare_cached("DELETE FROM silences WHERE id = ?1")?.execute([id])? == 1)
+            Ok(writer.connection().prepare_cached("DELETE FROM silences WHERE id = ?1")?.execute([&id])? == 1)
         })
         .await
     }
 
     async fn enqueue(&self, delivery: &Delivery) -> Result<Enqueued> {
         let new = delivery.clone();
-        self.write("enqueuing a delivery", move |writer| enqueue(&writer.conn, new)).await
+        self.write("enqueuing a delivery", move |writer| enqueue(writer.connection(), new.clone())).await
     }
 
     async fn claim(&self, request: &Claim) -> Result<Vec<Delivery>> {
@@ -372,12 +373,12 @@ impl Notifications for Sqlite {
         if !due {
             return Ok(Vec::new());
         }
-        self.write(attempted, move |writer| claim(&writer.conn, &request)).await
+        self.write(attempted, move |writer| claim(writer.connection(), &request)).await
     }
 
     async fn update(&self, delivery: &Delivery) -> Result<bool> {
         let delivery = delivery.clone();
-        self.write("updating a delivery", move |writer| update(&writer.conn, delivery)).await
+        self.write("updating a delivery", move |writer| update(writer.connection(), delivery.clone())).await
     }
 
     async fn unblock(&self) -> Result<usize> {
@@ -397,12 +398,12 @@ impl Notifications for Sqlite {
     async fn resend(&self, id: &str, now: Timestamp) -> Result<Resent> {
         let id = id.to_owned();
         self.write("sending a delivery again", move |writer| {
-            let Some(stored) = load(&writer.conn, &id)? else { return Ok(Resent::Unknown) };
+            let Some(stored) = load(writer.connection(), &id)? else { return Ok(Resent::Unknown) };
             if stored.is_claimed(now) {
                 return Ok(Resent::InProgress);
             }
             let renewed = stored.renewed(now);
-            save(&writer.conn, &renewed)?;
+            save(writer.connection(), &renewed)?;
             Ok(Resent::Yes(Box::new(renewed)))
         })
         .await
@@ -410,16 +411,15 @@ impl Notifications for Sqlite {
 
     async fn forget(&self, before: Timestamp) -> Result<usize> {
         self.write("forgetting deliveries", move |writer| {
-            let ids: Vec<String> = writer
-                .conn
+            let ids: Vec<String> = writer.connection()
                 .prepare_cached(
                     "SELECT id FROM deliveries WHERE status <> 'pending' AND created < ?1 ORDER BY created, id LIMIT ?2",
                 )?
                 .query_map(params![before.0, rows(FORGOTTEN)], |row| row.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
             for id in &ids {
-                writer.conn.prepare_cached("DELETE FROM delivery_events WHERE delivery = ?1")?.execute([id])?;
-                writer.conn.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([id])?;
+                writer.connection().prepare_cached("DELETE FROM delivery_events WHERE delivery = ?1")?.execute([id])?;
+                writer.connection().prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([id])?;
             }
             Ok(ids.len())
         })
@@ -433,7 +433,7 @@ impl Notifications for Sqlite {
                 "SELECT record FROM deliveries WHERE id IN (SELECT delivery FROM delivery_events WHERE event = ?1) \
                  ORDER BY created DESC, id DESC",
             )?
-            .query_map([event], delivery)?
+            .query_map([&event], delivery)?
             .collect()
         })
         .await
@@ -488,7 +488,7 @@ impl Notifications for Sqlite {
     async fn is_taken(&self, event: &str) -> Result<bool> {
         let event = event.to_owned();
         self.read("looking for an event", move |conn| {
-            conn.prepare_cached("SELECT 1 FROM taken_events WHERE id = ?1")?.exists([event])
+            conn.prepare_cached("SELECT 1 FROM taken_events WHERE id = ?1")?.exists([&event])
         })
         .await
     }
@@ -497,7 +497,7 @@ impl Notifications for Sqlite {
         let event = event.to_owned();
         self.write("marking an event as taken", move |writer| {
             writer
-                .conn
+                .connection()
                 .prepare_cached("INSERT OR IGNORE INTO taken_events (id, at) VALUES (?1, ?2)")?
                 .execute(params![event, at.0])
                 .map(|_| ())

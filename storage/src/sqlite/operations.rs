@@ -27,7 +27,7 @@ impl AuditLog for Sqlite {
         let e = entry.clone();
         self.write("recording what an operator did", move |writer| {
             writer
-                .conn
+                .connection()
                 .prepare_cached(
                     "INSERT INTO audit (id, at, role, who, action, target, why, outcome, done, searched) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
@@ -80,9 +80,13 @@ impl History for Sqlite {
     async fn put(&self, sample: &Sample) -> Result<()> {
         let sample = sample.clone();
         self.write("storing a sample", move |writer| {
-            writer.conn.prepare_cached("DELETE FROM history WHERE at = ?1")?.execute([sample.at.0])?;
-            let mut put =
-                writer.conn.prepare_cached("INSERT INTO history (at, name, value) VALUES (?1, ?2, ?3)")?;
+            writer
+                .connection()
+                .prepare_cached("DELETE FROM history WHERE at = ?1")?
+                .execute([sample.at.0])?;
+            let mut put = writer
+                .connection()
+                .prepare_cached("INSERT INTO history (at, name, value) VALUES (?1, ?2, ?3)")?;
             // A row without a name is what keeps a sample that has no numbers.
             put.execute(params![sample.at.0, "", 0.0])?;
             for (name, value) in
@@ -120,10 +124,10 @@ impl History for Sqlite {
     async fn prune(&self, before: Timestamp) -> Result<u64> {
         self.write("forgetting samples", move |writer| {
             let count = writer
-                .conn
+                .connection()
                 .prepare_cached("SELECT count(DISTINCT at) FROM history WHERE at < ?1")?
                 .query_row([before.0], |row| super::columns::uint(row, 0))?;
-            writer.conn.prepare_cached("DELETE FROM history WHERE at < ?1")?.execute([before.0])?;
+            writer.connection().prepare_cached("DELETE FROM history WHERE at < ?1")?.execute([before.0])?;
             Ok(count)
         })
         .await

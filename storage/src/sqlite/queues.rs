@@ -7,9 +7,8 @@ use async_trait::async_trait;
 use galerna_model::{QueueName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::Sqlite;
 use super::columns::{from_variant, int, maybe_time, name, time, uint};
-use super::group_commit::Writer;
+use super::{Open, Sqlite};
 use crate::queues::{COUNT_REFRESH_MS, check_swaps};
 use crate::{Changes, Lease, QueueRecord, QueueStates, ReadyCount, Result, Swap, Swapped};
 
@@ -67,8 +66,8 @@ fn several(conn: &Connection, since: i64) -> rusqlite::Result<Vec<QueueRecord>> 
 }
 
 /// Creates a record unless it exists; goes on from the epoch and version of a removed namesake.
-fn create(writer: &mut Writer, record: &QueueRecord) -> rusqlite::Result<bool> {
-    let conn = &writer.conn;
+fn create(open: &mut Open, record: &QueueRecord) -> rusqlite::Result<bool> {
+    let (conn, caches) = open.parts();
     let queue = record.queue.as_str();
     let exists = conn
         .prepare_cached("SELECT 1 FROM queues WHERE queue = ?1")?
@@ -87,7 +86,7 @@ fn create(writer: &mut Writer, record: &QueueRecord) -> rusqlite::Result<bool> {
         None => (record.version, record.epoch),
     };
     let lease = record.lease.as_ref();
-    writer.last_change += 1;
+    caches.last_change += 1;
     conn.prepare_cached(&format!(
         "INSERT INTO queues ({COLUMNS}, changed) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)"
@@ -111,17 +110,17 @@ fn create(writer: &mut Writer, record: &QueueRecord) -> rusqlite::Result<bool> {
         int(record.ready),
         int(record.unacked),
         record.counted_at.map(|t| t.0),
-        writer.last_change,
+        caches.last_change,
     ])?;
     Ok(true)
 }
 
-fn swap(writer: &mut Writer, swap: &Swap) -> rusqlite::Result<Swapped> {
+fn swap(open: &mut Open, swap: &Swap) -> rusqlite::Result<Swapped> {
+    let (conn, caches) = open.parts();
     let record = &swap.record;
     let lease = record.lease.as_ref();
-    writer.last_change += 1;
-    let written = writer
-        .conn
+    caches.last_change += 1;
+    let written = conn
         .prepare_cached(
             "UPDATE queues SET account = ?2, version = ?3, state = ?4, epoch = ?5, lease_consumer = ?6, \
              lease_granted_at = ?7, lease_expires_at = ?8, lease_ms = ?9, lease_renewal = ?10, \
@@ -144,10 +143,10 @@ fn swap(writer: &mut Writer, swap: &Swap) -> rusqlite::Result<Swapped> {
             record.not_before.map(|t| t.0),
             record.reason,
             record.since.0,
-            writer.last_change,
+            caches.last_change,
             int(swap.expected),
         ])?;
-    if written == 1 { Ok(Swapped::Done) } else { one(&writer.conn, &record.queue).map(Swapped::Conflict) }
+    if written == 1 { Ok(Swapped::Done) } else { one(conn, &record.queue).map(Swapped::Conflict) }
 }
 
 #[async_trait]
@@ -178,9 +177,9 @@ impl QueueStates for Sqlite {
         let records = records.to_vec();
         self.write("creating queue states", move |writer| {
             let mut created = Vec::new();
-            for record in records {
-                if create(writer, &record)? {
-                    created.push(record.queue);
+            for record in &records {
+                if create(writer, record)? {
+                    created.push(record.queue.clone());
                 }
             }
             Ok(created)
@@ -197,18 +196,17 @@ impl QueueStates for Sqlite {
 
     async fn remove(&self, queue: &QueueName, version: u64) -> Result<bool> {
         let queue = queue.clone();
-        self.write("removing a queue state", move |writer| {
-            let epoch: Option<i64> = writer
-                .conn
+        self.write("removing a queue state", move |open| {
+            let (conn, caches) = open.parts();
+            let epoch: Option<i64> = conn
                 .prepare_cached("DELETE FROM queues WHERE queue = ?1 AND version = ?2 RETURNING epoch")?
                 .query_row(params![queue.as_str(), int(version)], |row| row.get(0))
                 .optional()?;
             let Some(epoch) = epoch else { return Ok(false) };
-            writer.last_change += 1;
-            writer
-                .conn
+            caches.last_change += 1;
+            conn
                 .prepare_cached("INSERT OR REPLACE INTO removed_queues (queue, version, epoch, changed) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![queue.as_str(), int(version), epoch, writer.last_change])?;
+                .execute(params![queue.as_str(), int(version), epoch, caches.last_change])?;
             Ok(true)
         })
         .await
@@ -216,20 +214,21 @@ impl QueueStates for Sqlite {
 
     async fn set_ready(&self, counts: &[ReadyCount], at: Timestamp) -> Result<()> {
         let counts = counts.to_vec();
-        self.write("storing message counts", move |writer| {
-            let mut update = writer.conn.prepare_cached(
+        self.write("storing message counts", move |open| {
+            let (conn, caches) = open.parts();
+            let mut update = conn.prepare_cached(
                 "UPDATE queues SET ready = ?2, unacked = ?3, counted_at = ?4, changed = ?5 WHERE queue = ?1 \
                  AND (counted_at IS NULL OR (counted_at <= ?4 \
                       AND (ready <> ?2 OR unacked <> ?3 OR counted_at < ?4 - ?6)))",
             )?;
             for count in &counts {
-                writer.last_change += 1;
+                caches.last_change += 1;
                 update.execute(params![
                     count.queue.as_str(),
                     int(count.ready),
                     int(count.unacked),
                     at.0,
-                    writer.last_change,
+                    caches.last_change,
                     COUNT_REFRESH_MS,
                 ])?;
             }

@@ -9,9 +9,8 @@ use async_trait::async_trait;
 use galerna_model::{AccountId, Measurement, ParameterCode, SourceId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::Sqlite;
 use super::columns::{from_json, int, json, name, rows, time, uint, unreadable};
-use super::group_commit::Writer;
+use super::{Caches, Open, Sqlite};
 use crate::{ReadingKey, ReadingOutcome, Readings, ReadingsQuery, Result, StoredReading};
 
 /// Series remembered; when there are more, all are forgotten and looked up again.
@@ -83,8 +82,8 @@ impl SeriesCache {
     }
 }
 
-fn store(writer: &mut Writer, batch: &[StoredReading]) -> rusqlite::Result<Vec<ReadingOutcome>> {
-    let Writer { conn, series: cache, .. } = writer;
+fn store(open: &mut Open, batch: &[StoredReading]) -> rusqlite::Result<Vec<ReadingOutcome>> {
+    let (conn, Caches { series: cache, .. }) = open.parts();
     let mut insert = conn.prepare_cached(
         "INSERT INTO readings (series, ts, account, sqn, vals, flags, received) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
@@ -285,7 +284,7 @@ impl Readings for Sqlite {
 
     async fn count(&self, account: Option<&AccountId>) -> Result<u64> {
         let account = account.cloned();
-        self.read("counting readings", move |conn| match account {
+        self.read("counting readings", move |conn| match &account {
             None => conn.query_row("SELECT count(*) FROM readings", [], |row| uint(row, 0)),
             Some(account) => conn
                 .prepare_cached(

@@ -16,7 +16,7 @@ impl RejectedReadings for Sqlite {
         }
         let batch = batch.to_vec();
         self.write("storing rejected readings", move |writer| {
-            let mut insert = writer.conn.prepare_cached(
+            let mut insert = writer.connection().prepare_cached(
                 "INSERT INTO rejected (id, account, source, device, ts, code, reason, raw, at) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
             )?;

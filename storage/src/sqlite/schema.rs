@@ -1,9 +1,33 @@
 //! Tables and indexes.
 
+use galerna_sqlite::Format;
 use rusqlite::Connection;
 
 /// Version of the tables below, kept in the file; a file of a later version is refused.
 const VERSION: i64 = 2;
+
+/// Files of this store.
+pub(super) const FORMAT: Format = Format {
+    what: "record store",
+    application_id: 0x4761_6c53, // GalS
+    version: VERSION,
+    tables: &[
+        "queues",
+        "series",
+        "readings",
+        "rejected",
+        "rules",
+        "alert_states",
+        "alert_events",
+        "accounts",
+        "sources",
+        "settings",
+    ],
+    bring_up,
+    lock_suffix: ".lock",
+    companions: &[],
+    shared: false,
+};
 
 const TABLES: &str = "
 CREATE TABLE queues (
@@ -75,26 +99,15 @@ CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 /// What a file of version 1 lacks.
 const SINCE_VERSION_1: &str = "ALTER TABLE alert_events ADD COLUMN origin TEXT;";
 
-/// Creates what is missing.
-pub(super) fn bring_up(conn: &Connection) -> rusqlite::Result<()> {
-    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found > VERSION {
-        return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
-            Some(format!(
-                "the file is of version {found}, this program knows {VERSION}; use a newer galerna"
-            )),
-        ));
+/// Creates what a file of the version `found` lacks (0: all).
+pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
+    match found {
+        0 => conn.execute_batch(TABLES)?,
+        1 => conn.execute_batch(SINCE_VERSION_1)?,
+        _ => {}
     }
-    if found < VERSION {
-        let missing = if found == 0 { TABLES } else { SINCE_VERSION_1 };
-        conn.execute_batch(&format!("BEGIN IMMEDIATE; {missing} PRAGMA user_version = {VERSION}; COMMIT;"))?;
-    }
-    conn.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {}{} COMMIT;",
-        super::notifications::TABLES,
-        super::operations::TABLES
-    ))
+    conn.execute_batch(super::notifications::TABLES)?;
+    conn.execute_batch(super::operations::TABLES)
 }
 
 #[cfg(test)]
@@ -110,14 +123,12 @@ mod tests {
             "INSERT INTO alert_events VALUES ('e', 'raised', 'r', 'r', 'info', 'a', 's', 'd', 1.0, 1, 'm')",
         )
         .unwrap();
-        for _ in 0..2 {
-            bring_up(&conn).unwrap();
+        for version in [1, VERSION] {
+            bring_up(&conn, version).unwrap();
         }
         let (message, origin): (String, Option<String>) = conn
             .query_row("SELECT message, origin FROM alert_events", [], |row| Ok((row.get(0)?, row.get(1)?)))
             .unwrap();
         assert_eq!((message.as_str(), origin), ("m", None));
-        let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-        assert_eq!(version, VERSION);
     }
 }

@@ -3,9 +3,7 @@
 //! A message's row id is its queue's number and its sequence number within the queue in one integer, so that a queue's
 //! messages lie together in order without any index, and a run of acks is one range delete.
 
-use std::path::Path;
-use std::time::Duration;
-
+use galerna_sqlite::Format;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Row, params};
 
@@ -16,8 +14,22 @@ use galerna_model::{Message, QueueName, Timestamp, envelope};
 const SEQ_BITS: u32 = 40;
 const MAX_SEQ: u64 = (1 << SEQ_BITS) - 1;
 
-/// Version of the tables, in `user_version`.
-const LAYOUT: i64 = 1;
+/// Files of this broker.
+pub(super) const FORMAT: Format = Format {
+    what: "queue store",
+    application_id: 0x4761_6c51, // GalQ
+    version: 1,
+    tables: &["queues", "messages", "delayed", "dead"],
+    bring_up: |connection, found| if found == 0 { create(connection) } else { Ok(()) },
+    lock_suffix: "-lock",
+    companions: &["-marks"],
+    shared: false,
+};
+
+/// Creates the tables of a new file.
+pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(TABLES)
+}
 
 const TABLES: &str = "
     CREATE TABLE queues (qid INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE);
@@ -37,14 +49,14 @@ const TABLES: &str = "
 
 /// A message with its counts.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(super) struct StoredMessage {
     pub(super) seq: u64,
     pub(super) failures: u32,
     pub(super) returns: u32,
     pub(super) message: Message,
 }
 
-impl Stored {
+impl StoredMessage {
     /// Which delivery the next one is.
     pub(super) fn deliveries(&self) -> u32 {
         self.failures.saturating_add(self.returns).saturating_add(1)
@@ -56,7 +68,7 @@ impl Stored {
 pub(super) struct Due {
     pub(super) id: i64,
     pub(super) qid: i64,
-    pub(super) stored: Stored,
+    pub(super) stored: StoredMessage,
 }
 
 /// What the store holds of a queue when it is opened.
@@ -70,63 +82,13 @@ pub(super) struct Contents {
     pub(super) dead: u64,
 }
 
-/// The SQLite connection; only the writer thread has it.
-#[derive(Debug)]
-pub(super) struct Store(Connection);
+/// The tables, by a connection to them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tables<'a>(pub(super) &'a Connection);
 
 type Result<T> = rusqlite::Result<T>;
 
-impl Store {
-    pub(super) fn open(path: &Path, max_bytes: Option<u64>) -> Result<Self> {
-        Self::prepare(Connection::open(path)?, max_bytes)
-    }
-
-    pub(super) fn in_memory(max_bytes: Option<u64>) -> Result<Self> {
-        Self::prepare(Connection::open_in_memory()?, max_bytes)
-    }
-
-    fn prepare(db: Connection, max_bytes: Option<u64>) -> Result<Self> {
-        db.busy_timeout(Duration::from_secs(5))?;
-        db.set_prepared_statement_cache_capacity(64);
-        db.pragma_update(None, "page_size", 8192)?;
-        db.pragma_update(None, "journal_mode", "WAL")?;
-        db.pragma_update(None, "synchronous", "FULL")?;
-        // 16 MB of log before it is folded back, so that folding is rare beside commits.
-        db.pragma_update(None, "wal_autocheckpoint", 2000)?;
-        db.pragma_update(None, "cache_size", -32_000)?;
-        if let Some(bytes) = max_bytes {
-            let pages = i64::try_from(bytes / 8192).unwrap_or(i64::MAX).max(32);
-            db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
-        }
-        match db.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))? {
-            0 => db.execute_batch(&format!("BEGIN; {TABLES} PRAGMA user_version = {LAYOUT}; COMMIT;"))?,
-            LAYOUT => {}
-            other => {
-                return Err(rusqlite::Error::ToSqlConversionFailure(
-                    format!("it has layout {other}, this build knows {LAYOUT}; open it with the build that wrote it").into(),
-                ));
-            }
-        }
-        Ok(Self(db))
-    }
-
-    pub(super) fn begin(&self) -> Result<()> {
-        self.0.execute_batch("BEGIN IMMEDIATE")
-    }
-
-    pub(super) fn commit(&self) -> Result<()> {
-        self.0.execute_batch("COMMIT")
-    }
-
-    pub(super) fn roll_back(&self) {
-        // Some errors, a full disk among them, have rolled back already.
-        if !self.0.is_autocommit()
-            && let Err(error) = self.0.execute_batch("ROLLBACK")
-        {
-            tracing::error!(%error, "the embedded broker could not roll back");
-        }
-    }
-
+impl Tables<'_> {
     pub(super) fn contents(&self) -> Result<Vec<Contents>> {
         let mut queues = self.0.prepare("SELECT qid, name FROM queues")?;
         let mut messages =
@@ -219,7 +181,7 @@ impl Store {
         mark: u64,
         limit: usize,
         bytes: usize,
-    ) -> Result<Vec<Stored>> {
+    ) -> Result<Vec<StoredMessage>> {
         let mut select = self.0.prepare_cached(
             "SELECT id, failures, returns, type, mid, body FROM messages WHERE id BETWEEN ? AND ? ORDER BY id",
         )?;
@@ -229,7 +191,7 @@ impl Store {
             let Some(row) = rows.next()? else { break };
             let seq = seq_of(row.get(0)?);
             let returns = row.get::<_, i64>(2)? + i64::from(seq <= mark);
-            let stored = Stored {
+            let stored = StoredMessage {
                 seq,
                 failures: row.get(1)?,
                 returns: u32::try_from(returns).unwrap_or(0),
@@ -272,7 +234,7 @@ impl Store {
             Ok(Due {
                 id: row.get(0)?,
                 qid: row.get(1)?,
-                stored: Stored {
+                stored: StoredMessage {
                     seq: 0,
                     failures: row.get(2)?,
                     returns: row.get(3)?,
@@ -288,7 +250,7 @@ impl Store {
     }
 
     /// Moves a message to the dead letters.
-    pub(super) fn kill(
+    pub(super) fn move_to_dead(
         &self,
         qid: i64,
         seq: u64,
@@ -368,18 +330,18 @@ impl Store {
     }
 
     /// Puts a dead letter back into its queue as new.
-    pub(super) fn revive(&self, id: i64, qid: i64, seq: u64) -> Result<()> {
+    pub(super) fn replay_dead(&self, id: i64, qid: i64, seq: u64) -> Result<()> {
         self.0
             .prepare_cached(
                 "INSERT INTO messages (id, failures, returns, type, mid, body)
                  SELECT ?, 0, 0, type, mid, body FROM dead WHERE id = ?",
             )?
             .execute([id_of(qid, seq), id])?;
-        self.bury(id)
+        self.delete_dead(id)
     }
 
     /// Deletes a dead letter.
-    pub(super) fn bury(&self, id: i64) -> Result<()> {
+    pub(super) fn delete_dead(&self, id: i64) -> Result<()> {
         self.0.prepare_cached("DELETE FROM dead WHERE id = ?")?.execute([id]).map(drop)
     }
 }
@@ -424,5 +386,20 @@ impl rusqlite::ToSql for ContentType<'_> {
             envelope::JSON_CONTENT_TYPE => ToSqlOutput::Owned(Value::Integer(2)),
             other => ToSqlOutput::Borrowed(ValueRef::Text(other.as_bytes())),
         })
+    }
+}
+
+/// So many bytes are written and removed to see whether the disk takes anything.
+const PROBE_BYTES: i64 = 64 << 10;
+
+impl Tables<'_> {
+    /// Writes what a publish of some size would; [`Self::clear_probe`] removes it.
+    pub(super) fn probe(&self) -> Result<()> {
+        self.0.execute_batch("CREATE TABLE IF NOT EXISTS probe (filler BLOB NOT NULL)")?;
+        self.0.prepare_cached("INSERT INTO probe VALUES (zeroblob(?))")?.execute([PROBE_BYTES]).map(drop)
+    }
+
+    pub(super) fn clear_probe(&self) -> Result<()> {
+        self.0.prepare_cached("DELETE FROM probe")?.execute([]).map(drop)
     }
 }
