@@ -1,0 +1,626 @@
+//! What is known of a meter's intervals, and the readings that follow from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use galerna_model::{Measurement, ParameterCode, SourceId, Timestamp};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{RowError, RowFault};
+use crate::lengths::lengths;
+use crate::number::{float, float_15};
+use crate::row::{Amount, MeterValue};
+use crate::units::Series;
+
+/// Times are kept in chunks of so many milliseconds, so that a month more costs a month's writing.
+const CHUNK_MS: i64 = 30 * 86_400_000;
+const VERSION: u8 = 1;
+const MILLIS_OF_HOUR: i64 = 3_600_000;
+
+/// Judges what is to be stored, as the store's side will.
+pub trait Check {
+    /// Whether a reading may have this time.
+    ///
+    /// # Errors
+    /// Why not.
+    fn time(&self, ts: Timestamp) -> Result<(), String>;
+
+    /// Whether a reading may have these values.
+    ///
+    /// # Errors
+    /// Why not.
+    fn values(&self, values: &[Measurement]) -> Result<(), String>;
+}
+
+/// What is known of the intervals of one meter, and the readings that follow from it.
+///
+/// The readings are a function of what is known, not of the order in which it came: whichever of two overlapping files is
+/// added first, the counters are those of one file that has all rows. What a file adds before or among what is known moves the
+/// counters after it; those readings are made anew.
+///
+/// ```
+/// use galerna_import::{History, Import, Options};
+/// use galerna_model::SourceId;
+///
+/// let source = SourceId::new("A").unwrap();
+/// let file = |rows: &str| {
+///     let text = format!("account,meter_id,utility,ts,value,unit\n{rows}");
+///     Import::open(text.into(), &Options::default()).unwrap().meters().values.into_values().next().unwrap()
+/// };
+/// let october = file("A,m,electricity,2026-10-31T22:00:00Z,1,kWh\nA,m,electricity,2026-10-31T23:00:00Z,2,kWh\n");
+/// let november = file("A,m,electricity,2026-11-01T00:00:00Z,4,kWh\n");
+///
+/// let mut history = History::default();
+/// history.add(&source, &october, &());
+/// let added = history.add(&source, &november, &());
+/// assert_eq!(added.readings[0].values[0].v, 7.0, "the counter goes on");
+/// assert!(history.add(&source, &november, &()).readings.is_empty(), "it is known");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    series: BTreeMap<Series, BTreeMap<i64, Interval>>,
+    values: BTreeMap<ParameterCode, BTreeMap<i64, (f64, u16)>>,
+    /// Counters that others stored.
+    stored: BTreeMap<ParameterCode, BTreeMap<i64, f64>>,
+    sources: Vec<SourceId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Interval {
+    #[serde(with = "rust_decimal::serde::str_option")]
+    import: Option<Decimal>,
+    #[serde(with = "rust_decimal::serde::str_option")]
+    export: Option<Decimal>,
+    length: Option<i64>,
+    usual: Option<i64>,
+    source: u16,
+}
+
+impl Interval {
+    fn net(&self) -> Option<Decimal> {
+        match (self.import, self.export) {
+            (None, None) => None,
+            (import, export) => Some(import.unwrap_or_default() - export.unwrap_or_default()),
+        }
+    }
+}
+
+/// A reading of the meter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeterReading {
+    /// When.
+    pub ts: Timestamp,
+    /// The source that it is published as.
+    pub source: SourceId,
+    /// What.
+    pub values: Vec<Measurement>,
+}
+
+/// A counter that others stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StoredValue {
+    /// When.
+    pub ts: Timestamp,
+    /// Which.
+    pub parameter: ParameterCode,
+    /// How it stood.
+    pub value: f64,
+}
+
+/// A value that differs from what was known of its time. The new one is taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Correction {
+    /// The line that corrects.
+    pub line: u64,
+    /// The time.
+    pub ts: Timestamp,
+    /// The counter, or the value's parameter.
+    pub parameter: ParameterCode,
+    /// What the interval's amount, or the value, was.
+    pub before: f64,
+    /// What it is.
+    pub after: f64,
+}
+
+/// What adding values did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Added {
+    /// Readings that are new or changed, in the order of their times.
+    pub readings: Vec<MeterReading>,
+    /// Those of them that were made before, of intervals that are not among the values: their counters moved.
+    pub revised: u64,
+    /// Values that cannot be stored.
+    pub errors: Vec<RowError>,
+    /// Values that were known.
+    pub known: u64,
+    /// Values at whose time others stored the counter.
+    pub stored: u64,
+    /// Values that differ from what was known.
+    pub corrections: Vec<Correction>,
+    /// New values of which no mean power can be told, because nothing tells how long their interval is.
+    pub without_length: u64,
+}
+
+/// Kept history that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HistoryError {
+    /// Written by a later build.
+    #[error("the history has version {0}, this build reads version {VERSION}; upgrade")]
+    Version(u8),
+    /// Broken.
+    #[error("the history is broken: {0}")]
+    Broken(String),
+}
+
+#[derive(Serialize, Deserialize, Default)]
+struct Chunk {
+    sources: Vec<SourceId>,
+    series: BTreeMap<Series, Vec<(i64, Interval)>>,
+    values: BTreeMap<ParameterCode, Vec<(i64, f64, u16)>>,
+    stored: BTreeMap<ParameterCode, Vec<(i64, f64)>>,
+}
+
+/// A point that adding changed, and what it was.
+struct Touched {
+    line: u64,
+    series: Series,
+    before: Option<Interval>,
+}
+
+type ReadingKey = (i64, u16);
+
+impl History {
+    /// Reads kept chunks.
+    ///
+    /// # Errors
+    /// [`HistoryError`] when one cannot be read.
+    pub fn from_chunks<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Result<Self, HistoryError> {
+        let mut history = Self::default();
+        for bytes in chunks {
+            let chunk: Chunk = match bytes {
+                [VERSION, body @ ..] => {
+                    rmp_serde::from_slice(body).map_err(|e| HistoryError::Broken(e.to_string()))?
+                }
+                [other, ..] => return Err(HistoryError::Version(*other)),
+                [] => return Err(HistoryError::Broken("a chunk is empty".to_owned())),
+            };
+            let places: Vec<u16> = chunk.sources.iter().map(|source| history.source(source)).collect();
+            let place = |source: u16| {
+                let broken =
+                    || HistoryError::Broken("a chunk names a source that it does not have".to_owned());
+                places.get(usize::from(source)).copied().ok_or_else(broken)
+            };
+            for (series, points) in chunk.series {
+                for (ts, interval) in points {
+                    let interval = Interval { source: place(interval.source)?, ..interval };
+                    history.series.entry(series).or_default().insert(ts, interval);
+                }
+            }
+            for (parameter, points) in chunk.values {
+                for (ts, value, source) in points {
+                    history.values.entry(parameter).or_default().insert(ts, (value, place(source)?));
+                }
+            }
+            for (parameter, points) in chunk.stored {
+                history.stored.entry(parameter).or_default().extend(points);
+            }
+        }
+        Ok(history)
+    }
+
+    /// What to keep, by the number of its span of time. Of two histories, chunks that are equal need not be written again.
+    pub fn chunks(&self) -> BTreeMap<i64, Vec<u8>> {
+        let mut chunks: BTreeMap<i64, Chunk> = BTreeMap::new();
+        let number = |ts: i64| ts.div_euclid(CHUNK_MS);
+        let place = |chunk: &mut Chunk, source: u16| {
+            let Some(source) = self.sources.get(usize::from(source)) else { return 0 };
+            let at = chunk.sources.iter().position(|known| known == source).unwrap_or_else(|| {
+                chunk.sources.push(source.clone());
+                chunk.sources.len() - 1
+            });
+            u16::try_from(at).unwrap_or(0)
+        };
+        for (series, points) in &self.series {
+            for (ts, interval) in points {
+                let chunk = chunks.entry(number(*ts)).or_default();
+                let source = place(chunk, interval.source);
+                chunk.series.entry(*series).or_default().push((*ts, Interval { source, ..*interval }));
+            }
+        }
+        for (parameter, points) in &self.values {
+            for (ts, (value, source)) in points {
+                let chunk = chunks.entry(number(*ts)).or_default();
+                let source = place(chunk, *source);
+                chunk.values.entry(*parameter).or_default().push((*ts, *value, source));
+            }
+        }
+        for (parameter, points) in &self.stored {
+            for (ts, value) in points {
+                let chunk = chunks.entry(number(*ts)).or_default();
+                chunk.stored.entry(*parameter).or_default().push((*ts, *value));
+            }
+        }
+        let written = |chunk: Chunk| {
+            // Plain data, written to memory.
+            let body = rmp_serde::to_vec_named(&chunk).unwrap_or_default();
+            [&[VERSION], &body[..]].concat()
+        };
+        chunks.into_iter().map(|(number, chunk)| (number, written(chunk))).collect()
+    }
+
+    fn source(&mut self, source: &SourceId) -> u16 {
+        let at = self.sources.iter().position(|known| known == source).unwrap_or_else(|| {
+            self.sources.push(source.clone());
+            self.sources.len() - 1
+        });
+        u16::try_from(at).unwrap_or(u16::MAX)
+    }
+
+    /// The first and the last time of those values whose time is not known yet: where to look for what others stored.
+    pub fn new_times(&self, values: &[MeterValue]) -> Option<(Timestamp, Timestamp)> {
+        let new = values.iter().filter(|value| {
+            !value.amount.is_missing()
+                && match value.amount {
+                    Amount::Value(parameter, _) | Amount::MissingValue(parameter) => {
+                        !self.values.get(&parameter).is_some_and(|points| points.contains_key(&value.ts.0))
+                    }
+                    Amount::Net(series, _)
+                    | Amount::Import(series, _)
+                    | Amount::Export(series, _)
+                    | Amount::Missing(series) => {
+                        !self.series.get(&series).is_some_and(|points| points.contains_key(&value.ts.0))
+                    }
+                }
+        });
+        let times: BTreeSet<Timestamp> = new.map(|value| value.ts).collect();
+        Some((*times.first()?, *times.last()?))
+    }
+
+    /// The counters of a series of this history.
+    pub fn counters(values: &[MeterValue]) -> BTreeSet<ParameterCode> {
+        let series = values.iter().filter_map(|value| match value.amount {
+            Amount::Net(series, _) | Amount::Import(series, _) | Amount::Export(series, _) => Some(series),
+            _ => None,
+        });
+        series.flat_map(|series| [Some(series.counter()), series.export()]).flatten().collect()
+    }
+
+    /// Takes what the store has of the meter's counters. What this history made itself is left out; the counters of the
+    /// others go before: what is added later goes on from them.
+    pub fn know_stored(&mut self, stored: impl IntoIterator<Item = StoredValue>) {
+        for StoredValue { ts, parameter, value } in stored {
+            let own = self.series.iter().any(|(series, points)| {
+                let point = points.get(&ts.0);
+                (series.counter() == parameter && point.is_some_and(|p| p.import.is_some()))
+                    || (series.export() == Some(parameter) && point.is_some_and(|p| p.export.is_some()))
+            });
+            if !own {
+                self.stored.entry(parameter).or_default().insert(ts.0, value);
+            }
+        }
+    }
+
+    /// Adds values, which [`crate::Import::meters`] put in order.
+    pub fn add(&mut self, source: &SourceId, values: &[MeterValue], check: &impl Check) -> Added {
+        let mut added = Added::default();
+        let before = self.readings();
+        let place = self.source(source);
+        let mut touched: BTreeMap<i64, Vec<Touched>> = BTreeMap::new();
+        let mut touched_values: BTreeSet<i64> = BTreeSet::new();
+        for value in values {
+            if let Err(problem) = check.time(value.ts) {
+                if !value.amount.is_missing() {
+                    added.errors.push(RowError::new(value.line, RowFault::Unstorable, problem));
+                }
+                continue;
+            }
+            match value.amount {
+                Amount::Value(parameter, amount) => {
+                    let measured = [Measurement { p: parameter, v: amount }];
+                    if let Err(problem) = check.values(&measured) {
+                        added.errors.push(RowError::new(value.line, RowFault::Unstorable, problem));
+                        continue;
+                    }
+                    let points = self.values.entry(parameter).or_default();
+                    match points.insert(value.ts.0, (amount, place)) {
+                        Some((known, owner)) if known.to_bits() == amount.to_bits() => {
+                            points.insert(value.ts.0, (known, owner));
+                            added.known += 1;
+                        }
+                        Some((known, owner)) => {
+                            points.insert(value.ts.0, (amount, owner));
+                            let (line, ts) = (value.line, value.ts);
+                            added.corrections.push(Correction {
+                                line,
+                                ts,
+                                parameter,
+                                before: known,
+                                after: amount,
+                            });
+                            touched_values.insert(value.ts.0);
+                        }
+                        None => drop(touched_values.insert(value.ts.0)),
+                    }
+                }
+                Amount::MissingValue(_) => {}
+                Amount::Net(series, _)
+                | Amount::Import(series, _)
+                | Amount::Export(series, _)
+                | Amount::Missing(series) => {
+                    if let Some(change) = self.take(series, value, place, check, &mut added) {
+                        touched.entry(value.ts.0).or_default().push(change);
+                    }
+                }
+            }
+        }
+        let after = self.checked(&mut touched, check, &mut added);
+        for (key, reading) in after {
+            if before.get(&key) == Some(&reading) {
+                continue;
+            }
+            let (ts, source) = key;
+            let new = touched.contains_key(&ts) || touched_values.contains(&ts);
+            added.revised += u64::from(!new && before.contains_key(&key));
+            if let Some(source) = self.sources.get(usize::from(source)) {
+                let (ts, source) = (Timestamp(ts), source.clone());
+                added.readings.push(MeterReading { ts, source, values: reading });
+            }
+        }
+        added.errors.sort_by_key(|error| error.line);
+        added
+    }
+
+    /// Takes the amount of an interval; tells what it changed.
+    fn take(
+        &mut self,
+        series: Series,
+        value: &MeterValue,
+        source: u16,
+        check: &impl Check,
+        added: &mut Added,
+    ) -> Option<Touched> {
+        let ts = value.ts.0;
+        let by_others = |history: &Self, code: ParameterCode| {
+            history.stored.get(&code).is_some_and(|points| points.contains_key(&ts))
+        };
+        let counter = match value.amount {
+            Amount::Export(..) => series.export().unwrap_or(series.counter()),
+            _ => series.counter(),
+        };
+        if by_others(self, counter) {
+            added.stored += u64::from(!value.amount.is_missing());
+            return None;
+        }
+        let before = self.series.get(&series).and_then(|points| points.get(&ts)).copied();
+        let mut interval = before.unwrap_or(Interval {
+            import: None,
+            export: None,
+            length: None,
+            usual: value.usual_ms,
+            source,
+        });
+        match value.amount {
+            Amount::Net(_, net) if net.is_sign_negative() && !net.is_zero() => {
+                (interval.import, interval.export) = (Some(Decimal::ZERO), Some(-net));
+            }
+            Amount::Net(_, net) => {
+                interval.import = Some(net);
+                // An export counter that was told of once stays told of.
+                interval.export = interval.export.map(|_| Decimal::ZERO);
+            }
+            Amount::Import(_, amount) => interval.import = Some(amount),
+            Amount::Export(_, amount) => interval.export = Some(amount),
+            _ => {}
+        }
+        interval.length = value.length_ms.or(interval.length);
+        let alone = |code: ParameterCode, amount: Option<Decimal>| {
+            amount.map(|amount| Measurement { p: code, v: float(amount) })
+        };
+        let alone: Vec<Measurement> = [
+            alone(series.counter(), interval.import),
+            series.export().and_then(|code| alone(code, interval.export)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if !alone.is_empty()
+            && let Err(problem) = check.values(&alone)
+        {
+            added.errors.push(RowError::new(value.line, RowFault::Unstorable, problem));
+            // That something was measured then tells how long the intervals around it are.
+            let missing = Interval { import: None, export: None, ..interval };
+            self.series.entry(series).or_default().entry(ts).or_insert(missing);
+            return None;
+        }
+        let changed = before != Some(interval);
+        if changed {
+            self.series.entry(series).or_default().insert(ts, interval);
+        }
+        if value.amount.is_missing() {
+            return None;
+        }
+        let told = |interval: &Interval| match value.amount {
+            Amount::Import(..) => interval.import,
+            Amount::Export(..) => interval.export,
+            _ => interval.net(),
+        };
+        match before.and_then(|before| told(&before)).zip(told(&interval)) {
+            Some((known, new)) if known == new => {
+                added.known += 1;
+                return None;
+            }
+            Some((known, new)) => added.corrections.push(Correction {
+                line: value.line,
+                ts: value.ts,
+                parameter: counter,
+                before: float(known),
+                after: float(new),
+            }),
+            None => {}
+        }
+        Some(Touched { line: value.line, series, before })
+    }
+
+    /// The readings, after what cannot be stored was taken back.
+    fn checked(
+        &mut self,
+        touched: &mut BTreeMap<i64, Vec<Touched>>,
+        check: &impl Check,
+        added: &mut Added,
+    ) -> BTreeMap<ReadingKey, Vec<Measurement>> {
+        loop {
+            let (readings, without_length) = self.readings_and_lengths();
+            let mut wrong: Vec<(i64, String, bool)> = Vec::new();
+            for ts in touched.keys() {
+                for ((_, _), values) in readings.range((*ts, 0)..=(*ts, u16::MAX)) {
+                    let Err(problem) = check.values(values) else { continue };
+                    // A rate is of its interval alone; a counter may be too high because of an interval before.
+                    let of_its_own = values.iter().any(|m| {
+                        let rate =
+                            self.series.keys().any(|series| series.rate().is_some_and(|(p, _)| p == m.p));
+                        rate && check.values(&[*m]).is_err()
+                    });
+                    wrong.push((*ts, problem, of_its_own));
+                }
+            }
+            wrong.extend(self.above_stored(touched));
+            if wrong.is_empty() {
+                added.without_length =
+                    without_length.iter().filter(|ts| touched.contains_key(ts)).count() as u64;
+                return readings;
+            }
+            let some_of_their_own = wrong.iter().any(|(.., own)| *own);
+            wrong.sort_by_key(|(ts, ..)| *ts);
+            let first = wrong[0].0;
+            for (ts, problem, own) in wrong {
+                if some_of_their_own && !own || !some_of_their_own && ts != first {
+                    continue;
+                }
+                for change in touched.remove(&ts).unwrap_or_default() {
+                    let points = self.series.entry(change.series).or_default();
+                    if let Some(point) = points.get_mut(&ts) {
+                        *point = change.before.unwrap_or(Interval { import: None, export: None, ..*point });
+                    }
+                    added.corrections.retain(|correction| correction.line != change.line);
+                    added.errors.push(RowError::new(change.line, RowFault::Unstorable, problem.clone()));
+                }
+            }
+        }
+    }
+
+    /// Intervals that were added before a counter that others stored, and do not fit below it.
+    fn above_stored(&self, touched: &BTreeMap<i64, Vec<Touched>>) -> Vec<(i64, String, bool)> {
+        let mut wrong = Vec::new();
+        for (series, points) in &self.series {
+            let Some(stored) = self.stored.get(&series.counter()) else { continue };
+            let mut sum = None;
+            let mut waiting: Vec<i64> = Vec::new();
+            let mut times: Vec<i64> = points.keys().chain(stored.keys()).copied().collect();
+            times.sort_unstable();
+            for ts in times {
+                if let Some(value) = stored.get(&ts) {
+                    let fits = sum.is_some_and(|sum: f64| sum <= value + value.abs() * 1e-9);
+                    if !fits {
+                        let problem = format!(
+                            "the store has {} = {value} at {} of another sender, and the counter before it is not known to go on to that",
+                            series.counter(),
+                            Timestamp(ts)
+                        );
+                        wrong.extend(waiting.iter().map(|ts| (*ts, problem.clone(), true)));
+                    }
+                    waiting.clear();
+                    sum = Some(*value);
+                    continue;
+                }
+                let Some(import) = points.get(&ts).and_then(|point| point.import) else { continue };
+                sum = sum.map(|sum| sum + float(import));
+                if touched
+                    .get(&ts)
+                    .is_some_and(|changes| changes.iter().any(|change| change.series == *series))
+                {
+                    waiting.push(ts);
+                }
+            }
+        }
+        wrong
+    }
+
+    fn readings(&self) -> BTreeMap<ReadingKey, Vec<Measurement>> {
+        self.readings_and_lengths().0
+    }
+
+    /// All readings that follow, and the times of intervals whose mean rate is not known.
+    fn readings_and_lengths(&self) -> (BTreeMap<ReadingKey, Vec<Measurement>>, BTreeSet<i64>) {
+        let mut readings: BTreeMap<ReadingKey, Vec<Measurement>> = BTreeMap::new();
+        let mut without = BTreeSet::new();
+        let none = BTreeMap::new();
+        for (series, points) in &self.series {
+            let (counter, export, rate) = (series.counter(), series.export(), series.rate());
+            let stored = self.stored.get(&counter).unwrap_or(&none);
+            let stored_export = export.and_then(|code| self.stored.get(&code)).unwrap_or(&none);
+            let times: BTreeSet<i64> = points.keys().chain(stored.keys()).copied().collect();
+            let times: Vec<i64> = times.into_iter().collect();
+            let lengths = lengths(&times);
+            let (mut imported, mut exported) = (Decimal::ZERO, Decimal::ZERO);
+            let mut stored_exports = stored_export.iter().peekable();
+            for (ts, length) in times.iter().zip(lengths) {
+                while let Some((_, value)) = stored_exports.next_if(|(at, _)| *at <= ts) {
+                    exported = decimal(*value).unwrap_or(exported);
+                }
+                if let Some(value) = stored.get(ts) {
+                    imported = decimal(*value).unwrap_or(imported);
+                }
+                let Some(interval) = points.get(ts) else { continue };
+                let Some(net) = interval.net() else { continue };
+                let values = readings.entry((*ts, interval.source)).or_default();
+                if let Some(import) = interval.import {
+                    imported += import;
+                    values.push(Measurement { p: counter, v: float_15(imported) });
+                }
+                let usual = interval.usual.filter(|_| times.len() == 1);
+                match (rate, interval.length.or(length).or(usual)) {
+                    (Some((code, factor)), Some(length)) => {
+                        let hours = Decimal::from(length) / Decimal::from(MILLIS_OF_HOUR);
+                        let rate = net.checked_mul(factor).and_then(|amount| amount.checked_div(hours));
+                        values.extend(rate.map(|rate| Measurement { p: code, v: float_15(rate) }));
+                    }
+                    (Some(_), None) => drop(without.insert(*ts)),
+                    (None, _) => {}
+                }
+                if let Some((code, amount)) = export.zip(interval.export) {
+                    exported += amount;
+                    values.push(Measurement { p: code, v: float_15(exported) });
+                }
+            }
+        }
+        for (parameter, points) in &self.values {
+            for (ts, (value, source)) in points {
+                let values = readings.entry((*ts, *source)).or_default();
+                // What was measured goes before what follows from other values.
+                match values.iter_mut().find(|m| m.p == *parameter) {
+                    Some(known) => known.v = *value,
+                    None => values.push(Measurement { p: *parameter, v: *value }),
+                }
+            }
+        }
+        (readings, without)
+    }
+}
+
+/// The decimal that a float's shortest text is.
+fn decimal(value: f64) -> Option<Decimal> {
+    let text = format!("{value}");
+    text.parse().ok()
+}
+
+/// Takes everything.
+impl Check for () {
+    fn time(&self, _: Timestamp) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn values(&self, _: &[Measurement]) -> Result<(), String> {
+        Ok(())
+    }
+}

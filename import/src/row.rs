@@ -1,0 +1,145 @@
+//! What is read of a line.
+
+use galerna_model::{AccountId, ParameterCode, QueueName, Timestamp};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::error::shown;
+use crate::units::Series;
+
+/// One value of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The account that owns it.
+    pub account: AccountId,
+    /// The meter.
+    pub meter: String,
+    /// What was measured.
+    pub value: MeterValue,
+}
+
+/// One value of a meter.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MeterValue {
+    /// Where it stands in the file, from 1.
+    pub line: u64,
+    /// The end of its interval, or the time as the file has it where it does not say which edge that is.
+    pub ts: Timestamp,
+    /// What was measured.
+    pub amount: Amount,
+    /// The length of its interval in milliseconds, where the file or an option says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length_ms: Option<i64>,
+    /// The length that the form of the file has by definition, where neither the file nor its times tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual_ms: Option<i64>,
+}
+
+/// What a value measures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Amount {
+    /// Used in the interval; what is negative was given back.
+    Net(Series, #[serde(with = "rust_decimal::serde::str")] Decimal),
+    /// Used in the interval, where what was given back is told by itself.
+    Import(Series, #[serde(with = "rust_decimal::serde::str")] Decimal),
+    /// Given back in the interval.
+    Export(Series, #[serde(with = "rust_decimal::serde::str")] Decimal),
+    /// A value that is stored as it is.
+    Value(ParameterCode, f64),
+    /// Nothing was measured in the interval.
+    Missing(Series),
+    /// Nothing was measured.
+    MissingValue(ParameterCode),
+}
+
+impl Amount {
+    /// What two amounts of one time have in common when only one of them can be right.
+    pub(crate) fn slot(self) -> (ParameterCode, bool) {
+        match self {
+            Self::Net(series, _) | Self::Import(series, _) | Self::Missing(series) => {
+                (series.counter(), false)
+            }
+            Self::Export(series, _) => (series.counter(), true),
+            Self::Value(parameter, _) | Self::MissingValue(parameter) => (parameter, false),
+        }
+    }
+
+    pub(crate) fn is_missing(self) -> bool {
+        matches!(self, Self::Missing(_) | Self::MissingValue(_))
+    }
+
+    /// The same, nothing measured.
+    pub(crate) fn missing(self) -> Option<Self> {
+        match self {
+            Self::Net(series, _) | Self::Import(series, _) | Self::Missing(series) => {
+                Some(Self::Missing(series))
+            }
+            Self::Value(parameter, _) | Self::MissingValue(parameter) => Some(Self::MissingValue(parameter)),
+            Self::Export(..) => None,
+        }
+    }
+
+    pub(crate) fn same(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Net(_, a) | Self::Import(_, a), Self::Net(_, b) | Self::Import(_, b)) => a == b,
+            (a, b) => a == b,
+        }
+    }
+}
+
+/// Checks the name of an account against what queues may be called.
+pub(crate) fn account(name: &str) -> Result<AccountId, String> {
+    let account = AccountId::new(name).map_err(|e| e.to_string())?;
+    if name == "." || name == ".." {
+        return Err(format!("account id `{name}` means a folder; choose another name"));
+    }
+    let reserved = QueueName::new(name).map_or(true, |queue| queue.is_reserved());
+    if reserved || name.starts_with("galerna.") {
+        return Err(format!(
+            "account id `{}` is reserved; names may not end in `.dead` or begin with `galerna.` or `amq.`",
+            shown(name)
+        ));
+    }
+    Ok(account)
+}
+
+/// Checks the name of a meter.
+pub(crate) fn meter(name: &str) -> Result<(), String> {
+    const LONGEST: usize = 200;
+    if name.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if name.chars().any(char::is_control) {
+        return Err(format!("`{}` holds a control character", shown(name)));
+    }
+    match name.chars().count() {
+        n if n > LONGEST => Err(format!("has {n} characters, at most {LONGEST} are allowed")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_not_allowed_are_told() {
+        for (name, part) in [
+            ("x.dead", "reserved"),
+            ("galerna.alerts", "reserved"),
+            ("amq.direct", "reserved"),
+            (".", "folder"),
+            ("..", "folder"),
+            ("a b", "space"),
+            ("a\u{7}", "control"),
+            ("", "empty"),
+        ] {
+            let error = account(name).unwrap_err();
+            assert!(error.contains(part), "{name}: {error}");
+        }
+        assert!(account("D0000591").is_ok());
+        assert!(meter("ES0000000000000000XX").is_ok() && meter("a\tb").is_err() && meter("").is_err());
+    }
+}

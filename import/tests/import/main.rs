@@ -1,0 +1,5 @@
+//! Files published into a store in memory.
+
+mod cases;
+mod order;
+mod store;
