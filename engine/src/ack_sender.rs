@@ -109,7 +109,9 @@ impl AckSender for TaskAckSender {
     fn settle(&self, lineage: &mut Lineage, tuples: u64, received: Option<u64>) {
         add(&self.stats.acked, tuples);
         self.release(tuples);
-        if let Some(received) = received {
+        if let Some(received) = received
+            && tuples > 0
+        {
             self.stats.process.record(self.now().saturating_sub(received), tuples);
         }
         if let [Span::Whole(first, rows)] = *lineage.spans() {

@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -9,118 +11,239 @@ use galerna_topology::Fault;
 use galerna_topology::runtime::{AnyBatch, AsyncBoltTask, OutgoingBatch};
 
 use crate::clock::nanos;
+use crate::faults::{Backoff, FaultReporter};
 use crate::metrics::{TaskStats, add};
+use crate::plan::TaskPlan;
 use crate::shared::{Message, Mode, Shared, collect};
+use crate::turn::Turn;
 use crate::worker::{Inputs, sleep_until};
+
+/// Calls of `progress` in a row that may return at once and leave nothing behind, before it is called less often.
+const FUTILE_CALLS: u32 = 16;
+/// How often it is called then.
+const FUTILE_PAUSE: Duration = Duration::from_millis(1);
+/// What it may take at once of the time for input, while there is any.
+const PROGRESS_CALLS: u32 = 64;
 
 /// One task of a bolt that waits.
 pub(crate) struct AsyncWorker {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) task: Box<dyn AsyncBoltTask>,
-    pub(crate) stats: Arc<TaskStats>,
-    pub(crate) component: usize,
-    pub(crate) inputs: Inputs,
+    shared: Arc<Shared>,
+    bolt: Box<dyn AsyncBoltTask>,
+    stats: Arc<TaskStats>,
+    faults: FaultReporter,
+    inputs: Inputs,
+    outgoing: Vec<OutgoingBatch>,
+    tick: Option<Duration>,
+    next_tick: Duration,
+    /// Batches taken whose consequences have not all been sent.
+    taken: usize,
+    /// Whether nothing came in since the last drain.
+    drained: bool,
+    /// Why there is no instance, if there is none, and when to make one.
+    missing: Option<(Fault, Duration)>,
+    rebuilding: Backoff,
+    /// Calls of `progress` in a row that returned at once and left nothing behind.
+    futile: u32,
+    /// When `progress` may be called again.
+    progress_at: Duration,
+    progress_errors: Backoff,
 }
 
 enum Event {
     Message(Message),
-    Tick,
+    /// It is time for a tick, or for something else that was put off.
+    Time,
     Progress(Result<(), Fault>),
     Mode,
     Close,
 }
 
 impl AsyncWorker {
-    fn id(&self) -> &Arc<str> {
-        &self.shared.topology.components()[self.component].id
-    }
-
-    fn report(&self, fault: &Fault) {
-        add(&self.stats.errors, 1);
-        self.stats.report(fault.reason(), self.shared.clock.now());
-        tracing::warn!(component = &**self.id(), reason = fault.reason(), "a bolt failed");
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        bolt: Box<dyn AsyncBoltTask>,
+        plan: TaskPlan,
+        inputs: Inputs,
+    ) -> Self {
+        let tick = shared.topology.components()[plan.component].settings.tick;
+        Self {
+            bolt,
+            stats: shared.stats[plan.component][plan.task].clone(),
+            faults: shared.fault_reporter(plan),
+            inputs,
+            outgoing: Vec::new(),
+            tick,
+            next_tick: tick.map_or(Duration::MAX, |tick| shared.clock.now().saturating_add(tick)),
+            taken: 0,
+            drained: false,
+            missing: None,
+            rebuilding: Backoff::new(),
+            futile: 0,
+            progress_at: Duration::ZERO,
+            progress_errors: Backoff::new(),
+            shared,
+        }
     }
 
     pub(crate) async fn run(mut self) {
-        let mut outgoing = Vec::new();
-        let interval = self.shared.topology.components()[self.component].settings.tick;
-        let mut next_tick = interval.map_or(Duration::MAX, |tick| self.shared.clock.now() + tick);
-        let mut taken = 0;
-        // Whether anything came in since the last drain.
-        let mut drained = false;
+        // The author's code is caught where it is called. Whatever else panics must not end the task unseen, either.
+        let mut backoff = Backoff::new();
+        while let Err(panic) = AssertUnwindSafe(self.run_until_closed()).catch_unwind().await {
+            self.recover(Fault::panicked(&*panic)).await;
+            let pause = backoff.pause();
+            self.shared.clock.sleep_until(self.shared.clock.now().saturating_add(pause)).await;
+        }
+        // All that send here have ended before; what they sent last may still wait.
+        while let Some(message) = self.inputs.try_take() {
+            self.taken += 1;
+            self.take(message).await;
+        }
+        self.drain().await;
+        self.shared.in_flight.end(self.taken);
+        if let Err(panic) = AssertUnwindSafe(self.bolt.close()).catch_unwind().await {
+            self.faults.report(&Fault::panicked(&*panic));
+        }
+        self.flush().await;
+    }
+
+    async fn run_until_closed(&mut self) {
+        let mut turn = Turn::new(&*self.shared.clock);
         loop {
             let next = match self.inputs.try_take() {
                 Some(message) => Event::Message(message),
                 None => {
-                    self.flush(&mut outgoing).await;
-                    if *self.inputs.mode.borrow() == Mode::Draining && !drained {
-                        drained = true;
-                        self.drain(&mut outgoing).await;
+                    self.flush().await;
+                    if *self.inputs.mode.borrow() == Mode::Draining && !self.drained {
+                        self.drained = true;
+                        self.drain().await;
                     }
-                    self.shared.in_flight.end(std::mem::take(&mut taken));
-                    self.wait(next_tick).await
+                    self.shared.in_flight.end(std::mem::take(&mut self.taken));
+                    self.wait().await
                 }
             };
             match next {
                 Event::Message(message) => {
-                    taken += 1;
-                    drained = false;
-                    self.take(message, &mut outgoing).await;
+                    self.taken += 1;
+                    self.drained = false;
+                    self.take(message).await;
+                    self.progress_between().await;
                 }
-                Event::Tick => {}
-                Event::Progress(outcome) => {
-                    if let Err(fault) = outcome {
-                        self.report(&fault);
-                        // A hook that fails at once whenever it is called must not keep a core busy.
-                        tokio::task::yield_now().await;
-                    }
-                }
-                Event::Mode => drained = false,
-                Event::Close => break,
+                Event::Time => {}
+                Event::Progress(outcome) => self.progressed(outcome).await,
+                Event::Mode => self.drained = false,
+                Event::Close => return,
             }
-            if let Some(tick) = interval
-                && next_tick <= self.shared.clock.now()
-            {
-                next_tick = self.shared.clock.now() + tick;
+            let now = self.shared.clock.now();
+            if self.missing.as_ref().is_some_and(|(_, at)| *at <= now) {
+                self.prepare().await;
+            }
+            if self.next_tick <= now {
+                self.next_tick = self.tick.map_or(Duration::MAX, |tick| now.saturating_add(tick));
                 self.shared.in_flight.begin(1);
-                self.tick(&mut outgoing).await;
+                self.tick().await;
                 self.shared.in_flight.end(1);
             }
+            if turn.is_over(now) {
+                turn.pass(&*self.shared.clock).await;
+            }
         }
-        // All that send here have ended before; what they sent last may still wait.
-        while let Some(message) = self.inputs.try_take() {
-            taken += 1;
-            self.take(message, &mut outgoing).await;
-        }
-        self.drain(&mut outgoing).await;
-        self.shared.in_flight.end(taken);
-        if AssertUnwindSafe(self.task.close()).catch_unwind().await.is_err() {
-            self.report(&Fault::transient("panicked while closing"));
-        }
-        self.flush(&mut outgoing).await;
     }
 
-    async fn wait(&mut self, next_tick: Duration) -> Event {
+    async fn wait(&mut self) -> Event {
         let clock = &self.shared.clock;
+        let may_progress = self.progress_at <= clock.now();
+        let retry_at = self.missing.as_ref().map_or(Duration::MAX, |(_, at)| *at);
+        let progress_at = if may_progress { Duration::MAX } else { self.progress_at };
+        let wake = self.next_tick.min(retry_at).min(progress_at);
         let Inputs { queue, feedback, mode, closing } = &mut self.inputs;
         let event = tokio::select! {
             Some(message) = queue.recv() => Ok(Event::Message(message)),
             Some(message) = feedback.recv() => Ok(Event::Message(message)),
-            () = sleep_until(clock, next_tick) => Ok(Event::Tick),
+            () = sleep_until(clock, wake) => Ok(Event::Time),
             Ok(()) = mode.changed() => Ok(Event::Mode),
             Ok(_) = closing.wait_for(|closing| *closing) => Ok(Event::Close),
-            outcome = AssertUnwindSafe(self.task.progress()).catch_unwind() => outcome.map(Event::Progress),
+            outcome = AssertUnwindSafe(self.bolt.progress()).catch_unwind(), if may_progress => {
+                outcome.map(Event::Progress)
+            }
         };
         match event {
             Ok(event) => event,
-            Err(_) => {
-                self.rebuild().await;
-                Event::Progress(Err(Fault::transient("panicked while it made progress")))
+            Err(panic) => {
+                self.recover(Fault::panicked(&*panic)).await;
+                self.put_progress_off();
+                Event::Time
             }
         }
     }
 
-    async fn take(&mut self, message: Message, outgoing: &mut Vec<OutgoingBatch>) {
+    /// What the bolt has settled and emitted so far.
+    fn traces(&mut self) -> (u64, u64, u64) {
+        let acked = self.stats.acked.load(Ordering::Relaxed);
+        let emitted = self.stats.emitted.load(Ordering::Relaxed) + self.bolt.staged().emitted;
+        (acked, self.stats.failures(), emitted)
+    }
+
+    /// A call of `progress` has ended.
+    async fn progressed(&mut self, outcome: Result<(), Fault>) {
+        match outcome {
+            Ok(()) => {
+                self.progress_errors.reset();
+                let before = self.traces();
+                self.flush().await;
+                // One that returns again and again with nothing to show for it must not keep a core busy.
+                self.futile = if self.traces() == before { self.futile + 1 } else { 0 };
+                if self.futile >= FUTILE_CALLS {
+                    self.progress_at = self.shared.clock.now().saturating_add(FUTILE_PAUSE);
+                }
+                tokio::task::yield_now().await;
+            }
+            Err(fault) => {
+                self.faults.report(&fault);
+                self.put_progress_off();
+            }
+        }
+    }
+
+    fn put_progress_off(&mut self) {
+        let pause = self.progress_errors.pause();
+        self.progress_at = self.shared.clock.now().saturating_add(pause);
+    }
+
+    /// Lets the bolt make progress while there is more input: as far as it comes without waiting.
+    async fn progress_between(&mut self) {
+        for _ in 0..PROGRESS_CALLS {
+            if self.progress_at > self.shared.clock.now() {
+                return;
+            }
+            let before = self.traces();
+            let outcome = {
+                let mut progress = AssertUnwindSafe(self.bolt.progress()).catch_unwind();
+                // Once: it is cancel-safe, and what it waits for is looked at again after the next batch.
+                std::future::poll_fn(|context| Poll::Ready(progress.poll_unpin(context))).await
+            };
+            match outcome {
+                Poll::Pending => return,
+                Poll::Ready(Ok(Ok(()))) => {
+                    self.progress_errors.reset();
+                    self.flush().await;
+                    if self.traces() == before {
+                        return;
+                    }
+                    self.futile = 0;
+                }
+                Poll::Ready(Ok(Err(fault))) => {
+                    self.faults.report(&fault);
+                    self.put_progress_off();
+                }
+                Poll::Ready(Err(panic)) => {
+                    self.recover(Fault::panicked(&*panic)).await;
+                    self.put_progress_off();
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) {
         let target = self.shared.plan.targets[message.target as usize];
         self.shared.loads[target.component].take(target.task);
         // Beside its tuples the batch itself: a bolt that has settled all of it early is busy until it has executed it.
@@ -131,69 +254,86 @@ impl AsyncWorker {
         };
         let rows = u64::from(message.rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
         if !lost.is_empty() {
-            self.task.lose(lost);
+            self.bolt.lose(lost);
         }
         let start = self.shared.clock.now();
         let mut rest = Some(tuples);
         while let Some(tuples) = rest.take() {
-            if AssertUnwindSafe(self.task.process(tuples)).catch_unwind().await.is_err() {
-                self.report(&Fault::transient("panicked while executing a tuple"));
-                rest = self.rebuild().await;
+            if self.missing.is_some() && !self.prepare().await {
+                if let Some((fault, _)) = &self.missing {
+                    self.bolt.refuse(tuples, fault);
+                }
+                break;
+            }
+            if let Err(panic) = AssertUnwindSafe(self.bolt.process(tuples)).catch_unwind().await {
+                rest = self.recover(Fault::panicked(&*panic)).await;
             }
         }
         let took = nanos(self.shared.clock.now().saturating_sub(start));
         self.stats.count_executed(rows, took);
-        self.stats.count_returned(std::mem::take(&mut self.task.staged().returned), took);
+        self.stats.count_returned(std::mem::take(&mut self.bolt.staged().returned), took);
         self.stats.unsettled.remove(1, &*self.shared.clock);
-        self.send(outgoing).await;
+        self.send().await;
     }
 
-    /// After a panic: a new instance takes over. Returns the tuples that were not reached.
-    async fn rebuild(&mut self) -> Option<AnyBatch> {
-        let rest = self.task.recover();
+    /// After a panic: the instance is given up and a new one made. Returns the tuples that were not reached.
+    async fn recover(&mut self, fault: Fault) -> Option<AnyBatch> {
+        self.faults.report(&fault);
+        let rest = self.bolt.recover(&fault);
         add(&self.stats.restarts, 1);
-        let made = AssertUnwindSafe(self.task.prepare()).catch_unwind().await;
-        let fault = match made {
-            Ok(Ok(())) => return rest,
-            Ok(Err(fault)) => fault,
-            Err(_) => Fault::transient("panicked while it was prepared again"),
-        };
-        self.report(&fault);
-        if let Some(rest) = rest {
-            self.task.refuse(rest, &fault);
-        }
-        None
+        self.missing = Some((fault, Duration::ZERO));
+        self.prepare().await;
+        rest
     }
 
-    async fn tick(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
-        match AssertUnwindSafe(self.task.tick()).catch_unwind().await {
+    /// Makes an instance if there is none and it is time to. Returns whether there is one.
+    async fn prepare(&mut self) -> bool {
+        let now = self.shared.clock.now();
+        if self.missing.as_ref().is_some_and(|(_, at)| *at > now) {
+            return false;
+        }
+        let made = AssertUnwindSafe(self.bolt.prepare()).catch_unwind().await;
+        let Err(fault) = made.unwrap_or_else(|panic| Err(Fault::panicked(&*panic))) else {
+            self.missing = None;
+            self.rebuilding.reset();
+            return true;
+        };
+        self.faults.report(&fault);
+        let now = self.shared.clock.now();
+        // The first time it may have been a hiccup: whoever needs it next tries at once.
+        let first = self.rebuilding.is_fresh();
+        let pause = self.rebuilding.pause();
+        self.missing = Some((fault, if first { now } else { now.saturating_add(pause) }));
+        false
+    }
+
+    async fn tick(&mut self) {
+        match AssertUnwindSafe(self.bolt.tick()).catch_unwind().await {
             Ok(Ok(())) => {}
-            Ok(Err(fault)) => self.report(&fault),
-            Err(_) => {
-                self.report(&Fault::transient("panicked in its tick"));
-                self.rebuild().await;
+            Ok(Err(fault)) => self.faults.report(&fault),
+            Err(panic) => {
+                self.recover(Fault::panicked(&*panic)).await;
             }
         }
-        self.flush(outgoing).await;
+        self.flush().await;
     }
 
-    async fn drain(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
-        if AssertUnwindSafe(self.task.drain()).catch_unwind().await.is_err() {
-            self.report(&Fault::transient("panicked while draining"));
-            self.rebuild().await;
+    async fn drain(&mut self) {
+        if let Err(panic) = AssertUnwindSafe(self.bolt.drain()).catch_unwind().await {
+            self.recover(Fault::panicked(&*panic)).await;
         }
-        self.flush(outgoing).await;
+        self.flush().await;
     }
 
-    async fn flush(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.task.flush(true))) {
-            self.report(&Fault::panicked(&*panic));
+    async fn flush(&mut self) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.bolt.flush(true))) {
+            self.faults.report(&Fault::panicked(&*panic));
         }
-        self.send(outgoing).await;
+        self.send().await;
     }
 
-    async fn send(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
-        collect(&self.stats, self.task.staged(), outgoing);
-        self.shared.send_all(outgoing, &self.stats).await;
+    async fn send(&mut self) {
+        collect(&self.stats, self.bolt.staged(), &mut self.outgoing);
+        self.shared.send_all(&mut self.outgoing, &self.stats).await;
     }
 }

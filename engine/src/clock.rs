@@ -33,7 +33,11 @@ impl Clock for TokioClock {
     }
 
     fn sleep_until(&self, deadline: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(tokio::time::sleep_until(self.start + deadline))
+        match self.start.checked_add(deadline) {
+            Some(at) => Box::pin(tokio::time::sleep_until(at)),
+            // Beyond what the clock can tell: never.
+            None => Box::pin(std::future::pending()),
+        }
     }
 }
 
@@ -51,7 +55,7 @@ impl ManualClock {
 
     /// Moves it on, and wakes who waited for a time passed on the way.
     pub fn advance(&self, by: Duration) {
-        self.now.send_modify(|now| *now += by);
+        self.now.send_modify(|now| *now = now.saturating_add(by));
     }
 }
 
@@ -77,7 +81,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// A time as nanoseconds: 584 years fit.
+/// A time as nanoseconds: 584 years fit, and what is longer counts as that.
 pub(crate) fn nanos(time: Duration) -> u64 {
-    time.as_nanos() as u64
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

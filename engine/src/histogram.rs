@@ -1,5 +1,6 @@
 //! Latencies, all of them counted.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
@@ -14,7 +15,8 @@ const BUCKETS: usize = (43 - SUB_BITS as usize) * SUB as usize;
 /// read while tasks write. Recording a batch of equal values is one addition.
 #[derive(Debug)]
 pub struct Histogram {
-    buckets: Box<[AtomicU64]>,
+    /// Made when the first value is recorded: most tasks of a large topology record only some kinds.
+    buckets: OnceLock<Box<[AtomicU64]>>,
     max: AtomicU64,
 }
 
@@ -40,12 +42,16 @@ fn upper(index: usize) -> u64 {
 impl Histogram {
     /// An empty histogram.
     pub fn new() -> Self {
-        Self { buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), max: AtomicU64::new(0) }
+        Self { buckets: OnceLock::new(), max: AtomicU64::new(0) }
+    }
+
+    fn buckets(&self) -> &[AtomicU64] {
+        self.buckets.get_or_init(|| (0..BUCKETS).map(|_| AtomicU64::new(0)).collect())
     }
 
     /// Counts this value (in nanoseconds) so many times.
     pub fn record(&self, nanos: u64, times: u64) {
-        self.buckets[bucket(nanos)].fetch_add(times, Ordering::Relaxed);
+        self.buckets()[bucket(nanos)].fetch_add(times, Ordering::Relaxed);
         if nanos > self.max.load(Ordering::Relaxed) {
             self.max.fetch_max(nanos, Ordering::Relaxed);
         }
@@ -53,7 +59,8 @@ impl Histogram {
 
     /// Adds the counts of another to these.
     pub fn merge(&self, other: &Self) {
-        for (to, from) in self.buckets.iter().zip(&other.buckets) {
+        let Some(others) = other.buckets.get() else { return };
+        for (to, from) in self.buckets().iter().zip(others) {
             let count = from.load(Ordering::Relaxed);
             if count > 0 {
                 to.fetch_add(count, Ordering::Relaxed);
@@ -64,7 +71,8 @@ impl Histogram {
 
     /// The quantiles now.
     pub fn latency(&self) -> Latency {
-        let counts: Vec<u64> = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+        let counts: Vec<u64> =
+            self.buckets.get().into_iter().flatten().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
         let count: u64 = counts.iter().sum();
         let max = self.max.load(Ordering::Relaxed);
         let quantile = |share: f64| {

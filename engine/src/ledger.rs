@@ -6,10 +6,15 @@
 //! Sequence numbers whose slot still holds an older root are skipped, so one root that takes long holds up
 //! nobody; the slab doubles when it is half full.
 //!
+//! Deadlines are kept by stretches of consecutive roots, in the order in which they were emitted, which is that of their
+//! deadlines too: looking for what has run out of time looks at the oldest stretch, and at each root once. Roots whose timeout
+//! was started anew are in a heap of their own from their first deadline on.
+//!
 //! A slot collects the shares handed back; when they XOR to the root's secret, the tree is done (see
 //! [`galerna_topology::lineage`]). A free slot has collected 0, so taking it writes nothing there.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use galerna_topology::Failure;
 use galerna_topology::lineage::{RootId, Span};
@@ -21,6 +26,20 @@ const FREE: u64 = u64::MAX;
 /// The longest run of slots granted at once. A spout takes a batch at a time, so looking further ahead for free
 /// slots is work for nothing.
 const LONGEST_GRANT: u32 = 512;
+/// So many slots a ledger has at least. Most spouts of a topology of thousands of tasks have few roots pending.
+const SMALLEST_SLAB: usize = 64;
+/// So many stretches are kept at most; then neighbours are joined.
+const MOST_STRETCHES: usize = 256;
+
+/// Roots with these sequence numbers, those that have ended among them.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    first: u64,
+    /// The number after the last.
+    end: u64,
+    /// When the first was emitted: none of them was earlier.
+    born: u64,
+}
 
 /// Pending roots of one spout task. Times are nanoseconds of the topology's clock.
 #[derive(Debug)]
@@ -34,6 +53,10 @@ pub struct Ledger {
     born: Vec<u64>,
     /// When the timeout of a root started, if later than it was emitted.
     restarted: HashMap<u64, u64>,
+    /// All pending roots are in one of these, but for those in `extended`.
+    stretches: VecDeque<Stretch>,
+    /// Deadlines of roots that would have run out of time, had their timeout not started anew.
+    extended: BinaryHeap<Reverse<(u64, u64)>>,
     next: u64,
     granted: Grant,
     pending: usize,
@@ -49,13 +72,15 @@ impl Ledger {
     /// A ledger of spout task `task` (numbered over the whole topology) whose roots may take `timeout`
     /// nanoseconds each, or any time. It starts with room for `pending` roots and grows when there are more.
     pub fn new(task: u16, pending: usize, timeout: Option<u64>) -> Self {
-        let capacity = (pending.max(32) * 2).next_power_of_two();
+        let capacity = pending.saturating_mul(2).max(SMALLEST_SLAB).next_power_of_two();
         Self {
             task,
             sequence: vec![FREE; capacity],
             collected: vec![0; capacity],
             born: vec![0; capacity],
             restarted: HashMap::new(),
+            stretches: VecDeque::new(),
+            extended: BinaryHeap::new(),
             next: 0,
             granted: Grant::NONE,
             pending: 0,
@@ -220,27 +245,114 @@ impl Ledger {
         }
     }
 
-    /// Fails the roots that have run out of time, and finds out when to look again. Looks at every slot;
-    /// since a root just emitted has the whole timeout before it, that happens about once per timeout.
+    /// Fails the roots that have run out of time, and finds out when to look again.
     pub fn expire(&mut self, now: u64, failure: &Failure) {
         self.now = now;
         let Some(timeout) = self.timeout else { return };
-        let mut earliest = None;
-        for slot in 0..self.sequence.len() {
-            let sequence = self.sequence[slot];
-            if sequence == FREE {
-                continue;
+        while let Some(stretch) = self.stretches.front().copied() {
+            if stretch.born.saturating_add(timeout) > now {
+                break;
             }
-            let start = self.restarted.get(&sequence).copied().unwrap_or(self.born[slot]);
-            let deadline = start.saturating_add(timeout);
-            if deadline <= now {
-                self.free(slot);
-                self.failed.push((slot as u32, failure.clone()));
-            } else {
-                earliest = Some(earliest.map_or(deadline, |other: u64| other.min(deadline)));
+            self.stretches.pop_front();
+            if let Some(rest) = self.expire_stretch(stretch, timeout, failure) {
+                self.stretches.push_front(rest);
+                break;
             }
         }
-        self.check_at = earliest;
+        while let Some(&Reverse((deadline, sequence))) = self.extended.peek() {
+            if deadline > now {
+                break;
+            }
+            self.extended.pop();
+            if let Some(slot) = self.slot_of(sequence) {
+                self.expire_root(slot, timeout, failure);
+            }
+        }
+        let oldest = self.stretches.front().map(|stretch| stretch.born.saturating_add(timeout));
+        let extended = self.extended.peek().map(|Reverse((deadline, _))| *deadline);
+        self.check_at = match (oldest, extended) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+
+    /// Fails those of these roots that have run out of time. Returns those that have time left, from the first on that is pending.
+    fn expire_stretch(&mut self, stretch: Stretch, timeout: u64, failure: &Failure) -> Option<Stretch> {
+        let capacity = self.sequence.len() as u64;
+        if stretch.end - stretch.first <= capacity {
+            for sequence in stretch.first..stretch.end {
+                let Some(slot) = self.slot_of(sequence) else { continue };
+                if !self.expire_root(slot, timeout, failure) {
+                    return Some(Stretch { first: sequence, born: self.born[slot], ..stretch });
+                }
+            }
+            return None;
+        }
+        // Longer than the slab: each slot has at most one of them.
+        let mut rest: Option<u64> = None;
+        for slot in 0..self.sequence.len() {
+            let sequence = self.sequence[slot];
+            if sequence != FREE
+                && (stretch.first..stretch.end).contains(&sequence)
+                && !self.expire_root(slot, timeout, failure)
+            {
+                rest = Some(rest.map_or(sequence, |first| first.min(sequence)));
+            }
+        }
+        rest.map(|first| Stretch { first, born: self.born[(first & self.mask()) as usize], ..stretch })
+    }
+
+    /// Whether this pending root is done with for now: it has run out of time, or its timeout started anew.
+    fn expire_root(&mut self, slot: usize, timeout: u64, failure: &Failure) -> bool {
+        let sequence = self.sequence[slot];
+        if self.born[slot].saturating_add(timeout) > self.now {
+            return false;
+        }
+        let start = self.restarted.get(&sequence).copied().unwrap_or(self.born[slot]);
+        let deadline = start.saturating_add(timeout);
+        if deadline <= self.now {
+            self.free(slot);
+            self.failed.push((slot as u32, failure.clone()));
+        } else {
+            self.extended.push(Reverse((deadline, sequence)));
+        }
+        true
+    }
+
+    /// The slot of a root that is pending.
+    fn slot_of(&self, sequence: u64) -> Option<usize> {
+        let slot = (sequence & self.mask()) as usize;
+        (self.sequence[slot] == sequence).then_some(slot)
+    }
+
+    /// These consecutive roots are pending from now on.
+    fn note_deadlines(&mut self, first: u64, count: u64) {
+        let (now, end) = (self.now, first + count);
+        match self.stretches.back_mut() {
+            Some(last) if last.born == now && last.end == first => last.end = end,
+            _ => {
+                if self.pending == 0 {
+                    self.stretches.clear();
+                }
+                if self.stretches.len() == MOST_STRETCHES {
+                    self.join_stretches();
+                }
+                self.stretches.push_back(Stretch { first, end, born: now });
+            }
+        }
+    }
+
+    /// Joins each two neighbours. What has no deadline of its own any more is found when the first has passed.
+    #[cold]
+    fn join_stretches(&mut self) {
+        let mut joined = VecDeque::with_capacity(MOST_STRETCHES);
+        while let Some(mut stretch) = self.stretches.pop_front() {
+            if let Some(next) = self.stretches.pop_front() {
+                stretch.end = next.end;
+            }
+            joined.push_back(stretch);
+        }
+        self.stretches = joined;
     }
 
     /// Fails all that is pending.
@@ -251,6 +363,8 @@ impl Ledger {
                 self.failed.push((slot as u32, failure.clone()));
             }
         }
+        self.stretches.clear();
+        self.extended.clear();
         self.check_at = None;
     }
 
@@ -316,6 +430,9 @@ impl RootAllocator for Ledger {
             *live = sequence;
         }
         self.born[slot..slot + used].fill(self.now);
+        if self.timeout.is_some() {
+            self.note_deadlines(first, used as u64);
+        }
         self.pending += used;
         self.next = first + used as u64;
         if let (None, Some(timeout)) = (self.check_at, self.timeout) {

@@ -43,6 +43,7 @@ mod ack_sender;
 mod async_worker;
 mod clock;
 mod error;
+mod faults;
 mod histogram;
 mod in_flight;
 pub mod ledger;
@@ -51,7 +52,9 @@ mod plan;
 mod running;
 mod shared;
 mod spout_worker;
+mod start;
 pub mod testing;
+mod turn;
 mod unsettled;
 mod worker;
 

@@ -62,6 +62,11 @@ impl TaskStats {
         *last = Some(LastError { reason: reason.to_owned(), at_ms: at.as_millis() as u64 });
     }
 
+    /// All tuples or roots that failed.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failed.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     /// A batch of `rows` tuples took `nanos` to execute.
     pub(crate) fn count_executed(&self, rows: u64, nanos: u64) {
         add(&self.executed, rows);

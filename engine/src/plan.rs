@@ -29,7 +29,6 @@ pub(crate) struct TaskPlan {
 pub(crate) struct WorkerPlan {
     /// In the order of the flow.
     pub(crate) members: Vec<TaskPlan>,
-    pub(crate) computing: bool,
     /// The component at the head of the flow.
     pub(crate) head: usize,
 }
@@ -108,7 +107,7 @@ impl Plan {
                         members.push(TaskPlan { component, task });
                     }
                 }
-                workers.push(WorkerPlan { members, computing, head });
+                workers.push(WorkerPlan { members, head });
             }
         }
 

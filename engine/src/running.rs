@@ -1,29 +1,25 @@
 //! Submitting a topology, and the handle of one that runs.
 
 use std::collections::hash_map::RandomState;
-use std::future::Future;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use galerna_topology::runtime::{
-    AsyncBoltTask, BatchPool, BoltTask, BoxFuture, Loads, RouteSetup, SpoutTask, TaskSetup,
-};
-use galerna_topology::{Clock, Fault, TaskContext, TaskFactory, Topology};
+use galerna_topology::runtime::{BatchPool, BoxFuture, Loads};
+use galerna_topology::{Clock, Topology};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::ack_sender::{Ledgers, TaskAckSender};
 use crate::async_worker::AsyncWorker;
-use crate::clock::{TokioClock, nanos};
+use crate::clock::TokioClock;
 use crate::error::EngineError;
-use crate::ledger::Ledger;
-use crate::metrics::{Described, Metrics, State, TaskStats, read};
-use crate::plan::{Plan, TaskPlan};
+use crate::metrics::{Described, Metrics, TaskStats, read};
+use crate::plan::Plan;
 use crate::shared::{Inbox, Mode, Shared};
 use crate::spout_worker::{SpoutProgress, SpoutWorker};
-use crate::worker::{Inputs, Worker, WorkerTask};
+use crate::start::{Started, TaskBuilder, WorkerBolts};
+use crate::worker::{Inputs, Worker};
 
 /// How long an aborted task may take to let go of what it holds.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -82,12 +78,13 @@ impl std::fmt::Debug for EngineOptions {
 pub struct Engine;
 
 impl Engine {
-    /// Starts a topology on the current tokio runtime: prepares all bolts, opens all spouts, and lets it run.
+    /// Starts a topology on the current tokio runtime: prepares all bolts, opens all spouts, and lets it run. Tasks are prepared
+    /// at the same time, those of computing bolts on threads where they may block; spouts are opened when all bolts are ready.
     ///
     /// Dropping the future before it resolves starts nothing.
     ///
     /// # Errors
-    /// If a task cannot be prepared or opened in time.
+    /// If a task cannot be made, prepared or opened in time, or panics meanwhile. Those that were ready have been closed then.
     ///
     /// # Panics
     /// Outside of a tokio runtime with time enabled.
@@ -126,30 +123,33 @@ impl Engine {
             peers: Arc::new(topology.tasks()),
             seed: options.seed.unwrap_or_else(|| RandomState::new().hash_one(0u64)),
             start_timeout: options.start_timeout,
+            close_timeout: options.close_timeout,
+            failed: Arc::default(),
         };
+        let Started { bolts, spouts: opened } = builder.start().await?;
 
-        // All tasks are ready before any runs. Bolts first, so that spouts open into something that works.
         let mut workers = Vec::new();
-        for (index, (queue, feedback)) in receivers.into_iter().enumerate() {
+        for (index, ((queue, feedback), bolts)) in receivers.into_iter().zip(bolts).enumerate() {
             let (close, closing) = watch::channel(false);
             let inputs = Inputs { queue, feedback, mode: shared.mode.subscribe(), closing };
-            let run: BoxFuture<'static, ()> = match shared.plan.workers[index].computing {
-                true => {
-                    let tasks = builder.bolt_tasks(&shared.plan.workers[index].members)?;
-                    Box::pin(Worker { shared: shared.clone(), index, tasks, inputs }.run())
+            let run: BoxFuture<'static, ()> = match bolts {
+                WorkerBolts::Computing(tasks) => {
+                    Box::pin(Worker::new(shared.clone(), index, tasks, inputs).run())
                 }
-                false => {
-                    Box::pin(builder.async_worker(shared.plan.workers[index].members[0], inputs).await?.run())
+                WorkerBolts::Waiting(bolt) => {
+                    let plan = shared.plan.workers[index].members[0];
+                    Box::pin(AsyncWorker::new(shared.clone(), bolt, plan, inputs).run())
                 }
             };
             workers.push((close, shared.plan.workers[index].head, run));
         }
         let (mut spouts, mut states) = (Vec::new(), Vec::new());
-        for (number, (plan, acks)) in shared.plan.spouts.iter().zip(acks).enumerate() {
+        for ((spout, acks), number) in opened.into_iter().zip(acks).zip(0..) {
             let (close, closing) = watch::channel(false);
-            let worker = builder.spout_worker(number, *plan, acks, closing).await?;
+            let component = spout.plan.component;
+            let worker = SpoutWorker::new(shared.clone(), number, spout, acks, closing);
             states.push(worker.state.clone());
-            spouts.push((close, plan.component, Box::pin(worker.run()) as BoxFuture<'static, ()>));
+            spouts.push((close, component, Box::pin(worker.run()) as BoxFuture<'static, ()>));
         }
 
         let started = shared.clock.now();
@@ -169,160 +169,30 @@ impl Engine {
     }
 }
 
-/// Makes the tasks of a topology.
-struct TaskBuilder {
-    shared: Arc<Shared>,
-    ledgers: Ledgers,
-    peers: Arc<std::collections::BTreeMap<Arc<str>, usize>>,
-    seed: u64,
-    start_timeout: Duration,
-}
-
-impl TaskBuilder {
-    fn setup(&self, plan: TaskPlan, batch: &Arc<AtomicUsize>) -> TaskSetup {
-        let shared = &self.shared;
-        let components = shared.topology.components();
-        let id = components[plan.component].id.clone();
-        let routes = shared.plan.edges[plan.component].iter().map(|edge| {
-            let subscriber = &components[edge.component];
-            let setup = RouteSetup {
-                targets: shared.plan.addresses(plan, *edge, subscriber.settings.tasks()),
-                loads: shared.loads[edge.component].clone(),
-                pool: shared.pools[edge.component][edge.input].clone(),
-                batch: batch.clone(),
-                full_at: subscriber.settings.queue,
-                clock: shared.clock.clone(),
-                offset: plan.task,
-            };
-            (edge.output, subscriber.inputs[edge.input].route(setup))
-        });
-        // Any distinct number does: the source of random words mixes it.
-        let number = ((plan.component as u64) << 32) | plan.task as u64;
-        TaskSetup {
-            context: TaskContext::new(
-                shared.topology.name().clone(),
-                id.clone(),
-                plan.task,
-                self.peers.clone(),
-                shared.clock.clone(),
-            ),
-            acks: Arc::new(TaskAckSender {
-                component: id,
-                stats: shared.stats[plan.component][plan.task].clone(),
-                ledgers: self.ledgers.clone(),
-                clock: shared.clock.clone(),
-                in_flight: shared.in_flight.clone(),
-                waits: matches!(components[plan.component].factory, TaskFactory::AsyncBolt(_)),
-            }),
-            seed: self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            tracking: shared.topology.tracking(),
-            routes: routes.collect(),
-        }
-    }
-
-    fn failed(&self, plan: TaskPlan, fault: &Fault) -> EngineError {
-        EngineError::Start {
-            component: self.shared.topology.components()[plan.component].id.clone(),
-            task: plan.task,
-            reason: fault.reason().to_owned(),
-        }
-    }
-
-    async fn within_start_timeout(
-        &self,
-        plan: TaskPlan,
-        hook: impl Future<Output = Result<(), Fault>>,
-    ) -> Result<(), EngineError> {
-        match tokio::time::timeout(self.start_timeout, hook).await {
-            Ok(outcome) => outcome.map_err(|fault| self.failed(plan, &fault)),
-            Err(_) => Err(EngineError::StartTimeout {
-                component: self.shared.topology.components()[plan.component].id.clone(),
-                task: plan.task,
-                waited: self.start_timeout,
-            }),
-        }
-    }
-
-    fn batch(&self, component: usize) -> Arc<AtomicUsize> {
-        Arc::new(AtomicUsize::new(self.shared.topology.components()[component].settings.batch))
-    }
-
-    fn bolt_tasks(&self, plans: &[TaskPlan]) -> Result<Vec<WorkerTask>, EngineError> {
-        let mut tasks = Vec::with_capacity(plans.len());
-        for &plan in plans {
-            let component = &self.shared.topology.components()[plan.component];
-            let TaskFactory::Bolt(make) = &component.factory else { continue };
-            let mut bolt: Box<dyn BoltTask> = make(self.setup(plan, &self.batch(plan.component)));
-            bolt.prepare().map_err(|fault| self.failed(plan, &fault))?;
-            tasks.push(WorkerTask {
-                bolt,
-                stats: self.shared.stats[plan.component][plan.task].clone(),
-                component: plan.component,
-                index: plan.task,
-                tick: component.settings.tick,
-                next_tick: Duration::MAX,
-            });
-        }
-        Ok(tasks)
-    }
-
-    async fn async_worker(&self, plan: TaskPlan, inputs: Inputs) -> Result<AsyncWorker, EngineError> {
-        let component = &self.shared.topology.components()[plan.component];
-        let TaskFactory::AsyncBolt(make) = &component.factory else {
-            return Err(self.failed(plan, &Fault::transient("not a bolt that waits")));
-        };
-        let mut task: Box<dyn AsyncBoltTask> = make(self.setup(plan, &self.batch(plan.component)));
-        self.within_start_timeout(plan, task.prepare()).await?;
-        Ok(AsyncWorker {
-            shared: self.shared.clone(),
-            task,
-            stats: self.shared.stats[plan.component][plan.task].clone(),
-            component: plan.component,
-            inputs,
-        })
-    }
-
-    async fn spout_worker(
-        &self,
-        number: usize,
-        plan: TaskPlan,
-        acks: mpsc::UnboundedReceiver<crate::ack_sender::AckMessage>,
-        closing: watch::Receiver<bool>,
-    ) -> Result<SpoutWorker, EngineError> {
-        let component = &self.shared.topology.components()[plan.component];
-        let TaskFactory::Spout(make) = &component.factory else {
-            return Err(self.failed(plan, &Fault::transient("not a spout")));
-        };
-        let settings = &component.settings;
-        let batch = Arc::new(AtomicUsize::new(settings.batch.min(64)));
-        let mut spout: Box<dyn SpoutTask> = make(self.setup(plan, &batch));
-        self.within_start_timeout(plan, spout.open()).await?;
-        let timeout = self.shared.topology.message_timeout(component).map(nanos);
-        if *self.shared.mode.borrow() == Mode::Active {
-            self.shared.stats[plan.component][plan.task].set_state(State::Emitting, 0);
-        }
-        Ok(SpoutWorker {
-            shared: self.shared.clone(),
-            spout,
-            // Room for what a usual pending limit allows; more is grown into.
-            ledger: Ledger::new(number as u16, settings.max_pending.min(1 << 16), timeout),
-            acks,
-            stats: self.shared.stats[plan.component][plan.task].clone(),
-            state: Arc::new(SpoutProgress::default()),
-            component: plan.component,
-            mode: self.shared.mode.subscribe(),
-            closing,
-            batch,
-            max_batch: settings.batch,
-            max_pending: settings.max_pending,
-        })
-    }
-}
-
 struct Task {
     close: watch::Sender<bool>,
     component: usize,
     handle: JoinHandle<()>,
+}
+
+impl Task {
+    /// Has it end. Returns whether it did in time.
+    async fn close(&mut self, timeout: Duration) -> bool {
+        self.close.send_replace(true);
+        match tokio::time::timeout(timeout, &mut self.handle).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a task ended before it was closed");
+                true
+            }
+            Err(_) => {
+                self.handle.abort();
+                // What it held fails when it is dropped, which a task that computes may put off for ever.
+                let _ = tokio::time::timeout(ABORT_TIMEOUT, &mut self.handle).await;
+                false
+            }
+        }
+    }
 }
 
 /// How a topology ended.
@@ -330,7 +200,9 @@ struct Task {
 pub struct DrainReport {
     /// Whether every root had ended and nothing was on its way before the deadline.
     pub drained: bool,
-    /// Roots still pending at the deadline: they failed with [`FailureKind::Stopped`](galerna_topology::FailureKind).
+    /// Roots still pending at the deadline that failed then, most of them with
+    /// [`FailureKind::Stopped`](galerna_topology::FailureKind). Those that were acked all the same while the topology closed
+    /// are not counted.
     pub unfinished: usize,
     /// Components of which a task did not end in [`EngineOptions::close_timeout`] and was aborted.
     pub aborted: Vec<Arc<str>>,
@@ -437,22 +309,35 @@ impl Running {
             ) => true,
             () = self.shared.clock.sleep_until(until) => false,
         };
-        let unfinished = if drained { 0 } else { self.pending() };
+        let failed_before = self.failed_roots();
         self.shared.mode.send_replace(Mode::Stopping);
         let mut aborted = Vec::new();
         // Bolts first when all is drained: what they still emit while closing is unanchored. Spouts are kept
-        // to the end to hear of everything.
-        for task in self.workers.iter_mut().chain(&mut self.spouts) {
-            task.close.send_replace(true);
-            let ended = tokio::time::timeout(self.close_timeout, &mut task.handle).await;
-            if ended.is_err() {
-                task.handle.abort();
-                // What it held fails when it is dropped, which a task that computes may put off for ever.
-                let _ = tokio::time::timeout(ABORT_TIMEOUT, &mut task.handle).await;
-                aborted.push(self.shared.topology.components()[task.component].id.clone());
+        // to the end to hear of everything. Tasks of one component close at the same time.
+        for tasks in [&mut self.workers, &mut self.spouts] {
+            for tasks in tasks.chunk_by_mut(|one, other| one.component == other.component) {
+                let id = self.shared.topology.components()[tasks[0].component].id.clone();
+                let close_timeout = self.close_timeout;
+                let closed = tasks.iter_mut().map(|task| task.close(close_timeout));
+                if futures_util::future::join_all(closed).await.contains(&false) {
+                    aborted.push(id);
+                }
             }
         }
+        // What an aborted spout had pending has failed with it.
+        let lost = if aborted.is_empty() { 0 } else { self.pending() };
+        let failed = self.failed_roots() - failed_before;
+        let unfinished = if drained { 0 } else { failed as usize + lost };
         DrainReport { drained, unfinished, aborted, metrics: self.metrics() }
+    }
+
+    /// How many roots have failed.
+    fn failed_roots(&self) -> u64 {
+        let shared = &self.shared;
+        let components = shared.topology.components().iter().zip(&shared.stats);
+        let tasks =
+            components.filter(|(component, _)| component.factory.is_spout()).flat_map(|(_, tasks)| tasks);
+        tasks.map(|task| task.failures()).sum()
     }
 
     /// [`drain`](Self::drain)s for at most the longest message timeout of its spouts; 30 s where that is off.

@@ -6,9 +6,10 @@ use galerna_topology::runtime::{AnyBatch, BatchPool, Loads, OutgoingBatch};
 use galerna_topology::{Clock, Topology};
 use tokio::sync::{mpsc, watch};
 
+use crate::faults::FaultReporter;
 use crate::in_flight::InFlight;
 use crate::metrics::{State, TaskStats, add};
-use crate::plan::Plan;
+use crate::plan::{Plan, TaskPlan};
 
 /// What a running topology is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +25,19 @@ pub(crate) enum Mode {
 /// A batch on its way to a worker.
 pub(crate) struct Message {
     pub(crate) target: u32,
+    /// Which task of the emitting component sent it.
+    pub(crate) sender: u32,
     pub(crate) rows: u32,
+    /// What the tuples weigh.
+    pub(crate) bytes: usize,
     pub(crate) tuples: AnyBatch,
+}
+
+impl Message {
+    pub(crate) fn into_batch(self) -> OutgoingBatch {
+        let Self { target, sender, rows, bytes, tuples } = self;
+        OutgoingBatch { target, sender, rows, bytes, tuples }
+    }
 }
 
 /// The ways into a worker.
@@ -66,11 +78,18 @@ impl Shared {
         }
     }
 
+    /// What tells of a task's errors.
+    pub(crate) fn fault_reporter(&self, task: TaskPlan) -> FaultReporter {
+        let component = self.topology.components()[task.component].id.clone();
+        let stats = self.stats[task.component][task.task].clone();
+        FaultReporter::new(component, task.task, stats, self.clock.clone())
+    }
+
     /// Sends a batch if there is room, or gives it back.
     pub(crate) fn try_send(&self, batch: OutgoingBatch) -> Result<(), Message> {
-        let OutgoingBatch { target, tuples, rows } = batch;
+        let OutgoingBatch { target, sender, tuples, rows, bytes } = batch;
         let to = self.plan.targets[target as usize];
-        let message = Message { target, rows, tuples };
+        let message = Message { target, sender, rows, bytes, tuples };
         self.in_flight.begin(1);
         self.loads[to.component].add(to.task);
         let inbox = &self.inboxes[to.worker];

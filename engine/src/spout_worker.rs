@@ -12,9 +12,12 @@ use tokio::sync::{mpsc, watch};
 
 use crate::ack_sender::AckMessage;
 use crate::clock::nanos;
+use crate::faults::{Backoff, FaultReporter};
 use crate::ledger::Ledger;
 use crate::metrics::{State, TaskStats, add};
 use crate::shared::{Mode, Shared, collect};
+use crate::start::OpenSpout;
+use crate::turn::Turn;
 use crate::worker::sleep_until;
 
 /// Batches emitted before others get a turn.
@@ -25,9 +28,8 @@ const SMALL_BATCH: usize = 64;
 const BATCH_STEP: usize = 16;
 /// Waiting longer than this for room downstream halves the batch size.
 const LONG_WAIT: Duration = Duration::from_millis(1);
-/// The pause after `next` failed, and what it grows to while it fails again.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Rows are held back to fill batches for no longer than this.
+const HOLD_BACK: Duration = Duration::from_millis(2);
 
 /// What others look at of a spout's task.
 #[derive(Debug, Default)]
@@ -51,12 +53,48 @@ pub(crate) struct SpoutWorker {
     pub(crate) batch: Arc<AtomicUsize>,
     pub(crate) max_batch: usize,
     pub(crate) max_pending: usize,
+    pub(crate) faults: FaultReporter,
+    run: RunState,
+}
+
+/// Where the loop of a spout's task is.
+struct RunState {
+    outgoing: Vec<OutgoingBatch>,
+    poll: PollState,
+    active: bool,
+    /// The pause after errors of `next`.
+    errors: Backoff,
+    /// Whether there is an instance that is open.
+    open: bool,
+    /// When to open the next one, if there is none, and the pause after that fails.
+    open_at: Duration,
+    opening: Backoff,
+    /// Since when rows may be held back.
+    flushed: Duration,
+}
+
+impl RunState {
+    /// Of a spout that is open.
+    fn new() -> Self {
+        Self {
+            outgoing: Vec::new(),
+            poll: PollState::Ready,
+            active: false,
+            errors: Backoff::new(),
+            open: true,
+            open_at: Duration::ZERO,
+            opening: Backoff::new(),
+            flushed: Duration::ZERO,
+        }
+    }
 }
 
 /// What a spout said about when to call it next.
 #[derive(Clone, Copy, PartialEq)]
 enum PollState {
     Ready,
+    /// At this time, whatever it says: it failed.
+    Pause(Duration),
     /// When it says that it is ready, or at this time.
     At(Duration),
     Done,
@@ -65,96 +103,142 @@ enum PollState {
 enum Event {
     Ack(AckMessage),
     Ready,
+    /// It panicked while it waited to be ready.
+    Panicked(Fault),
     Time,
     Mode,
     Close,
 }
 
 impl SpoutWorker {
+    /// The worker of a spout that is open, numbered over the topology.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        number: u16,
+        spout: OpenSpout,
+        acks: mpsc::UnboundedReceiver<AckMessage>,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        let OpenSpout { plan, spout, batch } = spout;
+        let component = &shared.topology.components()[plan.component];
+        let (max_batch, max_pending) = (component.settings.batch, component.settings.max_pending);
+        let timeout = shared.topology.message_timeout(component).map(nanos);
+        let stats = shared.stats[plan.component][plan.task].clone();
+        if *shared.mode.borrow() == Mode::Active {
+            stats.set_state(State::Emitting, 0);
+        }
+        Self {
+            spout,
+            // Small, since most of a thousand spout tasks have few roots pending; it grows with them.
+            ledger: Ledger::new(number, 0, timeout),
+            acks,
+            faults: shared.fault_reporter(plan),
+            stats,
+            state: Arc::new(SpoutProgress::default()),
+            component: plan.component,
+            mode: shared.mode.subscribe(),
+            closing,
+            batch,
+            max_batch,
+            max_pending,
+            run: RunState::new(),
+            shared,
+        }
+    }
+
     fn id(&self) -> &Arc<str> {
         &self.shared.topology.components()[self.component].id
     }
 
     pub(crate) async fn run(mut self) {
-        let mut outgoing: Vec<OutgoingBatch> = Vec::new();
-        let mut poll = PollState::Ready;
-        let mut pause = FIRST_PAUSE;
-        let mut active = false;
-        let mut turn = 0;
-        loop {
-            self.drain_acks().await;
-            let mode = *self.mode.borrow_and_update();
-            if active != (mode == Mode::Active) {
-                active = !active;
-                if !active {
-                    // No fill follows that would send what was held back for it.
-                    self.flush(true);
-                    self.take_staged(&mut outgoing);
-                    self.send(&mut outgoing).await;
-                    self.deliver().await;
-                }
-                self.switch(active).await;
-                if active && poll != PollState::Done {
-                    poll = PollState::Ready;
-                }
-            }
-            if self.state.quiet.swap(!active, Ordering::AcqRel) == active {
-                self.shared.in_flight.touch();
-            }
-            let room = self.max_pending.saturating_sub(self.ledger.pending());
-            if active && poll == PollState::Ready && room > 0 {
-                self.stats.set_state(State::Emitting, 0);
-                poll = match self.fill(room, &mut outgoing).await {
-                    Ok(next) => {
-                        pause = FIRST_PAUSE;
-                        self.poll_state(next)
-                    }
-                    Err(fault) => {
-                        self.report(&fault);
-                        let at = self.shared.clock.now() + pause;
-                        pause = (pause * 2).min(LONGEST_PAUSE);
-                        PollState::At(at)
-                    }
-                };
-                turn += 1;
-                if turn == YIELD_EVERY {
-                    turn = 0;
-                    tokio::task::yield_now().await;
-                }
-                continue;
-            }
-            self.publish_state(mode, poll, room);
-            match self.wait(active && room > 0, poll).await {
-                Event::Ack(message) => self.apply(message),
-                Event::Ready => poll = PollState::Ready,
-                Event::Time => {
-                    let now = self.shared.clock.now();
-                    if matches!(poll, PollState::At(at) if at <= now) {
-                        poll = PollState::Ready;
-                    }
-                    self.expire(now);
-                }
-                Event::Mode => {}
-                Event::Close => break,
-            }
+        // The author's code is caught where it is called. Whatever else panics must not end the task unseen, either.
+        while let Err(panic) = AssertUnwindSafe(self.run_until_closed()).catch_unwind().await {
+            self.panicked(Fault::panicked(&*panic)).await;
         }
         self.drain_acks().await;
         let failure = self.failure(FailureKind::Stopped, "the topology was stopped");
         self.ledger.fail_all(&failure);
+        self.run.open = true;
         self.deliver().await;
-        if AssertUnwindSafe(self.spout.close()).catch_unwind().await.is_err() {
-            self.report(&Fault::transient("panicked while closing"));
+        if let Err(panic) = AssertUnwindSafe(self.spout.close()).catch_unwind().await {
+            self.faults.report(&Fault::panicked(&*panic));
         }
+    }
+
+    async fn run_until_closed(&mut self) {
+        let mut turn = Turn::new(&*self.shared.clock);
+        let mut fills = 0;
+        loop {
+            if !self.run.open && self.run.open_at <= self.shared.clock.now() {
+                self.open_again().await;
+            }
+            self.drain_acks().await;
+            let mode = *self.mode.borrow_and_update();
+            if self.run.active != (mode == Mode::Active) {
+                self.run.active = !self.run.active;
+                if !self.run.active {
+                    // No fill follows that would send what was held back for it.
+                    self.flush(true);
+                    self.take_staged();
+                    self.send().await;
+                    self.deliver().await;
+                }
+                self.switch().await;
+                if self.run.active && self.run.poll != PollState::Done {
+                    self.run.poll = PollState::Ready;
+                }
+            }
+            let active = self.run.active;
+            if self.state.quiet.swap(!active, Ordering::AcqRel) == active {
+                self.shared.in_flight.touch();
+            }
+            let may_emit = active && self.run.open;
+            let room = self.max_pending.saturating_sub(self.ledger.pending());
+            if may_emit && self.run.poll == PollState::Ready && room > 0 {
+                self.stats.set_state(State::Emitting, 0);
+                self.run.poll = match self.fill(room).await {
+                    Ok(next) => self.poll_state(next),
+                    Err(fault) => {
+                        self.faults.report(&fault);
+                        self.pause()
+                    }
+                };
+                fills += 1;
+                if fills == YIELD_EVERY || turn.is_over(self.shared.clock.now()) {
+                    fills = 0;
+                    turn.pass(&*self.shared.clock).await;
+                }
+                continue;
+            }
+            self.publish_state(mode, room);
+            match self.wait(may_emit && room > 0).await {
+                Event::Ack(message) => self.apply(message),
+                Event::Ready => {
+                    self.run.errors.reset();
+                    self.run.poll = PollState::Ready;
+                }
+                Event::Panicked(fault) => self.panicked(fault).await,
+                Event::Time => {
+                    let now = self.shared.clock.now();
+                    if matches!(self.run.poll, PollState::At(at) | PollState::Pause(at) if at <= now) {
+                        self.run.poll = PollState::Ready;
+                    }
+                    self.expire(now);
+                }
+                Event::Mode => {}
+                Event::Close => return,
+            }
+        }
+    }
+
+    /// Not to be called again for a while, since it failed.
+    fn pause(&mut self) -> PollState {
+        let pause = self.run.errors.pause();
+        PollState::Pause(self.shared.clock.now().saturating_add(pause))
     }
 
     fn failure(&self, kind: FailureKind, reason: &str) -> Failure {
         Failure::new(kind, reason, self.id().clone())
-    }
-
-    fn report(&self, fault: &Fault) {
-        add(&self.stats.errors, 1);
-        self.stats.report(fault.reason(), self.shared.clock.now());
-        tracing::warn!(component = &**self.id(), reason = fault.reason(), "a spout failed");
     }
 
     fn poll_state(&self, next: Next) -> PollState {
@@ -170,8 +254,8 @@ impl SpoutWorker {
         }
     }
 
-    fn publish_state(&self, mode: Mode, poll: PollState, room: usize) {
-        let state = match (mode, poll) {
+    fn publish_state(&self, mode: Mode, room: usize) {
+        let state = match (mode, self.run.poll) {
             (Mode::Inactive, _) => State::Paused,
             (Mode::Draining | Mode::Stopping, _) => State::Draining,
             (Mode::Active, PollState::Done) => State::Done,
@@ -183,22 +267,32 @@ impl SpoutWorker {
 
     /// Whether the spout itself waits for pending roots to end.
     fn is_full(&self) -> bool {
-        // One that panics here is called again, and shows there what is wrong.
-        self.ledger.pending() > 0 && catch_unwind(AssertUnwindSafe(|| self.spout.is_full())).unwrap_or(false)
+        if self.ledger.pending() == 0 {
+            return false;
+        }
+        let says = catch_unwind(AssertUnwindSafe(|| self.spout.is_full()));
+        says.unwrap_or_else(|panic| {
+            self.faults.report(&Fault::panicked(&*panic));
+            false
+        })
     }
 
-    async fn wait(&mut self, may_emit: bool, poll: PollState) -> Event {
+    async fn wait(&mut self, may_emit: bool) -> Event {
         let clock = &self.shared.clock;
+        let poll = self.run.poll;
         let wake = match poll {
-            PollState::At(at) if may_emit => at,
+            PollState::At(at) | PollState::Pause(at) if may_emit => at,
             _ => Duration::MAX,
         };
+        let open_at = if self.run.open { Duration::MAX } else { self.run.open_at };
         let expiry = self.ledger.check_at().map_or(Duration::MAX, Duration::from_nanos);
         let ready = async {
             match poll {
                 PollState::At(_) if may_emit => {
-                    // A spout that panics while it waits is called again, and shows there what is wrong.
-                    let _ = AssertUnwindSafe(self.spout.ready()).catch_unwind().await;
+                    match AssertUnwindSafe(self.spout.ready()).catch_unwind().await {
+                        Ok(()) => Event::Ready,
+                        Err(panic) => Event::Panicked(Fault::panicked(&*panic)),
+                    }
                 }
                 _ => std::future::pending().await,
             }
@@ -207,13 +301,13 @@ impl SpoutWorker {
             Some(message) = self.acks.recv() => Event::Ack(message),
             Ok(()) = self.mode.changed() => Event::Mode,
             Ok(_) = self.closing.wait_for(|closing| *closing) => Event::Close,
-            () = sleep_until(clock, wake.min(expiry)) => Event::Time,
-            () = ready => Event::Ready,
+            () = sleep_until(clock, wake.min(expiry).min(open_at)) => Event::Time,
+            event = ready => event,
         }
     }
 
     /// Has the spout emit, and sends what it emitted.
-    async fn fill(&mut self, room: usize, outgoing: &mut Vec<OutgoingBatch>) -> Result<Next, Fault> {
+    async fn fill(&mut self, room: usize) -> Result<Next, Fault> {
         let batch = self.batch.load(Ordering::Relaxed);
         let room = room.min(batch);
         let start = self.shared.clock.now();
@@ -223,22 +317,26 @@ impl SpoutWorker {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(panic) => {
-                let fault = Fault::panicked(&*panic);
                 self.restart().await;
-                Err(fault)
+                Err(Fault::panicked(&*panic))
             }
         };
         // Rows held back to fill batches wait for the next fill only if that is at hand and worth it.
         let ready = matches!(outcome, Ok(Next::Ready));
         // At the pending limit the next fill comes only when roots end, and the rows held back are such roots.
         let at_limit = self.ledger.pending() >= self.max_pending;
-        self.flush(!ready || at_limit || room < SMALL_BATCH);
-        if ready && self.spout.staged().emitted == 0 {
-            self.flush(true);
+        let held_back = start.saturating_sub(self.run.flushed) >= HOLD_BACK;
+        let all = !ready || at_limit || held_back || room < SMALL_BATCH || self.spout.staged().emitted == 0;
+        self.flush(all);
+        if all {
+            self.run.flushed = start;
+        }
+        if outcome.is_ok() && self.spout.staged().emitted > 0 {
+            self.run.errors.reset();
         }
         let full = ready && self.spout.staged().emitted >= room as u64;
-        self.take_staged(outgoing);
-        let waited = self.send(outgoing).await;
+        self.take_staged();
+        let waited = self.send().await;
         self.shared.in_flight.end(1);
         if waited > LONG_WAIT {
             self.resize_batch((batch / 2).max(SMALL_BATCH.min(self.max_batch)));
@@ -252,24 +350,22 @@ impl SpoutWorker {
     fn flush(&mut self, all: bool) {
         // What groupings and copied tuples panic with is caught row by row; this is for the rest.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.spout.flush(all))) {
-            self.report(&Fault::panicked(&*panic));
+            self.faults.report(&Fault::panicked(&*panic));
         }
     }
 
     /// Takes the batches to send, and tells the ledger of roots that end here: nobody received them, or they
     /// were lost by a panic on the way.
-    fn take_staged(&mut self, outgoing: &mut Vec<OutgoingBatch>) {
+    fn take_staged(&mut self) {
         let lost = std::mem::take(&mut self.spout.staged().lost);
         for lost in lost {
-            let fault = lost.fault;
-            self.stats.report(fault.reason(), self.shared.clock.now());
-            tracing::warn!(component = &**self.id(), reason = fault.reason(), "tuples were lost on the way");
-            let failure = self.failure(FailureKind::Panic, fault.reason());
+            self.faults.note(&lost.fault);
+            let failure = Failure { kind: lost.kind, fault: lost.fault, component: self.id().clone() };
             self.ledger.fail(lost.lineage.into_spans(), &failure);
         }
         let staged = self.spout.staged();
         self.ledger.settle(staged.acked.drain_spans(), &self.stats.complete);
-        collect(&self.stats, staged, outgoing);
+        collect(&self.stats, staged, &mut self.run.outgoing);
         self.publish_pending();
     }
 
@@ -280,8 +376,9 @@ impl SpoutWorker {
 
     /// Sends batches. While a queue downstream is full, the ledger is kept up to date and the spout hears of
     /// acks and fails. Returns how long it waited.
-    async fn send(&mut self, outgoing: &mut Vec<OutgoingBatch>) -> Duration {
+    async fn send(&mut self) -> Duration {
         let mut waited = Duration::ZERO;
+        let mut outgoing = std::mem::take(&mut self.run.outgoing);
         for batch in outgoing.drain(..) {
             let Err(message) = self.shared.try_send(batch) else { continue };
             let target = self.shared.plan.targets[message.target as usize];
@@ -308,6 +405,7 @@ impl SpoutWorker {
             waited += self.shared.clock.now().saturating_sub(since);
             self.stats.set_state(State::Emitting, 0);
         }
+        self.run.outgoing = outgoing;
         waited
     }
 
@@ -349,17 +447,20 @@ impl SpoutWorker {
         self.ledger.expire(nanos(now), &failure);
     }
 
-    /// Hands what is done and failed to the spout.
+    /// Hands what is done and failed to the spout. While there is none that is open, it waits: no root is emitted meanwhile
+    /// whose slot could be one of these.
     async fn deliver(&mut self) {
-        let acked: u64 = self.ledger.acked().iter().map(|run| u64::from(run.len)).sum();
-        if acked > 0 {
-            add(&self.stats.acked, acked);
-            let delivered = AssertUnwindSafe(self.spout.acked(self.ledger.acked())).catch_unwind().await;
-            if let Err(panic) = delivered {
-                self.panicked(Fault::panicked(&*panic)).await;
+        if self.run.open {
+            let acked: u64 = self.ledger.acked().iter().map(|run| u64::from(run.len)).sum();
+            if acked > 0 {
+                add(&self.stats.acked, acked);
+                let delivered = AssertUnwindSafe(self.spout.acked(self.ledger.acked())).catch_unwind().await;
+                if let Err(panic) = delivered {
+                    self.panicked(Fault::panicked(&*panic)).await;
+                }
             }
         }
-        if !self.ledger.failed().is_empty() {
+        if self.run.open && !self.ledger.failed().is_empty() {
             for (_, failure) in self.ledger.failed().iter() {
                 self.stats.add_failed(failure, 1);
             }
@@ -380,23 +481,55 @@ impl SpoutWorker {
     }
 
     async fn panicked(&mut self, fault: Fault) {
-        self.report(&fault);
+        self.faults.report(&fault);
         self.restart().await;
+        // The new instance is asked for what it has, whatever the other one said last; not at once, or one that always panics
+        // would keep a core busy.
+        if self.run.poll != PollState::Done {
+            self.run.poll = self.pause();
+        }
     }
 
     /// After a panic: a new instance takes over.
     async fn restart(&mut self) {
         add(&self.stats.restarts, 1);
         self.spout.recover();
-        match AssertUnwindSafe(self.spout.open()).catch_unwind().await {
-            Ok(Ok(())) => {}
-            Ok(Err(fault)) => self.report(&fault),
-            Err(_) => self.report(&Fault::transient("panicked while it was opened again")),
-        }
+        self.run.open = false;
+        self.open_again().await;
     }
 
-    async fn switch(&mut self, active: bool) {
-        let hook = if active { self.spout.activate() } else { self.spout.deactivate() };
+    /// Opens a new instance. If it cannot be opened, that is tried again after a pause.
+    async fn open_again(&mut self) {
+        let opened = AssertUnwindSafe(self.spout.open()).catch_unwind().await;
+        let Err(fault) = opened.unwrap_or_else(|panic| Err(Fault::panicked(&*panic))) else {
+            self.run.open = true;
+            self.run.opening.reset();
+            if self.run.active {
+                // It has not heard of that.
+                let activated = AssertUnwindSafe(self.spout.activate()).catch_unwind().await;
+                if let Err(panic) = activated {
+                    self.cannot_open(Fault::panicked(&*panic));
+                }
+            }
+            return;
+        };
+        self.cannot_open(fault);
+    }
+
+    fn cannot_open(&mut self, fault: Fault) {
+        self.faults.report(&fault);
+        self.spout.recover();
+        self.run.open = false;
+        let pause = self.run.opening.pause();
+        self.run.open_at = self.shared.clock.now().saturating_add(pause);
+    }
+
+    async fn switch(&mut self) {
+        if !self.run.open {
+            // Who is opened later hears then of being active.
+            return;
+        }
+        let hook = if self.run.active { self.spout.activate() } else { self.spout.deactivate() };
         if let Err(panic) = AssertUnwindSafe(hook).catch_unwind().await {
             self.panicked(Fault::panicked(&*panic)).await;
         }

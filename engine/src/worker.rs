@@ -4,13 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use galerna_topology::Fault;
 use galerna_topology::runtime::{AnyBatch, BoltTask, OutgoingBatch};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::nanos;
+use crate::faults::{Backoff, FaultReporter};
 use crate::metrics::{TaskStats, add};
 use crate::shared::{Message, Mode, Shared, collect};
+use crate::turn::Turn;
 
 /// Batches taken before others get a turn.
 const YIELD_EVERY: usize = 32;
@@ -19,10 +22,9 @@ const YIELD_EVERY: usize = 32;
 pub(crate) struct WorkerTask {
     pub(crate) bolt: Box<dyn BoltTask>,
     pub(crate) stats: Arc<TaskStats>,
-    pub(crate) component: usize,
-    pub(crate) index: usize,
     pub(crate) tick: Option<Duration>,
     pub(crate) next_tick: Duration,
+    pub(crate) faults: FaultReporter,
 }
 
 /// What a worker listens to.
@@ -41,10 +43,13 @@ impl Inputs {
 
 /// Bolts that compute, running as one task.
 pub(crate) struct Worker {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) index: usize,
-    pub(crate) tasks: Vec<WorkerTask>,
-    pub(crate) inputs: Inputs,
+    shared: Arc<Shared>,
+    index: usize,
+    tasks: Vec<WorkerTask>,
+    inputs: Inputs,
+    outgoing: Vec<OutgoingBatch>,
+    /// Batches taken whose consequences have not all been sent.
+    taken: usize,
 }
 
 enum Event {
@@ -55,53 +60,85 @@ enum Event {
 }
 
 impl Worker {
+    /// The worker with this index in the plan. Its bolts are those of its members.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        index: usize,
+        bolts: Vec<Box<dyn BoltTask>>,
+        inputs: Inputs,
+    ) -> Self {
+        let tasks =
+            bolts.into_iter().zip(&shared.plan.workers[index].members).map(|(bolt, &plan)| WorkerTask {
+                bolt,
+                stats: shared.stats[plan.component][plan.task].clone(),
+                tick: shared.topology.components()[plan.component].settings.tick,
+                next_tick: Duration::MAX,
+                faults: shared.fault_reporter(plan),
+            });
+        let tasks = tasks.collect();
+        Self { shared, index, tasks, inputs, outgoing: Vec::new(), taken: 0 }
+    }
+
     pub(crate) async fn run(mut self) {
-        let mut outgoing: Vec<OutgoingBatch> = Vec::new();
         for task in &mut self.tasks {
-            task.next_tick = task.tick.map_or(Duration::MAX, |tick| self.shared.clock.now() + tick);
+            let next = |tick| self.shared.clock.now().saturating_add(tick);
+            task.next_tick = task.tick.map_or(Duration::MAX, next);
         }
-        let mut turn = 0;
-        let mut taken = 0;
+        let mut outgoing = Vec::new();
+        // The author's code is caught where it is called. Whatever else panics must not end the task unseen, either.
+        let mut backoff = Backoff::new();
+        while let Err(panic) = AssertUnwindSafe(self.run_until_closed()).catch_unwind().await {
+            self.tasks[0].faults.report(&Fault::panicked(&*panic));
+            let pause = backoff.pause();
+            self.shared.clock.sleep_until(self.shared.clock.now().saturating_add(pause)).await;
+        }
+        // All that send here have ended before; what they sent last may still wait.
+        while let Some(message) = self.inputs.try_take() {
+            self.taken += 1;
+            self.take(message, &mut outgoing);
+            self.send(&mut outgoing).await;
+        }
+        self.drain(&mut outgoing).await;
+        self.shared.in_flight.end(self.taken);
+        for at in 0..self.tasks.len() {
+            let closed = self.tasks[at].bolt.close();
+            self.tasks[at].report(closed);
+            self.flush(&mut outgoing).await;
+        }
+    }
+
+    async fn run_until_closed(&mut self) {
+        let mut turn = Turn::new(&*self.shared.clock);
+        let mut batches = 0;
+        // What a panic left is sent first.
+        let mut outgoing = std::mem::take(&mut self.outgoing);
         loop {
             while let Some(message) = self.inputs.try_take() {
-                taken += 1;
+                self.taken += 1;
                 self.take(message, &mut outgoing);
                 self.send(&mut outgoing).await;
-                turn += 1;
-                if turn == YIELD_EVERY {
-                    turn = 0;
+                batches += 1;
+                if batches == YIELD_EVERY || turn.is_over(self.shared.clock.now()) {
+                    batches = 0;
                     self.tick_if_due(&mut outgoing).await;
-                    tokio::task::yield_now().await;
+                    turn.pass(&*self.shared.clock).await;
                 }
             }
             self.flush(&mut outgoing).await;
             if *self.inputs.mode.borrow() == Mode::Draining {
                 self.drain(&mut outgoing).await;
             }
-            self.shared.in_flight.end(std::mem::take(&mut taken));
+            self.shared.in_flight.end(std::mem::take(&mut self.taken));
             match self.wait().await {
                 Event::Message(message) => {
-                    taken += 1;
+                    self.taken += 1;
                     self.take(message, &mut outgoing);
                     self.send(&mut outgoing).await;
                 }
                 Event::Tick => self.tick_if_due(&mut outgoing).await,
                 Event::Mode => {}
-                Event::Close => break,
+                Event::Close => return,
             }
-        }
-        // All that send here have ended before; what they sent last may still wait.
-        while let Some(message) = self.inputs.try_take() {
-            taken += 1;
-            self.take(message, &mut outgoing);
-            self.send(&mut outgoing).await;
-        }
-        self.drain(&mut outgoing).await;
-        self.shared.in_flight.end(taken);
-        for at in 0..self.tasks.len() {
-            let closed = self.tasks[at].bolt.close();
-            self.tasks[at].report(closed, &self.shared);
-            self.flush(&mut outgoing).await;
         }
     }
 
@@ -122,8 +159,7 @@ impl Worker {
     fn take(&mut self, message: Message, outgoing: &mut Vec<OutgoingBatch>) {
         let target = self.shared.plan.targets[message.target as usize];
         self.shared.loads[target.component].take(target.task);
-        let mut local =
-            vec![OutgoingBatch { target: message.target, tuples: message.tuples, rows: message.rows }];
+        let mut local = vec![message.into_batch()];
         self.run_local(&mut local, outgoing);
     }
 
@@ -147,7 +183,7 @@ impl Worker {
             add(&task.stats.busy, took);
             task.stats.count_returned(std::mem::take(&mut task.bolt.staged().returned), took);
             for fault in faults {
-                task.report(Err(fault), &self.shared);
+                task.report(Err(fault));
             }
             if input.is_same_type()
                 && let Some(emptied) = emptied
@@ -197,7 +233,7 @@ impl Worker {
     fn flush_task(&mut self, at: usize, local: &mut Vec<OutgoingBatch>, outgoing: &mut Vec<OutgoingBatch>) {
         let task = &mut self.tasks[at].bolt;
         let flushed = catch_unwind(AssertUnwindSafe(|| task.flush(true)));
-        self.tasks[at].report(flushed.map_err(|panic| Fault::panicked(&*panic)), &self.shared);
+        self.tasks[at].report(flushed.map_err(|panic| Fault::panicked(&*panic)));
         self.keep_local(at, local, outgoing);
         self.run_local(local, outgoing);
     }
@@ -207,7 +243,7 @@ impl Worker {
         // In the order of the flow: what one emits reaches the next before that is drained in turn.
         for at in 0..self.tasks.len() {
             let drained = self.tasks[at].bolt.drain();
-            self.tasks[at].report(drained, &self.shared);
+            self.tasks[at].report(drained);
             self.flush_task(at, &mut local, outgoing);
         }
         self.send(outgoing).await;
@@ -223,9 +259,9 @@ impl Worker {
             let Some(tick) = task.tick else { continue };
             if task.next_tick <= now {
                 // Ticks missed while busy are not made up for.
-                task.next_tick = now + tick;
+                task.next_tick = now.saturating_add(tick);
                 let ticked = task.bolt.tick();
-                task.report(ticked, &self.shared);
+                task.report(ticked);
             }
         }
         self.flush(outgoing).await;
@@ -234,12 +270,10 @@ impl Worker {
 }
 
 impl WorkerTask {
-    fn report(&self, outcome: Result<(), Fault>, shared: &Shared) {
-        let Err(fault) = outcome else { return };
-        add(&self.stats.errors, 1);
-        self.stats.report(fault.reason(), shared.clock.now());
-        let component = &*shared.topology.components()[self.component].id;
-        tracing::warn!(component, task = self.index, reason = fault.reason(), "a bolt failed");
+    fn report(&self, outcome: Result<(), Fault>) {
+        if let Err(fault) = outcome {
+            self.faults.report(&fault);
+        }
     }
 }
 

@@ -79,7 +79,7 @@ impl TaskContext {
 
     /// Resolves when the topology's clock has moved on by `duration`. Cancel-safe.
     pub fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        self.inner.clock.sleep_until(self.inner.clock.now() + duration)
+        self.inner.clock.sleep_until(self.inner.clock.now().saturating_add(duration))
     }
 
     /// The topology's clock.

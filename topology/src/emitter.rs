@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::anchor::Anchor;
+use crate::anchor::{Anchor, KeptTuple, Weight};
 use crate::context::TaskContext;
 use crate::failure::{Failure, FailureKind, Fault};
 use crate::lineage::{AckToken, Lineage, ShareRng};
@@ -20,12 +20,14 @@ use crate::runtime::{AckSender, EdgeBatch, LostTuples, Staged};
 pub struct Emitter<O> {
     outputs: O,
     row: AckToken,
+    /// Whether a tuple is being executed.
+    at_hand: bool,
     shares: ShareRng,
     acks: Arc<dyn AckSender>,
     context: TaskContext,
     staged: Staged,
     acked: u64,
-    kept: bool,
+    kept: Option<Arc<KeptTuple>>,
     unreached: UnreachedSlot,
     spare: Option<Box<dyn Any + Send>>,
 }
@@ -38,21 +40,30 @@ impl<O: Outputs> Emitter<O> {
         Self {
             outputs,
             row: AckToken::Untracked,
+            at_hand: false,
             shares: ShareRng::new(seed),
             acks,
             context,
             staged: Staged::default(),
             acked: 0,
-            kept: false,
+            kept: None,
             unreached: UnreachedSlot::default(),
             spare: None,
         }
     }
 
-    /// Keeps the tuple at hand: returning `Ok` from `execute` no longer acks it, the handle does.
+    /// Keeps the tuple at hand: returning `Ok` from `execute` no longer acks it, the handle does. A tuple kept several times is
+    /// acked when all its handles are, and counts once. With no tuple at hand (in `tick`, `progress`, `close`) the handle is
+    /// of nothing.
     pub fn keep(&mut self) -> Anchor {
-        self.kept = true;
-        Anchor::new(self.row.split(&mut self.shares), self.acks.now(), self.acks.clone())
+        let weight = if self.at_hand {
+            let kept = self.kept.get_or_insert_with(KeptTuple::new);
+            kept.add_handle();
+            Weight::Kept(kept.clone())
+        } else {
+            Weight::Nothing
+        };
+        Anchor::new(self.row.split(&mut self.shares), self.acks.now(), weight, self.acks.clone())
     }
 
     /// Where this task stands in its topology.
@@ -64,6 +75,7 @@ impl<O: Outputs> Emitter<O> {
     #[inline]
     pub(crate) fn begin_tuple(&mut self, row: AckToken) {
         self.row = row;
+        self.at_hand = true;
     }
 
     /// The tuple at hand was executed with `Ok`.
@@ -71,11 +83,11 @@ impl<O: Outputs> Emitter<O> {
     pub(crate) fn finish_tuple(&mut self) {
         let emitted = self.outputs.unsealed();
         let row = std::mem::take(&mut self.row);
-        if self.kept {
-            self.kept = false;
-        } else {
-            self.acked += 1;
-        }
+        self.at_hand = false;
+        self.acked += match self.kept.take() {
+            None => 1,
+            Some(kept) => kept.ack(),
+        };
         if emitted == 0 {
             self.staged.acked.push_settled(row);
             if self.outputs.has_own_tokens() {
@@ -88,21 +100,26 @@ impl<O: Outputs> Emitter<O> {
         }
     }
 
-    /// The tuple at hand failed.
+    /// The tuple at hand failed, if there is one. What was emitted meanwhile anchored to it is taken back.
     #[cold]
     pub(crate) fn fail_tuple(&mut self, kind: FailureKind, fault: Fault) {
         self.outputs.discard();
-        self.kept = false;
+        let kept = self.kept.take();
+        if !std::mem::take(&mut self.at_hand) {
+            return;
+        }
+        let tuples = kept.map_or(1, |kept| kept.fail());
         let mut lost = Lineage::new();
         lost.push(std::mem::take(&mut self.row));
         let failure = Failure { kind, fault, component: self.acks.component().clone() };
-        self.acks.fail(&mut lost, 1, &failure);
+        self.acks.fail(&mut lost, tuples, &failure);
     }
 
     /// Seals what was emitted with no tuple at hand (tick, progress, close).
     pub(crate) fn seal_unanchored(&mut self) {
         self.row = AckToken::Untracked;
-        self.kept = false;
+        self.at_hand = false;
+        self.kept = None;
         self.outputs.seal(&mut TokenSplitter::new(AckToken::Untracked, 0, &mut self.shares));
     }
 
@@ -157,9 +174,9 @@ impl<O: Outputs> Emitter<O> {
     /// These tuples reach nobody: their roots fail here.
     #[cold]
     pub(crate) fn lose(&mut self, lost: Vec<LostTuples>) {
-        for LostTuples { mut lineage, rows, fault } in lost {
+        for LostTuples { mut lineage, rows, kind, fault } in lost {
             let component = self.acks.component().clone();
-            let failure = Failure { kind: FailureKind::Panic, fault, component };
+            let failure = Failure { kind, fault, component };
             self.acks.fail(&mut lineage, rows, &failure);
         }
     }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::failure::Fault;
 use crate::lineage::{AckToken, Lineage, ShareRng, Span, Tokens};
 use crate::outputs::{Data, copies};
 use crate::runtime::{EdgeBatch, OutgoingBatch, Route, RouteSetup, Staged};
@@ -70,20 +72,34 @@ impl<T, F: FnMut(&T, usize, &mut Vec<usize>) + Send + 'static> CustomGrouping<T>
     }
 }
 
+/// A batch of tuples that weigh this much is large enough, however few they are.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What a tuple weighs, in bytes, as a user says.
+pub(crate) type Weigh<T> = Arc<dyn Fn(&T) -> usize + Send + Sync>;
+
 /// The tasks of a subscriber, with a batch being filled for each.
 struct Targets<T> {
     setup: RouteSetup,
     parts: Vec<EdgeBatch<T>>,
+    /// What a tuple weighs, if not what its type has in itself.
+    weigh: Option<Weigh<T>>,
+    /// By task: what the part being filled weighs, if `weigh` says.
+    bytes: Vec<usize>,
+    /// The most rows that [`BATCH_BYTES`] have room for.
+    most_rows: usize,
     /// By task: the last run of tuples that share a root of which it got one.
     runs: Vec<u64>,
     run: u64,
 }
 
 impl<T: Data> Targets<T> {
-    fn new(setup: RouteSetup) -> Self {
+    fn new(mut setup: RouteSetup) -> Self {
         let parts = setup.targets.iter().map(|_| EdgeBatch::default()).collect();
-        let runs = vec![0; setup.targets.len()];
-        Self { setup, parts, runs, run: 0 }
+        let tasks = setup.targets.len();
+        let weigh = setup.weigh.take().and_then(|weigh| weigh.downcast_ref::<Weigh<T>>().cloned());
+        let most_rows = (BATCH_BYTES / size_of::<T>().max(1)).max(1);
+        Self { setup, parts, weigh, bytes: vec![0; tasks], most_rows, runs: vec![0; tasks], run: 0 }
     }
 
     fn len(&self) -> usize {
@@ -91,15 +107,37 @@ impl<T: Data> Targets<T> {
     }
 
     fn batch(&self) -> usize {
-        self.setup.batch.load(Ordering::Relaxed).max(1)
+        self.setup.batch.load(Ordering::Relaxed).clamp(1, self.most_rows)
     }
 
+    /// Appends rows to the batch of a task, and sends it when it is large enough.
     #[inline]
     fn push(&mut self, task: usize, value: T, token: AckToken, batch: usize, into: &mut Staged) {
+        if self.weigh.is_some() {
+            self.weigh(task, &value);
+        }
         let part = &mut self.parts[task];
         part.values.push(value);
         part.lineage.push(token);
         if part.values.len() >= batch {
+            self.send(task, into);
+        } else if self.weigh.is_some() {
+            self.send_if_heavy(task, into);
+        }
+    }
+
+    #[cold]
+    fn weigh(&mut self, task: usize, value: &T) {
+        if let Some(weigh) = &self.weigh {
+            // A weight is only for bounds: one that panics counts as what the type has in itself.
+            let weighed = catch_unwind(AssertUnwindSafe(|| weigh(value)));
+            self.bytes[task] = self.bytes[task].saturating_add(weighed.unwrap_or(size_of::<T>()));
+        }
+    }
+
+    #[cold]
+    fn send_if_heavy(&mut self, task: usize, into: &mut Staged) {
+        if self.bytes[task] >= BATCH_BYTES {
             self.send(task, into);
         }
     }
@@ -111,18 +149,23 @@ impl<T: Data> Targets<T> {
             return;
         }
         let rows = part.values.len() as u32;
+        let bytes = match &self.weigh {
+            Some(_) => std::mem::take(&mut self.bytes[task]),
+            None => part.values.len() * size_of::<T>(),
+        };
         let mut tuples: Box<EdgeBatch<T>> = self.setup.pool.take();
         std::mem::swap(&mut *tuples, part);
         // What comes next has no run to go on with.
         self.runs[task] = 0;
         into.transferred += u64::from(rows);
-        into.batches.push(OutgoingBatch { target: self.setup.targets[task], tuples, rows });
+        let (target, sender) = (self.setup.targets[task], self.setup.sender);
+        into.batches.push(OutgoingBatch { target, sender, tuples, rows, bytes });
     }
 
     /// Sends all rows to one task, as they are if they fit in a batch.
     fn push_all(&mut self, task: usize, values: &mut Vec<T>, lineage: &mut Lineage, into: &mut Staged) {
         let batch = self.batch();
-        if values.len() <= batch.max(2) * 2 {
+        if values.len() <= batch.max(2) * 2 && self.weigh.is_none() {
             self.send(task, into);
             std::mem::swap(&mut self.parts[task].values, values);
             std::mem::swap(&mut self.parts[task].lineage, lineage);
@@ -162,11 +205,16 @@ impl<T: Data> Targets<T> {
                         };
                         rest ^= share;
                         self.runs[task] = self.run;
+                        if self.weigh.is_some() {
+                            self.weigh(task, &value);
+                        }
                         let part = &mut self.parts[task];
                         part.values.push(value);
                         part.lineage.push_share(root, share, 1);
                         if part.values.len() >= batch {
                             self.send(task, into);
+                        } else if self.weigh.is_some() {
+                            self.send_if_heavy(task, into);
                         }
                     }
                 }
@@ -242,11 +290,13 @@ fn each_row<T>(
     }
 }
 
-/// Whole batches in turn, each to the task that has had the fewest rows, past those that lag.
+/// A few rows in turn to each task, past those that lag.
 pub(crate) struct Shuffle<T> {
     targets: Targets<T>,
-    sent: Vec<u64>,
+    /// The task whose turn it is, how many rows it still gets, and to which task these go.
     at: usize,
+    left: usize,
+    to: usize,
     // The task that is full while another has nothing to do, and since when.
     lagging: Option<(usize, Duration)>,
 }
@@ -254,48 +304,80 @@ pub(crate) struct Shuffle<T> {
 /// How long a task must have been full beside an idle one before shuffling goes past it. Shorter, and a
 /// passing hiccup of the machine would unbalance what is even over time.
 const LAG: Duration = Duration::from_millis(100);
+/// Rows given to all tasks together in a round. So few that over 10,000 rows no task has 1 % more than its share, and so many
+/// that rows stay together where there are few tasks.
+const ROUND: usize = 64;
 
 impl<T: Data> Shuffle<T> {
     pub(crate) fn new(setup: RouteSetup) -> Self {
-        let n = setup.targets.len();
-        Self { sent: vec![0; n], at: setup.offset % n.max(1), targets: Targets::new(setup), lagging: None }
+        let n = setup.targets.len().max(1);
+        let at = setup.offset % n;
+        Self { at, left: 0, to: at, targets: Targets::new(setup), lagging: None }
     }
 
-    fn choose(&mut self, rows: u64) -> usize {
-        let n = self.sent.len();
-        if n == 1 {
-            return 0;
-        }
-        // The fewest rows so far, starting after the last one chosen so that ties go round.
-        let mut best = (self.at + 1) % n;
-        for step in 2..=n {
-            let other = (self.at + step) % n;
-            if self.sent[other] < self.sent[best] {
-                best = other;
-            }
-        }
-        self.sent[best] += rows;
-        self.at = best;
+    /// Starts the turn of the next task.
+    fn next_turn(&mut self, batch: usize) {
+        let n = self.targets.len();
+        self.at = (self.at + 1) % n;
+        self.left = if self.targets.setup.by_row { 1 } else { (ROUND / n).clamp(1, batch) };
+        self.to = self.choose(self.at);
+    }
+
+    /// The task that gets what is due to `next`.
+    fn choose(&mut self, next: usize) -> usize {
         let setup = &self.targets.setup;
-        if setup.loads.of(best) < setup.full_at {
-            if self.lagging.is_some_and(|(task, _)| task == best) {
+        if setup.loads.of(next) < setup.full_at {
+            if self.lagging.is_some_and(|(task, _)| task == next) {
                 self.lagging = None;
             }
-            return best;
+            return next;
         }
-        let Some(idle) = (0..n).find(|&task| setup.loads.of(task) == 0) else {
+        let Some(idle) = (0..self.targets.len()).find(|&task| setup.loads.of(task) == 0) else {
             self.lagging = None;
-            return best;
+            return next;
         };
         let now = setup.clock.now();
         match self.lagging {
             // The laggard's turn counts as taken, or it would be flooded as soon as it moves again.
-            Some((task, since)) if task == best && now.saturating_sub(since) >= LAG => idle,
-            Some((task, _)) if task == best => best,
+            Some((task, since)) if task == next && now.saturating_sub(since) >= LAG => idle,
+            Some((task, _)) if task == next => next,
             _ => {
-                self.lagging = Some((best, now));
-                best
+                self.lagging = Some((next, now));
+                next
             }
+        }
+    }
+
+    /// Deals out so many rows that follow one another. `tokens` appends what so many of them hold.
+    #[inline]
+    fn deal(
+        &mut self,
+        mut rows: u32,
+        limit: usize,
+        values: &mut std::vec::Drain<'_, T>,
+        into: &mut Staged,
+        mut tokens: impl FnMut(&mut Lineage, u32),
+    ) {
+        while rows > 0 {
+            if self.left == 0 {
+                self.next_turn(limit);
+            }
+            let now = rows.min(self.left as u32);
+            let to = self.to;
+            if self.targets.weigh.is_some() {
+                let upcoming = &values.as_slice()[..now as usize];
+                upcoming.iter().for_each(|value| self.targets.weigh(to, value));
+            }
+            let part = &mut self.targets.parts[to];
+            part.values.extend(values.by_ref().take(now as usize));
+            tokens(&mut part.lineage, now);
+            if part.values.len() >= limit {
+                self.targets.send(to, into);
+            } else if self.targets.weigh.is_some() {
+                self.targets.send_if_heavy(to, into);
+            }
+            self.left -= now as usize;
+            rows -= now;
         }
     }
 }
@@ -306,30 +388,52 @@ impl<T: Data> Route<T> for Shuffle<T> {
         values: &mut Vec<T>,
         lineage: &mut Lineage,
         _tasks: &[usize],
-        _shares: &mut ShareRng,
+        shares: &mut ShareRng,
         into: &mut Staged,
     ) {
-        let batch = self.targets.batch();
-        if self.sent.len() == 1 || values.len() <= batch {
-            let task = self.choose(values.len() as u64);
-            self.targets.push_all(task, values, lineage, into);
+        let n = self.targets.len();
+        if n == 1 {
+            self.targets.push_all(0, values, lineage, into);
             return;
         }
-        // More than a batch: it is dealt out, or one task would get all of a large fan-out.
-        let mut left = values.len();
-        let mut rows = values.drain(..).zip(lineage.drain());
-        while left > 0 {
-            let now = left.min(batch);
-            let task = self.choose(now as u64);
-            for (value, token) in rows.by_ref().take(now) {
-                self.targets.push(task, value, token, usize::MAX, into);
+        // With many tasks, waiting until each has a full batch would hold back many times what one batch has.
+        let limit = (self.targets.batch() * 4 / n).clamp(1, self.targets.batch());
+        let mut rows = values.drain(..);
+        for span in lineage.drain_spans() {
+            match span {
+                Span::Untracked(count) => {
+                    self.deal(count, limit, &mut rows, into, |lineage, now| lineage.push_untracked(now));
+                }
+                Span::Whole(first, count) => {
+                    let mut at = 0;
+                    self.deal(count, limit, &mut rows, into, |lineage, now| {
+                        lineage.push_whole(first.plus(at), now);
+                        at += now;
+                    });
+                }
+                Span::Share(root, mut rest, count) => {
+                    let mut left = count;
+                    self.deal(count, limit, &mut rows, into, |lineage, now| {
+                        left -= now;
+                        // What is left over goes with the last.
+                        let share = if left == 0 { rest } else { shares.word() };
+                        rest ^= share;
+                        lineage.push_share(root, share, now);
+                    });
+                }
+                Span::Multi(list) => {
+                    let mut list = Some(list);
+                    self.deal(1, limit, &mut rows, into, |lineage, _| {
+                        lineage.push(list.take().map_or(AckToken::Untracked, AckToken::Multi));
+                    });
+                }
             }
-            self.targets.send(task, into);
-            left -= now;
         }
     }
 
-    fn flush(&mut self, _into: &mut Staged) {}
+    fn flush(&mut self, into: &mut Staged) {
+        self.targets.flush(into);
+    }
 }
 
 /// By key.
@@ -501,7 +605,13 @@ impl<T: Data> Route<T> for DirectRoute<T> {
     ) {
         let (n, batch) = (self.targets.len(), self.targets.batch());
         for ((value, token), task) in values.drain(..).zip(lineage.drain()).zip(tasks) {
-            self.targets.push(task % n, value, token, batch, into);
+            if *task < n {
+                self.targets.push(*task, value, token, batch, into);
+            } else {
+                let subscriber = &self.targets.setup.subscriber;
+                let fault = format!("emitted to task {task} of `{subscriber}`, which has {n} tasks (from 0)");
+                into.reject(token, Fault::permanent(fault));
+            }
         }
     }
 
@@ -592,6 +702,10 @@ mod tests {
             full_at: 100,
             clock: Arc::new(Still),
             offset: 0,
+            sender: 0,
+            subscriber: "fields".into(),
+            by_row: false,
+            weigh: None,
         };
         let root = |n| RootId::new(0, n);
         let mut shares = ShareRng::new(7);

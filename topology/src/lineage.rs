@@ -133,29 +133,36 @@ impl AckToken {
 
     /// One token of all the roots of both. A root that is in both is held once, its shares merged.
     pub fn merge(self, other: Self) -> Self {
-        fn list(token: AckToken, into: &mut Vec<(RootId, u64)>) {
-            let mut add = |root: RootId, share: u64| match into.iter_mut().find(|(r, _)| *r == root) {
-                Some((_, held)) => *held ^= share,
-                None => into.push((root, share)),
-            };
+        Self::merge_all([self, other])
+    }
+
+    /// One token of all their roots. A root that is in several is held once, its shares merged. Takes time in proportion to
+    /// n log n for n shares in all.
+    pub fn merge_all(tokens: impl IntoIterator<Item = Self>) -> Self {
+        let mut tokens = tokens.into_iter().filter(Self::is_tracked);
+        let Some(first) = tokens.next() else { return Self::Untracked };
+        let Some(second) = tokens.next() else { return first };
+        let mut all: Vec<(RootId, u64)> = Vec::new();
+        for token in [first, second].into_iter().chain(tokens) {
             match token {
-                AckToken::Untracked => {}
-                AckToken::Whole(root) => add(root, root.secret()),
-                AckToken::Share(root, share) => add(root, share),
-                AckToken::Multi(all) => all.iter().for_each(|&(root, share)| add(root, share)),
+                Self::Untracked => {}
+                Self::Whole(root) => all.push((root, root.secret())),
+                Self::Share(root, share) => all.push((root, share)),
+                Self::Multi(list) => all.extend_from_slice(&list),
             }
         }
-        match (self, other) {
-            (Self::Untracked, only) | (only, Self::Untracked) => only,
-            (left, right) => {
-                let mut all = Vec::new();
-                list(left, &mut all);
-                list(right, &mut all);
-                match all[..] {
-                    [(root, share)] => Self::Share(root, share),
-                    _ => Self::Multi(all.into()),
-                }
+        // The sort is of words and need not keep an order: shares of one root are summed.
+        all.sort_unstable_by_key(|(root, _)| *root);
+        all.dedup_by(|(root, share), (before, sum)| {
+            let same = root == before;
+            if same {
+                *sum ^= *share;
             }
+            same
+        });
+        match all[..] {
+            [(root, share)] => Self::Share(root, share),
+            _ => Self::Multi(all.into()),
         }
     }
 }

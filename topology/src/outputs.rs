@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::anchor::Anchor;
+use crate::anchor::AnchorSet;
 use crate::lineage::{AckToken, Lineage, RootId, ShareRng};
 use crate::runtime::{DirectRow, Route, Staged};
 use crate::stream::{Stream, StreamSource, StreamSpec};
@@ -44,12 +44,10 @@ impl<T: Data> Output<T> {
     }
 
     /// Emits a tuple anchored to these kept tuples and to nothing else: their trees are joined, and each
-    /// root waits for it. The same anchor twice is legal and means once.
-    pub fn emit_anchored<'a>(&mut self, value: T, anchors: impl IntoIterator<Item = &'a Anchor>) {
-        let mut token = AckToken::Untracked;
-        for anchor in anchors {
-            token = token.merge(anchor.split(&mut self.shares));
-        }
+    /// root waits for it. The same anchor twice is legal and means once. Takes [`Anchors`], or whatever iterates over
+    /// [`Anchor`](crate::Anchor)s.
+    pub fn emit_anchored(&mut self, value: T, anchors: impl AnchorSet) {
+        let token = anchors.split_tokens(&mut self.shares);
         self.own_tokens.push((self.values.len(), token));
         self.values.push(value);
     }

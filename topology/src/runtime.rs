@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::context::{Clock, TaskContext};
-use crate::failure::{Failure, Fault};
+use crate::failure::{Failure, FailureKind, Fault};
 use crate::lineage::{AckToken, Lineage, RootId, ShareRng};
 use crate::spout::Next;
 
@@ -86,10 +86,14 @@ pub trait RootAllocator {
 pub struct OutgoingBatch {
     /// The address, as the engine gave it in [`RouteSetup`].
     pub target: u32,
+    /// Which task of the emitting component it comes from.
+    pub sender: u32,
     /// A `Box<EdgeBatch<T>>`.
     pub tuples: AnyBatch,
     /// How many tuples.
     pub rows: u32,
+    /// What they weigh, in bytes.
+    pub bytes: usize,
 }
 
 /// What a call of a task left to be sent and told.
@@ -114,20 +118,23 @@ pub struct Staged {
     pub lost: Vec<LostTuples>,
 }
 
-/// Tuples that reach nobody, since the author's code that distributes, copies or converts them panicked.
+/// Tuples that reach nobody, since the author's code that distributes, copies or converts them panicked, or named a task that
+/// does not exist.
 #[derive(Debug, Clone)]
 pub struct LostTuples {
     /// What they hold. Their roots are to fail.
     pub lineage: Lineage,
     /// How many they are.
     pub rows: u64,
-    /// What the panic said.
+    /// What kind of failure it is.
+    pub kind: FailureKind,
+    /// What the panic said, or what was wrong.
     pub fault: Fault,
 }
 
 impl LostTuples {
     pub(crate) fn new(fault: Fault) -> Self {
-        Self { lineage: Lineage::new(), rows: 0, fault }
+        Self { lineage: Lineage::new(), rows: 0, kind: FailureKind::Panic, fault }
     }
 }
 
@@ -138,6 +145,14 @@ impl Staged {
         self.panics += 1;
         let mut lost = LostTuples::new(Fault::panicked(panic));
         lost.rows = 1;
+        lost.lineage.push(token);
+        self.lost.push(lost);
+    }
+
+    /// A tuple cannot go where it was sent.
+    #[cold]
+    pub(crate) fn reject(&mut self, token: AckToken, fault: Fault) {
+        let mut lost = LostTuples { rows: 1, kind: FailureKind::Error, ..LostTuples::new(fault) };
         lost.lineage.push(token);
         self.lost.push(lost);
     }
@@ -228,6 +243,14 @@ pub struct RouteSetup {
     pub clock: Arc<dyn Clock>,
     /// Where to start when choosing in turn, so that senders do not move in step.
     pub offset: usize,
+    /// The index of the emitting task.
+    pub sender: u32,
+    /// The id of the subscriber.
+    pub subscriber: Arc<str>,
+    /// Whether the subscriber takes its time for each tuple, so that rows are better dealt out one by one.
+    pub by_row: bool,
+    /// What a tuple weighs, if the subscription says: an `Arc<dyn Fn(&T) -> usize>` of the stream's type.
+    pub weigh: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// Distributes the tuples of one stream to one subscription.
@@ -302,9 +325,9 @@ pub trait AsyncBoltTask: Send {
     fn prepare(&mut self) -> BoxFuture<'_, Result<(), Fault>>;
     /// Executes a batch of the bolt's input type. If polling it panics, call [`recover`](Self::recover).
     fn process(&mut self, tuples: AnyBatch) -> BoxFuture<'_, ()>;
-    /// After a panic: fails the tuple at hand, forgets the bolt, and returns the tuples not reached.
+    /// After a panic: fails the tuple at hand with this fault, forgets the bolt, and returns the tuples not reached.
     /// [`prepare`](Self::prepare) makes a new one.
-    fn recover(&mut self) -> Option<AnyBatch>;
+    fn recover(&mut self, fault: &Fault) -> Option<AnyBatch>;
     /// Fails tuples that could not be made ones of the bolt's input type.
     fn lose(&mut self, lost: Vec<LostTuples>);
     /// Fails a batch that cannot be executed.
@@ -334,7 +357,7 @@ pub struct SlotRange {
 
 /// A spout's task.
 pub trait SpoutTask: Send {
-    /// Opens the spout.
+    /// Makes the spout if there is none, and opens it.
     fn open(&mut self) -> BoxFuture<'_, Result<(), Fault>>;
     /// Calls `next` until `room` is used or the spout has nothing.
     fn fill<'a>(
@@ -342,7 +365,7 @@ pub trait SpoutTask: Send {
         roots: &'a mut (dyn RootAllocator + Send),
         room: usize,
     ) -> BoxFuture<'a, Result<Next, Fault>>;
-    /// After a panic in any hook: replaces the spout by a new one, which is to be opened.
+    /// After a panic in any hook: forgets the spout. [`open`](Self::open) makes a new one.
     fn recover(&mut self);
     /// Resolves when `next` is worth calling. Cancel-safe.
     fn ready(&mut self) -> BoxFuture<'_, ()>;

@@ -188,8 +188,8 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
         })
     }
 
-    fn recover(&mut self) -> Option<AnyBatch> {
-        self.out.fail_tuple(FailureKind::Panic, Fault::transient("the bolt panicked while it had the tuple"));
+    fn recover(&mut self, fault: &Fault) -> Option<AnyBatch> {
+        self.out.fail_tuple(FailureKind::Panic, fault.clone());
         self.out.seal_unanchored();
         self.out.flush(false);
         drop_panicked(&mut self.bolt);
@@ -257,7 +257,8 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
 /// The task of a [`Spout`].
 pub struct TypedSpoutTask<S: Spout> {
     factory: Factory<S>,
-    spout: S,
+    /// Made when it is opened; none after a panic.
+    spout: Option<S>,
     outputs: S::Outputs,
     context: TaskContext,
     ids: Vec<Option<S::MessageId>>,
@@ -270,10 +271,9 @@ pub struct TypedSpoutTask<S: Spout> {
 
 impl<S: Spout> TypedSpoutTask<S> {
     pub(crate) fn new(factory: Factory<S>, mut setup: TaskSetup) -> Self {
-        let spout = factory();
         Self {
             factory,
-            spout,
+            spout: None,
             outputs: open_outputs(&mut setup),
             context: setup.context,
             ids: Vec::new(),
@@ -288,7 +288,15 @@ impl<S: Spout> TypedSpoutTask<S> {
 
 impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
     fn open(&mut self) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async move { self.spout.open(&self.context).await })
+        Box::pin(async move {
+            let made = catch_unwind(AssertUnwindSafe(|| (self.factory)()));
+            let spout = self.spout.insert(made.map_err(|panic| Fault::panicked(&*panic))?);
+            let opened = spout.open(&self.context).await;
+            if opened.is_err() {
+                drop_panicked(&mut self.spout);
+            }
+            opened
+        })
     }
 
     fn fill<'a>(
@@ -297,6 +305,7 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
         room: usize,
     ) -> BoxFuture<'a, Result<Next, Fault>> {
         Box::pin(async move {
+            let Some(spout) = &mut self.spout else { return Err(Fault::transient("the spout is not open")) };
             let mut out = Roots::new(
                 &mut self.outputs,
                 &mut self.ids,
@@ -308,7 +317,7 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
             );
             let outcome = loop {
                 let before = out.emitted();
-                match self.spout.next(&mut out).await {
+                match spout.next(&mut out).await {
                     // A spout that is ready but emitted nothing gives others a turn.
                     Ok(Next::Ready) if out.emitted() < room && out.emitted() > before => {}
                     other => break other,
@@ -321,17 +330,20 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
     }
 
     fn recover(&mut self) {
-        if let Ok(spout) = catch_unwind(AssertUnwindSafe(|| (self.factory)())) {
-            drop_panicked(&mut Some(std::mem::replace(&mut self.spout, spout)));
-        }
+        drop_panicked(&mut self.spout);
     }
 
     fn ready(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.spout.ready().await })
+        Box::pin(async move {
+            match &mut self.spout {
+                Some(spout) => spout.ready().await,
+                None => std::future::pending().await,
+            }
+        })
     }
 
     fn is_full(&self) -> bool {
-        self.spout.is_full()
+        self.spout.as_ref().is_some_and(Spout::is_full)
     }
 
     fn acked<'a>(&'a mut self, slots: &'a mut Vec<SlotRange>) -> BoxFuture<'a, ()> {
@@ -340,10 +352,15 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
             self.acked.extend(self.ids[run].iter_mut().filter_map(Option::take));
         }
         Box::pin(async move {
-            if !self.acked.is_empty() {
-                self.spout.acked(&mut self.acked).await;
-                self.acked.clear();
+            // Taken out first: if the spout panics at them, they are not told again.
+            let mut ids = std::mem::take(&mut self.acked);
+            if !ids.is_empty()
+                && let Some(spout) = &mut self.spout
+            {
+                spout.acked(&mut ids).await;
             }
+            ids.clear();
+            self.acked = ids;
         })
     }
 
@@ -354,23 +371,39 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
             }
         }
         Box::pin(async move {
-            if !self.failed.is_empty() {
-                self.spout.failed(&mut self.failed).await;
-                self.failed.clear();
+            let mut failed = std::mem::take(&mut self.failed);
+            if !failed.is_empty()
+                && let Some(spout) = &mut self.spout
+            {
+                spout.failed(&mut failed).await;
             }
+            failed.clear();
+            self.failed = failed;
         })
     }
 
     fn activate(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.spout.activate().await })
+        Box::pin(async move {
+            if let Some(spout) = &mut self.spout {
+                spout.activate().await;
+            }
+        })
     }
 
     fn deactivate(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.spout.deactivate().await })
+        Box::pin(async move {
+            if let Some(spout) = &mut self.spout {
+                spout.deactivate().await;
+            }
+        })
     }
 
     fn close(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.spout.close().await })
+        Box::pin(async move {
+            if let Some(mut spout) = self.spout.take() {
+                spout.close().await;
+            }
+        })
     }
 
     fn flush(&mut self, all: bool) {

@@ -1,11 +1,15 @@
 //! The engine's rules, a test for each: those of Storm's own tests in their words, and Galerna's beyond.
 
 mod acking;
+mod anchors;
 mod bolts;
+mod bounds;
 mod flow;
 mod groupings;
 mod lifecycle;
+mod mending;
 mod metrics;
 mod panics;
 mod panics_between;
 mod properties;
+mod starting;
