@@ -20,6 +20,7 @@ use anyhow::{Context, Result};
 use galerna::bolts::{AlertOptions, ParameterRegistry, StoreOptions, ValidationLimits};
 use galerna::broker::Depth;
 use galerna::dispatcher::{Dispatcher, DispatcherOptions, StrategyName};
+use galerna::ingest::prelude::*;
 use galerna::ingest::{self, Ingestion};
 use galerna::model::SystemClock;
 use galerna::model::{Comparison, Condition, Rule, Severity};

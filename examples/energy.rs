@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use galerna::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna::dispatcher::{Dispatcher, DispatcherOptions};
+use galerna::ingest::prelude::*;
 use galerna::model::{AlertEventKind, Comparison, Condition, Rule, Severity};
 use galerna::prelude::*;
 use galerna::storage::{QueueRecord, sqlite};

@@ -2,7 +2,8 @@
 //!
 //! Meters' concentrators post readings; one durable queue per customer account holds them; a dispatcher leases queues to
 //! topologies, whose bolts validate, store and raise alerts. This crate is the face of it all: it re-exports the crates by
-//! their short names, and [`prelude`] has what a topology's author needs.
+//! their short names. [`prelude`] has what a topology's author needs, and [`ingest::prelude`] what topologies over the
+//! accounts' queues need beside that.
 //!
 //! ```
 //! use galerna::prelude::*;
@@ -37,21 +38,10 @@ pub use galerna_spouts as spouts;
 pub use galerna_storage as storage;
 pub use galerna_topology as topology;
 
-/// Everything that the author of a topology needs.
+/// Everything that a file of a topology over streams of one's own needs; [`ingest::prelude`] has what ingestion adds.
 pub mod prelude {
-    pub use galerna_bolts::{
-        AlertBolt, AlertOptions, ParameterRegistry, ReadingBatch, RejectBolt, RejectedBatch, StoreBolt,
-        StoreOptions, ValidateBolt, Validated, ValidationLimits,
-    };
-    pub use galerna_broker::Broker;
     pub use galerna_engine::{Engine, EngineOptions};
-    pub use galerna_lease::Leases;
-    pub use galerna_model::{
-        AccountId, Clock, Envelope, Incoming, Measurement, Message, ParameterCode, QueueName, Reading,
-        SourceId, SystemClock, Timestamp,
-    };
-    pub use galerna_spouts::{FileSpout, IntervalSpout, IteratorSpout, LeasedOptions, LeasedQueues};
-    pub use galerna_storage::{Store, StoredReading};
+    pub use galerna_spouts::{FileSpout, IntervalSpout, IteratorSpout};
     pub use galerna_topology::prelude::*;
 }
 

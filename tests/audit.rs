@@ -4,7 +4,7 @@ mod system;
 
 use std::path::Path;
 
-use galerna::prelude::*;
+use galerna::ingest::prelude::*;
 use galerna_test_servers::{Mongo, RabbitMq};
 use serde_json::{Value, json};
 use system::{PATIENCE, Service, command, database, end_of, errors, run_well, until};

@@ -5,9 +5,9 @@ mod system;
 
 use bytes::Bytes;
 use galerna::broker::DeadLetter;
+use galerna::ingest::prelude::*;
 use galerna::model::Account;
 use galerna::model::{Envelope, Measurement, Message, ParameterCode, Reading, Timestamp};
-use galerna::prelude::*;
 use galerna_test_servers::{Mongo, RabbitMq};
 use serde_json::json;
 use system::{Service, until};

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use galerna::ingest::prelude::*;
 use galerna::model::Account;
 use galerna::model::{Envelope, Measurement, ParameterCode, Reading, Timestamp};
-use galerna::prelude::*;
 use galerna::storage::QueueState;
 use galerna_test_servers::{Mongo, RabbitMq};
 use system::{Service, call, until};

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use galerna::broker::Outcome;
+use galerna::ingest::prelude::*;
 use galerna::model::{Reading, decode};
-use galerna::prelude::*;
 use galerna_directory::FileDirectory;
 use galerna_frontend::{Directory, Frontend, Limits, Options, Parts, Rate, SqliteStatistics, TokenHash};
 use serde_json::{Value, json};

@@ -28,6 +28,23 @@ use galerna_topology::{BuildError, Topology, TopologyBuilder};
 
 pub use owners::KnownOwners;
 
+/// What topologies of readings need beside `galerna::prelude`: the queues, what they hold, and the bolts that
+/// check, store and watch it.
+pub mod prelude {
+    pub use galerna_bolts::{
+        AlertBolt, AlertOptions, ParameterRegistry, ReadingBatch, RejectBolt, RejectedBatch, StoreBolt,
+        StoreOptions, ValidateBolt, Validated, ValidationLimits,
+    };
+    pub use galerna_broker::Broker;
+    pub use galerna_lease::Leases;
+    pub use galerna_model::{
+        AccountId, Clock, Envelope, Incoming, Measurement, Message, ParameterCode, QueueName, Reading,
+        SourceId, SystemClock, Timestamp,
+    };
+    pub use galerna_spouts::{LeasedOptions, LeasedQueues};
+    pub use galerna_storage::{Store, StoredReading};
+}
+
 /// How often alert rules are read anew and silent devices looked for.
 const ALERT_TICK: Duration = Duration::from_secs(1);
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use galerna::ingest::prelude::*;
 use galerna::model::Account;
-use galerna::prelude::*;
 use galerna_test_servers::{Mongo, RabbitMq};
 use serde_json::{Value, json};
 

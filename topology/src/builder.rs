@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::bolt::{AsyncBolt, Bolt};
 use crate::check::{self, BuildError};
 use crate::closure::{Filter, FlatMap, ForEach, IntoTupleResult, Map};
+use crate::factory::{AsyncBoltSource, BoltSource, SpoutSource};
 use crate::grouping::{
     All, Custom, CustomGrouping, DirectRoute, Fields, Global, Grouping, PartialKey, Shuffle,
 };
@@ -308,47 +309,53 @@ impl TopologyBuilder {
         &mut self.topology.components[last]
     }
 
-    /// Declares a spout. The factory makes one instance for each task, and a new one after a panic.
-    pub fn spout<S: Spout>(
+    /// Declares a spout: a value that is cloned for each task, or a function that makes one for each. After a
+    /// panic a new one is made in the same way.
+    pub fn spout<S: SpoutSource<Kind>, Kind>(
         &mut self,
         id: impl Into<Arc<str>>,
-        factory: impl Fn() -> S + Send + Sync + 'static,
-    ) -> SpoutDeclarer<'_, S::Outputs> {
-        let factory: crate::task::Factory<S> = Arc::new(factory);
+        spout: S,
+    ) -> SpoutDeclarer<'_, <S::Instance as Spout>::Outputs> {
+        let factory = spout.into_factory();
         let make = move |setup: TaskSetup| -> Box<dyn SpoutTask> {
             Box::new(TypedSpoutTask::new(factory.clone(), setup))
         };
-        let component = self.declare::<S, S::Outputs>(id, TaskFactory::Spout(Arc::new(make)));
+        let component = self
+            .declare::<S::Instance, <S::Instance as Spout>::Outputs>(id, TaskFactory::Spout(Arc::new(make)));
         SpoutDeclarer { component, marker: PhantomData }
     }
 
-    /// Declares a bolt that computes. The factory makes one instance for each task, and a new one after
-    /// a panic.
-    pub fn bolt<B: Bolt>(
+    /// Declares a bolt that computes: a value that is cloned for each task, or a function that makes one for
+    /// each. After a panic a new one is made in the same way.
+    pub fn bolt<B: BoltSource<Kind>, Kind>(
         &mut self,
         id: impl Into<Arc<str>>,
-        factory: impl Fn() -> B + Send + Sync + 'static,
-    ) -> BoltDeclarer<'_, B::Input, B::Outputs> {
-        let factory: crate::task::Factory<B> = Arc::new(factory);
+        bolt: B,
+    ) -> BoltDeclarer<'_, <B::Instance as Bolt>::Input, <B::Instance as Bolt>::Outputs> {
+        let factory = bolt.into_factory();
         let make = move |setup: TaskSetup| -> Box<dyn BoltTask> {
             Box::new(TypedBoltTask::new(factory.clone(), setup))
         };
-        let component = self.declare::<B, B::Outputs>(id, TaskFactory::Bolt(Arc::new(make)));
+        let component = self
+            .declare::<B::Instance, <B::Instance as Bolt>::Outputs>(id, TaskFactory::Bolt(Arc::new(make)));
         BoltDeclarer { component, marker: PhantomData }
     }
 
-    /// Declares a bolt that waits. The factory makes one instance for each task, and a new one after a
-    /// panic.
-    pub fn async_bolt<B: AsyncBolt>(
+    /// Declares a bolt that waits: a value that is cloned for each task, or a function that makes one for each.
+    /// After a panic a new one is made in the same way.
+    pub fn async_bolt<B: AsyncBoltSource<Kind>, Kind>(
         &mut self,
         id: impl Into<Arc<str>>,
-        factory: impl Fn() -> B + Send + Sync + 'static,
-    ) -> BoltDeclarer<'_, B::Input, B::Outputs> {
-        let factory: crate::task::Factory<B> = Arc::new(factory);
+        bolt: B,
+    ) -> BoltDeclarer<'_, <B::Instance as AsyncBolt>::Input, <B::Instance as AsyncBolt>::Outputs> {
+        let factory = bolt.into_factory();
         let make = move |setup: TaskSetup| -> Box<dyn AsyncBoltTask> {
             Box::new(TypedAsyncBoltTask::new(factory.clone(), setup))
         };
-        let component = self.declare::<B, B::Outputs>(id, TaskFactory::AsyncBolt(Arc::new(make)));
+        let component = self.declare::<B::Instance, <B::Instance as AsyncBolt>::Outputs>(
+            id,
+            TaskFactory::AsyncBolt(Arc::new(make)),
+        );
         BoltDeclarer { component, marker: PhantomData }
     }
 
@@ -520,8 +527,9 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         self.subscribe(stream.into(), Grouping::LocalOrShuffle, Shuffle::new)
     }
 
-    /// Subscribes: equal keys to the same task, always, in every run. The closure borrows the key:
-    /// `|reading| &reading.device`.
+    /// Subscribes: equal keys to the same task, always, in every run. The closure borrows the key
+    /// from the tuple: `|reading| &reading.device`. A key that is computed, as in `|n| n % 10`, cannot be
+    /// borrowed: use [`key_by`](Self::key_by).
     pub fn fields<T: Data + IntoInput<I>, K: Hash + ?Sized>(
         self,
         stream: impl Into<Stream<T>>,
@@ -533,8 +541,8 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         })
     }
 
-    /// As [`fields`](Self::fields), by a key that is computed: `|order| (order.shop, order.day)`.
-    pub fn fields_by<T: Data + IntoInput<I>, K: Hash>(
+    /// As [`fields`](Self::fields), by a key that is computed: `|order| (order.shop, order.day)`, `|n| n % 10`.
+    pub fn key_by<T: Data + IntoInput<I>, K: Hash>(
         self,
         stream: impl Into<Stream<T>>,
         key: impl Fn(&T) -> K + Clone + Send + Sync + 'static,

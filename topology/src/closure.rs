@@ -10,6 +10,11 @@ use crate::outputs::{Data, Output};
 
 /// What a [`for_each`](crate::TopologyBuilder::for_each) closure may return: nothing, or a `Result` with
 /// any error that becomes a [`Fault`].
+#[diagnostic::on_unimplemented(
+    message = "a `for_each` closure returns nothing or a `Result<(), E>`, not `{Self}`",
+    label = "this closure returns `{Self}`",
+    note = "end it with `;` to return nothing; a closure that emits goes to `map`, `filter` or `flat_map`"
+)]
 pub trait IntoTupleResult {
     /// `Ok` acks, `Err` fails.
     ///

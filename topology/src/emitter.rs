@@ -212,6 +212,19 @@ impl<T> Emitter<Output<T>> {
     }
 }
 
+/// Implemented by nothing: its message is what emitting on no outputs says.
+#[diagnostic::on_unimplemented(
+    message = "this bolt has no outputs to emit a `{Self}` on",
+    label = "`type Outputs = ()` means that nothing is emitted",
+    note = "say `type Outputs = Output<{Self}>` and take `out: &mut Emitter<Output<{Self}>>`; several outputs are declared with `outputs!`"
+)]
+pub trait NothingToEmitOn {}
+
+impl Emitter<()> {
+    #[doc(hidden)]
+    pub fn emit<T: NothingToEmitOn>(&mut self, _value: T) {}
+}
+
 impl<O> Deref for Emitter<O> {
     type Target = O;
 

@@ -41,6 +41,7 @@ mod check;
 mod closure;
 mod context;
 mod emitter;
+mod factory;
 mod failure;
 mod grouping;
 pub mod lineage;
@@ -62,6 +63,7 @@ pub use check::BuildError;
 pub use closure::{Filter, FlatMap, ForEach, IntoTupleResult, Map};
 pub use context::{Clock, TaskContext};
 pub use emitter::Emitter;
+pub use factory::{AsyncBoltSource, BoltSource, Constructor, Prototype, SpoutSource};
 pub use failure::{Failed, Failure, FailureKind, Fault, FaultKind, OrFault};
 pub use grouping::{CustomGrouping, Grouping};
 pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
@@ -69,12 +71,14 @@ pub use spout::{Next, Roots, Spout};
 pub use stable_hasher::StableHasher;
 pub use stream::Stream;
 
+/// What [`outputs!`] expands to needs; not for anything else, and not stable.
 #[doc(hidden)]
-pub use {
-    outputs::TokenSplitter,
-    runtime::Staged,
-    stream::{StreamSource, StreamSpec},
-};
+pub mod sealed {
+    pub use crate::outputs::{OutputSet, TokenSplitter};
+    pub use crate::runtime::Staged;
+    pub use crate::stream::StreamSource;
+    pub use crate::stream::StreamSpec;
+}
 
 /// Everything that a file declaring topologies needs.
 pub mod prelude {

@@ -11,7 +11,13 @@ use crate::runtime::{DirectRow, Route, Staged};
 use crate::stream::{Stream, StreamSource, StreamSpec};
 
 /// What a tuple must be: cloned when a stream has several subscribers, and sent between tasks.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a tuple: it is not `Clone + Send + 'static`",
+    label = "not `Clone + Send + 'static`",
+    note = "derive `Clone`, and own what it borrows; what cannot be cloned or is costly to clone goes into an `Arc`"
+)]
 pub trait Data: Clone + Send + 'static {}
+#[diagnostic::do_not_recommend]
 impl<T: Clone + Send + 'static> Data for T {}
 
 /// One output of a running component: what is emitted here goes to all subscribers of the stream.
@@ -89,7 +95,6 @@ impl<T> fmt::Debug for Output<T> {
 const MIN_ROUTED: usize = 64;
 
 /// Gives the emitted tuples of one input their parts of its token.
-#[doc(hidden)]
 pub struct TokenSplitter<'a> {
     rest: AckToken,
     left: usize,
@@ -133,40 +138,49 @@ impl<'a> TokenSplitter<'a> {
 /// The outputs of a component, as one type.
 ///
 /// A component with one output uses [`Output<T>`], one without any `()`, one with several a struct made
-/// by the [`outputs!`](crate::outputs!) macro. The trait is not meant to be implemented by hand.
-pub trait Outputs: Send + Sized + 'static {
+/// by the [`outputs!`](crate::outputs!) macro. It cannot be implemented otherwise.
+pub trait Outputs: OutputSet {}
+
+#[diagnostic::do_not_recommend]
+impl<O: OutputSet> Outputs for O {}
+
+/// What a task does with its outputs.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the outputs of a component",
+    label = "not a set of outputs",
+    note = "one output of a type `T` is `Output<T>`, none is `()`, several are declared with `outputs!`"
+)]
+pub trait OutputSet: Send + Sized + 'static {
     /// What wiring sees of them: [`Stream`] handles.
     type Streams;
 
-    #[doc(hidden)]
+    /// The handles of the outputs of this component.
     fn streams(source: &StreamSource) -> Self::Streams;
-    #[doc(hidden)]
+    /// Says what outputs there are.
     fn describe(into: &mut Vec<StreamSpec>);
-    #[doc(hidden)]
+    /// The outputs of one task.
     fn open(seed: u64) -> Self;
-    #[doc(hidden)]
+    /// Adds a `Box<Box<dyn Route<T>>>` to one of the outputs.
     fn attach(&mut self, stream: usize, route: Box<dyn Any + Send>);
     /// Rows emitted anchored to the current tuple, not sealed yet.
-    #[doc(hidden)]
     fn unsealed(&self) -> usize;
     /// Whether rows not sealed yet bring a token of their own.
-    #[doc(hidden)]
     fn has_own_tokens(&self) -> bool;
-    #[doc(hidden)]
+    /// Gives the rows not sealed yet their tokens.
     fn seal(&mut self, splitter: &mut TokenSplitter<'_>);
     /// Seals the one row emitted for a root.
-    #[doc(hidden)]
     #[inline]
     fn seal_whole(&mut self, root: RootId, shares: &mut ShareRng) {
         self.seal(&mut TokenSplitter::new(AckToken::Whole(root), 1, shares));
     }
-    #[doc(hidden)]
+    /// Takes back the rows not sealed yet.
     fn discard(&mut self);
-    #[doc(hidden)]
+    /// Distributes the rows.
     fn route(&mut self, flush: bool, into: &mut Staged);
 }
 
-impl<T: Data> Outputs for Output<T> {
+#[diagnostic::do_not_recommend]
+impl<T: Data> OutputSet for Output<T> {
     type Streams = Stream<T>;
 
     fn streams(source: &StreamSource) -> Stream<T> {
@@ -383,7 +397,8 @@ fn sound_copies<T: Clone>(
     copied
 }
 
-impl Outputs for () {
+#[diagnostic::do_not_recommend]
+impl OutputSet for () {
     type Streams = ();
 
     fn streams(_source: &StreamSource) {}
@@ -483,20 +498,20 @@ macro_rules! outputs {
             $( $(#[$field_meta])* $vis $field: S::Of<$type>, )+
         }
 
-        impl $crate::Outputs for $name {
+        impl $crate::sealed::OutputSet for $name {
             type Streams = $name<$crate::AsStreams>;
 
-            fn streams(source: &$crate::StreamSource) -> Self::Streams {
+            fn streams(source: &$crate::sealed::StreamSource) -> Self::Streams {
                 $name { $( $field: source.stream(::core::stringify!($field)), )+ }
             }
-            fn describe(into: &mut ::std::vec::Vec<$crate::StreamSpec>) {
-                $( into.push($crate::StreamSpec::of::<$type>(::core::stringify!($field))); )+
+            fn describe(into: &mut ::std::vec::Vec<$crate::sealed::StreamSpec>) {
+                $( into.push($crate::sealed::StreamSpec::of::<$type>(::core::stringify!($field))); )+
             }
             fn open(seed: u64) -> Self {
                 let mut at = 0u64;
                 $name { $( $field: {
                     at += 1;
-                    <$crate::Output<$type> as $crate::Outputs>::open(seed.wrapping_add(at << 56))
+                    <$crate::Output<$type> as $crate::sealed::OutputSet>::open(seed.wrapping_add(at << 56))
                 }, )+ }
             }
             fn attach(
@@ -508,7 +523,7 @@ macro_rules! outputs {
                 let mut route = ::core::option::Option::Some(route);
                 $(
                     if at == stream && let ::core::option::Option::Some(route) = route.take() {
-                        $crate::Outputs::attach(&mut self.$field, 0, route);
+                        $crate::sealed::OutputSet::attach(&mut self.$field, 0, route);
                     }
                     at += 1;
                 )+
@@ -516,21 +531,21 @@ macro_rules! outputs {
             }
             #[inline]
             fn unsealed(&self) -> usize {
-                0 $( + $crate::Outputs::unsealed(&self.$field) )+
+                0 $( + $crate::sealed::OutputSet::unsealed(&self.$field) )+
             }
             #[inline]
             fn has_own_tokens(&self) -> bool {
-                false $( || $crate::Outputs::has_own_tokens(&self.$field) )+
+                false $( || $crate::sealed::OutputSet::has_own_tokens(&self.$field) )+
             }
             #[inline]
-            fn seal(&mut self, splitter: &mut $crate::TokenSplitter<'_>) {
-                $( $crate::Outputs::seal(&mut self.$field, splitter); )+
+            fn seal(&mut self, splitter: &mut $crate::sealed::TokenSplitter<'_>) {
+                $( $crate::sealed::OutputSet::seal(&mut self.$field, splitter); )+
             }
             fn discard(&mut self) {
-                $( $crate::Outputs::discard(&mut self.$field); )+
+                $( $crate::sealed::OutputSet::discard(&mut self.$field); )+
             }
-            fn route(&mut self, flush: bool, into: &mut $crate::Staged) {
-                $( $crate::Outputs::route(&mut self.$field, flush, into); )+
+            fn route(&mut self, flush: bool, into: &mut $crate::sealed::Staged) {
+                $( $crate::sealed::OutputSet::route(&mut self.$field, flush, into); )+
             }
         }
     };

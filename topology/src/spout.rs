@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::context::TaskContext;
 use crate::failure::{Failed, Fault};
 use crate::lineage::{AckToken, RootId, ShareRng};
-use crate::outputs::{Outputs, TokenSplitter};
+use crate::outputs::{OutputSet, Outputs, TokenSplitter};
 use crate::runtime::{Grant, RootAllocator, Staged};
 
 /// What a spout says after [`Spout::next`].

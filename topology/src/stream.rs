@@ -73,7 +73,6 @@ impl<T> fmt::Debug for Stream<T> {
 }
 
 /// The component that a set of streams comes from. Used by [`outputs!`](crate::outputs!).
-#[doc(hidden)]
 #[derive(Debug, Clone)]
 pub struct StreamSource {
     pub(crate) component: Arc<str>,

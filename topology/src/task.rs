@@ -1,15 +1,15 @@
 //! The typed halves of tasks: a spout or bolt with its outputs, behind the traits of [`crate::runtime`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use crate::anchor::Batch;
 use crate::bolt::{AsyncBolt, Bolt};
 use crate::context::TaskContext;
 use crate::emitter::Emitter;
+use crate::factory::Factory;
 use crate::failure::{Failed, Failure, FailureKind, Fault};
 use crate::lineage::ShareRng;
-use crate::outputs::Outputs;
+use crate::outputs::{OutputSet, Outputs};
 use crate::runtime::{
     AnyBatch, AsyncBoltTask, BoltTask, BoxFuture, EdgeBatch, LostTuples, RootAllocator, SlotRange, SpoutTask,
     Staged, TaskSetup,
@@ -23,9 +23,6 @@ fn open_outputs<O: Outputs>(setup: &mut TaskSetup) -> O {
     }
     outputs
 }
-
-/// Makes instances of a component: one per task, and a new one after a panic.
-pub(crate) type Factory<B> = Arc<dyn Fn() -> B + Send + Sync>;
 
 /// The task of a [`Bolt`].
 pub struct TypedBoltTask<B: Bolt> {

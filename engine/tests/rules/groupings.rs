@@ -163,7 +163,7 @@ async fn fields_grouping_is_the_same_in_every_run() {
     let mut runs = Vec::new();
     for _ in 0..2 {
         let (_run, seen) = feed_keys(|topology, stream, seen| {
-            topology.bolt("seen", seen.bolt()).fields_by(stream, |key| (*key, "x")).parallelism(7);
+            topology.bolt("seen", seen.bolt()).key_by(stream, |key| (*key, "x")).parallelism(7);
         })
         .await;
         runs.push(tasks_by_key(&seen));

@@ -112,7 +112,7 @@ async fn a_panic_between_two_components_fails_one_root_and_the_others_pass() {
             _ => {
                 let sink = topology.for_each("sink", sink(&seen)).parallelism(2);
                 match way {
-                    "key of fields" => sink.fields_by(&stream, |glass: &Glass| touchy(glass.0)),
+                    "key of fields" => sink.key_by(&stream, |glass: &Glass| touchy(glass.0)),
                     "key of partial key" => sink.partial_key(&stream, |glass: &Glass| {
                         touchy(glass.0);
                         &glass.0

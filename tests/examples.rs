@@ -1,0 +1,123 @@
+//! Each example runs and prints what it is there to show.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+/// So long may an example take on a machine that compiles meanwhile.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Cargo builds the examples before it runs the tests, beside the folder that these are in.
+fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own program");
+    let folder = test.ancestors().nth(2).expect("tests are in `deps`");
+    folder.join("examples").join(name)
+}
+
+/// The lines that an example prints.
+async fn run(name: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    let mut command = Command::new(program(name));
+    command.envs(environment.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(LIMIT, command.output())
+        .await
+        .unwrap_or_else(|_| panic!("`{name}` did not end in {LIMIT:?}"))
+        .unwrap_or_else(|error| panic!("`{name}` cannot be run: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "`{name}` ended with {}: {errors}", output.status);
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn word_count_counts_every_word() {
+    let lines = run("word_count", &[]).await;
+    let words: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
+    for expected in ["the 4", "seven 2", "and 2", "dwarfs 1", "sentences: 4 emitted, 4 acked"] {
+        assert!(words.contains(&expected), "{expected} is not in {lines:#?}");
+    }
+}
+
+#[tokio::test]
+async fn several_outputs_go_several_ways() {
+    let lines = sorted(run("several_outputs", &[]).await);
+    assert_eq!(
+        lines,
+        [
+            "\"\" is no temperature: cannot parse float from empty string",
+            "\"warm\" is no temperature: invalid float literal",
+            "-3 °C",
+            "21.5 °C",
+            "400 °C",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn feedback_goes_round_until_each_number_has_arrived() {
+    let lines = run("feedback", &[]).await;
+    assert_eq!(lines.len(), 28, "{lines:#?}");
+    for expected in ["1 takes 0 steps", "7 takes 16 steps", "27 takes 111 steps"] {
+        assert!(lines.iter().any(|line| line == expected), "{expected} is not in {lines:#?}");
+    }
+    assert_eq!(lines[27], "27 roots are done");
+}
+
+#[tokio::test]
+async fn anchored_to_four_roots_a_mean_that_fails_brings_back_all_four() {
+    let lines = run("anchoring", &[]).await;
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    assert!(lines[..2].iter().all(|line| line.starts_with("stored ")), "{lines:#?}");
+    assert_eq!(lines[2], "4 roots failed, 8 are done");
+}
+
+#[tokio::test]
+async fn a_custom_spout_emits_again_what_may_succeed() {
+    let lines = sorted(run("custom_spout", &[]).await);
+    assert_eq!(lines, ["coffee is shipped", "lead balloon is given up: nobody ships that", "tea is shipped"]);
+}
+
+#[tokio::test]
+async fn the_harness_tests_two_minutes_in_no_time() {
+    let lines = run("testing", &[]).await;
+    assert_eq!(lines, ["counted [2, 1] in two minutes that took none"]);
+}
+
+#[tokio::test]
+async fn rabbitmq_gives_its_messages_and_they_are_acked() {
+    let url = galerna_test_servers::RabbitMq::shared().await.vhost().await;
+    let lines = run("rabbitmq", &[("AMQP_URL", &url)]).await;
+    let (acked, said) = lines.split_last().expect("it printed something");
+    let mut expected = Vec::new();
+    for account in ["bear", "fox"] {
+        for n in 1..=3 {
+            expected.push(format!("example-{account}: {account} says {n}"));
+        }
+    }
+    let in_any_order = sorted(said.to_vec());
+    assert_eq!(in_any_order, expected);
+    assert_eq!(acked, "6 messages acked");
+}
+
+#[tokio::test]
+async fn without_a_server_the_rabbitmq_example_says_what_to_set() {
+    let mut command = Command::new(program("rabbitmq"));
+    let output = command.env_remove("AMQP_URL").output().await.expect("it can be run");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && errors.contains("set AMQP_URL"), "{errors}");
+}
+
+#[tokio::test]
+async fn energy_stores_every_reading_and_raises_alerts() {
+    let lines = run("energy", &[]).await;
+    let last = lines.last().expect("it printed something");
+    let numbers: Vec<u64> = last.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert!(last.contains("readings published"), "{last}");
+    assert_eq!(numbers.len(), 3, "{last}");
+    assert!(numbers[0] > 0 && numbers[0] == numbers[1] && numbers[2] > 0, "{last}");
+}

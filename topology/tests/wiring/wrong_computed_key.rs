@@ -1,0 +1,11 @@
+#[path = "numbers.rs"]
+mod numbers;
+
+use galerna_topology::prelude::*;
+use numbers::Numbers;
+
+fn main() {
+    let mut topology = TopologyBuilder::new("wrong");
+    let numbers = topology.spout("numbers", || Numbers).outputs();
+    topology.for_each("print", |_: u64| ()).fields(numbers, |n| n % 10);
+}
