@@ -13,7 +13,7 @@ use galerna::broker::Outcome;
 use galerna::ingest::prelude::*;
 use galerna::model::{Reading, decode};
 use galerna_directory::FileDirectory;
-use galerna_frontend::{Directory, Frontend, Limits, Options, Parts, Rate, SqliteStatistics, TokenHash};
+use galerna_frontend::{Directory, Frontend, Limits, Options, Parts, Rate, TokenHash};
 use serde_json::{Value, json};
 use system::{PATIENCE, command, end_of, errors, output_of};
 use tokio::net::TcpListener;
@@ -50,7 +50,7 @@ impl World {
             broker: broker.clone(),
             directory: Directory::new(FileDirectory::new(folder.path().join("lists.json")).unwrap()),
             hints: None,
-            statistics: Arc::new(SqliteStatistics::open(folder.path().join("statistics.db")).unwrap()),
+            statistics: galerna_storage::sqlite::in_memory().unwrap().statistics,
             clock: Arc::new(SystemClock),
         };
         let mut options = options;

@@ -77,7 +77,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use galerna_broker::Broker;
-use galerna_frontend::StatisticsStore;
+use galerna_storage::StatisticsStore;
 use galerna_model::Clock;
 use galerna_storage::Store;
 use maud::{Markup, html};

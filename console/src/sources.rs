@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use galerna_frontend::statistics::{LastMessage, Period, Scope, Tally};
+use galerna_storage::{LastMessage, Period, Scope, Tally};
 use galerna_model::{Source, SourceId, Timestamp};
 use galerna_storage::StoredReading;
 use maud::{Markup, html};

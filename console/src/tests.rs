@@ -7,7 +7,6 @@ use galerna_bolts::{AlertOptions, ParameterRegistry, StoreOptions, ValidationLim
 use galerna_broker::embedded::EmbeddedBroker;
 use galerna_broker::{Failure, NewDeadLetter};
 use galerna_dispatcher::{ClientOptions, Dispatcher, DispatcherClient, DispatcherOptions};
-use galerna_frontend::SqliteStatistics;
 use galerna_ingest::Ingestion;
 use galerna_model::{
     AccountId, Measurement, Message, ParameterCode, QueueName, Source, SourceId, SystemClock, Timestamp,
@@ -77,7 +76,7 @@ async fn parts(folder: &tempfile::TempDir, queues: usize) -> Parts {
         dispatcher: Arc::new(dispatcher),
         broker,
         store,
-        statistics: Some(Arc::new(SqliteStatistics::in_memory().unwrap())),
+        statistics: Some(galerna_storage::sqlite::in_memory().unwrap().statistics),
         workers: Arc::new(NoWorkers),
         topology: serde_json::from_str(&topology).unwrap(),
         config: vec![Setting { key: "api.token".into(), value: "***".into(), origin: "flag".into() }],

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_dispatcher::{QueueView, StatusPage, StatusQuery};
-use galerna_frontend::statistics::{Period, Scope, Tally};
+use galerna_storage::{Period, Scope, Tally};
 use galerna_model::{AlertState, Clock, QueueName, Rule, Timestamp};
 use tokio::time::{Instant, timeout};
 

@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use galerna_broker::Broker;
 use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use galerna_directory::FileDirectory;
-use galerna_frontend::{Directory, Frontend, Limits, Options, Parts, Rate, SqliteStatistics, TokenHash};
+use galerna_frontend::{Directory, Frontend, Limits, Options, Parts, Rate, TokenHash};
 use galerna_model::{QueueName, SystemClock};
 use galerna_test_servers::RabbitMq;
 use serde_json::json;
@@ -37,7 +37,7 @@ async fn start(server: &RabbitMq, folder: &std::path::Path) -> (String, Frontend
         broker: Arc::new(broker),
         directory: Directory::new(FileDirectory::new(path).expect("a name")),
         hints: None,
-        statistics: Arc::new(SqliteStatistics::open(folder.join("statistics.db")).expect("opened")),
+        statistics: galerna_storage::sqlite::in_memory().expect("opened").statistics,
         clock: Arc::new(SystemClock),
     };
     let unlimited = Rate::new(u32::MAX, u32::MAX);

@@ -25,7 +25,8 @@ use crate::parse::Parsed;
 use crate::refusal::Refusal;
 use crate::service;
 use crate::sources::{Directory, Known, RefreshError, Refreshed, Sources};
-use crate::statistics::{LastMessage, Statistics, StatisticsStore, Tally};
+use crate::statistics::Statistics;
+use galerna_storage::{LastMessage, StatisticsStore, Tally};
 
 /// What a frontend works with.
 pub struct Parts {

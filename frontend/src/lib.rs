@@ -28,7 +28,7 @@
 //!
 //! use galerna_broker::Broker;
 //! use galerna_model::SystemClock;
-//! use galerna_frontend::{Directory, Frontend, Options, Parts, SqliteStatistics};
+//! use galerna_frontend::{Directory, Frontend, Options, Parts};
 //! use galerna_directory::FileDirectory;
 //!
 //! # async fn example(broker: Arc<dyn Broker>) -> Result<(), Box<dyn std::error::Error>> {
@@ -39,7 +39,7 @@
 //!         sources: Arc::new(FileDirectory::new("sources.csv")?),
 //!     },
 //!     hints: None,
-//!     statistics: Arc::new(SqliteStatistics::open("statistics.db")?),
+//!     statistics: galerna_storage::sqlite::in_memory()?.statistics,
 //!     clock: Arc::new(SystemClock),
 //! };
 //! let frontend = Frontend::open(parts, Options::default()).await?;
@@ -80,7 +80,7 @@ pub use hints::QueueHints;
 pub use options::{Limits, Options, OptionsError, Rate, SourcesOptions, StatisticsOptions, Timeouts};
 pub use service::ServeError;
 pub use sources::{Directory, RefreshError, Refreshed};
-pub use statistics::{MongoStatistics, SqliteStatistics, Statistics, StatisticsStore};
+pub use statistics::Statistics;
 pub use token::{TokenHash, TokenHashError};
 
 /// How often what can be forgotten is looked for.

@@ -11,7 +11,8 @@ use galerna_bolts::{AlertOptions, ParameterRegistry, RuleSet, StoreOptions, Vali
 use galerna_broker::Broker;
 use galerna_directory::{AccountsSource, FileDirectory, HttpDirectory, HttpOptions, StoreDirectory};
 use galerna_dispatcher::{Dispatcher, DispatcherOptions, Leases, MaintainerLink, Ping, StrategyName, Timing};
-use galerna_frontend::{Directory, Frontend, Limits, Parts, QueueHints, Rate, StatisticsStore};
+use galerna_frontend::{Directory, Frontend, Limits, Parts, QueueHints, Rate};
+use galerna_storage::StatisticsStore;
 use galerna_ingest::{Ingestion, KnownOwners};
 use galerna_maintainer::{Maintainer, Options};
 use galerna_model::{Rule, SystemClock};

@@ -10,7 +10,7 @@ use galerna_settings::Config;
 use galerna_telemetry::{Asking, process_name};
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::{broker, must_be_shared, statistics, store};
+use crate::backends::{broker, must_be_shared, store};
 use crate::workers::Workers;
 use crate::{admin, metrics, modules, service, side, trace};
 
@@ -21,7 +21,7 @@ pub async fn frontend(config: &Config, stop: CancellationToken) -> anyhow::Resul
     let (broker, store) = (broker(config).await?, store(config).await?);
     let directory = modules::frontend_directory(config, &store)?;
     let hints = Arc::new(dispatcher_client(config)?);
-    let statistics = statistics(config).await?;
+    let statistics = store.statistics.clone();
     let frontend = modules::frontend(config, &broker, directory, hints, statistics).await?;
     let ways = ways_beside(config, &listener)?;
     frontend.serve_with(ways, listener, async move { stop.cancelled().await }).await?;
@@ -75,7 +75,7 @@ pub async fn page(config: &Config, stop: CancellationToken) -> anyhow::Result<()
     // The page writes what is done on it to the audit log.
     let options = ClientOptions { audited: true, ..dispatcher_options(config) };
     let dispatcher = Arc::new(DispatcherClient::new(config.text("dispatcher.url"), options)?);
-    let statistics = statistics(config).await?;
+    let statistics = store.statistics.clone();
     let routes =
         modules::page(config, dispatcher, (broker, store), statistics, (workers, traces), stop.clone())?;
     tracing::info!(address = %listener.local_addr()?, "the page is served");

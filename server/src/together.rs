@@ -11,7 +11,7 @@ use axum::Router;
 use galerna_broker::Broker;
 use galerna_console::LocalTraces;
 use galerna_dispatcher::{Dispatcher, MaintainerLink};
-use galerna_frontend::{Directory, StatisticsStore};
+use galerna_frontend::Directory;
 use galerna_maintainer::{Maintainer, Run, Task};
 use galerna_settings::Config;
 use galerna_storage::Store;
@@ -83,7 +83,7 @@ impl Together {
         directory: Directory,
         makes_accounts: bool,
     ) -> anyhow::Result<Self> {
-        let statistics: Arc<dyn StatisticsStore> = backends::statistics(config).await?;
+        let statistics = store.statistics.clone();
         let accounts = directory.accounts.clone();
         let maintainer: Maintainer = modules::maintainer(config, &store, &broker, accounts)?;
         let created = match maintainer.run_once(Task::Accounts, Run::default()).await {

@@ -26,7 +26,8 @@
 //!
 //! Invariants:
 //! - what a call acknowledged survives the death of any process, and on a replica set of any one server;
-//! - one document per identity of a reading, with its highest `sqn`, however often and in whatever order it is stored;
+//! - one document per identity of a reading, with each parameter's value of the highest `sqn`, however often and in whatever
+//!   order it is stored;
 //! - a queue's `version` and `epoch` never go back, not even when the queue is removed and created again;
 //! - integers above 2^63 - 1 are stored as that number: neither store counts further.
 //!
@@ -45,6 +46,8 @@ mod queues;
 mod readings;
 mod settings;
 pub mod sqlite;
+mod statistics;
+mod union;
 
 use std::sync::Arc;
 
@@ -61,9 +64,11 @@ pub use notifications::{
 };
 pub use queues::{Changes, QueueStates, ReadyCount, Swap, Swapped};
 pub use readings::{
-    ReadingKey, ReadingOutcome, Readings, ReadingsQuery, RejectedReading, RejectedReadings, StoredReading,
+    Difference, ReadingKey, ReadingOutcome, Readings, ReadingsQuery, RejectedReading, RejectedReadings, SharedReadings,
+    StoreOutcome, StoredReading,
 };
 pub use settings::Settings;
+pub use statistics::{Batch, LAST_MESSAGES, LastMessage, Period, Scope, StatisticsStore, Tally};
 
 /// One implementation of every kind of record.
 #[derive(Clone)]
@@ -90,6 +95,8 @@ pub struct Store {
     pub audit: Arc<dyn AuditLog>,
     /// Samples for charts.
     pub history: Arc<dyn History>,
+    /// What sources have sent.
+    pub statistics: Arc<dyn StatisticsStore>,
     closing: Arc<dyn Closing>,
 }
 

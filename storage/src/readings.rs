@@ -1,7 +1,9 @@
 //! Readings that were accepted, and those that were refused.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use galerna_model::{AccountId, Measurement, SourceId, Timestamp};
+use galerna_model::{AccountId, Measurement, ParameterCode, SourceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -17,7 +19,8 @@ pub struct StoredReading {
     pub device: String,
     /// When it was measured.
     pub ts: Timestamp,
-    /// Sequence number; a higher one replaces the values, a lower or equal one changes nothing.
+    /// Sequence number: a higher one replaces a value, a lower or equal one only adds parameters that are not there yet. As it
+    /// is found, the highest of those that were stored.
     pub sqn: u64,
     /// The values.
     pub values: Vec<Measurement>,
@@ -45,11 +48,59 @@ pub struct ReadingKey {
 pub enum ReadingOutcome {
     /// It is new.
     Inserted,
-    /// It replaced one with a lower sequence number.
+    /// Its sequence number was higher than that of what was there: it replaced values, and added those that were missing.
     Replaced,
-    /// One with the same or a higher sequence number was there; nothing was written.
+    /// It added values of parameters that were missing, and replaced none.
+    Added,
+    /// All its parameters were there with the same or a higher sequence number; nothing was written.
     Duplicate,
 }
+
+/// A value that was not taken, since the stored one has the same or a higher sequence number, and that is another one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Difference {
+    /// Of which parameter.
+    pub parameter: ParameterCode,
+    /// What is stored.
+    pub stored: f64,
+    /// What was offered.
+    pub offered: f64,
+}
+
+/// What storing a batch did.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StoreOutcome {
+    /// Of each reading, in the batch's order.
+    pub readings: Vec<ReadingOutcome>,
+    /// Values that were not taken and differ from what is stored, with the index of their reading.
+    pub not_taken: Vec<(usize, Difference)>,
+}
+
+impl std::ops::Deref for StoreOutcome {
+    type Target = [ReadingOutcome];
+
+    fn deref(&self) -> &[ReadingOutcome] {
+        &self.readings
+    }
+}
+
+impl IntoIterator for StoreOutcome {
+    type Item = ReadingOutcome;
+    type IntoIter = std::vec::IntoIter<ReadingOutcome>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.readings.into_iter()
+    }
+}
+
+impl<const N: usize> PartialEq<[ReadingOutcome; N]> for StoreOutcome {
+    fn eq(&self, other: &[ReadingOutcome; N]) -> bool {
+        self.readings == other
+    }
+}
+
+/// Readings of one message, shared by all who work on them.
+pub type SharedReadings = Arc<Vec<StoredReading>>;
 
 /// Which readings to find.
 #[derive(Debug, Clone, Default)]
@@ -71,9 +122,15 @@ pub struct ReadingsQuery {
 /// Store of accepted readings.
 #[async_trait]
 pub trait Readings: Send + Sync + 'static {
-    /// Stores a batch, durable when it returns; outcomes are in the batch's order. The same identity may occur twice in
-    /// one batch. On an error part of the batch may be stored; storing all of it again is right and harmless.
-    async fn store(&self, batch: &[StoredReading]) -> Result<Vec<ReadingOutcome>>;
+    /// Stores the readings of some messages, durable when it returns; outcomes are in their order. The same identity may occur
+    /// twice: values are united by parameter, each reading atomically. On an error part of the readings may be stored;
+    /// storing all of them again is right and harmless.
+    async fn store_shared(&self, messages: &[SharedReadings]) -> Result<StoreOutcome>;
+
+    /// The same of readings that are not shared, which costs a copy of them.
+    async fn store(&self, batch: &[StoredReading]) -> Result<StoreOutcome> {
+        self.store_shared(&[Arc::new(batch.to_vec())]).await
+    }
 
     /// Readings that match, newest first.
     async fn find(&self, query: &ReadingsQuery) -> Result<Vec<StoredReading>>;

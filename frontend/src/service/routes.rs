@@ -19,7 +19,8 @@ use crate::budget::Holder;
 use crate::frontend::{Frontend, Readiness, STRANGERS_BODY};
 use crate::options::Limits;
 use crate::refusal::{ErrorBody, Refusal};
-use crate::statistics::{LastMessage, Scope, Traffic};
+use crate::statistics::Traffic;
+use galerna_storage::{LastMessage, Scope};
 use crate::{older, parse};
 
 /// A path, its methods in lower case, and what serves it.
@@ -326,7 +327,7 @@ async fn read_statistics(
             _ => {}
         }
     }
-    let away = |e: crate::statistics::StatisticsError| Refusal::Statistics(e.to_string());
+    let away = |e: galerna_storage::StorageError| Refusal::Statistics(e.to_string());
     let statistics = frontend.statistics();
     let last_messages = match &scope {
         Scope::Source(source) => Some(statistics.last_messages(source).await.map_err(away)?),

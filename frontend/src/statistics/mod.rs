@@ -6,79 +6,18 @@
 //! since the last flush, five seconds by default. It never loses a reading: those are confirmed by the broker before they
 //! are counted. Any number of frontends may add to one store.
 
-mod mongo;
-mod period;
-mod sqlite;
-
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ops::AddAssign;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use galerna_model::{AccountId, Clock, SourceId, Timestamp};
+use galerna_storage::{
+    Batch, LAST_MESSAGES, LastMessage, Period, Result, Scope, StatisticsStore, Tally,
+};
 use parking_lot::Mutex;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use self::mongo::MongoStatistics;
-pub use self::period::Period;
-pub use self::sqlite::SqliteStatistics;
 use crate::options::StatisticsOptions;
-
-/// Last messages kept of each source.
-pub const LAST_MESSAGES: usize = 10;
-
-/// Batches of a writer between two looks for what can be forgotten.
-const FORGET_EVERY: u64 = 720;
-
-/// Counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
-pub struct Tally {
-    /// Accepted calls.
-    pub messages: u64,
-    /// Readings accepted in them.
-    pub readings: u64,
-    /// Values of those readings.
-    pub values: u64,
-}
-
-impl AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.messages += other.messages;
-        self.readings += other.readings;
-        self.values += other.values;
-    }
-}
-
-/// Whose counts.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// All sources.
-    All,
-    /// Those of an account.
-    Account(AccountId),
-    /// One source.
-    Source(SourceId),
-}
-
-impl Scope {
-    /// Its kind and its key, as stores write them.
-    pub fn key(&self) -> (&'static str, &str) {
-        match self {
-            Self::All => ("all", ""),
-            Self::Account(id) => ("account", id.as_str()),
-            Self::Source(id) => ("source", id.as_str()),
-        }
-    }
-
-    fn covers(&self, source: &SourceId, account: &AccountId) -> bool {
-        match self {
-            Self::All => true,
-            Self::Account(id) => id == account,
-            Self::Source(id) => id == source,
-        }
-    }
-}
 
 /// Counts of the current period, the last and the last but one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
@@ -113,76 +52,6 @@ impl Traffic {
         };
         Self { hour: three(0), day: three(3), week: three(6), month: three(9) }
     }
-}
-
-/// An accepted call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct LastMessage {
-    /// Id of the request, which is the beginning of the ids of its envelopes.
-    pub id: String,
-    /// When it came.
-    #[schema(value_type = String)]
-    pub received: Timestamp,
-    /// Readings accepted.
-    pub readings: u64,
-    /// Readings refused.
-    pub rejected: u64,
-    /// The beginning of its body. Whoever sent it chose what stands here: escape it where it is shown.
-    pub text: String,
-    /// Whether the body was longer.
-    pub cut: bool,
-}
-
-/// What was counted between two flushes.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Batch {
-    /// The process that counted.
-    pub writer: String,
-    /// Grows with every batch of a writer. A store that has this one or a later one already must add nothing.
-    pub number: u64,
-    /// To be added.
-    pub tallies: Vec<(Scope, Period, Timestamp, Tally)>,
-    /// To be kept, oldest first, [`LAST_MESSAGES`] a source.
-    pub messages: Vec<(SourceId, LastMessage)>,
-    /// When it was made.
-    pub at: Timestamp,
-}
-
-/// Why a store of statistics failed.
-#[derive(Debug, thiserror::Error)]
-#[error("statistics store failed while {attempted}: {cause}")]
-pub struct StatisticsError {
-    /// What was tried.
-    pub attempted: &'static str,
-    /// What the store said.
-    pub cause: String,
-}
-
-/// Where statistics are kept.
-///
-/// Reads tell the number of the last batch of a writer that they saw, from the same snapshot, so that the writer can add what
-/// it still holds without counting anything twice.
-#[async_trait]
-pub trait StatisticsStore: Send + Sync + 'static {
-    /// Adds a batch once: adding it again changes nothing. After a failure or a cancellation it may be there in part, or
-    /// still come: nothing of it shows to its writer until it is whole, and adding it again completes it.
-    async fn add(&self, batch: Arc<Batch>) -> Result<(), StatisticsError>;
-
-    /// The counts of each scope, for each of these periods in order, and the number of `writer`'s last batch (0: none).
-    async fn tallies(
-        &self,
-        scopes: &[Scope],
-        periods: &[(Period, Timestamp)],
-        writer: &str,
-    ) -> Result<(Vec<Vec<Tally>>, u64), StatisticsError>;
-
-    /// The last messages of a source, newest first, with those of `writer`'s batches up to the number in the answer; some of
-    /// later ones may be there too.
-    async fn last_messages(
-        &self,
-        source: &SourceId,
-        writer: &str,
-    ) -> Result<(Vec<LastMessage>, u64), StatisticsError>;
 }
 
 /// Counts not in the store yet.
@@ -321,7 +190,7 @@ impl Statistics {
     ///
     /// # Errors
     /// What the store said.
-    pub async fn flush(&self) -> Result<(), StatisticsError> {
+    pub async fn flush(&self) -> Result<()> {
         let _turn = self.flushing.lock().await;
         // What was left of a failed flush first, then what was counted since.
         for _ in 0..2 {
@@ -351,7 +220,7 @@ impl Statistics {
     ///
     /// # Errors
     /// What the store said.
-    pub async fn traffic(&self, scopes: &[Scope]) -> Result<Vec<Traffic>, StatisticsError> {
+    pub async fn traffic(&self, scopes: &[Scope]) -> Result<Vec<Traffic>> {
         let now = self.clock.now();
         let periods: Vec<(Period, Timestamp)> = Period::ALL
             .into_iter()
@@ -379,7 +248,7 @@ impl Statistics {
     ///
     /// # Errors
     /// What the store said.
-    pub async fn last_messages(&self, source: &SourceId) -> Result<Vec<LastMessage>, StatisticsError> {
+    pub async fn last_messages(&self, source: &SourceId) -> Result<Vec<LastMessage>> {
         let held = self.held();
         let (stored, number) = self.store.last_messages(source, &self.writer).await?;
         let mut all: Vec<LastMessage> = held.messages(source, number);

@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use galerna_model::ManualClock;
+use async_trait::async_trait;
+use galerna_storage::mongo::{self, MongoOptions};
+use galerna_storage::{StorageError, sqlite};
 use galerna_test_servers::{Mongo, unique};
 
 use super::*;
@@ -20,14 +23,26 @@ impl Place {
     }
 
     async fn open(&self) -> Arc<dyn StatisticsStore> {
-        match self {
-            Self::File(folder) => {
-                Arc::new(SqliteStatistics::open(folder.path().join("statistics.db")).unwrap())
-            }
+        let store = match self {
+            Self::File(folder) => sqlite::open(folder.path().join("store.db")).await.unwrap(),
             Self::Database(name) => {
-                let uri = Mongo::shared().await.uri();
-                Arc::new(MongoStatistics::open(&uri, Some(name), Duration::from_secs(60)).await.unwrap())
+                let options = MongoOptions {
+                    database: Some(name.clone()),
+                    timeout: Duration::from_secs(60),
+                    ..MongoOptions::new(Mongo::shared().await.uri())
+                };
+                mongo::connect(options).await.unwrap()
             }
+        };
+        store.statistics
+    }
+
+    /// For two frontends: in two processes where the store can be shared.
+    async fn open_two(&self) -> [Arc<dyn StatisticsStore>; 2] {
+        let one = self.open().await;
+        match self {
+            Self::File(_) => [Arc::clone(&one), one],
+            Self::Database(_) => [one, self.open().await],
         }
     }
 }
@@ -133,8 +148,11 @@ struct Doubtful(Arc<dyn StatisticsStore>, AtomicU32);
 
 #[async_trait]
 impl StatisticsStore for Doubtful {
-    async fn add(&self, batch: Arc<Batch>) -> Result<(), StatisticsError> {
-        let failed = StatisticsError { attempted: "adding counts", cause: "nobody knows".to_owned() };
+    async fn add(&self, batch: Arc<Batch>) -> Result<()> {
+        let failed = StorageError::Unavailable {
+            attempted: "adding counts".to_owned(),
+            cause: "nobody knows".to_owned(),
+        };
         match self.1.fetch_add(1, Ordering::SeqCst) {
             0 => Err(failed),
             1 => self.0.add(batch).await.and(Err(failed)),
@@ -146,14 +164,14 @@ impl StatisticsStore for Doubtful {
         scopes: &[Scope],
         periods: &[(Period, Timestamp)],
         writer: &str,
-    ) -> Result<(Vec<Vec<Tally>>, u64), StatisticsError> {
+    ) -> Result<(Vec<Vec<Tally>>, u64)> {
         self.0.tallies(scopes, periods, writer).await
     }
     async fn last_messages(
         &self,
         s: &SourceId,
         writer: &str,
-    ) -> Result<(Vec<LastMessage>, u64), StatisticsError> {
+    ) -> Result<(Vec<LastMessage>, u64)> {
         self.0.last_messages(s, writer).await
     }
 }
@@ -182,8 +200,8 @@ async fn a_flush_whose_outcome_is_unknown_counts_once() {
 async fn two_frontends_add_to_one_store() {
     for place in Place::all() {
         let clock = ManualClock::at(Timestamp(0));
-        let one = statistics(place.open().await, &clock, "one");
-        let two = statistics(place.open().await, &clock, "two");
+        let [one, two] = place.open_two().await;
+        let (one, two) = (statistics(one, &clock, "one"), statistics(two, &clock, "two"));
         for id in 0..20 {
             count(&one, ("s1", "a"), 1, id, clock.now());
             count(&two, ("s1", "a"), 2, id, clock.now());
@@ -199,7 +217,7 @@ async fn two_frontends_add_to_one_store() {
 async fn texts_that_wait_are_bounded_and_cut_between_characters() {
     let clock = ManualClock::at(Timestamp(0));
     let options = StatisticsOptions { waiting_bytes: 50, message_bytes: 4, ..StatisticsOptions::default() };
-    let store = Arc::new(SqliteStatistics::in_memory().unwrap());
+    let store = sqlite::in_memory().unwrap().statistics;
     let statistics = Statistics::new(store, Arc::new(clock.clone()), options, "w".to_owned());
     assert_eq!(statistics.excerpt("abcdef".as_bytes()), ("abcd".to_owned(), true));
     assert_eq!(statistics.excerpt("abcäf".as_bytes()), ("abc".to_owned(), true));
@@ -217,8 +235,8 @@ async fn texts_that_wait_are_bounded_and_cut_between_characters() {
 async fn the_last_messages_are_those_of_all_frontends() {
     for place in Place::all() {
         let clock = ManualClock::at(Timestamp(0));
-        let one = statistics(place.open().await, &clock, "one");
-        let two = statistics(place.open().await, &clock, "two");
+        let [one, two] = place.open_two().await;
+        let (one, two) = (statistics(one, &clock, "one"), statistics(two, &clock, "two"));
         for id in 0..30 {
             clock.advance(1);
             let writer = if id % 3 == 0 { &one } else { &two };
@@ -238,26 +256,43 @@ async fn the_last_messages_are_those_of_all_frontends() {
 }
 
 #[tokio::test]
-async fn old_hours_are_forgotten_and_old_months_kept() {
-    for place in Place::all() {
-        let store = place.open().await;
-        let day = 24 * 3_600_000;
-        let begin = Timestamp::parse("2020-01-01T00:00:00Z").unwrap();
-        let periods = [(Period::Hour, begin), (Period::Month, begin)];
-        let all = [Scope::All];
-        let add = async |writer: &str, at: Timestamp| {
-            let one = of(1, 1);
-            let tallies =
-                Period::ALL.map(|period| (Scope::All, period, period.start(at), one)).into_iter().collect();
-            let batch = Batch { writer: writer.to_owned(), number: 1, tallies, messages: Vec::new(), at };
-            store.add(Arc::new(batch)).await.unwrap();
+async fn what_a_server_that_fails_or_hangs_did_not_take_is_counted_once_when_it_is_back() {
+    let server = Mongo::start().await;
+    let options = MongoOptions { timeout: Duration::from_secs(2), ..MongoOptions::new(server.uri()) };
+    let store = mongo::connect(options).await.unwrap().statistics;
+    let clock = ManualClock::at(Timestamp(0));
+    let options = StatisticsOptions::default();
+    let statistics = Statistics::new(store, Arc::new(clock.clone()), options, "w".to_owned());
+    let add = |number: u32| {
+        count(&statistics, ("s", "a"), 1, number, clock.now());
+    };
+    let flushed = async || {
+        let until_it_is = async {
+            while let Err(e) = statistics.flush().await {
+                assert!(e.to_string().contains("while adding counts: "), "{e}");
+            }
         };
-        add("first", begin).await;
-        let read = async || store.tallies(&all, &periods, "first").await.unwrap();
-        assert_eq!(read().await, (vec![vec![of(1, 1), of(1, 1)]], 1));
-        add("second", begin.plus_millis(40 * day)).await;
-        assert_eq!(read().await.0, [[of(0, 0), of(1, 1)]]);
-        add("third", begin.plus_millis(500 * day)).await;
-        assert_eq!(read().await, (vec![vec![of(0, 0), of(0, 0)]], 0));
-    }
+        tokio::time::timeout(Duration::from_secs(60), until_it_is).await.expect("it is written in time");
+    };
+    add(1);
+    flushed().await;
+
+    server.freeze().await;
+    add(2);
+    statistics.flush().await.unwrap_err();
+    statistics.traffic(&[Scope::All]).await.unwrap_err();
+    server.thaw().await;
+    flushed().await;
+    let read = async || statistics.traffic(&[Scope::All, Scope::Account(account("a"))]).await.unwrap();
+    assert!(read().await.iter().all(|traffic| traffic.hour.now == of(2, 2)));
+
+    add(3);
+    server.kill().await;
+    statistics.flush().await.unwrap_err();
+    add(4);
+    server.restart().await;
+    flushed().await;
+    assert!(read().await.iter().all(|traffic| traffic.hour.now == of(4, 4)));
+    let last = statistics.last_messages(&source("s")).await.unwrap();
+    assert_eq!(last.len(), 4);
 }

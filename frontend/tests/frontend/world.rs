@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use galerna_broker::{Broker, DeleteWhen};
 use galerna_directory::FileDirectory;
-use galerna_frontend::{Directory, Frontend, Options, Parts, QueueHints, SqliteStatistics, TokenHash};
+use galerna_frontend::{Directory, Frontend, Options, Parts, QueueHints, TokenHash};
 use galerna_model::{QueueName, Reading, SystemClock, decode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -97,7 +97,7 @@ impl World {
             broker: Arc::clone(&broker),
             directory: Directory::new(FileDirectory::new(folder.path().join("lists.json")).unwrap()),
             hints: Some(Arc::clone(&hinted) as Arc<dyn QueueHints>),
-            statistics: Arc::new(SqliteStatistics::open(folder.path().join("statistics.db")).unwrap()),
+            statistics: galerna_storage::sqlite::in_memory().unwrap().statistics,
             clock: Arc::new(SystemClock),
         };
         let frontend = Frontend::open(parts, options).await.unwrap();

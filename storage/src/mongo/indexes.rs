@@ -23,6 +23,9 @@ pub(super) const TAKEN_EVENTS: &str = "taken_events";
 
 pub(super) const AUDIT: &str = "audit";
 pub(super) const HISTORY: &str = "history";
+pub(super) const STATISTICS: &str = "statistics";
+pub(super) const STATISTICS_MESSAGES: &str = "statistics_messages";
+pub(super) const STATISTICS_WRITERS: &str = "statistics_writers";
 
 /// There is no such collection, or no such index.
 const ABSENT: [i32; 2] = [26, 27];
@@ -30,7 +33,7 @@ const ABSENT: [i32; 2] = [26, 27];
 impl Mongo {
     /// Creates what is missing. The server takes the same definition any number of times, also at once.
     pub(super) async fn create_indexes(&self) -> Result<()> {
-        let wanted: [(&str, &str, RawDocumentBuf); 19] = [
+        let wanted: [(&str, &str, RawDocumentBuf); 21] = [
             // Lets the changes of queue states be read from the index alone.
             (QUEUES, "modified_id", rawdoc! { "modified": 1, "_id": 1 }),
             (DEVICES, "accounts", rawdoc! { "accounts": 1 }),
@@ -51,6 +54,9 @@ impl Mongo {
             (DELIVERIES, "event", rawdoc! { "events.id": 1 }),
             (DELIVERIES, "after", rawdoc! { "after": 1 }),
             (AUDIT, "at", rawdoc! { "at": -1, "_id": -1 }),
+            (STATISTICS, "scope", rawdoc! { "_id.k": 1, "_id.i": 1, "_id.b": 1 }),
+            // For forgetting.
+            (STATISTICS, "age", rawdoc! { "_id.g": 1, "_id.b": 1 }),
         ];
         for (collection, name, key) in wanted {
             let command = rawdoc! { "createIndexes": collection, "indexes": [{ "key": key, "name": name }] };

@@ -18,9 +18,11 @@ mod notifications;
 mod operations;
 mod queues;
 mod reading_id;
+mod reading_store;
 mod readings;
 mod registry;
 mod rejected;
+mod statistics;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -71,6 +73,10 @@ struct Mongo {
 /// [`StorageError::Invalid`] when the connection string is wrong; [`StorageError::Unavailable`] when no server answers;
 /// [`StorageError::Failed`] when it refuses (credentials, rights).
 pub async fn connect(options: MongoOptions) -> Result<Store> {
+    open(options).await.map(Mongo::into_store)
+}
+
+async fn open(options: MongoOptions) -> Result<Mongo> {
     let mut client = ClientOptions::parse(&options.uri).await.map_err(|e| {
         StorageError::Invalid(format!(
             "MongoDB address is wrong: {}; write for instance mongodb://host:27017/galerna",
@@ -97,7 +103,7 @@ pub async fn connect(options: MongoOptions) -> Result<Store> {
     let hello = mongo.command("connecting to MongoDB", bson::rawdoc! { "hello": 1 }).await?;
     mongo.replicated = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|m| m == "isdbgrid");
     mongo.create_indexes().await?;
-    Ok(mongo.into_store())
+    Ok(mongo)
 }
 
 /// The driver's connections end with the last clone of the store.
@@ -118,6 +124,7 @@ impl Mongo {
             notifications: store.clone(),
             audit: store.clone(),
             history: store.clone(),
+            statistics: store.clone(),
             closing: store,
         }
     }

@@ -1,9 +1,6 @@
 //! Readings in MongoDB.
 //!
-//! A reading is one document under the id that [`super::reading_id`] makes of its identity. A batch is inserted whole; what
-//! is refused as a duplicate is looked up, and replaced if its `sqn` is lower. Since a refused insert costs the server
-//! fifteen times a look-up (45,000 against 750,000/s on the machine of `benches/README.md`, 2026-11-21), batches are looked
-//! up first for as long as many of their readings are found stored already; a batch of duplicates then writes nothing.
+//! A reading is one document under the id that [`super::reading_id`] makes of its identity; [`super::reading_store`] writes it.
 //!
 //! There is no index but that of the ids. One on account and time would make the newest of an account one seek, but costs
 //! the server 1.5 us a reading where all of storing it costs 4. So the readings of an account are found by its devices,
@@ -12,88 +9,26 @@
 //! is read in both, and each reading says whose it is: for the old one, past all that came since. The newest of all are one
 //! look-up for each device there is: a query for administrators of small installations.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use bson::{DateTime, Document, RawDocumentBuf, doc};
+use bson::{DateTime, Document, doc};
 use galerna_model::{AccountId, Measurement, ParameterCode, SourceId};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::Mongo;
-use super::commands::{Guarded, STATEMENTS};
-use super::documents::{date, int, time, uint};
+use super::documents::{time, uint};
 use super::indexes::{DEVICES, READINGS};
 use super::reading_id::{end, of_reading, of_time};
-use crate::{ReadingKey, ReadingOutcome, Readings, ReadingsQuery, Result, StorageError, StoredReading};
+use super::reading_store::Value;
+use crate::{
+    ReadingKey, Readings, ReadingsQuery, Result, SharedReadings, StoreOutcome, StoredReading,
+};
 
-/// The largest document that MongoDB takes.
-const DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
-/// Documents of one command, together: a command is itself limited as a document is.
-const COMMAND_BYTES: usize = 8 * 1024 * 1024;
-/// Look first when more than one in so many readings of a batch was stored already.
-const MANY_DUPLICATES: usize = 16;
-/// Rounds of insert and look-up before other writers of the same readings are blamed.
-const ROUNDS: usize = 5;
 /// Devices whose newest readings are sought by one command: few enough that it ends in time.
 const DEVICES_AT_ONCE: usize = 5_000;
 /// How much more of a device is read when what was read of it did not suffice.
 const SHARE_GROWTH: usize = 4;
-
-#[derive(Serialize)]
-struct ReadingDocument<'a> {
-    #[serde(rename = "_id")]
-    id: &'a str,
-    account: &'a str,
-    source: &'a str,
-    device: &'a str,
-    ts: DateTime,
-    #[serde(flatten)]
-    rest: Replaceable<'a>,
-}
-
-/// What a higher sequence number replaces.
-#[derive(Serialize)]
-struct Replaceable<'a> {
-    sqn: i64,
-    values: Vec<Value>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    flags: &'a [String],
-    received: DateTime,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Value {
-    p: i64,
-    v: f64,
-}
-
-#[derive(Serialize)]
-struct Lower<'a> {
-    #[serde(rename = "_id")]
-    id: &'a str,
-    sqn: LessThan,
-}
-
-#[derive(Serialize)]
-struct LessThan {
-    #[serde(rename = "$lt")]
-    bound: i64,
-}
-
-#[derive(Serialize)]
-struct Replace<'a> {
-    #[serde(rename = "$set")]
-    set: Replacement<'a>,
-}
-
-#[derive(Serialize)]
-struct Replacement<'a> {
-    account: &'a str,
-    #[serde(flatten)]
-    rest: Replaceable<'a>,
-}
 
 #[derive(Deserialize)]
 struct Found {
@@ -108,17 +43,6 @@ struct Found {
     #[serde(default)]
     flags: Vec<String>,
     received: DateTime,
-}
-
-impl<'a> From<&'a StoredReading> for Replaceable<'a> {
-    fn from(reading: &'a StoredReading) -> Self {
-        Self {
-            sqn: int(reading.sqn),
-            values: reading.values.iter().map(|m| Value { p: m.p.0.into(), v: m.v }).collect(),
-            flags: &reading.flags,
-            received: date(reading.received),
-        }
-    }
 }
 
 impl Found {
@@ -145,160 +69,7 @@ impl From<Found> for StoredReading {
     }
 }
 
-/// One identity of a batch.
-struct Slot<'a> {
-    id: String,
-    /// Its reading with the highest sequence number: the only one to store.
-    best: &'a StoredReading,
-    /// The sequence number stored before this batch, once that is known.
-    before: Option<i64>,
-}
-
-/// The identities of a batch, and for each reading the slot of its own.
-fn slots(batch: &[StoredReading]) -> (Vec<Slot<'_>>, Vec<usize>) {
-    let mut slots: Vec<Slot<'_>> = Vec::with_capacity(batch.len());
-    let mut by_identity = HashMap::with_capacity(batch.len());
-    let mut slot_of = Vec::with_capacity(batch.len());
-    for reading in batch {
-        match by_identity.entry((&reading.source, reading.device.as_str(), reading.ts)) {
-            Entry::Vacant(vacant) => {
-                slot_of.push(slots.len());
-                vacant.insert(slots.len());
-                let id = of_reading(&reading.source, &reading.device, reading.ts);
-                slots.push(Slot { id, best: reading, before: None });
-            }
-            Entry::Occupied(occupied) => {
-                let slot = &mut slots[*occupied.get()];
-                slot_of.push(*occupied.get());
-                if int(reading.sqn) > int(slot.best.sqn) {
-                    slot.best = reading;
-                }
-            }
-        }
-    }
-    (slots, slot_of)
-}
-
-/// What storing the readings one after the other would have done.
-fn outcomes(batch: &[StoredReading], slots: &[Slot<'_>], slot_of: &[usize]) -> Vec<ReadingOutcome> {
-    let mut stored: Vec<Option<i64>> = slots.iter().map(|slot| slot.before).collect();
-    let outcome = |(reading, slot): (&StoredReading, &usize)| {
-        let (stored, new) = (&mut stored[*slot], int(reading.sqn));
-        match *stored {
-            None => {
-                *stored = Some(new);
-                ReadingOutcome::Inserted
-            }
-            Some(old) if old < new => {
-                *stored = Some(new);
-                ReadingOutcome::Replaced
-            }
-            Some(_) => ReadingOutcome::Duplicate,
-        }
-    };
-    batch.iter().zip(slot_of).map(outcome).collect()
-}
-
 impl Mongo {
-    /// Which of these slots are stored already, with their sequence numbers.
-    async fn look_up(&self, slots: &[Slot<'_>], wanted: &[usize]) -> Result<HashMap<usize, i64>> {
-        #[derive(Deserialize)]
-        struct Key {
-            #[serde(rename = "_id")]
-            id: String,
-            sqn: i64,
-        }
-        let mut found = HashMap::with_capacity(wanted.len());
-        for wanted in wanted.chunks(5 * STATEMENTS) {
-            let by_id: HashMap<&str, usize> = wanted.iter().map(|i| (slots[*i].id.as_str(), *i)).collect();
-            let ids: Vec<&str> = wanted.iter().map(|i| slots[*i].id.as_str()).collect();
-            let readings = self.collection::<Key>(READINGS);
-            // Only what cannot be rolled back counts as stored.
-            let find = readings
-                .find(doc! { "_id": { "$in": ids } })
-                .projection(doc! { "sqn": 1 })
-                .read_concern(self.settled())
-                .batch_size(10_000);
-            for key in self.collect("looking up readings", find).await? {
-                if let Some(slot) = by_id.get(key.id.as_str()) {
-                    found.insert(*slot, key.sqn);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Inserts slots; returns those whose id is stored already.
-    async fn insert_slots(&self, slots: &[Slot<'_>], new: &[usize]) -> Result<Vec<usize>> {
-        let attempted = "storing readings";
-        let mut known = Vec::new();
-        let mut documents: Vec<RawDocumentBuf> = Vec::with_capacity(new.len());
-        let mut bytes = 0;
-        let mut first = 0;
-        for (place, slot) in new.iter().enumerate() {
-            let slot = &slots[*slot];
-            let document = ReadingDocument {
-                id: &slot.id,
-                account: slot.best.account.as_str(),
-                source: slot.best.source.as_str(),
-                device: &slot.best.device,
-                ts: date(slot.best.ts),
-                rest: slot.best.into(),
-            };
-            let failed = |cause: String| StorageError::Failed {
-                attempted: format!(
-                    "storing the reading of device `{}` of source {} at {}",
-                    slot.best.device.chars().take(60).collect::<String>(),
-                    slot.best.source,
-                    slot.best.ts
-                ),
-                cause,
-            };
-            let document = bson::serialize_to_raw_document_buf(&document)
-                .map_err(|e| failed(format!("it cannot be stored: {e}")))?;
-            let size = document.as_bytes().len();
-            if size > DOCUMENT_BYTES {
-                return Err(failed(format!(
-                    "it takes {size} bytes, MongoDB takes {DOCUMENT_BYTES}; split its values"
-                )));
-            }
-            if bytes + size > COMMAND_BYTES && !documents.is_empty() {
-                let written = self.insert(attempted, READINGS, &documents).await?;
-                known.extend(written.refused.keys().map(|i| new[first + i]));
-                documents.clear();
-                (bytes, first) = (0, place);
-            }
-            bytes += size;
-            documents.push(document);
-        }
-        if !documents.is_empty() {
-            let written = self.insert(attempted, READINGS, &documents).await?;
-            known.extend(written.refused.keys().map(|i| new[first + i]));
-        }
-        known.sort_unstable();
-        Ok(known)
-    }
-
-    /// Replaces slots whose stored sequence number is lower; returns those where it is not, or that are not stored.
-    async fn replace_slots(&self, slots: &[Slot<'_>], older: &[usize]) -> Result<Vec<usize>> {
-        let mut lost = Vec::new();
-        for older in older.chunks(STATEMENTS) {
-            let updates: Vec<_> = older
-                .iter()
-                .map(|i| {
-                    let Slot { id, best, .. } = &slots[*i];
-                    Guarded::new(
-                        Lower { id, sqn: LessThan { bound: int(best.sqn) } },
-                        Replace { set: Replacement { account: best.account.as_str(), rest: (*best).into() } },
-                    )
-                })
-                .collect();
-            let written = self.update("replacing readings", READINGS, &updates).await?;
-            lost.extend(written.refused.keys().map(|i| older[*i]));
-        }
-        Ok(lost)
-    }
-
     /// Counts readings by their ids.
     async fn count_where(&self, filter: Document) -> Result<u64> {
         let readings = self.collection::<Document>(READINGS);
@@ -422,47 +193,8 @@ fn newest_first(readings: &mut Vec<Found>, limit: usize) {
 
 #[async_trait]
 impl Readings for Mongo {
-    async fn store(&self, batch: &[StoredReading]) -> Result<Vec<ReadingOutcome>> {
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.note_devices(batch).await?;
-        let (mut slots, slot_of) = slots(batch);
-        let mut open: Vec<usize> = (0..slots.len()).collect();
-        let mut look = self.look_first.load(Ordering::Relaxed);
-        let mut written = false;
-        for _ in 0..ROUNDS {
-            let stored = if look { self.look_up(&slots, &open).await? } else { HashMap::new() };
-            let (mut new, mut older) = (Vec::new(), Vec::new());
-            for slot in open {
-                let sqn = stored.get(&slot).copied();
-                slots[slot].before = sqn;
-                match sqn {
-                    None => new.push(slot),
-                    Some(sqn) if sqn < int(slots[slot].best.sqn) => older.push(slot),
-                    Some(_) => {}
-                }
-            }
-            written |= !new.is_empty() || !older.is_empty();
-            open = self.insert_slots(&slots, &new).await?;
-            open.extend(self.replace_slots(&slots, &older).await?);
-            if open.is_empty() {
-                break;
-            }
-            look = true;
-        }
-        if !open.is_empty() {
-            return Err(StorageError::Unavailable {
-                attempted: "storing readings".to_owned(),
-                cause: format!("other processes store the same {} readings at the same time", open.len()),
-            });
-        }
-        let duplicates = slots.iter().filter(|slot| slot.before.is_some()).count();
-        self.look_first.store(duplicates * MANY_DUPLICATES > slots.len(), Ordering::Relaxed);
-        if !written {
-            self.journal("storing readings", READINGS).await?;
-        }
-        Ok(outcomes(batch, &slots, &slot_of))
+    async fn store_shared(&self, messages: &[SharedReadings]) -> Result<StoreOutcome> {
+        self.store_readings(messages).await
     }
 
     async fn find(&self, query: &ReadingsQuery) -> Result<Vec<StoredReading>> {

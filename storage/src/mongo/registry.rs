@@ -37,7 +37,7 @@ pub(super) struct Device {
 
 impl Devices {
     /// Those readings of a batch whose device or account is not known to be noted; one for each.
-    fn unknown<'a>(&self, batch: &'a [StoredReading]) -> Vec<&'a StoredReading> {
+    fn unknown<'a>(&self, batch: impl Iterator<Item = &'a StoredReading>) -> Vec<&'a StoredReading> {
         let known = self.0.lock();
         let mut unknown: HashMap<(&SourceId, &str, &AccountId), &StoredReading> = HashMap::new();
         for reading in batch {
@@ -65,7 +65,10 @@ impl Devices {
 
 impl Mongo {
     /// Notes the devices of a batch, durable.
-    pub(super) async fn note_devices(&self, batch: &[StoredReading]) -> Result<()> {
+    pub(super) async fn note_devices(
+        &self,
+        batch: impl Iterator<Item = &StoredReading> + Send,
+    ) -> Result<()> {
         #[derive(Deserialize)]
         struct Noted {
             #[serde(rename = "_id")]

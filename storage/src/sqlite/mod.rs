@@ -13,6 +13,7 @@ mod queues;
 mod readings;
 mod rejected;
 mod schema;
+mod statistics;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,6 +123,7 @@ fn open_file(path: &Path) -> Result<Sqlite> {
         )),
         error => StorageError::Failed { attempted: attempted.clone(), cause: error.to_string() },
     })?;
+    statistics::take_over(opened.connection(), path).map_err(|e| failure(&attempted, &e.into()))?;
     let caches = Caches::new(opened.connection()).map_err(|e| failure(&attempted, &e.into()))?;
     Ok(Sqlite {
         writer: Arc::new(start(&attempted, opened.into_session(caches))?),
@@ -156,6 +158,7 @@ impl Sqlite {
             notifications: store.clone(),
             audit: store.clone(),
             history: store.clone(),
+            statistics: store.clone(),
             closing: store,
         }
     }

@@ -9,9 +9,13 @@ use async_trait::async_trait;
 use galerna_model::{AccountId, Measurement, ParameterCode, SourceId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::columns::{from_json, int, json, name, rows, time, uint, unreadable};
 use super::{Caches, Open, Sqlite};
-use crate::{ReadingKey, ReadingOutcome, Readings, ReadingsQuery, Result, StoredReading};
+use super::columns::{from_json, json, name, rows, time, uint, unreadable};
+use crate::union::{United, sequence};
+use crate::{
+    Difference, ReadingKey, ReadingOutcome, Readings, ReadingsQuery, Result, SharedReadings, StoreOutcome,
+    StoredReading,
+};
 
 /// Series remembered; when there are more, all are forgotten and looked up again.
 const SERIES_KEPT: usize = 500_000;
@@ -82,37 +86,106 @@ impl SeriesCache {
     }
 }
 
-fn store(open: &mut Open, batch: &[StoredReading]) -> rusqlite::Result<Vec<ReadingOutcome>> {
+const INSERT: &str = "INSERT INTO readings (series, ts, account, sqn, vals, flags, received) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+
+const REPLACE: &str = "UPDATE readings SET account = ?3, sqn = ?4, vals = ?5, flags = ?6, received = ?7, sqns = ?8 \
+     WHERE series = ?1 AND ts = ?2";
+
+const STORED: &str = "SELECT r.sqn, r.vals, r.flags, r.received, a.account, r.sqns \
+     FROM readings r JOIN reading_accounts a ON a.id = r.account WHERE r.series = ?1 AND r.ts = ?2";
+
+/// `vals`, as [`values`] reads it.
+fn encode(values: &[Measurement], into: &mut Vec<u8>) {
+    into.clear();
+    for value in values {
+        into.extend_from_slice(&value.p.0.to_le_bytes());
+        into.extend_from_slice(&value.v.to_le_bytes());
+    }
+}
+
+fn flags_text(flags: &[String]) -> rusqlite::Result<Option<String>> {
+    if flags.is_empty() { Ok(None) } else { json(&flags).map(Some) }
+}
+
+fn store(open: &mut Open, messages: &[SharedReadings]) -> rusqlite::Result<StoreOutcome> {
     let (conn, Caches { series: cache, .. }) = open.parts();
-    let mut insert = conn.prepare_cached(
-        "INSERT INTO readings (series, ts, account, sqn, vals, flags, received) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-    )?;
-    let mut replace = conn.prepare_cached(
-        "UPDATE readings SET account = ?3, sqn = ?4, vals = ?5, flags = ?6, received = ?7 \
-         WHERE series = ?1 AND ts = ?2 AND sqn < ?4",
-    )?;
+    let mut insert = conn.prepare_cached(INSERT)?;
     let mut values = Vec::new();
-    let mut outcomes = Vec::with_capacity(batch.len());
-    for reading in batch {
+    let mut outcome = StoreOutcome::default();
+    for reading in messages.iter().flat_map(|readings| readings.iter()) {
         let account = cache.account(conn, &reading.account)?;
         let series = cache.series(conn, account, &reading.source, &reading.device)?;
-        values.clear();
-        for value in &reading.values {
-            values.extend_from_slice(&value.p.0.to_le_bytes());
-            values.extend_from_slice(&value.v.to_le_bytes());
-        }
-        let flags = if reading.flags.is_empty() { None } else { Some(json(&reading.flags)?) };
-        let row = params![series, reading.ts.0, account, int(reading.sqn), values, flags, reading.received.0];
-        outcomes.push(if insert.execute(row)? == 1 {
+        encode(&reading.values, &mut values);
+        let flags = flags_text(&reading.flags)?;
+        let row =
+            params![series, reading.ts.0, account, sequence(reading.sqn), values, flags, reading.received.0];
+        let at = outcome.readings.len();
+        let done = if insert.execute(row)? == 1 {
             ReadingOutcome::Inserted
-        } else if replace.execute(row)? == 1 {
-            ReadingOutcome::Replaced
         } else {
-            ReadingOutcome::Duplicate
-        });
+            unite(conn, cache, series, reading, |difference| outcome.not_taken.push((at, difference)))?
+        };
+        outcome.readings.push(done);
     }
-    Ok(outcomes)
+    Ok(outcome)
+}
+
+/// Unites a reading with the one of its identity that is there.
+fn unite(
+    conn: &Connection,
+    cache: &mut SeriesCache,
+    series: i64,
+    reading: &StoredReading,
+    differs: impl FnMut(Difference),
+) -> rusqlite::Result<ReadingOutcome> {
+    let mut united =
+        conn.prepare_cached(STORED)?.query_row(params![series, reading.ts.0], |row| {
+            let (sqn, values) = (row.get(0)?, values(row, 1)?);
+            Ok(United {
+                account: name(row, 4)?,
+                sqn,
+                sqns: sqns(row, 5)?.unwrap_or_else(|| vec![sqn; values.len()]),
+                values,
+                flags: flags(row, 2)?,
+                received: time(row, 3)?,
+            })
+        })?;
+    let outcome = united.unite(reading, differs);
+    if outcome != ReadingOutcome::Duplicate {
+        let mut values = Vec::new();
+        encode(&united.values, &mut values);
+        let own: Option<Vec<u8>> =
+            united.own_sqns().map(|sqns| sqns.iter().flat_map(|sqn| sqn.to_le_bytes()).collect());
+        conn.prepare_cached(REPLACE)?.execute(params![
+            series,
+            reading.ts.0,
+            cache.account(conn, &united.account)?,
+            united.sqn,
+            values,
+            flags_text(&united.flags)?,
+            united.received.0,
+            own,
+        ])?;
+    }
+    Ok(outcome)
+}
+
+fn flags(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
+    match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(Vec::new()),
+        _ => from_json(row, column),
+    }
+}
+
+/// The sequence number of each value; `None` when all have that of the reading.
+fn sqns(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Vec<i64>>> {
+    let Some(bytes) = row.get_ref(column)?.as_blob_or_null()? else { return Ok(None) };
+    let (numbers, rest) = bytes.as_chunks::<8>();
+    if !rest.is_empty() {
+        return Err(unreadable(column, "the sequence numbers of a reading are cut short".into()));
+    }
+    Ok(Some(numbers.iter().map(|number| i64::from_le_bytes(*number)).collect()))
 }
 
 fn values(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<Measurement>> {
@@ -184,10 +257,7 @@ fn reading(row: &Row<'_>, series: &Wanted) -> rusqlite::Result<StoredReading> {
         ts: time(row, 0)?,
         sqn: uint(row, 1)?,
         values: values(row, 2)?,
-        flags: match row.get_ref(3)? {
-            rusqlite::types::ValueRef::Null => Vec::new(),
-            _ => from_json(row, 3)?,
-        },
+        flags: flags(row, 3)?,
         received: time(row, 4)?,
     })
 }
@@ -269,12 +339,12 @@ fn keys(
 
 #[async_trait]
 impl Readings for Sqlite {
-    async fn store(&self, batch: &[StoredReading]) -> Result<Vec<ReadingOutcome>> {
-        if batch.is_empty() {
-            return Ok(Vec::new());
+    async fn store_shared(&self, messages: &[SharedReadings]) -> Result<StoreOutcome> {
+        if messages.iter().all(|readings| readings.is_empty()) {
+            return Ok(StoreOutcome::default());
         }
-        let batch = batch.to_vec();
-        self.write("storing readings", move |writer| store(writer, &batch)).await
+        let messages = messages.to_vec();
+        self.write("storing readings", move |open| store(open, &messages)).await
     }
 
     async fn find(&self, query: &ReadingsQuery) -> Result<Vec<StoredReading>> {

@@ -4,7 +4,7 @@ use galerna_sqlite::Format;
 use rusqlite::Connection;
 
 /// Version of the tables below, kept in the file; a file of a later version is refused.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Files of this store.
 pub(super) const FORMAT: Format = Format {
@@ -53,10 +53,11 @@ CREATE TABLE reading_accounts (id INTEGER PRIMARY KEY, account TEXT NOT NULL UNI
 CREATE TABLE series_accounts (
     account INTEGER NOT NULL, series INTEGER NOT NULL, PRIMARY KEY (account, series)
 ) WITHOUT ROWID;
--- `vals`: per value the code (u32) and the value (f64), little endian. `flags`: JSON, null when none.
+-- `vals`: per value the code (u32) and the value (f64), little endian. `flags`: JSON, null when none. `sqn`: the highest of
+-- the values' sequence numbers. `sqns`: that of each value (i64, little endian), null when all are `sqn`.
 CREATE TABLE readings (
     series INTEGER NOT NULL, ts INTEGER NOT NULL, account INTEGER NOT NULL, sqn INTEGER NOT NULL,
-    vals BLOB NOT NULL, flags TEXT, received INTEGER NOT NULL, PRIMARY KEY (series, ts)
+    vals BLOB NOT NULL, flags TEXT, received INTEGER NOT NULL, sqns BLOB, PRIMARY KEY (series, ts)
 ) WITHOUT ROWID;
 
 CREATE TABLE rejected (
@@ -99,15 +100,21 @@ CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 /// What a file of version 1 lacks.
 const SINCE_VERSION_1: &str = "ALTER TABLE alert_events ADD COLUMN origin TEXT;";
 
+/// What a file of version 2 lacks.
+const SINCE_VERSION_2: &str = "ALTER TABLE readings ADD COLUMN sqns BLOB;";
+
 /// Creates what a file of the version `found` lacks (0: all).
 pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
-    match found {
-        0 => conn.execute_batch(TABLES)?,
-        1 => conn.execute_batch(SINCE_VERSION_1)?,
-        _ => {}
+    if found == 0 {
+        conn.execute_batch(TABLES)?;
+    }
+    let changes = [(1, SINCE_VERSION_1), (2, SINCE_VERSION_2)];
+    for (_, change) in changes.into_iter().filter(|(version, _)| (1..=*version).contains(&found)) {
+        conn.execute_batch(change)?;
     }
     conn.execute_batch(super::notifications::TABLES)?;
-    conn.execute_batch(super::operations::TABLES)
+    conn.execute_batch(super::operations::TABLES)?;
+    conn.execute_batch(super::statistics::TABLES)
 }
 
 #[cfg(test)]
@@ -117,7 +124,7 @@ mod tests {
     #[test]
     fn a_file_of_version_1_keeps_its_events_and_learns_where_new_ones_come_from() {
         let conn = Connection::open_in_memory().unwrap();
-        let old = TABLES.replace(", origin TEXT", "");
+        let old = TABLES.replace(", origin TEXT", "").replace(", sqns BLOB", "");
         conn.execute_batch(&format!("{old} PRAGMA user_version = 1;")).unwrap();
         conn.execute_batch(
             "INSERT INTO alert_events VALUES ('e', 'raised', 'r', 'r', 'info', 'a', 's', 'd', 1.0, 1, 'm')",

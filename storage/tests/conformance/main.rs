@@ -7,6 +7,7 @@ mod operations;
 mod queues;
 mod readings;
 mod registries;
+mod statistics;
 
 use galerna_model::{AccountId, QueueName, SourceId, Timestamp};
 use galerna_storage::mongo::{self, MongoOptions};
@@ -132,4 +133,8 @@ stores!({
         what_operators_did_is_searched_as_text
         samples_are_kept_replaced_and_pruned
         what_fires_is_found_over_all_accounts;
+    statistics:
+        a_batch_is_added_once_however_often_it_is_tried
+        the_last_messages_of_all_writers_are_kept_newest_first
+        old_hours_are_forgotten_and_old_months_kept;
 }: in_memory, in_a_file, on_mongo, on_a_replica_set);

@@ -1,17 +1,26 @@
 //! What is MongoDB's own: batches in part, reads under way, servers that fail.
 
-use galerna_model::{AccountId, Clock, ManualClock};
-use galerna_test_servers::{Mongo, unique};
+use std::time::Duration;
+
+use galerna_model::AccountId;
+use galerna_test_servers::{Mongo as Server, unique};
 
 use super::*;
-use crate::options::StatisticsOptions;
-use crate::statistics::Statistics;
+use crate::mongo::{MongoOptions, open};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
 
-async fn store() -> MongoStatistics {
-    let uri = Mongo::shared().await.uri();
-    MongoStatistics::open(&uri, Some(&unique("statistics")), PATIENCE).await.unwrap()
+async fn connect(server: &Server, database: &str) -> Arc<Mongo> {
+    let options = MongoOptions {
+        database: Some(database.to_owned()),
+        timeout: DEADLINE,
+        ..MongoOptions::new(server.uri())
+    };
+    Arc::new(open(options).await.unwrap())
+}
+
+async fn store() -> Arc<Mongo> {
+    connect(Server::shared().await, &unique("statistics")).await
 }
 
 fn source(id: &str) -> SourceId {
@@ -48,7 +57,7 @@ fn batch(writer: &str, of_whom: &str, number: u64) -> Arc<Batch> {
 const PERIODS: [(Period, Timestamp); 2] =
     [(Period::Hour, Timestamp(0)), (Period::Week, Timestamp(-3 * 24 * 3_600_000))];
 
-async fn ids(store: &MongoStatistics, of: &str, writer: &str) -> Vec<String> {
+async fn ids(store: &Mongo, of: &str, writer: &str) -> Vec<String> {
     store.last_messages(&source(of), writer).await.unwrap().0.into_iter().map(|m| m.id).collect()
 }
 
@@ -67,11 +76,11 @@ async fn a_batch_interrupted_between_any_two_statements_shows_not_at_all_and_the
         let second = batch(&name, &name, 2);
         let some: Vec<Document> = counting(&second).into_iter().take(cut).collect();
         for _ in 0..2 {
-            store.update("testing", BUCKETS, some.clone()).await.unwrap();
+            store.update_in_parts("testing", STATISTICS, some.clone()).await.unwrap();
             assert_eq!(read().await, (vec![vec![of(1), of(1)]; 2], 1), "{cut} statements");
         }
         if cut > whole {
-            store.update("testing", MESSAGES, keeping(&second)).await.unwrap();
+            store.update_in_parts("testing", STATISTICS_MESSAGES, keeping(&second)).await.unwrap();
         }
         for _ in 0..2 {
             store.add(Arc::clone(&second)).await.unwrap();
@@ -81,8 +90,8 @@ async fn a_batch_interrupted_between_any_two_statements_shows_not_at_all_and_the
 
         // An earlier try that the server comes to only now.
         store.add(batch(&name, &name, 3)).await.unwrap();
-        store.update("testing", BUCKETS, counting(&second)).await.unwrap();
-        store.update("testing", MESSAGES, keeping(&second)).await.unwrap();
+        store.update_in_parts("testing", STATISTICS, counting(&second)).await.unwrap();
+        store.update_in_parts("testing", STATISTICS_MESSAGES, keeping(&second)).await.unwrap();
         assert_eq!(read().await, (vec![vec![of(3), of(3)]; 2], 3));
         assert_eq!(ids(&store, &name, &name).await.len(), 3);
     }
@@ -95,7 +104,7 @@ async fn a_batch_interrupted_between_any_two_statements_shows_not_at_all_and_the
 async fn what_is_read_while_batches_arrive_is_exactly_the_state_of_the_number_told() {
     let store = store().await;
     let writing = tokio::spawn({
-        let store = store.clone();
+        let store = Arc::clone(&store);
         async move {
             for number in 1..=40 {
                 store.add(batch("w", "s", number)).await.unwrap();
@@ -155,70 +164,18 @@ async fn a_batch_of_thousands_of_sources_is_added_whole() {
 
 #[tokio::test]
 async fn an_election_in_the_middle_of_it_all_changes_no_count() {
-    let server = Mongo::start_replica_set().await;
-    let store = MongoStatistics::open(&server.uri(), None, PATIENCE).await.unwrap();
+    let server = Server::start_replica_set().await;
+    let store = connect(&server, "galerna").await;
     for number in 1..=6 {
         let next = batch("w", "s", number);
         if number % 3 == 0 {
             let some: Vec<Document> = counting(&next).into_iter().take(4).collect();
-            store.update("testing", BUCKETS, some).await.unwrap();
+            store.update_in_parts("testing", STATISTICS, some).await.unwrap();
             server.step_down(Duration::from_secs(1)).await;
         }
         let until_it_is = async { while store.add(Arc::clone(&next)).await.is_err() {} };
-        tokio::time::timeout(PATIENCE, until_it_is).await.expect("it is written in time");
+        tokio::time::timeout(DEADLINE, until_it_is).await.expect("it is written in time");
         let (found, told) = store.tallies(&scopes("s"), &PERIODS, "w").await.unwrap();
         assert_eq!((found, told), (vec![vec![of(number); 2]; 3], number));
     }
-}
-
-#[tokio::test]
-async fn what_a_server_that_fails_or_hangs_did_not_take_is_counted_once_when_it_is_back() {
-    let server = Mongo::start().await;
-    let named = MongoStatistics::connect(&format!("{}/mine", server.uri())).await.unwrap();
-    assert_eq!(named.db.name(), "mine");
-    let store = MongoStatistics::open(&server.uri(), None, Duration::from_secs(2)).await.unwrap();
-    assert_eq!(store.db.name(), "galerna");
-    let clock = ManualClock::at(Timestamp(0));
-    let options = StatisticsOptions::default();
-    let statistics = Statistics::new(Arc::new(store), Arc::new(clock.clone()), options, "w".to_owned());
-    let count = |number: u64| {
-        let mut message = batch("w", "s", number).messages[0].1.clone();
-        message.received = clock.now();
-        statistics.count(&source("s"), &AccountId::new("a").unwrap(), of(1), message);
-    };
-    let flushed = async || {
-        let until_it_is = async {
-            while let Err(e) = statistics.flush().await {
-                assert!(e.to_string().starts_with("statistics store failed while adding counts: "), "{e}");
-            }
-        };
-        tokio::time::timeout(PATIENCE, until_it_is).await.expect("it is written in time");
-    };
-    count(1);
-    flushed().await;
-
-    server.freeze().await;
-    count(2);
-    statistics.flush().await.unwrap_err();
-    statistics.traffic(&[Scope::All]).await.unwrap_err();
-    server.thaw().await;
-    flushed().await;
-    let read = async || statistics.traffic(&scopes("a")[..2]).await.unwrap();
-    assert!(read().await.iter().all(|traffic| traffic.hour.now == of(2)));
-
-    count(3);
-    server.kill().await;
-    statistics.flush().await.unwrap_err();
-    count(4);
-    server.restart().await;
-    flushed().await;
-    assert!(read().await.iter().all(|traffic| traffic.hour.now == of(4)));
-    let last = statistics.last_messages(&source("s")).await.unwrap();
-    assert_eq!(last.len(), 4);
-}
-
-#[tokio::test]
-async fn an_address_that_is_none_is_an_error_that_says_what_to_write() {
-    let error = MongoStatistics::connect("mongo:/nowhere").await.unwrap_err().to_string();
-    assert!(error.contains("mongodb://host:27017/galerna"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Statistics in MongoDB, for any number of frontends.
+//! What sources have sent, in MongoDB, for any number of frontends.
 //!
 //! No transactions, so that a standalone server serves as well as a replica set. Every writer, which is a process, adds to
 //! documents of its own, and readers sum over the writers:
@@ -22,51 +22,26 @@
 //! within the flush that a crash may lose.
 
 use std::collections::{BTreeMap, HashMap};
-use std::future::IntoFuture;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use galerna_model::{SourceId, Timestamp};
-use mongodb::options::{ClientOptions, ReadConcern, ReadPreference};
-use mongodb::{Client, Database};
+use mongodb::Collection;
+use mongodb::options::{CollectionOptions, ReadConcern, ReadPreference};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Batch, FORGET_EVERY, LAST_MESSAGES, LastMessage, Period, Scope, StatisticsError, StatisticsStore, Tally,
-};
+use super::Mongo;
+use super::commands::STATEMENTS;
+use super::documents::{date, int, time, uint};
+use super::indexes::{STATISTICS, STATISTICS_MESSAGES, STATISTICS_WRITERS};
+use crate::statistics::FORGET_EVERY;
+use crate::{Batch, LAST_MESSAGES, LastMessage, Period, Result, Scope, StatisticsStore, StorageError, Tally};
 
-/// The database of an address that names none.
-const DATABASE: &str = "galerna";
-const BUCKETS: &str = "statistics";
-const MESSAGES: &str = "statistics_messages";
-const WRITERS: &str = "statistics_writers";
-
-/// Longest time that the server works on one command, shorter than [`TIMEOUT`], so that its own answer comes first.
-const SERVER_TIME_MS: u32 = 4_000;
-/// Longest time that it waits for a majority then; both together are shorter than [`TIMEOUT`].
-const MAJORITY_MS: u32 = 5_000;
-/// For each call to the server.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Statements of one command, and their bytes: with one more statement it stays below the 16 MiB of a command.
-const STATEMENTS: usize = 1_000;
+/// Bytes of the statements of one command: with one more statement it stays below the 16 MiB of a command.
 const BYTES: usize = 4 << 20;
 /// A read is in vain only when two batches of its own writer were begun while it ran.
 const READS: usize = 10;
-/// `_id` is there already.
-const DUPLICATE_KEY: i32 = 11_000;
-
-/// Statistics in MongoDB.
-///
-/// Reads are of the primary as it is: what they show may, rarely, be undone by an election; what was added is safe on a majority
-/// and journaled before [`StatisticsStore::add`] returns. Dropping a call undoes nothing.
-#[derive(Debug, Clone)]
-pub struct MongoStatistics {
-    db: Database,
-    timeout: Duration,
-}
-
 /// What a bucket holds: by period, by the start of the period in milliseconds.
 type Sums = BTreeMap<String, BTreeMap<String, Counts>>;
 
@@ -118,159 +93,55 @@ struct Writer {
     number: i64,
 }
 
-#[derive(Serialize)]
-struct UpdateCommand<'a> {
-    update: &'a str,
-    updates: &'a [RawDocumentBuf],
-    ordered: bool,
-    #[serde(rename = "writeConcern")]
-    write_concern: WriteConcern,
-    #[serde(rename = "maxTimeMS")]
-    max_time: u32,
-}
-
-#[derive(Serialize)]
-struct WriteConcern {
-    w: &'static str,
-    j: bool,
-    wtimeout: u32,
-}
-
-#[derive(Deserialize)]
-struct WriteReply {
-    #[serde(rename = "writeErrors", default)]
-    errors: Vec<Refusal>,
-    #[serde(rename = "writeConcernError")]
-    concern: Option<Refusal>,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    code: i32,
-    #[serde(default)]
-    errmsg: String,
-}
-
-impl MongoStatistics {
-    /// Connects to the database that a connection string names, else `galerna`, and creates the indexes that are missing.
-    ///
-    /// # Errors
-    /// When the connection string is wrong, no server answers within seconds, or it refuses.
-    pub async fn connect(uri: &str) -> Result<Self, StatisticsError> {
-        Self::open(uri, None, TIMEOUT).await
-    }
-
-    pub(super) async fn open(
-        uri: &str,
-        database: Option<&str>,
-        timeout: Duration,
-    ) -> Result<Self, StatisticsError> {
-        const CONNECTING: &str = "connecting to MongoDB";
-        let mut options = ClientOptions::parse(uri).await.map_err(|e| {
-            let cause =
-                format!("its address is wrong: {}; write for instance mongodb://host:27017/galerna", e.kind);
-            StatisticsError { attempted: CONNECTING, cause }
-        })?;
-        options.app_name.get_or_insert_with(|| "galerna".to_owned());
-        options.connect_timeout.get_or_insert(Duration::from_secs(5));
-        options.server_selection_timeout.get_or_insert(Duration::from_secs(5).min(timeout));
-        options.max_pool_size.get_or_insert(16);
-        // A writer's number must not be newer than the buckets that are read after it: both come from the primary.
-        options.selection_criteria = Some(ReadPreference::Primary.into());
-        options.read_concern = Some(ReadConcern::local());
-        let named = database.map(str::to_owned).or_else(|| options.default_database.clone());
-        let client = Client::with_options(options).map_err(|e| failed(CONNECTING, &e))?;
-        let db = client.database(named.as_deref().unwrap_or(DATABASE));
-        let store = Self { db, timeout };
-        let indexes = doc! {
-            "createIndexes": BUCKETS,
-            "indexes": [
-                { "name": "scope", "key": { "_id.k": 1, "_id.i": 1, "_id.b": 1 } },
-                // For forgetting.
-                { "name": "age", "key": { "_id.g": 1, "_id.b": 1 } },
-            ],
-        };
-        store.in_time(CONNECTING, store.db.run_command(indexes)).await?;
-        Ok(store)
-    }
-
-    async fn in_time<T>(
-        &self,
-        attempted: &'static str,
-        call: impl IntoFuture<Output = mongodb::error::Result<T>>,
-    ) -> Result<T, StatisticsError> {
-        match tokio::time::timeout(self.timeout, call.into_future()).await {
-            Ok(answer) => answer.map_err(|e| failed(attempted, &e)),
-            Err(_) => Err(StatisticsError {
-                attempted,
-                cause: format!("MongoDB did not answer in {:?}", self.timeout),
-            }),
-        }
+impl Mongo {
+    /// A writer's number must not be newer than the buckets that are read after it: both come from the primary as it is. What
+    /// they show may, rarely, be undone by an election.
+    fn statistics<T: Send + Sync>(&self, name: &str) -> Collection<T> {
+        let options = CollectionOptions::builder()
+            .selection_criteria(mongodb::options::SelectionCriteria::from(ReadPreference::Primary))
+            .read_concern(ReadConcern::local())
+            .build();
+        self.db.collection_with_options(name, options)
     }
 
     /// Runs statements, in no order, as many to a command as it takes. Those that were run before are no error.
-    async fn update(
+    async fn update_in_parts(
         &self,
         attempted: &'static str,
         collection: &str,
         statements: Vec<Document>,
-    ) -> Result<(), StatisticsError> {
+    ) -> Result<()> {
         let (mut waiting, mut bytes) = (Vec::new(), 0);
         for statement in statements {
-            let statement = RawDocumentBuf::try_from(&statement).map_err(|e| StatisticsError {
-                attempted,
+            let statement = RawDocumentBuf::try_from(&statement).map_err(|e| StorageError::Failed {
+                attempted: attempted.to_owned(),
                 cause: format!("a value cannot be stored: {e}"),
             })?;
             bytes += statement.as_bytes().len();
             waiting.push(statement);
             if waiting.len() == STATEMENTS || bytes >= BYTES {
-                self.command(attempted, collection, &waiting).await?;
+                self.update(attempted, collection, &waiting).await?;
                 waiting.clear();
                 bytes = 0;
             }
         }
-        if waiting.is_empty() { Ok(()) } else { self.command(attempted, collection, &waiting).await }
+        if !waiting.is_empty() {
+            self.update(attempted, collection, &waiting).await?;
+        }
+        Ok(())
     }
 
-    async fn command(
-        &self,
-        attempted: &'static str,
-        collection: &str,
-        updates: &[RawDocumentBuf],
-    ) -> Result<(), StatisticsError> {
-        let error = |cause: String| StatisticsError { attempted, cause };
-        let command = UpdateCommand {
-            update: collection,
-            updates,
-            ordered: false,
-            write_concern: WriteConcern { w: "majority", j: true, wtimeout: MAJORITY_MS },
-            max_time: SERVER_TIME_MS,
-        };
-        let command = bson::serialize_to_raw_document_buf(&command)
-            .map_err(|e| error(format!("a command cannot be written: {e}")))?;
-        let reply = self.in_time(attempted, self.db.run_raw_command(command)).await?;
-        let reply: WriteReply = bson::deserialize_from_document(reply)
-            .map_err(|e| error(format!("the server's answer cannot be read: {e}")))?;
-        if let Some(Refusal { code, errmsg }) = reply.concern {
-            return Err(error(format!("written, but not known to be safe: {errmsg} ({code})")));
-        }
-        match reply.errors.into_iter().find(|refusal| refusal.code != DUPLICATE_KEY) {
-            Some(Refusal { code, errmsg }) => Err(error(format!("{errmsg} ({code})"))),
-            None => Ok(()),
-        }
-    }
-
-    async fn number_of(&self, attempted: &'static str, writer: &str) -> Result<u64, StatisticsError> {
-        let writers = self.db.collection::<Writer>(WRITERS);
+    async fn number_of(&self, attempted: &'static str, writer: &str) -> Result<u64> {
+        let writers = self.statistics::<Writer>(STATISTICS_WRITERS);
         let found = self.in_time(attempted, writers.find_one(doc! { "_id": writer })).await?;
-        Ok(found.map_or(0, |writer| unsigned(writer.number)))
+        Ok(found.map_or(0, |writer| uint(writer.number)))
     }
 
     /// A writer is forgotten when all its buckets are: its number says how they are to be read.
-    async fn forget(&self, now: Timestamp) -> Result<(), StatisticsError> {
+    async fn forget_statistics(&self, now: Timestamp) -> Result<()> {
         const FORGETTING: &str = "forgetting old counts";
         let before = |kept: i64| DateTime::from_millis(now.plus_millis(-kept).as_millis());
-        let buckets = self.db.collection::<Document>(BUCKETS);
+        let buckets = self.statistics::<Document>(STATISTICS);
         let mut longest = 0;
         for bucket in [Period::Day, Period::Month] {
             let old = doc! { "_id.g": bucket.as_str(), "_id.b": { "$lt": before(bucket.kept_ms()) } };
@@ -278,25 +149,9 @@ impl MongoStatistics {
             longest = longest.max(bucket.kept_ms());
         }
         let old = doc! { "at": { "$lt": before(longest) } };
-        self.in_time(FORGETTING, self.db.collection::<Document>(WRITERS).delete_many(old)).await?;
+        self.in_time(FORGETTING, self.statistics::<Document>(STATISTICS_WRITERS).delete_many(old)).await?;
         Ok(())
     }
-}
-
-fn failed(attempted: &'static str, error: &mongodb::error::Error) -> StatisticsError {
-    StatisticsError { attempted, cause: error.kind.to_string() }
-}
-
-fn signed(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-fn unsigned(n: i64) -> u64 {
-    u64::try_from(n).unwrap_or(0)
-}
-
-fn date(at: Timestamp) -> DateTime {
-    DateTime::from_millis(at.as_millis())
 }
 
 /// The period whose bucket holds this one: no day is in two months, and a week counts where it begins.
@@ -318,7 +173,7 @@ fn counting(batch: &Batch) -> Vec<Document> {
         let sums = buckets.entry((scope, bucket, bucket.start(*start))).or_default();
         *sums.entry((*period, *start)).or_default() += *tally;
     }
-    let number = signed(batch.number);
+    let number = int(batch.number);
     let statement = |((scope, bucket, begin), sums): ((&Scope, Period, Timestamp), Increments)| {
         let (kind, id) = scope.key();
         let mut increments = Document::new();
@@ -326,7 +181,7 @@ fn counting(batch: &Batch) -> Vec<Document> {
         for ((period, start), tally) in sums {
             let Tally { messages, readings, values } = tally;
             let start = start.as_millis().to_string();
-            let counts = [("m", signed(messages)), ("r", signed(readings)), ("v", signed(values))];
+            let counts = [("m", int(messages)), ("r", int(readings)), ("v", int(values))];
             for (name, count) in counts {
                 increments.insert(format!("sum.{}.{start}.{name}", period.as_str()), count);
             }
@@ -351,18 +206,18 @@ fn counting(batch: &Batch) -> Vec<Document> {
 
 /// The statements that keep a batch's messages, one a source.
 fn keeping(batch: &Batch) -> Vec<Document> {
-    let number = signed(batch.number);
+    let number = int(batch.number);
     let mut sources: HashMap<&SourceId, Vec<Document>> = HashMap::new();
     for (source, m) in &batch.messages {
         let messages = sources.entry(source).or_default();
         messages.push(doc! {
-            "w": &batch.writer, "n": number, "o": signed(messages.len() as u64), "id": &m.id, "t": date(m.received),
-            "readings": signed(m.readings), "rejected": signed(m.rejected), "text": &m.text, "cut": m.cut,
+            "w": &batch.writer, "n": number, "o": int(messages.len() as u64), "id": &m.id, "t": date(m.received),
+            "readings": int(m.readings), "rejected": int(m.rejected), "text": &m.text, "cut": m.cut,
         });
     }
     let statement = |(source, messages): (&SourceId, Vec<Document>)| {
         let kept = doc! {
-            "$each": messages, "$sort": { "t": 1, "n": 1, "o": 1 }, "$slice": -signed(LAST_MESSAGES as u64),
+            "$each": messages, "$sort": { "t": 1, "n": 1, "o": 1 }, "$slice": -int(LAST_MESSAGES as u64),
         };
         let same_batch = doc! { "w": &batch.writer, "n": { "$gte": number } };
         doc! {
@@ -388,7 +243,7 @@ fn summed(
         .map(|(p, start)| (p.as_str(), start.as_millis(), start.as_millis().to_string()))
         .collect();
     for Bucket { id, n, sum, last } in buckets {
-        let ahead = if id.w == writer { unsigned(*n).saturating_sub(number) } else { 0 };
+        let ahead = if id.w == writer { uint(*n).saturating_sub(number) } else { 0 };
         if ahead > 1 {
             return None;
         }
@@ -407,25 +262,25 @@ fn summed(
         let (kind, id) = scope.key();
         let Counts { m, r, v } =
             sums.get(&(kind, id, period.as_str(), start.as_millis())).copied().unwrap_or_default();
-        Tally { messages: unsigned(m), readings: unsigned(r), values: unsigned(v) }
+        Tally { messages: uint(m), readings: uint(r), values: uint(v) }
     };
     Some(scopes.iter().map(|scope| periods.iter().map(|period| tally(scope, period)).collect()).collect())
 }
 
 #[async_trait]
-impl StatisticsStore for MongoStatistics {
-    async fn add(&self, batch: Arc<Batch>) -> Result<(), StatisticsError> {
+impl StatisticsStore for Mongo {
+    async fn add(&self, batch: Arc<Batch>) -> Result<()> {
         const ADDING: &str = "adding counts";
-        self.update(ADDING, BUCKETS, counting(&batch)).await?;
-        self.update(ADDING, MESSAGES, keeping(&batch)).await?;
+        self.update_in_parts(ADDING, STATISTICS, counting(&batch)).await?;
+        self.update_in_parts(ADDING, STATISTICS_MESSAGES, keeping(&batch)).await?;
         let done = doc! {
             "q": { "_id": &batch.writer },
-            "u": { "$max": { "number": signed(batch.number), "at": date(batch.at) } },
+            "u": { "$max": { "number": int(batch.number), "at": date(batch.at) } },
             "upsert": true,
         };
-        self.update(ADDING, WRITERS, vec![done]).await?;
+        self.update_in_parts(ADDING, STATISTICS_WRITERS, vec![done]).await?;
         if batch.number % FORGET_EVERY == 1
-            && let Err(e) = self.forget(batch.at).await
+            && let Err(e) = self.forget_statistics(batch.at).await
         {
             // The batch is safe all the same.
             tracing::warn!(error = %e, "old statistics stay until the next time");
@@ -438,7 +293,7 @@ impl StatisticsStore for MongoStatistics {
         scopes: &[Scope],
         periods: &[(Period, Timestamp)],
         writer: &str,
-    ) -> Result<(Vec<Vec<Tally>>, u64), StatisticsError> {
+    ) -> Result<(Vec<Vec<Tally>>, u64)> {
         const READING: &str = "reading counts";
         let mut kinds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (kind, id) in scopes.iter().map(Scope::key) {
@@ -457,35 +312,34 @@ impl StatisticsStore for MongoStatistics {
             let mut buckets = Vec::new();
             // The server takes no empty `$or`.
             if !wanted.is_empty() {
-                let collection = self.db.collection::<Bucket>(BUCKETS);
-                let mut cursor =
-                    self.in_time(READING, collection.find(doc! { "$or": wanted.clone() })).await?;
-                while self.in_time(READING, cursor.advance()).await? {
-                    buckets.push(cursor.deserialize_current().map_err(|e| failed(READING, &e))?);
-                }
+                let collection = self.statistics::<Bucket>(STATISTICS);
+                buckets = self.collect(READING, collection.find(doc! { "$or": wanted.clone() })).await?;
             }
             if let Some(found) = summed(&buckets, scopes, periods, (writer, number)) {
                 return Ok((found, number));
             }
         }
-        Err(StatisticsError { attempted: READING, cause: format!("they changed under way {READS} times") })
+        Err(StorageError::Unavailable {
+            attempted: READING.to_owned(),
+            cause: format!("they changed under way {READS} times"),
+        })
     }
 
     async fn last_messages(
         &self,
         source: &SourceId,
         writer: &str,
-    ) -> Result<(Vec<LastMessage>, u64), StatisticsError> {
+    ) -> Result<(Vec<LastMessage>, u64)> {
         const READING: &str = "reading last messages";
         let number = self.number_of(READING, writer).await?;
-        let sources = self.db.collection::<Messages>(MESSAGES);
+        let sources = self.statistics::<Messages>(STATISTICS_MESSAGES);
         let found = self.in_time(READING, sources.find_one(doc! { "_id": source.as_str() })).await?;
         let messages = found.map_or_else(Vec::new, |found| found.m);
         let message = |m: KeptMessage| LastMessage {
             id: m.id,
-            received: Timestamp(m.t.timestamp_millis()),
-            readings: unsigned(m.readings),
-            rejected: unsigned(m.rejected),
+            received: time(m.t),
+            readings: uint(m.readings),
+            rejected: uint(m.rejected),
             text: m.text,
             cut: m.cut,
         };

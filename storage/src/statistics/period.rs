@@ -53,7 +53,7 @@ impl Period {
     }
 
     /// Periods older than this can be forgotten: generously more than the last but one.
-    pub(super) fn kept_ms(self) -> i64 {
+    pub(crate) fn kept_ms(self) -> i64 {
         match self {
             Self::Hour => 3 * DAY_MS,
             Self::Day => 15 * DAY_MS,
