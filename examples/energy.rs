@@ -56,7 +56,7 @@ fn ingest(broker: Arc<dyn Broker>, leases: Arc<dyn Leases>, store: Store) -> Res
     // A bolt of one's own, in one line.
     topology
         .for_each("peak", |batch: Arc<ReadingBatch>| {
-            for reading in &batch.readings {
+            for reading in batch.readings.iter() {
                 if reading.values.iter().any(|m| m.p == ParameterCode(401) && m.v > 500_000.0) {
                     println!(
                         "{} of {} takes more than 500 kW at {}",

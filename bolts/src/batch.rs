@@ -1,7 +1,7 @@
 //! Readings on their way from validation to the store and the alerts.
 
 use galerna_model::{AccountId, QueueName};
-use galerna_storage::StoredReading;
+use galerna_storage::SharedReadings;
 
 /// The good readings of one message.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,5 +15,5 @@ pub struct ReadingBatch {
     /// The id of the message.
     pub message: String,
     /// At least one reading, in the message's order.
-    pub readings: Vec<StoredReading>,
+    pub readings: SharedReadings,
 }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use galerna_storage::{ReadingOutcome, Readings, StorageError, StoredReading};
+use galerna_storage::{Readings, SharedReadings, StorageError, StoreOutcome};
 use galerna_topology::{Anchor, Anchors, AsyncBolt, Batch, Emitter, Fault, TaskContext};
 use tokio::task::JoinSet;
 
@@ -128,7 +128,7 @@ impl StoreBolt {
             outage: self.outage.clone(),
         };
         // A task of its own: the encoding of several bulks then runs on several cores.
-        self.under_way.spawn(write.run(messages, rows));
+        self.under_way.spawn(write.run(messages));
     }
 
     /// Waits for the end of a write, for so long that those that wait must be kept from timing out. Cancel-safe.
@@ -219,12 +219,10 @@ struct Write {
 }
 
 impl Write {
-    async fn run(self, messages: Vec<(Vec<Arc<ReadingBatch>>, Anchors)>, rows: usize) {
+    async fn run(self, messages: Vec<(Vec<Arc<ReadingBatch>>, Anchors)>) {
         let (values, anchors): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
-        let mut readings = Vec::with_capacity(rows);
-        for batch in values.iter().flatten() {
-            readings.extend_from_slice(&batch.readings);
-        }
+        let readings: Vec<SharedReadings> =
+            values.iter().flatten().map(|batch| batch.readings.clone()).collect();
         let tuples = values.iter().map(Vec::len).sum::<usize>();
         let keep_alive = || anchors.iter().for_each(Anchors::reset_timeout);
         match self.store(&readings, keep_alive).await {
@@ -252,7 +250,7 @@ impl Write {
                 anchor.reset_timeout();
                 messages.iter().for_each(|(_, anchor)| anchor.reset_timeout());
             };
-            match self.store(&batch.readings, keep_alive).await {
+            match self.store(std::slice::from_ref(&batch.readings), keep_alive).await {
                 Ok(outcomes) => {
                     self.tally.count(&outcomes);
                     stored(&batch);
@@ -273,18 +271,18 @@ impl Write {
     /// hands, and must not time out while they wait here.
     async fn store(
         &self,
-        readings: &[StoredReading],
+        readings: &[SharedReadings],
         keep_alive: impl Fn(),
-    ) -> Result<Vec<ReadingOutcome>, GivenUp<StorageError>> {
+    ) -> Result<StoreOutcome, GivenUp<StorageError>> {
         let clock = self.context.clock();
         let mut writing = pin!(patiently(
             clock,
             self.outage.left(clock.now(), self.patience),
             |error| {
-                tracing::warn!(%error, readings = readings.len(), "readings wait for the store");
+                tracing::warn!(%error, messages = readings.len(), "readings wait for the store");
                 self.outage.found(clock.now(), error);
             },
-            || self.store.store(readings),
+            || self.store.store_shared(readings),
         ));
         let mut due = clock.now() + KEEP_ALIVE;
         loop {

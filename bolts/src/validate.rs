@@ -294,7 +294,7 @@ impl ValidateBolt {
             epoch: incoming.epoch,
             account: account.clone(),
             message: incoming.message.id.clone(),
-            readings,
+            readings: Arc::new(readings),
         });
         let rejected = (!refusals.is_empty()).then(|| RejectedBatch {
             queue: incoming.queue.clone(),

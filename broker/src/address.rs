@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "embedded")]
 use crate::embedded::{EmbeddedBroker, EmbeddedOptions};
+#[cfg(feature = "rabbitmq")]
 use crate::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use crate::{Broker, BrokerError, Result};
 
@@ -21,25 +23,51 @@ pub async fn open(address: &str) -> Result<Arc<dyn Broker>> {
         if path.is_empty() {
             return Err(wrong(address, "names no file"));
         }
-        let path = path.to_owned();
-        // Opening reads the counts of what is stored, which may take a while.
-        let opened = tokio::task::spawn_blocking(move || match path.as_str() {
-            ":memory:" => EmbeddedBroker::in_memory(EmbeddedOptions::default()),
-            path => EmbeddedBroker::open(path),
-        });
-        let opened = opened.await.map_err(|e| BrokerError::Embedded {
-            attempted: format!("opening {address}"),
-            cause: e.to_string(),
-        })?;
-        return Ok(Arc::new(opened?));
+        return embedded(address, path).await;
     }
     if let Some(rest) = address.strip_prefix("amqp://").or_else(|| address.strip_prefix("amqps://")) {
         if !names_host(rest) {
             return Err(wrong(address, "names no host"));
         }
-        return Ok(Arc::new(RabbitMqBroker::connect(RabbitMqOptions::new(address)).await?));
+        return rabbitmq(address).await;
     }
     Err(wrong(address, "has no known scheme"))
+}
+
+#[cfg(feature = "embedded")]
+async fn embedded(address: &str, path: &str) -> Result<Arc<dyn Broker>> {
+    let path = path.to_owned();
+    // Opening reads the counts of what is stored, which may take a while.
+    let opened = tokio::task::spawn_blocking(move || match path.as_str() {
+        ":memory:" => EmbeddedBroker::in_memory(EmbeddedOptions::default()),
+        path => EmbeddedBroker::open(path),
+    });
+    let opened = opened.await.map_err(|e| BrokerError::Embedded {
+        attempted: format!("opening {address}"),
+        cause: e.to_string(),
+    })?;
+    Ok(Arc::new(opened?))
+}
+
+#[cfg(not(feature = "embedded"))]
+async fn embedded(address: &str, _path: &str) -> Result<Arc<dyn Broker>> {
+    Err(wrong(
+        address,
+        "needs the feature `embedded` of galerna-broker, which this program was built without",
+    ))
+}
+
+#[cfg(feature = "rabbitmq")]
+async fn rabbitmq(address: &str) -> Result<Arc<dyn Broker>> {
+    Ok(Arc::new(RabbitMqBroker::connect(RabbitMqOptions::new(address)).await?))
+}
+
+#[cfg(not(feature = "rabbitmq"))]
+async fn rabbitmq(address: &str) -> Result<Arc<dyn Broker>> {
+    Err(wrong(
+        address,
+        "needs the feature `rabbitmq` of galerna-broker, which this program was built without",
+    ))
 }
 
 /// Whether there is a host in what follows the `scheme://` of an address.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use galerna_model::Message;
 use serde::Serialize;
 
-use crate::{Counts, Result};
+use crate::{Counts, Limit, Result};
 use galerna_model::{QueueName, Timestamp};
 
 /// Names a delivery to the consumer that received it, and to no other.
@@ -217,6 +217,11 @@ pub trait Broker: Send + Sync + 'static {
     /// readiness checks, which ask often. A broker that has become ready again says so without anybody publishing.
     async fn health(&self) -> BrokerHealth {
         BrokerHealth::Ready
+    }
+
+    /// What the nodes of its server have left of files, memory, disk and processes; empty where nothing tells.
+    async fn limits(&self) -> Result<Vec<Limit>> {
+        Ok(Vec::new())
     }
 
     /// Writes what waits, and closes: later calls fail. For a broker on a server that is nothing.

@@ -1,7 +1,5 @@
 //! What a broker has done since it was opened.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde::Serialize;
 
 /// Exact counts of one broker handle since it was opened.
@@ -21,40 +19,50 @@ pub struct Counts {
     pub dead_lettered: u64,
 }
 
-/// The live form of [`Counts`].
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) published: Counter,
-    pub(crate) confirmed: Counter,
-    pub(crate) delivered: Counter,
-    pub(crate) acked: Counter,
-    pub(crate) retried: Counter,
-    pub(crate) dead_lettered: Counter,
-}
+#[cfg(any(feature = "rabbitmq", feature = "embedded"))]
+pub(crate) use live::Counters;
 
-impl Counters {
-    pub(crate) fn snapshot(&self) -> Counts {
-        Counts {
-            published: self.published.get(),
-            confirmed: self.confirmed.get(),
-            delivered: self.delivered.get(),
-            acked: self.acked.get(),
-            retried: self.retried.get(),
-            dead_lettered: self.dead_lettered.get(),
+#[cfg(any(feature = "rabbitmq", feature = "embedded"))]
+mod live {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::Counts;
+
+    /// The live form of [`Counts`].
+    #[derive(Debug, Default)]
+    pub(crate) struct Counters {
+        pub(crate) published: Counter,
+        pub(crate) confirmed: Counter,
+        pub(crate) delivered: Counter,
+        pub(crate) acked: Counter,
+        pub(crate) retried: Counter,
+        pub(crate) dead_lettered: Counter,
+    }
+
+    impl Counters {
+        pub(crate) fn snapshot(&self) -> Counts {
+            Counts {
+                published: self.published.get(),
+                confirmed: self.confirmed.get(),
+                delivered: self.delivered.get(),
+                acked: self.acked.get(),
+                retried: self.retried.get(),
+                dead_lettered: self.dead_lettered.get(),
+            }
         }
     }
-}
 
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+    /// A number that only grows.
+    #[derive(Debug, Default)]
+    pub(crate) struct Counter(AtomicU64);
 
-impl Counter {
-    pub(crate) fn add(&self, n: usize) {
-        self.0.fetch_add(n as u64, Ordering::Relaxed);
-    }
+    impl Counter {
+        pub(crate) fn add(&self, n: usize) {
+            self.0.fetch_add(n as u64, Ordering::Relaxed);
+        }
 
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        fn get(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
     }
 }

@@ -57,6 +57,7 @@ pub enum BrokerError {
     Invalid(String),
 }
 
+#[cfg(any(feature = "rabbitmq", feature = "embedded"))]
 /// Refuses names that the broker gives to the companions of queues.
 pub(crate) fn check_not_reserved(queue: &QueueName) -> Result<()> {
     if queue.is_reserved() {

@@ -6,7 +6,8 @@
 //!   wall clock ([`Clock`]);
 //! - the [`Broker`] trait: durable queues with confirmed publishing, leased consumption, delayed redelivery and
 //!   dead letters;
-//! - two implementations held to one conformance suite: RabbitMQ and an embedded one on SQLite.
+//! - two implementations held to one conformance suite: RabbitMQ (feature `rabbitmq`) and an embedded one on SQLite (feature
+//!   `embedded`). Without features there is the trait alone.
 //!
 //! ```
 //! use std::time::Duration;
@@ -46,8 +47,11 @@
 mod address;
 mod broker;
 mod counts;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
+mod limits;
+#[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 mod retry;
 pub mod tls;
@@ -59,4 +63,5 @@ pub use broker::{
 };
 pub use counts::Counts;
 pub use error::{BrokerError, Result};
+pub use limits::{Limit, Nearness, Resource};
 pub use retry::RetryPolicy;

@@ -36,6 +36,7 @@ impl RetryPolicy {
     }
 
     /// Why a message that was returned `returns` times may not be delivered again; `None` while it may.
+    #[cfg(any(feature = "rabbitmq", feature = "embedded"))]
     pub(crate) fn refuse_after(&self, returns: u32) -> Option<crate::Failure> {
         (returns >= self.max_returns).then(|| crate::Failure {
             reason: format!(

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use galerna_broker::rabbitmq::{QueueType, RabbitMqBroker, RabbitMqOptions, Timeouts};
-use galerna_broker::{Broker, BrokerError, Consumer, Delivery, Failure, Outcome, Result, RetryPolicy};
+use galerna_broker::{
+    Broker, BrokerError, BrokerHealth, Consumer, Delivery, Failure, Outcome, Resource, Result, RetryPolicy,
+};
 use galerna_model::{Message, QueueName};
 use galerna_test_servers::RabbitMq;
 
@@ -46,6 +48,18 @@ async fn eventually<T>(mut call: impl AsyncFnMut() -> Result<T>) -> T {
             Err(error) if start.elapsed() > PATIENCE => panic!("still after {PATIENCE:?}: {error}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
+    }
+}
+
+async fn until_health(broker: &RabbitMqBroker, wanted: impl Fn(&BrokerHealth) -> bool) {
+    let start = Instant::now();
+    loop {
+        let health = broker.health().await;
+        if wanted(&health) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{health}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -149,7 +163,19 @@ async fn a_memory_alarm_is_told_as_blocked_and_consuming_goes_on() {
     let name = queue("D0000591");
     broker.declare(&name).await.unwrap();
     broker.publish((0..10).map(|n| (name.clone(), message(&n.to_string()))).collect()).await.unwrap();
+    assert_eq!(broker.health().await, BrokerHealth::Ready);
+    let limits = broker.limits().await.unwrap();
+    let resources: Vec<Resource> = limits.iter().map(|limit| limit.resource).collect();
+    for resource in [Resource::Files, Resource::Memory, Resource::Disk, Resource::Processes] {
+        assert!(resources.contains(&resource), "{resources:?}");
+    }
     server.block_publishers().await;
+    // Before anybody has published.
+    until_health(
+        &broker,
+        |health| matches!(health, BrokerHealth::Blocked { reason } if reason.contains("memory")),
+    )
+    .await;
     // The first one may be under way when the alarm is noticed; each is told the reason.
     for _ in 0..3 {
         let error = broker.publish(vec![(name.clone(), message("blocked"))]).await.unwrap_err();
@@ -162,6 +188,7 @@ async fn a_memory_alarm_is_told_as_blocked_and_consuming_goes_on() {
     assert!(matches!(&error, BrokerError::Blocked(_)), "{error}");
     consumer.settle(taken[1..].iter().map(|d| (d.tag, Outcome::Ack)).collect()).await.unwrap();
     server.unblock_publishers().await;
+    until_health(&broker, |health| *health == BrokerHealth::Ready).await;
     eventually(async || consumer.settle(vec![(taken[0].tag, Outcome::Retry(failure()))]).await).await;
     eventually(async || broker.publish(vec![(name.clone(), message("after"))]).await).await;
     let mut found = BTreeSet::new();

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use galerna_storage::{LastMessage, Period, Scope, Tally};
 use galerna_model::{Source, SourceId, Timestamp};
 use galerna_storage::StoredReading;
+use galerna_storage::{LastMessage, Period, Scope, Tally};
 use maud::{Markup, html};
 
 use super::access::Visitor;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_dispatcher::{QueueView, StatusPage, StatusQuery};
-use galerna_storage::{Period, Scope, Tally};
 use galerna_model::{AlertState, Clock, QueueName, Rule, Timestamp};
+use galerna_storage::{Period, Scope, Tally};
 use tokio::time::{Instant, timeout};
 
 use super::Parts;

@@ -8,7 +8,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use galerna_dispatcher::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
 use galerna_model::{AccountId, Clock, QueueName, SourceId};
-use galerna_storage::{ReadingKey, ReadingOutcome, Readings, ReadingsQuery, StoredReading};
+use galerna_storage::{
+    ReadingKey, ReadingOutcome, Readings, ReadingsQuery, SharedReadings, StoreOutcome, StoredReading,
+};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
@@ -103,17 +105,18 @@ pub(crate) struct MeasuredReadings<C> {
 
 #[async_trait]
 impl<C: Clock> Readings for MeasuredReadings<C> {
-    async fn store(&self, batch: &[StoredReading]) -> galerna_storage::Result<Vec<ReadingOutcome>> {
-        let outcomes = self.inner.store(batch).await?;
+    async fn store_shared(&self, messages: &[SharedReadings]) -> galerna_storage::Result<StoreOutcome> {
+        let outcomes = self.inner.store_shared(messages).await?;
+        let batch = || messages.iter().flat_map(|readings| readings.iter());
         let now = self.clock.now();
         let at = self.measures.elapsed_ms();
         let (mut stored, mut replaced, mut duplicates) = (0, 0, 0);
         {
             let mut latency = self.measures.latency.lock();
-            for (reading, outcome) in batch.iter().zip(&outcomes) {
+            for (reading, outcome) in batch().zip(outcomes.iter()) {
                 match outcome {
                     ReadingOutcome::Inserted => stored += 1,
-                    ReadingOutcome::Replaced => replaced += 1,
+                    ReadingOutcome::Replaced | ReadingOutcome::Added => replaced += 1,
                     ReadingOutcome::Duplicate => {
                         duplicates += 1;
                         continue;
@@ -125,7 +128,7 @@ impl<C: Clock> Readings for MeasuredReadings<C> {
         {
             let mut last = self.measures.last_stored.lock();
             let mut previous: Option<&AccountId> = None;
-            for reading in batch {
+            for reading in batch() {
                 if previous != Some(&reading.account) {
                     last.insert(reading.account.clone(), at);
                     previous = Some(&reading.account);

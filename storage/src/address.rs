@@ -1,7 +1,6 @@
 //! Where a store is, as one line of configuration.
 
-use crate::mongo::MongoOptions;
-use crate::{Result, StorageError, Store, mongo, sqlite};
+use crate::{Result, StorageError, Store};
 
 /// Opens the store at this address, creating tables, collections and indexes that are missing.
 ///
@@ -22,11 +21,36 @@ pub async fn open(url: &str) -> Result<Store> {
                         .to_owned(),
                 ));
             }
-            sqlite::open(path).await
+            embedded(path).await
         }
-        Some(("mongodb" | "mongodb+srv", _)) => mongo::connect(MongoOptions::new(url)).await,
+        Some(("mongodb" | "mongodb+srv", _)) => mongodb(url).await,
         _ => Err(StorageError::Invalid(format!(
             "store address `{url}` is not known; write embedded:/path/to/file.db or mongodb://host:27017/galerna"
         ))),
     }
+}
+
+#[cfg(feature = "embedded")]
+async fn embedded(path: &str) -> Result<Store> {
+    crate::sqlite::open(path).await
+}
+
+#[cfg(not(feature = "embedded"))]
+async fn embedded(_path: &str) -> Result<Store> {
+    Err(StorageError::Invalid(
+        "an embedded store needs the feature `embedded` of galerna-storage, which this program was built without".to_owned(),
+    ))
+}
+
+#[cfg(feature = "mongodb")]
+async fn mongodb(url: &str) -> Result<Store> {
+    crate::mongo::connect(crate::mongo::MongoOptions::new(url)).await
+}
+
+#[cfg(not(feature = "mongodb"))]
+async fn mongodb(_url: &str) -> Result<Store> {
+    Err(StorageError::Invalid(
+        "MongoDB needs the feature `mongodb` of galerna-storage, which this program was built without"
+            .to_owned(),
+    ))
 }

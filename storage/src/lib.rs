@@ -1,8 +1,9 @@
 //! What Galerna remembers: queue states, readings, rejected readings, alert rules and states, sources, accounts,
 //! settings.
 //!
-//! Each kind of record has a trait; [`Store`] bundles one implementation of each: MongoDB ([`mongo`]), for any number of
-//! processes, or embedded SQLite ([`sqlite`]), for one. Both are held to one conformance suite (`tests/conformance`).
+//! Each kind of record has a trait; [`Store`] bundles one implementation of each: MongoDB (feature `mongodb`), for any number of
+//! processes, or embedded SQLite (feature `embedded`), for one. Both are held to one conformance suite (`tests/conformance`).
+//! Without features there are the traits and records alone.
 //!
 //! ```
 //! use galerna_model::{AccountId, QueueName, Timestamp};
@@ -34,17 +35,24 @@
 //! No call is undone by cancellation: a write that is under way may or may not be done afterwards, and doing it again is
 //! harmless. The crate depends on `galerna-broker` for the wire model only, never for queues.
 
+#![cfg_attr(
+    not(all(feature = "mongodb", feature = "embedded")),
+    allow(dead_code, reason = "what the stores share is not used by each")
+)]
+
 mod accounts;
 mod address;
 mod alerts;
 mod audit;
 mod error;
 mod history;
+#[cfg(feature = "mongodb")]
 pub mod mongo;
 mod notifications;
 mod queues;
 mod readings;
 mod settings;
+#[cfg(feature = "embedded")]
 pub mod sqlite;
 mod statistics;
 mod union;
@@ -64,8 +72,8 @@ pub use notifications::{
 };
 pub use queues::{Changes, QueueStates, ReadyCount, Swap, Swapped};
 pub use readings::{
-    Difference, ReadingKey, ReadingOutcome, Readings, ReadingsQuery, RejectedReading, RejectedReadings, SharedReadings,
-    StoreOutcome, StoredReading,
+    Difference, ReadingKey, ReadingOutcome, Readings, ReadingsQuery, RejectedReading, RejectedReadings,
+    SharedReadings, StoreOutcome, StoredReading,
 };
 pub use settings::Settings;
 pub use statistics::{Batch, LAST_MESSAGES, LastMessage, Period, Scope, StatisticsStore, Tally};

@@ -138,8 +138,10 @@ mod tests {
     fn unite(readings: &[StoredReading]) -> (United, Vec<ReadingOutcome>, Vec<Difference>) {
         let mut united = United::from(&readings[0]);
         let mut differences = Vec::new();
-        let outcomes =
-            readings[1..].iter().map(|r| united.unite(r, |difference| differences.push(difference))).collect();
+        let outcomes = readings[1..]
+            .iter()
+            .map(|r| united.unite(r, |difference| differences.push(difference)))
+            .collect();
         (united, outcomes, differences)
     }
 

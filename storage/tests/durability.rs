@@ -481,3 +481,28 @@ async fn an_index_that_only_earlier_versions_used_is_dropped() {
         assert_eq!(store.readings.count(None).await.expect("counted"), BATCH as u64);
     }
 }
+
+#[tokio::test]
+async fn documents_of_earlier_versions_are_united_with_what_comes() {
+    use bson::{Bson, Document, doc};
+    let server = Mongo::shared().await;
+    let database = unique("earlier");
+    let store = connect(server, &database).await;
+    let value = |p: u32, v: f64| Measurement { p: ParameterCode(p), v };
+    let first = StoredReading { sqn: 5, values: vec![value(401, 1.0), value(402, 2.0)], ..reading(8) };
+    store.readings.store(std::slice::from_ref(&first)).await.expect("stored");
+    let client = mongodb::Client::with_uri_str(server.uri()).await.expect("connected");
+    let documents = client.database(&database).collection::<Document>("readings");
+    let written = documents.find_one(doc! {}).await.expect("answered").expect("there");
+    assert!(!written.contains_key("rev") && !written.to_string().contains("\"n\""), "as before: {written}");
+
+    let more = StoredReading { sqn: 3, values: vec![value(402, 9.0), value(405, 230.0)], ..first.clone() };
+    let outcome = store.readings.store(std::slice::from_ref(&more)).await.expect("stored");
+    assert_eq!(outcome, [ReadingOutcome::Added]);
+    let mut written = documents.find_one(doc! {}).await.expect("answered").expect("there");
+    let values = doc! { "values": [
+        { "p": 401_i64, "v": 1.0 }, { "p": 402_i64, "v": 2.0 }, { "p": 405_i64, "v": 230.0, "n": 3_i64 },
+    ] };
+    assert_eq!(written.remove("values"), values.get("values").cloned());
+    assert_eq!((written.get("rev"), written.get("sqn")), (Some(&Bson::Int64(1)), Some(&Bson::Int64(5))));
+}

@@ -163,7 +163,7 @@ impl AlertBook {
         if page.lease.as_ref().is_none_or(|(queue, epoch)| *epoch != batch.epoch || *queue != batch.queue) {
             page.lease = Some((batch.queue.clone(), batch.epoch));
         }
-        for reading in &batch.readings {
+        for reading in batch.readings.iter() {
             let source = page.source(&reading.source, now);
             if reading.ts > source.newest {
                 source.newest = reading.ts;

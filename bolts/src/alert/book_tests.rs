@@ -30,7 +30,7 @@ fn batch(epoch: u64, readings: Vec<StoredReading>) -> ReadingBatch {
         epoch,
         account: account(),
         message: "m.0".into(),
-        readings,
+        readings: readings.into(),
     }
 }
 

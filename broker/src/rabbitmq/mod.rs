@@ -33,6 +33,7 @@ mod link;
 mod management;
 mod publisher;
 mod topology;
+mod watch;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -53,10 +54,11 @@ use self::link::{Address, Link};
 use self::management::Management;
 use self::publisher::{Outgoing, Publisher};
 use self::topology::{Topology, dead_queue, key, queue_of_dead};
+use self::watch::Watch;
 use crate::counts::Counters;
 use crate::{
     Broker, BrokerError, BrokerHealth, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen,
-    Deleted, Depth, NewDeadLetter, Result, RetryPolicy,
+    Deleted, Depth, Limit, NewDeadLetter, Result, RetryPolicy,
 };
 use galerna_model::{Clock, Message, QueueName, SystemClock};
 
@@ -144,6 +146,7 @@ struct Shared {
     topology: Topology,
     consuming: Mutex<Vec<Arc<Link>>>,
     management: Option<Management>,
+    watch: Option<Watch>,
     /// Queues that this process has used.
     known: Mutex<HashSet<QueueName>>,
     /// What it has made sure of.
@@ -160,6 +163,14 @@ struct Declared {
 }
 
 impl Shared {
+    /// Says which limit of the server explains that it did not answer.
+    fn explained<T>(&self, result: Result<T>) -> Result<T> {
+        match &self.watch {
+            Some(watch) => result.map_err(|error| watch.explain(error)),
+            None => result,
+        }
+    }
+
     fn next_generation(&self) -> u64 {
         self.generations.fetch_add(1, Ordering::Relaxed)
     }
@@ -263,6 +274,7 @@ impl RabbitMqBroker {
             publisher,
             topology,
             consuming: Mutex::default(),
+            watch: management.clone().map(Watch::start),
             management,
             known: Mutex::default(),
             declared: Mutex::default(),
@@ -294,7 +306,7 @@ impl Broker for RabbitMqBroker {
     }
 
     async fn declare(&self, queue: &QueueName) -> Result<()> {
-        self.0.topology.declare(queue).await?;
+        self.0.explained(self.0.topology.declare(queue).await)?;
         self.0.known.lock().insert(queue.clone());
         Ok(())
     }
@@ -334,7 +346,7 @@ impl Broker for RabbitMqBroker {
             .collect();
         let outcome = self.0.publisher.publish(&window).await;
         self.0.counters.confirmed.add(outcome.confirmed.iter().filter(|c| **c).count());
-        outcome.into_result()
+        self.0.explained(outcome.into_result())
     }
 
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>> {
@@ -344,7 +356,8 @@ impl Broker for RabbitMqBroker {
             self.0.known.lock().insert(queue.clone());
         }
         let link = self.0.consuming_link();
-        Ok(Box::new(RabbitConsumer::start(Arc::clone(&self.0), link, queue, prefetch).await?))
+        let consumer = RabbitConsumer::start(Arc::clone(&self.0), link, queue, prefetch).await;
+        Ok(Box::new(self.0.explained(consumer)?))
     }
 
     async fn depth(&self, queue: &QueueName) -> Result<Depth> {
@@ -428,11 +441,33 @@ impl Broker for RabbitMqBroker {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.0.topology.link.channel("pinging RabbitMQ").await.map(drop)
+        self.0.explained(self.0.topology.link.channel("pinging RabbitMQ").await.map(drop))
     }
 
     async fn health(&self) -> BrokerHealth {
-        self.0.publisher.health()
+        let health = self.0.publisher.health();
+        // A connection hears of an alarm only when it publishes; the nodes know before.
+        match (health, &self.0.watch) {
+            (BrokerHealth::Ready, Some(watch)) => match watch.alarm().await {
+                Some(reason) => BrokerHealth::Blocked { reason },
+                None => BrokerHealth::Ready,
+            },
+            (BrokerHealth::Unavailable { reason }, Some(watch)) => {
+                let attempted = String::new();
+                match watch.explain(BrokerError::Unavailable { attempted, cause: reason }) {
+                    BrokerError::Unavailable { cause, .. } => BrokerHealth::Unavailable { reason: cause },
+                    error => BrokerHealth::Unavailable { reason: error.to_string() },
+                }
+            }
+            (health, _) => health,
+        }
+    }
+
+    async fn limits(&self) -> Result<Vec<Limit>> {
+        match &self.0.watch {
+            Some(watch) => watch.limits().await,
+            None => Ok(Vec::new()),
+        }
     }
 
     fn counts(&self) -> Counts {

@@ -20,8 +20,8 @@ use crate::frontend::{Frontend, Readiness, STRANGERS_BODY};
 use crate::options::Limits;
 use crate::refusal::{ErrorBody, Refusal};
 use crate::statistics::Traffic;
-use galerna_storage::{LastMessage, Scope};
 use crate::{older, parse};
+use galerna_storage::{LastMessage, Scope};
 
 /// A path, its methods in lower case, and what serves it.
 pub(super) struct Route {

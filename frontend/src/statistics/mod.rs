@@ -10,9 +10,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use galerna_model::{AccountId, Clock, SourceId, Timestamp};
-use galerna_storage::{
-    Batch, LAST_MESSAGES, LastMessage, Period, Result, Scope, StatisticsStore, Tally,
-};
+use galerna_storage::{Batch, LAST_MESSAGES, LastMessage, Period, Result, Scope, StatisticsStore, Tally};
 use parking_lot::Mutex;
 use serde::Serialize;
 use utoipa::ToSchema;

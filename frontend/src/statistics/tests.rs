@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use galerna_model::ManualClock;
 use async_trait::async_trait;
+use galerna_model::ManualClock;
 use galerna_storage::mongo::{self, MongoOptions};
 use galerna_storage::{StorageError, sqlite};
 use galerna_test_servers::{Mongo, unique};
@@ -167,11 +167,7 @@ impl StatisticsStore for Doubtful {
     ) -> Result<(Vec<Vec<Tally>>, u64)> {
         self.0.tallies(scopes, periods, writer).await
     }
-    async fn last_messages(
-        &self,
-        s: &SourceId,
-        writer: &str,
-    ) -> Result<(Vec<LastMessage>, u64)> {
+    async fn last_messages(&self, s: &SourceId, writer: &str) -> Result<(Vec<LastMessage>, u64)> {
         self.0.last_messages(s, writer).await
     }
 }

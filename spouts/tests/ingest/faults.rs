@@ -19,7 +19,8 @@ mod scenarios {
     use galerna_model::AccountId;
     use galerna_storage::mongo::{self, MongoOptions};
     use galerna_storage::{
-        ReadingKey, ReadingOutcome, Readings, ReadingsQuery, Result, StorageError, StoredReading,
+        ReadingKey, Readings, ReadingsQuery, Result, SharedReadings, StorageError, StoreOutcome,
+        StoredReading,
     };
     use galerna_test_servers::{Mongo, unique};
     use galerna_topology::TopologyBuilder;
@@ -47,16 +48,16 @@ mod scenarios {
 
     #[async_trait]
     impl Readings for Faulty {
-        async fn store(&self, batch: &[StoredReading]) -> Result<Vec<ReadingOutcome>> {
+        async fn store_shared(&self, messages: &[SharedReadings]) -> Result<StoreOutcome> {
             self.calls.fetch_add(1, Ordering::SeqCst);
             let attempted = "storing readings".to_owned();
             if self.away.load(Ordering::SeqCst) {
                 return Err(StorageError::Unavailable { attempted, cause: "cut off".to_owned() });
             }
-            if batch.iter().any(|r| r.device == self.refused) {
+            if messages.iter().flat_map(|readings| readings.iter()).any(|r| r.device == self.refused) {
                 return Err(StorageError::Failed { attempted, cause: "it is cursed".to_owned() });
             }
-            self.inner.store(batch).await
+            self.inner.store_shared(messages).await
         }
 
         async fn find(&self, query: &ReadingsQuery) -> Result<Vec<StoredReading>> {

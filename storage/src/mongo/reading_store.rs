@@ -105,10 +105,8 @@ struct Kept {
 impl Kept {
     fn into_united(self) -> United {
         let sqns = self.values.iter().map(|value| value.n.unwrap_or(self.sqn)).collect();
-        let measurement = |value: Value| Measurement {
-            p: ParameterCode(u32::try_from(value.p).unwrap_or(0)),
-            v: value.v,
-        };
+        let measurement =
+            |value: Value| Measurement { p: ParameterCode(u32::try_from(value.p).unwrap_or(0)), v: value.v };
         United {
             account: self.account,
             sqn: self.sqn,
@@ -178,8 +176,7 @@ impl Outcomes {
         let mut changed = false;
         for (at, reading) in readings {
             let not_taken = &mut self.not_taken;
-            let outcome =
-                united.unite(reading, |difference| not_taken.push((slot, *at, difference)));
+            let outcome = united.unite(reading, |difference| not_taken.push((slot, *at, difference)));
             self.readings[*at] = outcome;
             changed |= outcome != ReadingOutcome::Duplicate;
         }
@@ -372,7 +369,9 @@ fn insertion(slot: &Slot<'_>, number: usize, outcomes: &mut Outcomes) -> Result<
         .map_err(|e| failed(format!("it cannot be stored: {e}")))?;
     let size = document.as_bytes().len();
     if size > DOCUMENT_BYTES {
-        return Err(failed(format!("it takes {size} bytes, MongoDB takes {DOCUMENT_BYTES}; split its values")));
+        return Err(failed(format!(
+            "it takes {size} bytes, MongoDB takes {DOCUMENT_BYTES}; split its values"
+        )));
     }
     Ok(document)
 }

@@ -21,9 +21,7 @@ use super::documents::{time, uint};
 use super::indexes::{DEVICES, READINGS};
 use super::reading_id::{end, of_reading, of_time};
 use super::reading_store::Value;
-use crate::{
-    ReadingKey, Readings, ReadingsQuery, Result, SharedReadings, StoreOutcome, StoredReading,
-};
+use crate::{ReadingKey, Readings, ReadingsQuery, Result, SharedReadings, StoreOutcome, StoredReading};
 
 /// Devices whose newest readings are sought by one command: few enough that it ends in time.
 const DEVICES_AT_ONCE: usize = 5_000;

@@ -325,11 +325,7 @@ impl StatisticsStore for Mongo {
         })
     }
 
-    async fn last_messages(
-        &self,
-        source: &SourceId,
-        writer: &str,
-    ) -> Result<(Vec<LastMessage>, u64)> {
+    async fn last_messages(&self, source: &SourceId, writer: &str) -> Result<(Vec<LastMessage>, u64)> {
         const READING: &str = "reading last messages";
         let number = self.number_of(READING, writer).await?;
         let sources = self.statistics::<Messages>(STATISTICS_MESSAGES);

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use galerna_model::{AccountId, Measurement, ParameterCode, SourceId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::{Caches, Open, Sqlite};
 use super::columns::{from_json, json, name, rows, time, uint, unreadable};
+use super::{Caches, Open, Sqlite};
 use crate::union::{United, sequence};
 use crate::{
     Difference, ReadingKey, ReadingOutcome, Readings, ReadingsQuery, Result, SharedReadings, StoreOutcome,
@@ -139,18 +139,17 @@ fn unite(
     reading: &StoredReading,
     differs: impl FnMut(Difference),
 ) -> rusqlite::Result<ReadingOutcome> {
-    let mut united =
-        conn.prepare_cached(STORED)?.query_row(params![series, reading.ts.0], |row| {
-            let (sqn, values) = (row.get(0)?, values(row, 1)?);
-            Ok(United {
-                account: name(row, 4)?,
-                sqn,
-                sqns: sqns(row, 5)?.unwrap_or_else(|| vec![sqn; values.len()]),
-                values,
-                flags: flags(row, 2)?,
-                received: time(row, 3)?,
-            })
-        })?;
+    let mut united = conn.prepare_cached(STORED)?.query_row(params![series, reading.ts.0], |row| {
+        let (sqn, values) = (row.get(0)?, values(row, 1)?);
+        Ok(United {
+            account: name(row, 4)?,
+            sqn,
+            sqns: sqns(row, 5)?.unwrap_or_else(|| vec![sqn; values.len()]),
+            values,
+            flags: flags(row, 2)?,
+            received: time(row, 3)?,
+        })
+    })?;
     let outcome = united.unite(reading, differs);
     if outcome != ReadingOutcome::Duplicate {
         let mut values = Vec::new();

@@ -138,4 +138,41 @@ mod tests {
             .unwrap();
         assert_eq!((message.as_str(), origin), ("m", None));
     }
+
+    #[tokio::test]
+    async fn readings_of_a_file_of_version_2_are_united_with_what_comes() {
+        use galerna_model::{Measurement, ParameterCode};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let old = TABLES.replace(", sqns BLOB", "");
+        let conn = Connection::open(&path).unwrap();
+        conn.execute_batch(&format!("PRAGMA journal_mode = WAL; {old} PRAGMA user_version = 2;")).unwrap();
+        conn.execute_batch(
+            "INSERT INTO series VALUES (1, 's', 'd'); INSERT INTO reading_accounts VALUES (1, 'a'); \
+             INSERT INTO series_accounts VALUES (1, 1); \
+             INSERT INTO readings VALUES (1, 8, 1, 5, x'91010000000000000000f03f', NULL, 9);",
+        )
+        .unwrap();
+        drop(conn);
+        let store = crate::sqlite::open(&path).await.unwrap();
+        let found =
+            store.readings.find(&crate::ReadingsQuery { limit: 9, ..Default::default() }).await.unwrap();
+        let value = |p: u32, v: f64| Measurement { p: ParameterCode(p), v };
+        assert_eq!((found[0].sqn, &found[0].values[..]), (5, &[value(401, 1.0)][..]));
+        let more = crate::StoredReading {
+            sqn: 3,
+            values: vec![value(401, 7.0), value(402, 2.0)],
+            ..found[0].clone()
+        };
+        let outcome = store.readings.store(&[more]).await.unwrap();
+        assert_eq!(outcome, [crate::ReadingOutcome::Added]);
+        assert_eq!(outcome.not_taken.len(), 1);
+        store.close().await.unwrap();
+        assert!(store.readings.count(None).await.unwrap_err().to_string().contains("closed"));
+
+        let store = crate::sqlite::open(&path).await.unwrap();
+        let found =
+            store.readings.find(&crate::ReadingsQuery { limit: 9, ..Default::default() }).await.unwrap();
+        assert_eq!((found[0].sqn, &found[0].values[..]), (5, &[value(401, 1.0), value(402, 2.0)][..]));
+    }
 }

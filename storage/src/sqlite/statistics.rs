@@ -69,7 +69,9 @@ pub(super) fn take_over(conn: &Connection, store: &Path) -> rusqlite::Result<()>
     }
     let merged = store.with_file_name(format!("{EARLIER}.merged"));
     match std::fs::rename(&earlier, &merged) {
-        Ok(()) => tracing::info!(file = %merged.display(), "the statistics of an earlier version are in the store now"),
+        Ok(()) => {
+            tracing::info!(file = %merged.display(), "the statistics of an earlier version are in the store now")
+        }
         Err(error) => tracing::warn!(file = %earlier.display(), %error, "the file was not renamed"),
     }
     Ok(())

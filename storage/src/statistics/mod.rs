@@ -127,9 +127,5 @@ pub trait StatisticsStore: Send + Sync + 'static {
 
     /// The last messages of a source, newest first, with those of `writer`'s batches up to the number in the answer; some of
     /// later ones may be there too.
-    async fn last_messages(
-        &self,
-        source: &SourceId,
-        writer: &str,
-    ) -> Result<(Vec<LastMessage>, u64)>;
+    async fn last_messages(&self, source: &SourceId, writer: &str) -> Result<(Vec<LastMessage>, u64)>;
 }

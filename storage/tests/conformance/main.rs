@@ -91,6 +91,9 @@ stores!({
     readings:
         a_reading_comes_back_as_it_was_stored
         of_one_identity_the_highest_sqn_counts
+        values_of_one_meter_and_time_are_united_by_parameter
+        concurrent_writers_of_parts_of_readings_leave_the_union
+        values_come_back_to_the_last_bit
         readings_in_any_order_and_number_leave_one_each
         concurrent_writers_of_the_same_readings_agree
         readings_are_found_by_any_filter_newest_first

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use galerna_model::{Measurement, ParameterCode, Timestamp};
-use galerna_storage::ReadingOutcome::{Duplicate, Inserted, Replaced};
+use galerna_storage::ReadingOutcome::{Added, Duplicate, Inserted, Replaced};
 use galerna_storage::{ReadingKey, ReadingOutcome, ReadingsQuery, Store, StoredReading};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -95,7 +95,7 @@ pub(super) async fn of_one_identity_the_highest_sqn_counts(store: &Store) {
             let batch: Vec<StoredReading> =
                 sqns.iter().map(|sqn| reading("s", &device, hour(0), *sqn)).collect();
             let found = if together {
-                store.readings.store(&batch).await.expect("stored")
+                store.readings.store(&batch).await.expect("stored").readings
             } else {
                 let mut found = Vec::new();
                 for one in batch.chunks(1) {
@@ -170,6 +170,138 @@ pub(super) async fn readings_in_any_order_and_number_leave_one_each(store: &Stor
             stored.push(batch);
         }
         assert_one_each(store, &highest(&stored)).await;
+    }
+}
+
+fn partial(device: &str, sqn: u64, values: &[(u32, f64)]) -> StoredReading {
+    let values = values.iter().map(|(p, v)| Measurement { p: ParameterCode(*p), v: *v }).collect();
+    StoredReading { values, received: hour(sqn as i64), ..reading("s", device, hour(0), sqn) }
+}
+
+async fn the_one(store: &Store, device: &str) -> StoredReading {
+    let query = ReadingsQuery { device: Some(device.into()), limit: 10, ..Default::default() };
+    let mut found = store.readings.find(&query).await.expect("found");
+    assert_eq!(found.len(), 1, "{device}: {found:?}");
+    found.remove(0)
+}
+
+pub(super) async fn values_of_one_meter_and_time_are_united_by_parameter(store: &Store) {
+    // Sequence numbers with values, what each did, what is left, and what was not taken.
+    type Values = &'static [(u32, f64)];
+    type NotTaken = &'static [(usize, u32, f64, f64)];
+    let cases: [(&[(u64, Values)], &[ReadingOutcome], (u64, Values), NotTaken); 7] = [
+        (&[(1, &[(401, 1.0)]), (1, &[(402, 2.0)])], &[Inserted, Added], (1, &[(401, 1.0), (402, 2.0)]), &[]),
+        (&[(5, &[(401, 1.0)]), (3, &[(402, 2.0)])], &[Inserted, Added], (5, &[(401, 1.0), (402, 2.0)]), &[]),
+        // The value that a lower number has added gives way to any higher one.
+        (
+            &[(5, &[(401, 1.0)]), (3, &[(402, 2.0)]), (4, &[(401, 7.0), (402, 3.0)]), (2, &[(402, 9.0)])],
+            &[Inserted, Added, Replaced, Duplicate],
+            (5, &[(401, 1.0), (402, 3.0)]),
+            &[(2, 401, 1.0, 7.0), (3, 402, 3.0, 9.0)],
+        ),
+        (
+            &[(5, &[(401, 1.0), (402, 2.0)]), (6, &[(402, 3.0)]), (5, &[(402, 2.0)])],
+            &[Inserted, Replaced, Duplicate],
+            (6, &[(401, 1.0), (402, 3.0)]),
+            &[(2, 402, 3.0, 2.0)],
+        ),
+        (
+            &[(5, &[(401, 1.0)]), (5, &[(401, 1.0)]), (4, &[(401, 1.0)])],
+            &[Inserted, Duplicate, Duplicate],
+            (5, &[(401, 1.0)]),
+            &[],
+        ),
+        (
+            &[(1, &[(401, 1.0)]), (9, &[(402, 2.0)]), (5, &[(401, 5.0), (402, 5.0)])],
+            &[Inserted, Replaced, Replaced],
+            (9, &[(401, 5.0), (402, 2.0)]),
+            &[(2, 402, 2.0, 5.0)],
+        ),
+        (&[(1, &[]), (1, &[(401, 1.0)])], &[Inserted, Added], (1, &[(401, 1.0)]), &[]),
+    ];
+    for (case, (readings, outcomes, (sqn, left), not_taken)) in cases.into_iter().enumerate() {
+        for together in [true, false] {
+            let device = format!("{case} {together}");
+            let batch: Vec<StoredReading> =
+                readings.iter().map(|(sqn, values)| partial(&device, *sqn, values)).collect();
+            let (mut found, mut told) = (Vec::new(), Vec::new());
+            let size = if together { batch.len() } else { 1 };
+            for (n, part) in batch.chunks(size).enumerate() {
+                let outcome = store.readings.store(part).await.expect("stored");
+                found.extend(outcome.readings);
+                let not_taken = outcome.not_taken.into_iter();
+                told.extend(not_taken.map(|(at, d)| (n * size + at, d.parameter.0, d.stored, d.offered)));
+            }
+            assert_eq!(found, outcomes, "{device}");
+            assert_eq!(told, not_taken, "{device}");
+            let stored = the_one(store, &device).await;
+            assert_eq!(stored, partial(&device, sqn, left), "{device}");
+            // All of it again changes nothing.
+            let again = store.readings.store(&batch).await.expect("stored");
+            assert!(again.iter().all(|outcome| *outcome == Duplicate), "{device}: {again:?}");
+            assert_eq!(the_one(store, &device).await, stored, "{device}");
+        }
+    }
+}
+
+pub(super) async fn concurrent_writers_of_parts_of_readings_leave_the_union(store: &Store) {
+    let devices = ["a", "b", "c"];
+    let value = |p: u32, sqn: u64| f64::from(p) + sqn as f64 / 8.0;
+    let writers: Vec<_> = (0..6_u32)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for sqn in 0..8 {
+                    // Each has a parameter of its own, and one that it shares with another at other numbers.
+                    let values = [400 + writer, 410 + writer / 2]
+                        .map(|p| (p, value(p, 2 * sqn + u64::from(writer % 2))));
+                    let sqn = 2 * sqn + u64::from(writer % 2);
+                    let batch: Vec<_> = devices.iter().map(|d| partial(d, sqn, &values)).collect();
+                    store.readings.store(&batch).await.expect("stored");
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.expect("the writer ends");
+    }
+    for device in devices {
+        let stored = the_one(store, device).await;
+        let mut values: Vec<(u32, f64)> = stored.values.iter().map(|m| (m.p.0, m.v)).collect();
+        values.sort_by_key(|(p, _)| *p);
+        let own = (0..6_u32).map(|writer| (400 + writer, value(400 + writer, 14 + u64::from(writer % 2))));
+        let shared = (0..3_u32).map(|pair| (410 + pair, value(410 + pair, 15)));
+        assert_eq!(values, own.chain(shared).collect::<Vec<_>>(), "{device}");
+        assert_eq!((stored.sqn, stored.received), (15, hour(15)));
+    }
+}
+
+pub(super) async fn values_come_back_to_the_last_bit(store: &Store) {
+    let mut runner = TestRunner::default();
+    let bits = prop::collection::vec(any::<u64>(), 200);
+    for round in 0..10 {
+        let bits = bits.new_tree(&mut runner).expect("bits").current();
+        let values: Vec<f64> = bits.into_iter().map(f64::from_bits).filter(|v| v.is_finite()).collect();
+        let batch: Vec<StoredReading> = values
+            .iter()
+            .enumerate()
+            .map(|(n, v)| partial(&format!("{round} {n}"), 1, &[(401, *v), (402, -v)]))
+            .collect();
+        store.readings.store(&batch).await.expect("stored");
+        // The second part of each is united with the first.
+        let more: Vec<StoredReading> = values
+            .iter()
+            .enumerate()
+            .map(|(n, v)| partial(&format!("{round} {n}"), 1, &[(403, v / 3.0)]))
+            .collect();
+        store.readings.store(&more).await.expect("stored");
+    }
+    let found = all(store).await;
+    assert!(found.len() > 1_900, "nearly all bit patterns are numbers: {}", found.len());
+    for reading in found {
+        let [first, second, third] = &reading.values[..] else { panic!("three values: {reading:?}") };
+        assert_eq!(second.v.to_bits(), (-first.v).to_bits());
+        assert_eq!(third.v.to_bits(), (first.v / 3.0).to_bits());
     }
 }
 

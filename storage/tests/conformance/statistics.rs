@@ -31,8 +31,12 @@ fn batch(writer: &str, number: u64, at: Timestamp) -> Arc<Batch> {
 
 pub(super) async fn a_batch_is_added_once_however_often_it_is_tried(store: &Store) {
     let at = Timestamp::parse("2016-02-29T22:30:00Z").expect("a time");
-    let scopes =
-        [Scope::Source(source("s")), Scope::Source(source("other")), Scope::Account(account("acc")), Scope::All];
+    let scopes = [
+        Scope::Source(source("s")),
+        Scope::Source(source("other")),
+        Scope::Account(account("acc")),
+        Scope::All,
+    ];
     let periods: Vec<(Period, Timestamp)> = Period::ALL.into_iter().map(|p| (p, p.start(at))).collect();
     for number in 1..=3 {
         for _ in 0..3 {
