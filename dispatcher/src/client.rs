@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use galerna_http::ErrorBody;
 use galerna_model::QueueName;
 use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
@@ -10,8 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::dispatcher::AdminError;
 use crate::service::{
-    ErrorBody, HintAnswer, HintBody, LeasesBody, NextBody, PauseBody, ReleaseBody, RenewBody, Running,
-    StrategyAnswer, StrategyBody,
+    HintAnswer, HintBody, LeasesBody, NextBody, PauseBody, ReleaseBody, RenewBody, Running, StrategyAnswer,
+    StrategyBody,
 };
 use crate::status::{QueueView, StatusPage, StatusQuery};
 use crate::strategy::StrategyName;

@@ -17,7 +17,7 @@ use crate::background;
 use crate::board::Board;
 use crate::core::{ActOp, Core, NextOp, Op};
 use crate::maintainer_link::MaintainerLink;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::status::{self, DispatcherView, QueryError, QueueView, StatusPage, StatusQuery};
 use crate::strategy::StrategyName;
 use galerna_lease::QueueEvent;
@@ -46,6 +46,8 @@ pub struct DispatcherOptions {
     pub lanes: usize,
     /// The wall clock that stamps records.
     pub clock: Arc<dyn Clock>,
+    /// Where its metrics are registered: that of the process. There may be one dispatcher in it.
+    pub registry: prometheus::Registry,
 }
 
 impl Default for DispatcherOptions {
@@ -58,6 +60,7 @@ impl Default for DispatcherOptions {
             weights: HashMap::new(),
             lanes: 3,
             clock: Arc::new(SystemClock),
+            registry: prometheus::Registry::new(),
         }
     }
 }
@@ -123,6 +126,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Arc<dyn Settings>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
+    pub(crate) registry: prometheus::Registry,
     pub(crate) has_maintainer: bool,
 }
 
@@ -177,10 +181,12 @@ impl Dispatcher {
             queues: Arc::clone(&store.queues),
             settings: Arc::clone(&store.settings),
             clock: options.clock,
-            metrics: Metrics::new()?,
+            metrics: Metrics::new(&options.registry)?,
+            registry: options.registry,
             has_maintainer,
             timing,
         });
+        metrics::observe(&shared)?;
         background::read_settings(&shared).await?;
         background::ping(&shared, link.as_deref()).await;
         let mut tasks = vec![
@@ -391,14 +397,17 @@ impl Dispatcher {
         }
     }
 
-    /// The metrics in Prometheus' text format.
+    /// Where its metrics are.
+    pub fn registry(&self) -> &prometheus::Registry {
+        &self.shared.registry
+    }
+
+    /// The metrics in Prometheus' text format: all of the registry's.
     pub fn metrics_text(&self) -> String {
-        {
-            let core = self.shared.core.lock();
-            let m = &self.shared.metrics;
-            m.observe(core.board.counts(), core.backlog(), core.running, core.board.in_force());
-        }
-        self.shared.metrics.text()
+        galerna_http::metrics::text(&self.shared.registry).unwrap_or_else(|cause| {
+            tracing::error!(%cause, "metrics cannot be encoded");
+            String::new()
+        })
     }
 
     async fn admin(

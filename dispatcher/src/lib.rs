@@ -25,10 +25,11 @@ mod strategy;
 
 pub use client::{AUDITED, ClientError, ClientOptions, DispatcherClient};
 pub use dispatcher::{AdminError, Dispatcher, DispatcherOptions, OpenError};
+pub use galerna_http::ServeError;
 pub use galerna_lease::{
     GrantedLease, HeldLease, LeaseError, Leases, NextRequest, Release, Renewed, Timing, TimingError,
 };
 pub use maintainer_link::{MaintainerLink, Ping};
-pub use service::{ServeError, ServiceOptions, router, serve};
+pub use service::{OPEN_PATHS, ServiceOptions, describe, router, routes, serve, serve_options};
 pub use status::{Backlog, DispatcherView, QueryError, QueueView, StatusPage, StatusQuery};
 pub use strategy::{StrategyName, UnknownStrategy};

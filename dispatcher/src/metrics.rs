@@ -1,16 +1,24 @@
 //! What the dispatcher counts, in Prometheus' manner.
 
+use std::sync::Arc;
+
+use galerna_http::metrics::OnScrape;
 use galerna_storage::QueueState;
+use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use crate::dispatcher::Shared;
 use crate::strategy::StrategyName;
 use galerna_lease::{QueueEvent, TransitionError};
 
+/// The events of a queue by their names, and why one is refused.
+const EVENTS: [&str; 9] =
+    ["lease", "renew", "release", "expire", "pause", "unpause", "flag_deleted", "undelete", "counted"];
+const REFUSALS: [&str; 3] = ["stale_epoch", "not_leasable", "superseded"];
+
 pub(crate) struct Metrics {
-    registry: Registry,
     transitions: IntCounterVec,
     refusals: IntCounterVec,
     conflicts: IntCounter,
@@ -27,8 +35,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 20)?;
         let opts =
             |name: &str, help: &str| Opts::new(name, help).namespace("galerna").subsystem("dispatcher");
@@ -59,10 +66,9 @@ impl Metrics {
             pending: IntGauge::with_opts(opts("pending_calls", "calls queued for the next bulk write"))?,
             running: IntGauge::with_opts(opts("running", "1 while leases are given"))?,
             strategy: IntGaugeVec::new(opts("strategy", "1 for the strategy in force"), &["strategy"])?,
-            registry,
         };
         let m = &metrics;
-        let all: [Box<dyn prometheus::core::Collector>; 13] = [
+        let all: [Box<dyn Collector>; 8] = [
             Box::new(m.transitions.clone()),
             Box::new(m.refusals.clone()),
             Box::new(m.conflicts.clone()),
@@ -71,14 +77,16 @@ impl Metrics {
             Box::new(m.commit_seconds.clone()),
             Box::new(m.commit_writes.clone()),
             Box::new(m.store_errors.clone()),
-            Box::new(m.queues.clone()),
-            Box::new(m.waiting.clone()),
-            Box::new(m.pending.clone()),
-            Box::new(m.running.clone()),
-            Box::new(m.strategy.clone()),
         ];
         for collector in all {
-            metrics.registry.register(collector)?;
+            registry.register(collector)?;
+        }
+        // Counters exist from the start, so that a first event is a step and not a beginning.
+        for event in EVENTS {
+            m.transitions.with_label_values(&[event]);
+            for reason in REFUSALS {
+                m.refusals.with_label_values(&[event, reason]);
+            }
         }
         Ok(metrics)
     }
@@ -104,8 +112,18 @@ impl Metrics {
         self.leases.inc_by(leases as u64);
     }
 
-    /// Sets the gauges; called when they are read.
-    pub(crate) fn observe(
+    fn gauges(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.queues.clone()),
+            Box::new(self.waiting.clone()),
+            Box::new(self.pending.clone()),
+            Box::new(self.running.clone()),
+            Box::new(self.strategy.clone()),
+        ]
+    }
+
+    /// Sets the gauges.
+    fn set(
         &self,
         counts: [usize; QueueState::ALL.len()],
         (pending, waiting): (usize, usize),
@@ -123,18 +141,22 @@ impl Metrics {
         }
     }
 
-    /// All metrics in the text format.
-    pub(crate) fn text(&self) -> String {
-        let mut text = Vec::new();
-        if let Err(cause) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::error!(%cause, "metrics cannot be encoded");
-        }
-        String::from_utf8_lossy(&text).into_owned()
-    }
-
     pub(crate) fn leases_total(&self) -> u64 {
         self.leases.get()
     }
+}
+
+/// Has the gauges set whenever the registry is read.
+pub(crate) fn observe(shared: &Arc<Shared>) -> Result<(), prometheus::Error> {
+    let gauges = shared.metrics.gauges();
+    // The registry outlives a dispatcher and must not keep it.
+    let of = Arc::downgrade(shared);
+    let set = move || {
+        let Some(shared) = of.upgrade() else { return };
+        let core = shared.core.lock();
+        shared.metrics.set(core.board.counts(), core.backlog(), core.running, core.board.in_force());
+    };
+    shared.registry.register(Box::new(OnScrape::new(gauges, set)))
 }
 
 fn gauge(n: usize) -> i64 {

@@ -1,52 +1,14 @@
-//! Bodies of requests and answers, and how they are read.
+//! Bodies of requests and answers.
 
 use std::fmt;
 
-use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
 use galerna_model::QueueName;
-use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor, value};
+use serde::de::{MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::error::ApiError;
 use crate::strategy::StrategyName;
 use galerna_lease::{GrantedLease, Release};
-
-/// A JSON body. An empty one counts as `{}`; the content type is not looked at.
-pub(super) struct Body<T>(pub(super) T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = axum::body::Bytes::from_request(request, state).await.map_err(|e| {
-            let status = e.status();
-            let code =
-                if status == StatusCode::PAYLOAD_TOO_LARGE { "body_too_large" } else { "unreadable_body" };
-            ApiError::new(status, code, format!("the body cannot be read: {e}; at most 1 MiB is taken"))
-        })?;
-        let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
-        // Serde would take an array for a struct, field by field.
-        if text.trim_ascii_start().first() == Some(&b'[')
-            && serde_json::from_slice::<IgnoredAny>(text).is_ok()
-        {
-            let message = "the body has the wrong shape: it is an array, not an object";
-            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong_shape", message.to_owned()));
-        }
-        serde_json::from_slice(text).map(Self).map_err(|e| {
-            if e.is_data() {
-                ApiError::new(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    "wrong_shape",
-                    format!("the body has the wrong shape: {e}"),
-                )
-            } else {
-                ApiError::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is no JSON: {e}"))
-            }
-        })
-    }
-}
 
 /// Asks for leases.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -188,11 +150,11 @@ pub(crate) struct RenewedBody {
     revoked: bool,
 }
 
-/// Blocks a queue.
+/// Why an operator does something.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PauseBody {
-    /// Why.
+    /// Why, at most 1,000 bytes. That of a pause is shown with the queue; the others are for whoever keeps a log of such calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
 }

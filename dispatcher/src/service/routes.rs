@@ -1,23 +1,23 @@
-//! Every route, once: the router is built from this table, and a test compares it with the OpenAPI document.
+//! Every route, once: the router and the OpenAPI document are built from this list.
 
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use galerna_http::{ApiError, ErrorBody, JsonBody, Params, Unready, readiness};
 use galerna_model::QueueName;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::body::{
-    Body, HintBody, LeaseBody, LeasesBody, NextBody, PauseBody, ReleaseBody, RenewBody, RenewedBody,
-    StrategyBody,
+    HintBody, LeaseBody, LeasesBody, NextBody, PauseBody, ReleaseBody, RenewBody, RenewedBody, StrategyBody,
 };
-use super::error::{ApiError, ErrorBody};
-use super::openapi;
+use super::error::{of_admin, of_lease};
 use crate::dispatcher::{Dispatcher, MAX_COUNT};
 use crate::status::{QueueView, StatusPage, StatusQuery};
 use crate::strategy::StrategyName;
@@ -25,33 +25,21 @@ use galerna_lease::{Leases, NextRequest, Release};
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
-/// A path, its methods in lower case, and what serves it.
-pub(super) struct Route {
-    pub(super) path: &'static str,
-    #[cfg_attr(not(test), allow(dead_code))] // the test reads it
-    pub(super) methods: &'static [&'static str],
-    pub(super) handler: MethodRouter<Dispatcher>,
-}
-
-pub(super) fn all() -> Vec<Route> {
-    let route = |path, methods, handler| Route { path, methods, handler };
-    vec![
-        route("/queue/next", &["post"], post(next)),
-        route("/queue/hint", &["post"], post(hint)),
-        route("/queue/status", &["get"], get(status)),
-        route("/queue/{id}", &["get"], get(queue)),
-        route("/queue/{id}/release", &["post"], post(release)),
-        route("/queue/{id}/renew", &["post"], post(renew)),
-        route("/queue/{id}/pause", &["post"], post(pause)),
-        route("/queue/{id}/unpause", &["post"], post(unpause)),
-        route("/stop", &["post"], post(stop)),
-        route("/start", &["post"], post(start)),
-        route("/strategy", &["get", "put"], get(strategy).put(set_strategy)),
-        route("/healthz", &["get"], get(healthz)),
-        route("/readyz", &["get"], get(readyz)),
-        route("/metrics", &["get"], get(metrics)),
-        route("/openapi.json", &["get"], get(document)),
-    ]
+pub(super) fn all() -> OpenApiRouter<Dispatcher> {
+    OpenApiRouter::new()
+        .routes(routes!(next))
+        .routes(routes!(hint))
+        .routes(routes!(status))
+        .routes(routes!(queue))
+        .routes(routes!(release))
+        .routes(routes!(renew))
+        .routes(routes!(pause))
+        .routes(routes!(unpause))
+        .routes(routes!(stop))
+        .routes(routes!(start))
+        .routes(routes!(strategy, set_strategy))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
 }
 
 /// Who acts through the API, in the log of transitions.
@@ -71,14 +59,18 @@ fn too_long(field: &str) -> ApiError {
     ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong_shape", message)
 }
 
+fn check_reason(reason: Option<&str>) -> Result<(), ApiError> {
+    if reason.is_some_and(|reason| reason.len() > MAX_TEXT) { Err(too_long("reason")) } else { Ok(()) }
+}
+
 /// Leases the next queue by the strategy.
 #[utoipa::path(post, path = "/queue/next", request_body = NextBody, responses(
-    (status = 200, description = "leased; with `count` above 1 as `{\"leases\": [...]}`", body = LeaseBody),
+    (status = 200, description = "leased; with `count` above 1 as `{\"leases\": [...]}`", body = NextAnswer),
     (status = 204, description = "nothing to lease within `wait_ms`"),
     (status = 503, description = "`stopped`, or `unavailable`: the store is away", body = ErrorBody)))]
-pub(super) async fn next(
+async fn next(
     State(dispatcher): State<Dispatcher>,
-    Body(body): Body<NextBody>,
+    JsonBody(body): JsonBody<NextBody>,
 ) -> Result<Response, ApiError> {
     if body.count == 0 || body.count > MAX_COUNT {
         let message = format!("`count` is {}; use 1 to {MAX_COUNT}", body.count);
@@ -94,7 +86,7 @@ pub(super) async fn next(
         count: body.count,
         release: body.release,
     };
-    let mut leases = dispatcher.next(request).await?;
+    let mut leases = dispatcher.next(request).await.map_err(|e| of_lease(&e))?;
     Ok(match leases.pop() {
         None => StatusCode::NO_CONTENT.into_response(),
         Some(lease) if body.count == 1 => Json(lease).into_response(),
@@ -103,6 +95,17 @@ pub(super) async fn next(
             Json(LeasesBody { leases }).into_response()
         }
     })
+}
+
+/// One lease, or several when `count` is above 1.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code)] // only its schema is used
+enum NextAnswer {
+    /// One.
+    One(LeaseBody),
+    /// Several.
+    Several(LeasesBody),
 }
 
 /// What became of a hint.
@@ -115,9 +118,9 @@ pub(crate) struct HintAnswer {
 /// Says that messages have just reached these queues; unknown ones are ignored.
 #[utoipa::path(post, path = "/queue/hint", request_body = HintBody, responses(
     (status = 200, description = "taken", body = HintAnswer)))]
-pub(super) async fn hint(
+async fn hint(
     State(dispatcher): State<Dispatcher>,
-    Body(body): Body<HintBody>,
+    JsonBody(body): JsonBody<HintBody>,
 ) -> Answer<HintAnswer> {
     Ok(Json(HintAnswer { known: dispatcher.hint(&body.queues) }))
 }
@@ -128,14 +131,15 @@ pub(super) async fn hint(
     (status = 200, description = "released", body = QueueView),
     (status = 404, description = "`unknown_queue`", body = ErrorBody),
     (status = 409, description = "`stale_epoch`", body = ErrorBody)))]
-pub(super) async fn release(
+async fn release(
     State(dispatcher): State<Dispatcher>,
     path: Result<Path<String>, PathRejection>,
-    Body(body): Body<ReleaseBody>,
+    JsonBody(body): JsonBody<ReleaseBody>,
 ) -> Answer<QueueView> {
     let queue = named(path)?;
-    dispatcher.release(&Release { queue: queue.clone(), epoch: body.epoch, empty: body.empty }).await?;
-    Ok(Json(dispatcher.queue(&queue).await?))
+    let release = Release { queue: queue.clone(), epoch: body.epoch, empty: body.empty };
+    dispatcher.release(&release).await.map_err(|e| of_lease(&e))?;
+    dispatcher.queue(&queue).await.map(Json).map_err(|e| of_admin(&e))
 }
 
 /// Extends a lease.
@@ -144,13 +148,14 @@ pub(super) async fn release(
     (status = 200, description = "renewed", body = RenewedBody),
     (status = 404, description = "`unknown_queue`", body = ErrorBody),
     (status = 409, description = "`stale_epoch`", body = ErrorBody)))]
-pub(super) async fn renew(
+async fn renew(
     State(dispatcher): State<Dispatcher>,
     path: Result<Path<String>, PathRejection>,
-    Body(body): Body<RenewBody>,
+    JsonBody(body): JsonBody<RenewBody>,
 ) -> Result<Response, ApiError> {
     let queue = named(path)?;
-    Ok(Json(dispatcher.renew(&queue, body.epoch).await?).into_response())
+    let renewed = dispatcher.renew(&queue, body.epoch).await.map_err(|e| of_lease(&e))?;
+    Ok(Json(renewed).into_response())
 }
 
 /// Blocks a queue until it is unpaused. Idempotent.
@@ -158,28 +163,29 @@ pub(super) async fn renew(
     params(("id" = String, Path, description = "the queue")), responses(
     (status = 200, description = "paused", body = QueueView),
     (status = 404, description = "`unknown_queue`", body = ErrorBody)))]
-pub(super) async fn pause(
+async fn pause(
     State(dispatcher): State<Dispatcher>,
     path: Result<Path<String>, PathRejection>,
-    Body(body): Body<PauseBody>,
+    JsonBody(body): JsonBody<PauseBody>,
 ) -> Answer<QueueView> {
     let queue = named(path)?;
-    if body.reason.as_ref().is_some_and(|r| r.len() > MAX_TEXT) {
-        return Err(too_long("reason"));
-    }
-    Ok(Json(dispatcher.pause(&queue, body.reason, OPERATOR).await?))
+    check_reason(body.reason.as_deref())?;
+    dispatcher.pause(&queue, body.reason, OPERATOR).await.map(Json).map_err(|e| of_admin(&e))
 }
 
 /// Unblocks a queue. Idempotent.
-#[utoipa::path(post, path = "/queue/{id}/unpause",
+#[utoipa::path(post, path = "/queue/{id}/unpause", request_body = Option<PauseBody>,
     params(("id" = String, Path, description = "the queue")), responses(
     (status = 200, description = "unpaused", body = QueueView),
     (status = 404, description = "`unknown_queue`", body = ErrorBody)))]
-pub(super) async fn unpause(
+async fn unpause(
     State(dispatcher): State<Dispatcher>,
     path: Result<Path<String>, PathRejection>,
+    JsonBody(body): JsonBody<PauseBody>,
 ) -> Answer<QueueView> {
-    Ok(Json(dispatcher.unpause(&named(path)?, OPERATOR).await?))
+    let queue = named(path)?;
+    check_reason(body.reason.as_deref())?;
+    dispatcher.unpause(&queue, OPERATOR).await.map(Json).map_err(|e| of_admin(&e))
 }
 
 /// Whether leases are given.
@@ -190,20 +196,22 @@ pub(crate) struct Running {
 }
 
 /// Stops giving leases; releases and renewals still work. Survives restarts.
-#[utoipa::path(post, path = "/stop", responses(
+#[utoipa::path(post, path = "/stop", request_body = Option<PauseBody>, responses(
     (status = 200, description = "stopped", body = Running),
     (status = 503, description = "`unavailable`: the store is away", body = ErrorBody)))]
-pub(super) async fn stop(State(dispatcher): State<Dispatcher>) -> Answer<Running> {
-    dispatcher.stop().await?;
+async fn stop(State(dispatcher): State<Dispatcher>, JsonBody(body): JsonBody<PauseBody>) -> Answer<Running> {
+    check_reason(body.reason.as_deref())?;
+    dispatcher.stop().await.map_err(|e| of_admin(&e))?;
     Ok(Json(Running { running: false }))
 }
 
 /// Gives leases again.
-#[utoipa::path(post, path = "/start", responses(
+#[utoipa::path(post, path = "/start", request_body = Option<PauseBody>, responses(
     (status = 200, description = "started", body = Running),
     (status = 503, description = "`unavailable`: the store is away", body = ErrorBody)))]
-pub(super) async fn start(State(dispatcher): State<Dispatcher>) -> Answer<Running> {
-    dispatcher.start().await?;
+async fn start(State(dispatcher): State<Dispatcher>, JsonBody(body): JsonBody<PauseBody>) -> Answer<Running> {
+    check_reason(body.reason.as_deref())?;
+    dispatcher.start().await.map_err(|e| of_admin(&e))?;
     Ok(Json(Running { running: true }))
 }
 
@@ -211,13 +219,11 @@ pub(super) async fn start(State(dispatcher): State<Dispatcher>) -> Answer<Runnin
 #[utoipa::path(get, path = "/queue/status", params(StatusQuery), responses(
     (status = 200, description = "a page of queues", body = StatusPage),
     (status = 422, description = "`invalid_query`", body = ErrorBody)))]
-pub(super) async fn status(
+async fn status(
     State(dispatcher): State<Dispatcher>,
-    query: Result<Query<StatusQuery>, QueryRejection>,
+    Params(query): Params<StatusQuery>,
 ) -> Answer<StatusPage> {
-    let Query(query) =
-        query.map_err(|e| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", e.body_text()))?;
-    Ok(Json(dispatcher.status(&query)?))
+    dispatcher.status(&query).map(Json).map_err(|e| of_admin(&e))
 }
 
 /// One queue.
@@ -225,11 +231,11 @@ pub(super) async fn status(
     params(("id" = String, Path, description = "the queue")), responses(
     (status = 200, description = "the queue", body = QueueView),
     (status = 404, description = "`unknown_queue`", body = ErrorBody)))]
-pub(super) async fn queue(
+async fn queue(
     State(dispatcher): State<Dispatcher>,
     path: Result<Path<String>, PathRejection>,
 ) -> Answer<QueueView> {
-    Ok(Json(dispatcher.queue(&named(path)?).await?))
+    dispatcher.queue(&named(path)?).await.map(Json).map_err(|e| of_admin(&e))
 }
 
 /// The strategy in force and the one asked for.
@@ -249,7 +255,7 @@ fn strategies(dispatcher: &Dispatcher) -> Json<StrategyAnswer> {
 /// The strategy.
 #[utoipa::path(get, path = "/strategy", responses(
     (status = 200, description = "in force, and asked for", body = StrategyAnswer)))]
-pub(super) async fn strategy(State(dispatcher): State<Dispatcher>) -> Json<StrategyAnswer> {
+async fn strategy(State(dispatcher): State<Dispatcher>) -> Json<StrategyAnswer> {
     strategies(&dispatcher)
 }
 
@@ -258,41 +264,34 @@ pub(super) async fn strategy(State(dispatcher): State<Dispatcher>) -> Json<Strat
     (status = 200, description = "set", body = StrategyAnswer),
     (status = 422, description = "`wrong_shape`: no such strategy", body = ErrorBody),
     (status = 503, description = "`unavailable`: the store is away", body = ErrorBody)))]
-pub(super) async fn set_strategy(
+async fn set_strategy(
     State(dispatcher): State<Dispatcher>,
-    Body(body): Body<StrategyBody>,
+    JsonBody(body): JsonBody<StrategyBody>,
 ) -> Answer<StrategyAnswer> {
-    dispatcher.set_strategy(body.strategy).await?;
+    check_reason(body.reason.as_deref())?;
+    dispatcher.set_strategy(body.strategy).await.map_err(|e| of_admin(&e))?;
     Ok(strategies(&dispatcher))
 }
 
-/// Whether the process lives.
-#[utoipa::path(get, path = "/healthz", responses((status = 200, description = "it lives")))]
-pub(super) async fn healthz() -> &'static str {
-    "ok\n"
+/// Whether calls can be served, and why not.
+#[derive(Debug, Serialize, ToSchema)]
+struct Readiness {
+    /// Whether they can.
+    ready: bool,
 }
 
 /// Whether calls can be served.
 #[utoipa::path(get, path = "/readyz", responses(
-    (status = 200, description = "ready"),
+    (status = 200, description = "ready", body = Readiness),
     (status = 503, description = "`unavailable`: the store does not answer", body = ErrorBody)))]
-pub(super) async fn readyz(State(dispatcher): State<Dispatcher>) -> Result<&'static str, ApiError> {
-    if dispatcher.is_ready() {
-        Ok("ready\n")
-    } else {
-        let message = "the store does not answer, or the dispatcher shuts down";
-        Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message))
-    }
+async fn readyz(State(dispatcher): State<Dispatcher>) -> Response {
+    let ready = dispatcher.is_ready();
+    let message = "the store does not answer, or the dispatcher shuts down";
+    readiness(&Readiness { ready }, (!ready).then(|| Unready::new("unavailable", message)))
 }
 
-/// Metrics in Prometheus' text format.
-#[utoipa::path(get, path = "/metrics", responses((status = 200, description = "metrics", content_type = "text/plain")))]
-pub(super) async fn metrics(State(dispatcher): State<Dispatcher>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], dispatcher.metrics_text()).into_response()
-}
-
-/// This document.
-#[utoipa::path(get, path = "/openapi.json", responses((status = 200, description = "OpenAPI", content_type = "application/json")))]
-pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
-    Json(openapi::document())
+/// Metrics of this process in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, description = "metrics", body = String, content_type = "text/plain")))]
+async fn metrics(State(dispatcher): State<Dispatcher>) -> Response {
+    galerna_http::metrics::answer(dispatcher.registry())
 }
