@@ -52,6 +52,7 @@ impl World {
             hints: None,
             statistics: galerna_storage::sqlite::in_memory().unwrap().statistics,
             clock: Arc::new(SystemClock),
+            registry: Default::default(),
         };
         let mut options = options;
         options.timeouts.notice = Duration::ZERO;

@@ -39,6 +39,7 @@ async fn start(server: &RabbitMq, folder: &std::path::Path) -> (String, Frontend
         hints: None,
         statistics: galerna_storage::sqlite::in_memory().expect("opened").statistics,
         clock: Arc::new(SystemClock),
+        registry: prometheus::Registry::new(),
     };
     let unlimited = Rate::new(u32::MAX, u32::MAX);
     let limits = Limits { calls: unlimited, source_readings: unlimited, ..Limits::default() };

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use galerna_broker::{Broker, BrokerError};
+use galerna_broker::{Broker, BrokerError, BrokerHealth};
+use galerna_http::{Guard, ServeOptions, Unready};
 use galerna_model::{Clock, Envelope, Message, QueueName, Reading, Timestamp};
+use galerna_retry::{Outage, Pauses};
 use parking_lot::Mutex;
+use prometheus::Registry;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use utoipa::ToSchema;
@@ -19,14 +22,14 @@ use crate::admission::Admission;
 use crate::answer::{Accepted, Rejected};
 use crate::budget::{Budget, Most, Share};
 use crate::hints::{Hints, QueueHints};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::options::{Limits, Options, OptionsError};
 use crate::parse::Parsed;
 use crate::refusal::Refusal;
 use crate::service;
 use crate::sources::{Directory, Known, RefreshError, Refreshed, Sources};
 use crate::statistics::Statistics;
-use galerna_storage::{LastMessage, StatisticsStore, Tally};
+use galerna_storage::{LastMessage, StatisticsStore, StorageError, Tally};
 
 /// What a frontend works with.
 pub struct Parts {
@@ -40,6 +43,8 @@ pub struct Parts {
     pub statistics: Arc<dyn StatisticsStore>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// Where its metrics are registered: that of the process. There may be one frontend in it.
+    pub registry: Registry,
 }
 
 /// A frontend that cannot be opened.
@@ -61,7 +66,7 @@ pub struct Frontend {
     _background: Arc<DropGuard>,
 }
 
-/// Whether a frontend is worth sending calls to, and why not.
+/// Whether a frontend is worth sending calls to, and what it is like.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Readiness {
     /// Whether it is.
@@ -80,6 +85,7 @@ pub struct Readiness {
 
 pub(crate) struct Core {
     broker: Arc<dyn Broker>,
+    broker_health: Mutex<BrokerHealth>,
     pub(crate) sources: Sources,
     pub(crate) admission: Admission,
     pub(crate) budget: Budget,
@@ -88,10 +94,14 @@ pub(crate) struct Core {
     hints: Hints,
     pub(crate) statistics: Statistics,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) registry: Registry,
     clock: Arc<dyn Clock>,
     pub(crate) options: Options,
+    /// How it listens.
+    pub(crate) listen: ServeOptions,
+    /// Who may see what customers sent.
+    pub(crate) operators: Guard,
     draining: AtomicBool,
-    broker_problem: Mutex<Option<String>>,
     /// Publishes go on when their caller hangs up: what is half published is not taken back, and their counts must be right.
     publishing: TaskTracker,
     background: TaskTracker,
@@ -101,6 +111,8 @@ pub(crate) struct Core {
 /// How often the broker is asked whether it is there, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two attempts to write statistics that fail.
+const LONGEST_FLUSH_PAUSE: Duration = Duration::from_secs(60);
 /// For asking, after a failed publish, whether the queue is there.
 const DEPTH_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of all bodies together whose senders are not known yet: whoever they are, they cannot keep known sources out.
@@ -119,13 +131,15 @@ impl Frontend {
     /// [`OpenError`] when settings contradict each other.
     pub async fn open(parts: Parts, mut options: Options) -> Result<Self, OpenError> {
         options.check()?;
-        options.limits.connections = service::affordable(options.limits.connections);
-        let Parts { broker, directory, hints, statistics, clock } = parts;
+        let listen = service::serve_options(&options);
+        options.limits.connections = listen.connections;
+        let Parts { broker, directory, hints, statistics, clock, registry } = parts;
         let stop = CancellationToken::new();
-        let metrics = Arc::new(Metrics::new()?);
+        let metrics = Arc::new(Metrics::new(&registry)?);
         let writer = new_id(clock.now());
         let core = Arc::new(Core {
             broker,
+            broker_health: Mutex::new(BrokerHealth::Ready),
             sources: Sources::open(directory, options.sources.clone(), Arc::clone(&clock)).await,
             admission: Admission::new(&options.limits),
             budget: budget(&options.limits, options.limits.bytes_in_flight, usize::MAX),
@@ -133,14 +147,17 @@ impl Frontend {
             hints: Hints::start(hints, Arc::clone(&metrics), stop.clone()),
             statistics: Statistics::new(statistics, Arc::clone(&clock), options.statistics.clone(), writer),
             metrics,
+            registry,
             clock,
+            operators: Guard::new(options.operator_token.as_deref()),
+            listen,
             options,
             draining: AtomicBool::new(false),
-            broker_problem: Mutex::default(),
             publishing: TaskTracker::new(),
             background: TaskTracker::new(),
             stop: stop.clone(),
         });
+        metrics::observe(&core, &core.registry)?;
         // Its failure is in the log and in the readiness.
         drop(core.refresh(false).await);
         core.look_at_broker().await;
@@ -170,15 +187,12 @@ impl Frontend {
 
     /// Whether it is worth sending calls to.
     pub fn readiness(&self) -> Readiness {
-        self.core.readiness()
+        self.core.readiness().0
     }
 
-    /// The metrics as Prometheus reads them.
-    ///
-    /// # Errors
-    /// When they cannot be written, which does not happen.
-    pub fn metrics_text(&self) -> Result<String, prometheus::Error> {
-        self.core.metrics_text()
+    /// Where its metrics are.
+    pub fn registry(&self) -> &Registry {
+        &self.core.registry
     }
 
     /// Says 503 at `/readyz` from now on.
@@ -198,7 +212,9 @@ impl Frontend {
         if timeout(Duration::from_secs(5), self.core.background.wait()).await.is_err() {
             tracing::warn!("a background task did not end in time");
         }
-        self.core.flush_statistics().await;
+        if let Err(e) = self.core.flush_statistics().await {
+            tracing::error!(error = %e, "the last statistics were not written");
+        }
     }
 }
 
@@ -221,40 +237,65 @@ impl Core {
     }
 
     async fn look_at_broker(&self) {
-        let problem = match timeout(PING_PATIENCE, self.broker.ping()).await {
-            Ok(Ok(())) => None,
-            Ok(Err(e)) => Some(e.to_string()),
-            Err(_) => Some(format!("no answer within {PING_PATIENCE:?}")),
-        };
-        *self.broker_problem.lock() = problem;
-    }
-
-    async fn flush_statistics(&self) {
-        let word = match self.statistics.flush().await {
-            Ok(()) => "ok",
-            Err(e) => {
-                tracing::error!(error = %e, "statistics were not written; they are kept and tried again");
-                "failed"
+        let health = timeout(PING_PATIENCE, async {
+            match self.broker.ping().await {
+                Ok(()) => self.broker.health().await,
+                Err(e) => BrokerHealth::Unavailable { reason: e.to_string() },
             }
-        };
-        self.metrics.flushes.with_label_values(&[word]).inc();
+        });
+        let late = || BrokerHealth::Unavailable { reason: format!("no answer within {PING_PATIENCE:?}") };
+        self.set_broker_health(health.await.unwrap_or_else(|_| late()));
     }
 
-    pub(crate) fn readiness(&self) -> Readiness {
-        let state = self.sources.state();
-        let draining = self.draining.load(Ordering::SeqCst);
-        let broker_problem = self.broker_problem.lock().clone();
-        Readiness {
-            ready: !draining && broker_problem.is_none() && state.is_some(),
-            draining,
-            broker_problem,
-            sources: state.map(|(sources, _)| sources),
-            sources_age_ms: state.map(|(_, age)| age),
-            sources_problem: self.sources.problem().map(|(_, sentence)| sentence),
+    fn set_broker_health(&self, health: BrokerHealth) {
+        let before = std::mem::replace(&mut *self.broker_health.lock(), health.clone());
+        let kind = std::mem::discriminant::<BrokerHealth>;
+        if kind(&before) == kind(&health) {
+            return;
+        }
+        match health.problem() {
+            Some(_) => tracing::warn!("not ready for calls: {health}"),
+            None => tracing::info!("{health} again"),
         }
     }
 
-    pub(crate) fn metrics_text(&self) -> Result<String, prometheus::Error> {
+    async fn flush_statistics(&self) -> Result<(), StorageError> {
+        let flushed = self.statistics.flush().await;
+        let result = if flushed.is_ok() { "ok" } else { "failed" };
+        self.metrics.flushes.with_label_values(&[result]).inc();
+        flushed
+    }
+
+    /// Whether calls are to be sent here, and why not.
+    pub(crate) fn readiness(&self) -> (Readiness, Option<Unready>) {
+        let state = self.sources.state();
+        let draining = self.draining.load(Ordering::SeqCst);
+        let health = self.broker_health.lock().clone();
+        let unready = if draining {
+            Some(Unready::new("draining", "this frontend shuts down; send calls to another"))
+        } else if let Some(code) = match health {
+            BrokerHealth::Ready => None,
+            BrokerHealth::Blocked { .. } => Some("broker_blocked"),
+            BrokerHealth::Unavailable { .. } => Some("broker_away"),
+        } {
+            Some(Unready::new(code, health.to_string()))
+        } else {
+            let unknown = "no list of sources has been read yet; see `sources_problem`";
+            state.is_none().then(|| Unready::new("sources_unknown", unknown))
+        };
+        let readiness = Readiness {
+            ready: unready.is_none(),
+            draining,
+            broker_problem: health.problem().map(str::to_owned),
+            sources: state.map(|(sources, _)| sources),
+            sources_age_ms: state.map(|(_, age)| age),
+            sources_problem: self.sources.problem().map(|(_, sentence)| sentence),
+        };
+        (readiness, unready)
+    }
+
+    /// Sets the gauges that are looked at when they are read.
+    pub(crate) fn set_gauges(&self) {
         let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let metrics = &self.metrics;
         metrics.readings_under_way.set(gauge(self.admission.under_way()));
@@ -264,8 +305,7 @@ impl Core {
         metrics.sources_age.set(state.map_or(-1.0, |(_, age)| age as f64 / 1_000.0));
         let suspicious = self.sources.problem().is_some_and(|(code, _)| code == "suspicious");
         metrics.sources_suspicious.set(i64::from(suspicious));
-        metrics.ready.set(i64::from(self.readiness().ready));
-        metrics.render()
+        metrics.ready.set(i64::from(self.readiness().0.ready));
     }
 
     /// A new request's id.
@@ -353,6 +393,10 @@ impl Core {
     /// What a failed publish is answered with. A queue that is missing is told of as such: its account may have got another, so
     /// the list is refreshed.
     async fn why_unsafe(&self, queue: &QueueName, error: BrokerError) -> Refusal {
+        if let BrokerError::Blocked(reason) = &error {
+            // Whoever asks before the next look is to know it too.
+            self.set_broker_health(BrokerHealth::Blocked { reason: reason.clone() });
+        }
         let missing = match &error {
             BrokerError::UnknownQueue(_) => true,
             // The window's messages all go to one queue.
@@ -425,9 +469,11 @@ struct Call {
 /// So many bytes, at most those of all calls, for bodies that are no longer than so many, and the share that each holder has of them.
 fn budget(limits: &Limits, bytes: usize, longest: usize) -> Budget {
     let bytes = bytes.min(limits.bytes_in_flight);
-    let share = |all: usize| all / 100 * limits.source_percent + all % 100 * limits.source_percent / 100;
     let longest = limits.body_bytes.min(longest);
-    let each = Most { bytes: share(bytes).max(2 * longest), calls: share(limits.connections).max(1) };
+    let each = Most {
+        bytes: limits.share_of_one(bytes).max(2 * longest),
+        calls: limits.share_of_one(limits.connections).max(1),
+    };
     Budget::new(bytes, each)
 }
 
@@ -458,11 +504,20 @@ async fn keep_broker_in_sight(core: Arc<Core>) {
 }
 
 async fn keep_statistics(core: Arc<Core>) {
-    let mut ticks = interval(core.options.statistics.flush_every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let every = core.options.statistics.flush_every;
+    // What is not written is kept and tried again.
+    let mut outage =
+        Outage::new("writing the statistics", Pauses::new(every, every.max(LONGEST_FLUSH_PAUSE)));
+    let mut wait = every;
     loop {
-        ticks.tick().await;
-        core.flush_statistics().await;
+        sleep(wait).await;
+        wait = match core.flush_statistics().await {
+            Ok(()) => {
+                outage.succeeded();
+                every
+            }
+            Err(e) => outage.failed(&e),
+        };
     }
 }
 

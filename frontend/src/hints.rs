@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use galerna_dispatcher::{Dispatcher, DispatcherClient};
 use galerna_model::QueueName;
+use galerna_retry::{Outage, Pauses};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ const BATCH: usize = 4_096;
 /// Between two batches.
 const PAUSE: Duration = Duration::from_millis(20);
 /// After a dispatcher that did not answer.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+const PAUSES_AFTER_FAILURE: Pauses = Pauses::new(Duration::from_secs(1), Duration::from_secs(5));
 /// For one batch.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -92,12 +93,14 @@ impl Hints {
 
 async fn send(to: Arc<dyn QueueHints>, mut waiting: mpsc::Receiver<QueueName>, metrics: &Metrics) {
     let mut batch = Vec::new();
+    let mut outage = Outage::new("telling the dispatcher which queues got messages", PAUSES_AFTER_FAILURE);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
         let distinct: HashSet<QueueName> = batch.drain(..).collect();
         let queues: Vec<QueueName> = distinct.into_iter().collect();
         let count = queues.len() as u64;
         match timeout(PATIENCE, to.hint(&queues)).await {
             Ok(Ok(())) => {
+                outage.succeeded();
                 metrics.hints.with_label_values(&["sent"]).inc_by(count);
                 sleep(PAUSE).await;
             }
@@ -106,9 +109,8 @@ async fn send(to: Arc<dyn QueueHints>, mut waiting: mpsc::Receiver<QueueName>, m
                     |_| format!("no answer within {PATIENCE:?}"),
                     |r| r.err().unwrap_or_default(),
                 );
-                tracing::debug!(cause, queues = count, "a hint to the dispatcher was lost");
                 metrics.hints.with_label_values(&["lost"]).inc_by(count);
-                sleep(PAUSE_AFTER_FAILURE).await;
+                sleep(outage.failed(&cause)).await;
             }
         }
     }
@@ -133,7 +135,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn queues_are_named_once_a_batch_and_a_lost_hint_stops_no_other() {
         let heard = Arc::new(Heard(Mutex::default(), tokio::sync::Notify::new()));
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap());
         let to: Arc<dyn QueueHints> = heard.clone();
         let hints = Hints::start(Some(to), metrics, CancellationToken::new());
         let queue = |n: usize| QueueName::new(format!("q{n}")).unwrap();

@@ -41,6 +41,7 @@
 //!     hints: None,
 //!     statistics: galerna_storage::sqlite::in_memory()?.statistics,
 //!     clock: Arc::new(SystemClock),
+//!     registry: galerna_http::metrics::process_registry("1.0.0")?,
 //! };
 //! let frontend = Frontend::open(parts, Options::default()).await?;
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
@@ -76,9 +77,9 @@ mod token;
 
 pub use answer::{Accepted, Rejected};
 pub use frontend::{Frontend, OpenError, Parts, Readiness};
+pub use galerna_http::ServeError;
 pub use hints::QueueHints;
 pub use options::{Limits, Options, OptionsError, Rate, SourcesOptions, StatisticsOptions, Timeouts};
-pub use service::ServeError;
 pub use sources::{Directory, RefreshError, Refreshed};
 pub use statistics::Statistics;
 pub use token::{TokenHash, TokenHashError};

@@ -1,14 +1,17 @@
-//! The frontend's metrics, in a registry of its own. No label holds the name of a source, an account or a queue.
+//! The frontend's metrics. No label holds the name of a source, an account or a queue.
 
+use std::sync::Arc;
+
+use galerna_http::metrics::OnScrape;
+use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
 };
 
+use crate::frontend::Core;
 use crate::refusal::Refusal;
 
 pub(crate) struct Metrics {
-    registry: Registry,
     pub(crate) requests: IntCounterVec,
     pub(crate) request_seconds: HistogramVec,
     pub(crate) publish_seconds: Histogram,
@@ -32,8 +35,7 @@ const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 impl Metrics {
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         macro_rules! register {
             ($metric:expr) => {{
                 let metric = $metric?;
@@ -86,25 +88,24 @@ impl Metrics {
                 &["result"]
             )),
             connections: register!(IntGauge::new("galerna_frontend_connections", "Connections open")),
-            readings_under_way: register!(IntGauge::new(
+            readings_under_way: IntGauge::new(
                 "galerna_frontend_readings_in_flight",
-                "Readings parsed and not yet confirmed"
-            )),
-            bytes_under_way: register!(IntGauge::new(
+                "Readings parsed and not yet confirmed",
+            )?,
+            bytes_under_way: IntGauge::new(
                 "galerna_frontend_body_bytes_in_flight",
-                "Bytes of bodies in memory"
-            )),
-            sources: register!(IntGauge::new("galerna_frontend_sources", "Sources known")),
-            sources_age: register!(Gauge::new(
+                "Bytes of bodies in memory",
+            )?,
+            sources: IntGauge::new("galerna_frontend_sources", "Sources known")?,
+            sources_age: Gauge::new(
                 "galerna_frontend_sources_age_seconds",
-                "Age of the list of sources; -1 while there is none"
-            )),
-            sources_suspicious: register!(IntGauge::new(
+                "Age of the list of sources; -1 while there is none",
+            )?,
+            sources_suspicious: IntGauge::new(
                 "galerna_frontend_sources_suspicious",
-                "1 while the list of sources lost too much to be believed; put it right or refresh with force"
-            )),
-            ready: register!(IntGauge::new("galerna_frontend_ready", "1 while ready for calls")),
-            registry,
+                "1 while the list of sources lost too much to be believed; put it right or refresh with force",
+            )?,
+            ready: IntGauge::new("galerna_frontend_ready", "1 while ready for calls")?,
         };
         // Counters exist from the start, so that a first failure is a step and not a beginning.
         for (counters, results) in [
@@ -116,6 +117,8 @@ impl Metrics {
                 counters.with_label_values(&[result]);
             }
         }
+        metrics.requests.with_label_values(&["/readings", "202"]);
+        metrics.request_seconds.with_label_values(&["/readings"]);
         Ok(metrics)
     }
 
@@ -126,8 +129,27 @@ impl Metrics {
         }
     }
 
-    /// The text that Prometheus scrapes.
-    pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+    fn gauges(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.readings_under_way.clone()),
+            Box::new(self.bytes_under_way.clone()),
+            Box::new(self.sources.clone()),
+            Box::new(self.sources_age.clone()),
+            Box::new(self.sources_suspicious.clone()),
+            Box::new(self.ready.clone()),
+        ]
     }
+}
+
+/// Has the gauges set whenever the registry is read.
+pub(crate) fn observe(core: &Arc<Core>, registry: &Registry) -> Result<(), prometheus::Error> {
+    let gauges = core.metrics.gauges();
+    // The registry outlives a frontend and must not keep it.
+    let of = Arc::downgrade(core);
+    let set = move || {
+        if let Some(core) = of.upgrade() {
+            core.set_gauges();
+        }
+    };
+    registry.register(Box::new(OnScrape::new(gauges, set)))
 }

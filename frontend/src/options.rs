@@ -35,7 +35,7 @@ pub struct Limits {
     /// Readings parsed and not yet confirmed, of all calls together; 200,000 by default. Beyond it calls get 503.
     pub readings_in_flight: usize,
     /// Connections open at once; 4,096 by default, and on Linux never more than half of the files that the process may open.
-    /// More wait in the listener's backlog.
+    /// When they run out, those that have waited longest for a request give way.
     pub connections: usize,
     /// What one source may have at once of `bytes_in_flight` and, in calls under way, of `connections`: percent from 1 to 100;
     /// 25 by default. Beyond it the source gets 429 and others go on. It is never less than two longest bodies, in one call. The same
@@ -48,6 +48,13 @@ pub struct Limits {
     pub calls: Rate,
     /// Readings of one source; 100,000 a second and at once by default.
     pub source_readings: Rate,
+}
+
+impl Limits {
+    /// What one source or address may have of so much.
+    pub(crate) fn share_of_one(&self, all: usize) -> usize {
+        all / 100 * self.source_percent + all % 100 * self.source_percent / 100
+    }
 }
 
 impl Default for Limits {

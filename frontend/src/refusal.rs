@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use galerna_broker::BrokerError;
+use galerna_http::{ApiError, ErrorDetail};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::answer::Rejected;
@@ -28,8 +29,6 @@ pub(crate) enum Refusal {
         "source and token do not belong together; give `source_key` and `x-dexcell-source-token` as the platform shows them"
     )]
     Unauthorized,
-    #[error("this needs `Authorization: Bearer <operator token>`")]
-    OperatorNeeded,
     #[error("{0}")]
     TooLarge(String),
     #[error("content encoding `{0}` is not taken; send gzip, zstd or none")]
@@ -44,14 +43,10 @@ pub(crate) enum Refusal {
     NoSources,
     #[error("the readings are not safe, send them again: {0}")]
     Broker(String),
-    #[error("the readings are not safe, send them again: the broker blocks publishing")]
-    Blocked,
+    #[error("the readings are not safe, send them again: the broker blocks publishing: {0}")]
+    Blocked(String),
     #[error("the readings are not safe, send them again: the queue of this account is not there yet")]
     NoQueue,
-    #[error("{0}")]
-    NotFound(String),
-    #[error("{0}")]
-    Method(String),
     #[error("statistics cannot be read: {0}")]
     Statistics(String),
     #[error("{0}")]
@@ -62,22 +57,13 @@ fn first(rejected: &[Rejected]) -> String {
     rejected.first().map_or_else(String::new, |r| format!("[{}] {}", r.index, r.reason))
 }
 
-/// Body of every error.
+/// Body of every error of a call.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     error: ErrorDetail,
     /// When no reading of a call can be taken: why, by their indexes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rejected: Vec<Rejected>,
-}
-
-/// What went wrong.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ErrorDetail {
-    /// For programs, for instance `malformed_json`.
-    code: &'static str,
-    /// For people.
-    message: String,
 }
 
 impl Refusal {
@@ -87,16 +73,14 @@ impl Refusal {
                 StatusCode::BAD_REQUEST
             }
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::Unauthorized | Self::OperatorNeeded => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooMany { .. } | Self::TooMuchAtOnce(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Overloaded
             | Self::NoSources
             | Self::Broker(_)
-            | Self::Blocked
+            | Self::Blocked(_)
             | Self::NoQueue
             | Self::Refresh(_)
             | Self::Statistics(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -110,7 +94,7 @@ impl Refusal {
             Self::NothingValid { .. } => "no_valid_reading",
             Self::CutOff => "body_cut_off",
             Self::TooSlow(_) => "body_too_slow",
-            Self::Unauthorized | Self::OperatorNeeded => "unauthorized",
+            Self::Unauthorized => "unauthorized",
             Self::TooLarge(_) => "too_large",
             Self::Encoding(_) => "unsupported_encoding",
             Self::TooMany { .. } => "too_many",
@@ -118,26 +102,22 @@ impl Refusal {
             Self::Overloaded => "overloaded",
             Self::NoSources => "sources_unknown",
             Self::Broker(_) => "broker_away",
-            Self::Blocked => "broker_blocked",
+            Self::Blocked(_) => "broker_blocked",
             Self::NoQueue => "queue_missing",
-            Self::NotFound(_) => "not_found",
-            Self::Method(_) => "method_not_allowed",
             Self::Statistics(_) => "statistics_away",
             Self::Refresh(_) => "not_refreshed",
         }
     }
 
-    /// Seconds after which it is worth to try again. What many senders wait for together is spread over twice its time, so that
+    /// After how long it is worth to try again. What many senders wait for together is spread over twice its time, so that
     /// they do not come back together.
-    fn retry_after(&self) -> Option<u64> {
-        let spread = |seconds: u64| fastrand::u64(seconds..=2 * seconds);
+    fn retry_after(&self) -> Option<Duration> {
+        let spread = |seconds: u64| Duration::from_secs(fastrand::u64(seconds..=2 * seconds));
         match self {
-            Self::TooMany { wait, .. } => {
-                Some(wait.as_millis().div_ceil(1_000).max(1).try_into().unwrap_or(1))
-            }
+            Self::TooMany { wait, .. } => Some(*wait),
             Self::TooMuchAtOnce(_) | Self::Overloaded | Self::Statistics(_) => Some(spread(1)),
             Self::NoSources | Self::Broker(_) | Self::NoQueue => Some(spread(5)),
-            Self::Blocked => Some(spread(10)),
+            Self::Blocked(_) => Some(spread(10)),
             _ => None,
         }
     }
@@ -146,7 +126,7 @@ impl Refusal {
 impl From<BrokerError> for Refusal {
     fn from(error: BrokerError) -> Self {
         match error {
-            BrokerError::Blocked(_) => Self::Blocked,
+            BrokerError::Blocked(reason) => Self::Blocked(reason),
             BrokerError::UnknownQueue(_) => Self::NoQueue,
             // The broker's own words may name hosts; they are in the log.
             BrokerError::Unconfirmed { .. } => {
@@ -158,36 +138,32 @@ impl From<BrokerError> for Refusal {
     }
 }
 
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let (status, code, message) = (refusal.status(), refusal.code(), refusal.to_string());
+        let mut error = match refusal {
+            // No registered scheme; a 401 must name one all the same (RFC 9110, 15.5.2).
+            Refusal::Unauthorized => Self::unauthorized("SourceToken", message),
+            _ => Self::new(status, code, message),
+        };
+        if let Some(wait) = refusal.retry_after() {
+            error = error.retry_after(wait);
+        }
+        match refusal {
+            // What was not read of a refused body would otherwise have to be read to its end.
+            Refusal::TooLarge(_) | Refusal::CutOff | Refusal::TooSlow(_) => error.closing(),
+            Refusal::NothingValid { rejected } => error.with("rejected", json!(rejected)),
+            _ => error,
+        }
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let detail = ErrorDetail { code: self.code(), message: self.to_string() };
-        let (status, retry_after) = (self.status(), self.retry_after());
-        let challenge = match self {
-            Self::OperatorNeeded => Some("Bearer"),
-            // No registered scheme; a 401 must name one all the same (RFC 9110, 15.5.2).
-            Self::Unauthorized => Some("SourceToken"),
-            _ => None,
-        };
         let encoding = matches!(self, Self::Encoding(_));
-        // What was not read of a refused body would otherwise have to be read to its end.
-        let close = matches!(self, Self::TooLarge(_) | Self::CutOff | Self::TooSlow(_));
-        let rejected = match self {
-            Self::NothingValid { rejected } => rejected,
-            _ => Vec::new(),
-        };
-        let mut answer = (status, Json(ErrorBody { error: detail, rejected })).into_response();
-        let headers = answer.headers_mut();
-        if let Some(seconds) = retry_after {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
-        if let Some(scheme) = challenge {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
-        }
+        let mut answer = ApiError::from(self).into_response();
         if encoding {
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
-        }
-        if close {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
         }
         answer
     }

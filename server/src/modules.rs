@@ -121,7 +121,14 @@ pub async fn frontend(
     };
     options.sources.disk_copy = Some(copy);
     let clock = Arc::new(SystemClock);
-    let parts = Parts { broker: broker.clone(), directory, hints: Some(hints), statistics, clock };
+    let parts = Parts {
+        broker: broker.clone(),
+        directory,
+        hints: Some(hints),
+        statistics,
+        clock,
+        registry: prometheus::Registry::new(),
+    };
     Ok(Frontend::open(parts, options).await?)
 }
 

@@ -1,18 +1,20 @@
-//! Every route, once: the router is built from this table, and a test compares it with the OpenAPI document.
+//! Every route, once: the router and the OpenAPI document are built from this list.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Extension, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use galerna_http::{ApiError, ErrorDetail, Params};
 use galerna_model::{AccountId, SourceId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{RequestId, answered, openapi, operator};
+use super::RequestId;
 use crate::answer::Accepted;
 use crate::body::{self, Held};
 use crate::budget::Holder;
@@ -23,41 +25,14 @@ use crate::statistics::Traffic;
 use crate::{older, parse};
 use galerna_storage::{LastMessage, Scope};
 
-/// A path, its methods in lower case, and what serves it.
-pub(super) struct Route {
-    pub(super) path: &'static str,
-    #[cfg_attr(not(test), allow(dead_code))] // the test reads it
-    pub(super) methods: &'static [&'static str],
-    pub(super) handler: MethodRouter<Frontend>,
-}
-
-pub(super) fn all() -> Vec<Route> {
-    let route = |path, methods, handler| Route { path, methods, handler };
-    vec![
-        route("/readings", &["post"], post(readings)),
-        route("/insert-json.htm", &["post"], post(insert_json)),
-        route("/healthz", &["get"], get(healthz)),
-        route("/readyz", &["get"], get(readyz)),
-        route("/metrics", &["get"], get(metrics)),
-        route("/statistics", &["get"], get(statistics)),
-        route("/sources/refresh", &["post"], post(refresh)),
-        route("/openapi.json", &["get"], get(document)),
-    ]
-}
-
-/// A path as metrics and the log show it: whatever is no route is `other`.
-pub(super) fn label(path: &str) -> &'static str {
-    const PATHS: [&str; 8] = [
-        "/readings",
-        "/insert-json.htm",
-        "/healthz",
-        "/readyz",
-        "/metrics",
-        "/statistics",
-        "/sources/refresh",
-        "/openapi.json",
-    ];
-    PATHS.into_iter().find(|known| *known == path).unwrap_or("other")
+pub(super) fn all() -> OpenApiRouter<Frontend> {
+    OpenApiRouter::new()
+        .routes(routes!(readings))
+        .routes(routes!(insert_json))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
+        .routes(routes!(statistics))
+        .routes(routes!(refresh))
 }
 
 const KEY: &str = "source_key";
@@ -116,12 +91,12 @@ impl<'a> Credentials<'a> {
         (status = 415, description = "encoding not taken", body = ErrorBody),
         (status = 429, description = "the source sends too much; see Retry-After", body = ErrorBody),
         (status = 503, description = "not safe, send again; see Retry-After", body = ErrorBody)))]
-pub(super) async fn readings(
+async fn readings(
     State(frontend): State<Frontend>,
     Extension(RequestId(id)): Extension<RequestId>,
     request: Request,
 ) -> Response {
-    answered(take_readings(&frontend, id, request).await.map(taken))
+    take_readings(&frontend, id, request).await.map(taken).into_response()
 }
 
 fn taken(accepted: Accepted) -> Response {
@@ -185,12 +160,12 @@ async fn read_with<T: Send + 'static>(
     responses(
         (status = 202, description = "the accepted services are safe", body = Accepted),
         (status = "default", description = "as for /readings", body = ErrorBody)))]
-pub(super) async fn insert_json(
+async fn insert_json(
     State(frontend): State<Frontend>,
     Extension(RequestId(id)): Extension<RequestId>,
     request: Request,
 ) -> Response {
-    answered(take_services(&frontend, id, request).await.map(taken))
+    take_services(&frontend, id, request).await.map(taken).into_response()
 }
 
 async fn take_services(frontend: &Frontend, id: String, request: Request) -> Result<Accepted, Refusal> {
@@ -250,38 +225,41 @@ async fn take_services(frontend: &Frontend, id: String, request: Request) -> Res
     core.take(source, id, parsed, excerpt, held.into_share()).await
 }
 
-/// Whether the process serves.
-#[utoipa::path(get, path = "/healthz", responses((status = 200, description = "it does")))]
-pub(super) async fn healthz() -> &'static str {
-    "ok"
+/// Details of a frontend that is not ready, with the reason in the form of errors.
+#[derive(Serialize, ToSchema)]
+struct Unreadiness {
+    error: ErrorDetail,
+    #[serde(flatten)]
+    readiness: Readiness,
 }
 
 /// Whether it is worth sending calls here.
 #[utoipa::path(get, path = "/readyz", responses(
     (status = 200, description = "it is; details may still tell of a refresh that was not taken", body = Readiness),
-    (status = 503, description = "it is not, and why", body = Readiness)))]
-pub(super) async fn readyz(State(frontend): State<Frontend>) -> Response {
-    let readiness = frontend.readiness();
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness)).into_response()
+    (status = 503, description = "it is not, and why: `draining`, `broker_blocked`, `broker_away` or `sources_unknown`", body = Unreadiness)))]
+async fn readyz(State(frontend): State<Frontend>) -> Response {
+    let (readiness, unready) = frontend.core().readiness();
+    galerna_http::readiness(&readiness, unready)
 }
 
 /// Prometheus text.
 #[utoipa::path(get, path = "/metrics", responses(
-    (status = 200, description = "text exposition format 0.0.4", body = String),
-    (status = 401, description = "operators only, when they have a token", body = ErrorBody)))]
-pub(super) async fn metrics(State(frontend): State<Frontend>, headers: HeaderMap) -> Response {
-    answered(operator(&frontend, &headers).map(|()| match frontend.metrics_text() {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
-        }
-        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
-    }))
+    (status = 200, description = "text exposition format 0.0.4", body = String, content_type = "text/plain")))]
+async fn metrics(State(frontend): State<Frontend>, from: From, headers: HeaderMap) -> Response {
+    let allowed = frontend.core().operators.check(&headers, address(from));
+    allowed.map(|()| galerna_http::metrics::answer(frontend.registry())).into_response()
+}
+
+/// Where a call came from, if the listener tells.
+type From = Option<Extension<ConnectInfo<SocketAddr>>>;
+
+fn address(from: From) -> Option<IpAddr> {
+    from.map(|Extension(from)| from.0.ip())
 }
 
 /// What somebody has sent.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct StatisticsAnswer {
+struct StatisticsAnswer {
     /// Messages, readings and values by hour, day, week and month.
     traffic: Traffic,
     /// For one source: its last messages, newest first.
@@ -297,36 +275,44 @@ pub(super) struct StatisticsAnswer {
     responses(
         (status = 200, description = "counts of the current period, the last and the last but one", body = StatisticsAnswer),
         (status = 400, description = "no such name can be", body = ErrorBody),
-        (status = 401, description = "operators only", body = ErrorBody),
+        (status = 422, description = "`invalid_query`", body = ErrorBody),
         (status = 404, description = "there is no operator token, so this is not served", body = ErrorBody),
         (status = 503, description = "the store is away", body = ErrorBody)))]
-pub(super) async fn statistics(State(frontend): State<Frontend>, uri: Uri, headers: HeaderMap) -> Response {
-    answered(read_statistics(&frontend, &uri, &headers).await.map(Json))
+async fn statistics(
+    State(frontend): State<Frontend>,
+    from: From,
+    headers: HeaderMap,
+    Params(query): Params<StatisticsQuery>,
+) -> Result<Json<StatisticsAnswer>, ApiError> {
+    guarded(&frontend, from, &headers)?;
+    Ok(Json(read_statistics(&frontend, query).await?))
+}
+
+/// Whose statistics.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatisticsQuery {
+    account: Option<String>,
+    source: Option<String>,
 }
 
 /// Shows what customers sent, and changes what is believed: never without a token.
-fn guarded(frontend: &Frontend, headers: &HeaderMap) -> Result<(), Refusal> {
-    if frontend.core().options.operator_token.is_none() {
-        return Err(Refusal::NotFound("this is served only when an operator token is set".to_owned()));
+fn guarded(frontend: &Frontend, from: From, headers: &HeaderMap) -> Result<(), ApiError> {
+    let operators = &frontend.core().operators;
+    if operators.is_open() {
+        let message = "this is served only when an operator token is set";
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", message));
     }
-    operator(frontend, headers)
+    operators.check(headers, address(from))
 }
 
-async fn read_statistics(
-    frontend: &Frontend,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Result<StatisticsAnswer, Refusal> {
-    guarded(frontend, headers)?;
-    let mut scope = Scope::All;
-    for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-        let wrong = |e: galerna_model::NameError| Refusal::Malformed(e.to_string());
-        match &*name {
-            "account" => scope = Scope::Account(AccountId::new(value).map_err(wrong)?),
-            "source" => scope = Scope::Source(SourceId::new(value).map_err(wrong)?),
-            _ => {}
-        }
-    }
+async fn read_statistics(frontend: &Frontend, query: StatisticsQuery) -> Result<StatisticsAnswer, Refusal> {
+    let wrong = |e: galerna_model::NameError| Refusal::Malformed(e.to_string());
+    let scope = match (query.account, query.source) {
+        (None, None) => Scope::All,
+        (_, Some(source)) => Scope::Source(SourceId::new(source).map_err(wrong)?),
+        (Some(account), None) => Scope::Account(AccountId::new(account).map_err(wrong)?),
+    };
     let away = |e: galerna_storage::StorageError| Refusal::Statistics(e.to_string());
     let statistics = frontend.statistics();
     let last_messages = match &scope {
@@ -339,7 +325,7 @@ async fn read_statistics(
 
 /// What a refresh did.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct RefreshAnswer {
+struct RefreshAnswer {
     /// Sources known now.
     sources: usize,
     /// Entries that could not be used.
@@ -351,51 +337,25 @@ pub(super) struct RefreshAnswer {
     params(("force" = Option<bool>, Query, description = "believe a list that lost much")),
     responses(
         (status = 200, description = "the new list is in force", body = RefreshAnswer),
-        (status = 401, description = "operators only", body = ErrorBody),
+        (status = 422, description = "`invalid_query`", body = ErrorBody),
         (status = 404, description = "there is no operator token, so this is not served", body = ErrorBody),
         (status = 503, description = "the list was not taken, and why", body = ErrorBody)))]
-pub(super) async fn refresh(State(frontend): State<Frontend>, uri: Uri, headers: HeaderMap) -> Response {
-    if let Err(refusal) = guarded(&frontend, &headers) {
-        return refusal.into_response();
-    }
-    let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let force = query.any(|(name, value)| name == "force" && value == "true");
-    let refreshed = frontend.refresh_sources(force).await;
-    answered(
-        refreshed
-            .map(|r| Json(RefreshAnswer { sources: r.sources, issues: r.issues }))
-            .map_err(|e| Refusal::Refresh(e.to_string())),
-    )
+async fn refresh(
+    State(frontend): State<Frontend>,
+    from: From,
+    headers: HeaderMap,
+    Params(query): Params<RefreshQuery>,
+) -> Result<Json<RefreshAnswer>, ApiError> {
+    guarded(&frontend, from, &headers)?;
+    let refreshed = frontend.refresh_sources(query.force).await;
+    let r = refreshed.map_err(|e| Refusal::Refresh(e.to_string()))?;
+    Ok(Json(RefreshAnswer { sources: r.sources, issues: r.issues }))
 }
 
-/// This description.
-#[utoipa::path(get, path = "/openapi.json", responses((status = 200, description = "OpenAPI 3.1")))]
-pub(super) async fn document() -> Response {
-    Json(openapi::document()).into_response()
-}
-
-pub(super) async fn no_route(method: Method, uri: Uri) -> Refusal {
-    let path: String = uri.path().chars().take(200).collect();
-    Refusal::NotFound(format!("there is no {method} {path}; GET /openapi.json lists the routes"))
-}
-
-pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Refusal {
-    let path: String = uri.path().chars().take(200).collect();
-    Refusal::Method(format!("{path} does not take {method}; GET /openapi.json lists the routes"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_route_has_its_label_and_nothing_else_has_one() {
-        for route in all() {
-            assert_eq!(label(route.path), route.path);
-        }
-        for path in ["", "/", "/readings/", "//readings", "/READINGS", "/readings/../metrics", "/%72eadings"]
-        {
-            assert_eq!(label(path), "other", "{path}");
-        }
-    }
+/// How the lists are read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefreshQuery {
+    #[serde(default)]
+    force: bool,
 }

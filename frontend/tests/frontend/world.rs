@@ -99,6 +99,7 @@ impl World {
             hints: Some(Arc::clone(&hinted) as Arc<dyn QueueHints>),
             statistics: galerna_storage::sqlite::in_memory().unwrap().statistics,
             clock: Arc::new(SystemClock),
+            registry: prometheus::Registry::new(),
         };
         let frontend = Frontend::open(parts, options).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
