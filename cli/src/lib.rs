@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use galerna_server::{modules, standalone, stop, together};
-use galerna_settings::{Config, Sources};
+use galerna_settings::{Inputs, Settings};
 use galerna_telemetry as telemetry;
 use galerna_terminal::tell;
 
@@ -27,21 +27,21 @@ const PARTING: Duration = Duration::from_secs(5);
 /// Runs the command of the command line, and says how it ended.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let config = match configuration(&cli) {
-        Ok(config) => config,
+    let settings = match configuration(&cli) {
+        Ok(settings) => settings,
         Err(message) => {
             tell(format_args!("error: {message}"));
             return ExitCode::from(WRONG);
         }
     };
-    let exporter = match telemetry::start(&config) {
+    let exporter = match telemetry::start(&settings) {
         Ok(exporter) => exporter,
         Err(e) => {
             tell(format_args!("error: {e:#}"));
             return ExitCode::from(WRONG);
         }
     };
-    match run(cli.command, config, exporter) {
+    match run(cli.command, settings, exporter) {
         Ok(code) => code,
         Err(e) => {
             tell(format_args!("error: {e:#}"));
@@ -50,8 +50,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn configuration(cli: &Cli) -> Result<Config, String> {
-    let sources = Sources {
+fn configuration(cli: &Cli) -> Result<Settings, String> {
+    let inputs = Inputs {
         file: cli.settings.config.clone(),
         variables: std::env::vars_os()
             .filter_map(|(name, value)| {
@@ -61,8 +61,8 @@ fn configuration(cli: &Cli) -> Result<Config, String> {
         flags: cli.flags()?,
         defaults: cli.command.defaults(),
     };
-    let config = Config::load(&sources).map_err(|e| e.to_string())?;
-    let data = std::path::Path::new(config.text("data"));
+    let settings = Settings::load(&inputs).map_err(|e| e.to_string())?;
+    let data = &settings.data;
     if data.exists() && !data.is_dir() {
         return Err(format!(
             "`data` is `{}`, which is a file; name a folder (--data), which is made when it is not there",
@@ -70,42 +70,46 @@ fn configuration(cli: &Cli) -> Result<Config, String> {
         ));
     }
     if cli.command.runs_modules() {
-        modules::check(&config).map_err(|e| format!("the configuration is wrong: {e:#}"))?;
+        modules::check(&settings).map_err(|e| format!("the configuration is wrong: {e:#}"))?;
     }
-    Ok(config)
+    Ok(settings)
 }
 
-fn run(command: Command, config: Config, exporter: Option<telemetry::Exporter>) -> anyhow::Result<ExitCode> {
+fn run(
+    command: Command,
+    settings: Settings,
+    exporter: Option<telemetry::Exporter>,
+) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let work = async {
         match command {
             Command::Demo(DemoCommand { args, .. }) => {
-                return galerna_demo::run(args, config, stop::on_signals()?).await;
+                return galerna_demo::run(args, settings, stop::on_signals()?).await;
             }
-            Command::Up(args) => together::up(args.workers, &config, stop::on_signals()?).await?,
-            Command::Dispatcher => standalone::dispatcher(&config, stop::on_signals()?).await?,
+            Command::Up(args) => together::up(args.workers, &settings, stop::on_signals()?).await?,
+            Command::Dispatcher => standalone::dispatcher(&settings, stop::on_signals()?).await?,
             Command::Maintainer(MaintainerArgs { once: None }) => {
-                standalone::maintainer(&config, stop::on_signals()?).await?;
+                standalone::maintainer(&settings, stop::on_signals()?).await?;
             }
             Command::Maintainer(MaintainerArgs {
                 once: Some(MaintainerOnce::RunOnce { task, force, json }),
             }) => {
-                commands::maintainer::run_once(task, force, json, &config).await?;
+                commands::maintainer::run_once(task, force, json, &settings).await?;
             }
-            Command::Worker => standalone::worker(&config, stop::on_signals()?).await?,
-            Command::Frontend => standalone::frontend(&config, stop::on_signals()?).await?,
-            Command::Notifier => standalone::notifier(&config, stop::on_signals()?).await?,
-            Command::Page => standalone::page(&config, stop::on_signals()?).await?,
-            Command::Queues(args) => commands::queues::run(args, &config).await?,
-            Command::Publish(args) => commands::publish::run(&args, &config).await?,
-            Command::Sources(args) => commands::sources::run(&args, &config).await?,
-            Command::Alerting(command) => commands::alerts::run(command, &config).await?,
-            Command::Load(args) => galerna_demo::load::run(&args, &config, &stop::on_signals()?).await?,
-            Command::Trace(args) => return commands::trace::run(&args, &config).await,
-            Command::Topology(args) => commands::topology::run(&args, &config)?,
-            Command::Config(args) => commands::config::run(&args, &config)?,
+            Command::Worker => standalone::worker(&settings, stop::on_signals()?).await?,
+            Command::Frontend => standalone::frontend(&settings, stop::on_signals()?).await?,
+            Command::Notifier => standalone::notifier(&settings, stop::on_signals()?).await?,
+            Command::Page => standalone::page(&settings, stop::on_signals()?).await?,
+            Command::Queues(args) => commands::queues::run(args, &settings).await?,
+            Command::Publish(args) => commands::publish::run(&args, &settings).await?,
+            Command::Sources(args) => commands::sources::run(&args, &settings).await?,
+            Command::Alerting(command) => commands::alerts::run(command, &settings).await?,
+            Command::Load(args) => galerna_demo::load::run(&args, &settings, &stop::on_signals()?).await?,
+            Command::Trace(args) => return commands::trace::run(&args, &settings).await,
+            Command::Topology(args) => commands::topology::run(&args, &settings)?,
+            Command::Config(args) => commands::config::run(&args, &settings)?,
             Command::Bench(BenchCommand::Dispatcher(args)) => {
-                commands::bench::dispatcher(&args, config).await?
+                commands::bench::dispatcher(&args, settings).await?
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow, bail};
 use reqwest::{Client, Method, RequestBuilder, StatusCode, redirect};
 use serde_json::Value;
 
-use galerna_settings::Config;
+use galerna_settings::Settings;
 
 /// The longest that a call may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -22,12 +22,12 @@ pub(crate) struct PageApi {
 
 impl PageApi {
     /// A client of the page at `page.url`, with the token of operators, or else that of viewers; connects at the first call.
-    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn new(settings: &Settings) -> anyhow::Result<Self> {
         galerna_broker::tls::install_default_provider();
         let client = Client::builder().timeout(TIMEOUT).redirect(redirect::Policy::none()).build();
-        let token = config.optional("page.operator_token").or_else(|| config.optional("page.viewer_token"));
+        let token = settings.page.operator_token.as_deref().or_else(|| settings.page.viewer_token.as_deref());
         Ok(Self {
-            url: config.text("page.url").trim_end_matches('/').to_owned(),
+            url: settings.page.url.trim_end_matches('/').to_owned(),
             token: token.map(str::to_owned),
             actor: actor(),
             client: client.context("cannot make an HTTP client")?,

@@ -41,7 +41,7 @@ use self::report::{BigWait, Report, Waits};
 use self::webhook::Webhook;
 use galerna_server::together::{Listeners, Together};
 use galerna_server::{backends, modules};
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_terminal::{print, tell, thousands};
 
 /// Exit code when a reading is not where it must be.
@@ -105,12 +105,12 @@ impl Before {
 ///
 /// # Errors
 /// When a module cannot start, or nothing moves any more.
-pub async fn run(args: DemoArgs, config: Config, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+pub async fn run(args: DemoArgs, settings: Settings, stop: CancellationToken) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.report {
         // Not after minutes of work.
         std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let (config, folder) = with_data(config)?;
+    let (settings, folder) = with_data(settings)?;
     let mut load = tokio::task::spawn_blocking({
         let (readings, accounts, alone) = (args.readings, args.accounts.unwrap_or(2_000), args.alone);
         move || -> anyhow::Result<Load> {
@@ -125,9 +125,9 @@ pub async fn run(args: DemoArgs, config: Config, stop: CancellationToken) -> any
     })
     .await??;
 
-    let listeners = Listeners::open(&config).await?;
-    let broker = backends::broker(&config).await?;
-    let store = backends::store(&config).await?;
+    let listeners = Listeners::open(&settings).await?;
+    let broker = backends::broker(&settings).await?;
+    let store = backends::store(&settings).await?;
     // Of an earlier run on the same store: they are left as they are, and this run's have other names.
     let known = store.queues.all().await?;
     if let Some(suffix) = suffix(&load, &known) {
@@ -139,8 +139,8 @@ pub async fn run(args: DemoArgs, config: Config, stop: CancellationToken) -> any
         "{} readings of {} accounts; broker {}, store {}{}",
         thousands(load.readings()),
         thousands(load.tenants.len() as u64),
-        galerna_settings::without_password(config.text("broker.url")),
-        galerna_settings::without_password(config.text("store.url")),
+        galerna_settings::without_password(&settings.broker.url),
+        galerna_settings::without_password(&settings.store.url),
         folder.as_ref().map_or(String::new(), |f| format!(", in {}", f.path().display())),
     ));
 
@@ -156,7 +156,7 @@ pub async fn run(args: DemoArgs, config: Config, stop: CancellationToken) -> any
     let webhook = Webhook::start(&store, &services).await?;
     modules::put_rules(&store, rules::rules()).await?;
     let before = Before::of(&store).await?;
-    let all = Together::start(&config, listeners, broker, store, directory, false).await?;
+    let all = Together::start(&settings, listeners, broker, store, directory, false).await?;
     let created = all.accounts.as_ref().context("the accounts API of the demo cannot be read")?;
     tell(format_args!("the maintainer made {} queues for {} accounts", created.created, created.listed));
 
@@ -167,9 +167,9 @@ pub async fn run(args: DemoArgs, config: Config, stop: CancellationToken) -> any
     }
     let measures = Arc::new(Measures::new());
     let published = Arc::new(Published::default());
-    let store_kind = if backends::store_is_embedded(&config) { "embedded" } else { "mongodb" };
+    let store_kind = if settings.store.is_embedded() { "embedded" } else { "mongodb" };
     let mut demo = Demo { load, queues, all, before, measures, published, webhook, store_kind };
-    let ended = demo.replay(&args, &config, &stop).await;
+    let ended = demo.replay(&args, &settings, &stop).await;
     let (code, result) = match ended {
         Ok(Some(report)) => {
             print(report.table())?;
@@ -187,7 +187,7 @@ pub async fn run(args: DemoArgs, config: Config, stop: CancellationToken) -> any
         Ok(None) => (ExitCode::from(INTERRUPTED), Ok(())),
         Err(e) => (ExitCode::FAILURE, Err(e)),
     };
-    demo.all.stop(&config).await;
+    demo.all.stop(&settings).await;
     services.cancel();
     drop(folder);
     result.map(|()| code)
@@ -215,14 +215,14 @@ fn account_of(record: QueueRecord) -> Option<Account> {
 }
 
 /// A fresh folder, unless one was named; it goes when the demo ends.
-fn with_data(config: Config) -> anyhow::Result<(Config, Option<tempfile::TempDir>)> {
-    let embedded = backends::broker_is_embedded(&config) || backends::store_is_embedded(&config);
-    if !embedded || config.is_set("data") {
-        return Ok((config, None));
+fn with_data(settings: Settings) -> anyhow::Result<(Settings, Option<tempfile::TempDir>)> {
+    let embedded = settings.broker.is_embedded() || settings.store.is_embedded();
+    if !embedded || settings.data_is_set() {
+        return Ok((settings, None));
     }
     let folder =
         tempfile::Builder::new().prefix("galerna-demo-").tempdir().context("cannot make a folder")?;
-    Ok((config.with_data(folder.path()), Some(folder)))
+    Ok((settings.with_data(folder.path()), Some(folder)))
 }
 
 fn accounts(load: &Load) -> anyhow::Result<Vec<Account>> {
@@ -272,7 +272,7 @@ impl Demo {
     async fn replay(
         &mut self,
         args: &DemoArgs,
-        config: &Config,
+        settings: &Settings,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Report>> {
         // At a rate of its own the load is consumed while it comes, however much it is.
@@ -292,7 +292,7 @@ impl Demo {
         let mut ledger: Option<Ledger> = None;
         if !backlog {
             // The readings are consumed while they come.
-            self.start_workers(args, config).await?;
+            self.start_workers(args, settings).await?;
         }
         let mut watch = Watch { waiting: 0, counted: None, moved: Instant::now(), told: false, last: 0 };
         let ended = loop {
@@ -301,7 +301,7 @@ impl Demo {
                 if backlog {
                     // A backlog: all is there before the first queue is leased.
                     began_ms = self.measures.elapsed_ms();
-                    self.start_workers(args, config).await?;
+                    self.start_workers(args, settings).await?;
                     // Nothing could be settled while the backlog was made.
                     watch.moved = Instant::now();
                 }
@@ -345,7 +345,7 @@ impl Demo {
         Ok(Some(report))
     }
 
-    async fn start_workers(&mut self, args: &DemoArgs, config: &Config) -> anyhow::Result<()> {
+    async fn start_workers(&mut self, args: &DemoArgs, settings: &Settings) -> anyhow::Result<()> {
         for number in 1..=args.workers {
             let leases = Arc::new(MeasuredLeases {
                 inner: Arc::new(self.all.dispatcher.clone()),
@@ -358,7 +358,7 @@ impl Demo {
                 clock: SystemClock,
             });
             let name = format!("worker-{number}");
-            let ingestion = modules::ingestion(config, &name, self.all.broker.clone(), leases, store)?;
+            let ingestion = modules::ingestion(settings, &name, self.all.broker.clone(), leases, store)?;
             self.all.workers.start(&ingestion).await?;
         }
         Ok(())

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use self::calls::{Caller, Ended};
 use self::concentrators::{Concentrator, Shape, listed, named};
 use self::report::{Asked, Run, Sent, Size, Spread, Sweep, Tally};
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_terminal::print_json;
 
 /// Of a sweep's size, calls sent for each that is to be taken, at most.
@@ -110,8 +110,8 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 /// Where a frontend of this machine with these settings is.
-fn frontend(config: &Config) -> anyhow::Result<String> {
-    let address = config.address("frontend.listen");
+fn frontend(settings: &Settings) -> anyhow::Result<String> {
+    let address = settings.frontend.listen;
     ensure!(
         address.port() != 0,
         "`frontend.listen` is {address}, any free port; name the frontend with --url"
@@ -129,7 +129,7 @@ fn frontend(config: &Config) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// When no call at all was taken.
-pub async fn run(args: &LoadArgs, config: &Config, stop: &CancellationToken) -> anyhow::Result<()> {
+pub async fn run(args: &LoadArgs, settings: &Settings, stop: &CancellationToken) -> anyhow::Result<()> {
     let credentials = match (&args.sources, &args.source) {
         (Some(path), _) => listed(path)?,
         (None, Some(source)) => named(source, args.token.as_deref().unwrap_or_default(), args.sources_count)?,
@@ -139,7 +139,7 @@ pub async fn run(args: &LoadArgs, config: &Config, stop: &CancellationToken) -> 
         // Not after the run.
         std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let url = args.url.clone().map_or_else(|| frontend(config), Ok)?;
+    let url = args.url.clone().map_or_else(|| frontend(settings), Ok)?;
     let load = Load {
         caller: Caller::new(&url, args.connections)?,
         concentrators: credentials.into_iter().map(Concentrator::new).collect(),

@@ -7,35 +7,23 @@ use anyhow::{Context, bail};
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_broker::rabbitmq::{QueueType, RabbitMqBroker, RabbitMqOptions};
 use galerna_broker::{Broker, RetryPolicy};
-use galerna_settings::{Config, without_password};
+use galerna_frontend::{MongoStatistics, SqliteStatistics, StatisticsStore};
+use galerna_settings::{Settings, without_password};
 use galerna_storage::Store;
-
-/// The word for what lives in this process.
-const EMBEDDED: &str = "embedded";
 
 /// How long the management API may take to answer at its usual port.
 const PROBE: std::time::Duration = std::time::Duration::from_secs(2);
-
-/// Whether the broker lives in the process that uses it.
-pub fn broker_is_embedded(config: &Config) -> bool {
-    config.text("broker.url") == EMBEDDED
-}
-
-/// Whether the store lives in the process that uses it.
-pub fn store_is_embedded(config: &Config) -> bool {
-    config.text("store.url") == EMBEDDED
-}
 
 /// Refuses what one process alone can have to a command that shares it with others.
 ///
 /// # Errors
 /// Says which settings to change.
-pub fn must_be_shared(config: &Config, command: &str, broker: bool) -> anyhow::Result<()> {
+pub fn must_be_shared(settings: &Settings, command: &str, broker: bool) -> anyhow::Result<()> {
     let mut wanted = Vec::new();
-    if broker && broker_is_embedded(config) {
+    if broker && settings.broker.is_embedded() {
         wanted.push("--broker amqp://… (RabbitMQ)");
     }
-    if store_is_embedded(config) {
+    if settings.store.is_embedded() {
         wanted.push("--store mongodb://… (MongoDB)");
     }
     if wanted.is_empty() {
@@ -49,20 +37,20 @@ pub fn must_be_shared(config: &Config, command: &str, broker: bool) -> anyhow::R
 }
 
 /// A file in the folder `data`.
-pub fn data_file(config: &Config, name: &str) -> PathBuf {
-    PathBuf::from(config.text("data")).join(name)
+pub fn data_file(settings: &Settings, name: &str) -> PathBuf {
+    settings.data.join(name)
 }
 
 /// Opens the broker.
-pub async fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
-    let delay = config.span("broker.retry_delay");
+pub async fn broker(settings: &Settings) -> anyhow::Result<Arc<dyn Broker>> {
+    let delay = settings.broker.retry_delay;
     let retry = RetryPolicy {
-        max_deliveries: u32::try_from(config.count("broker.max_deliveries")).unwrap_or(u32::MAX),
+        max_deliveries: settings.broker.max_deliveries,
         delays: [1, 5, 30, 120].map(|times| delay * times).to_vec(),
         ..RetryPolicy::default()
     };
-    if broker_is_embedded(config) {
-        let file = data_file(config, "queues.db");
+    if settings.broker.is_embedded() {
+        let file = data_file(settings, "queues.db");
         // Opening reads the whole store; other tasks go on meanwhile.
         let broker = tokio::task::spawn_blocking(move || {
             EmbeddedBroker::open_with(&file, EmbeddedOptions { retry, ..EmbeddedOptions::default() })
@@ -70,15 +58,15 @@ pub async fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
         .await??;
         return Ok(Arc::new(broker));
     }
-    let url = config.text("broker.url");
+    let url = &settings.broker.url;
     let mut options = RabbitMqOptions::new(url);
     options.retry = retry;
-    options.queue_type = match config.text("broker.queue_type") {
-        "classic" => QueueType::Classic,
-        _ => QueueType::Quorum,
+    options.queue_type = match settings.broker.queue_type {
+        galerna_settings::QueueType::Classic => QueueType::Classic,
+        galerna_settings::QueueType::Quorum => QueueType::Quorum,
     };
-    options.management_uri = match config.optional("broker.management_url") {
-        Some(management) => Some(management.to_owned()),
+    options.management_uri = match &settings.broker.management_url {
+        Some(management) => Some(management.clone()),
         None => usual_management(url).await,
     };
     let broker = RabbitMqBroker::connect(options)
@@ -116,13 +104,26 @@ async fn usual_management(amqp: &str) -> Option<String> {
 }
 
 /// Opens the store.
-pub async fn store(config: &Config) -> anyhow::Result<Store> {
-    let url = config.text("store.url");
-    let address = match url {
-        EMBEDDED => format!("embedded:{}", data_file(config, "store.db").display()),
-        url => url.to_owned(),
+pub async fn store(settings: &Settings) -> anyhow::Result<Store> {
+    let url = &settings.store.url;
+    let address = if settings.store.is_embedded() {
+        format!("embedded:{}", data_file(settings, "store.db").display())
+    } else {
+        url.clone()
     };
     galerna_storage::open(&address)
         .await
         .with_context(|| format!("cannot open the store {}", without_password(&address)))
+}
+
+/// Opens the statistics of what sources send: in the store's database, or in a file beside the embedded store.
+pub async fn statistics(settings: &Settings) -> anyhow::Result<Arc<dyn StatisticsStore>> {
+    let url = &settings.store.url;
+    if settings.store.is_embedded() {
+        let file = data_file(settings, "statistics.db");
+        let opened = tokio::task::spawn_blocking(move || SqliteStatistics::open(&file)).await?;
+        return Ok(Arc::new(opened.context("cannot open the statistics")?));
+    }
+    let opened = MongoStatistics::connect(url).await;
+    Ok(Arc::new(opened.with_context(|| format!("cannot open the statistics in {}", without_password(url)))?))
 }

@@ -16,7 +16,7 @@ use galerna_ingest::{Ingestion, KnownOwners};
 use galerna_maintainer::{Maintainer, Options};
 use galerna_model::{Rule, SystemClock};
 use galerna_notifier::{AllowList, Notifier, Smtp};
-use galerna_settings::Config;
+use galerna_settings::{Settings, Strategy};
 use galerna_spouts::LeasedOptions;
 use galerna_storage::StatisticsStore;
 use galerna_storage::Store;
@@ -24,42 +24,50 @@ use galerna_telemetry::process_name;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::{broker_is_embedded, data_file};
+use crate::backends::data_file;
 use crate::topology;
 
 /// The timeouts of the lease protocol, the same in every module.
-fn timing(config: &Config) -> Timing {
-    Timing::with_lease(config.span("dispatcher.lease"))
+fn timing(settings: &Settings) -> Timing {
+    Timing::with_lease(settings.dispatcher.lease)
+}
+
+fn strategy(settings: &Settings) -> StrategyName {
+    match settings.dispatcher.strategy {
+        Strategy::Fifo => StrategyName::Fifo,
+        Strategy::Lru => StrategyName::Lru,
+        Strategy::Fair => StrategyName::Fair,
+    }
 }
 
 /// Opens a dispatcher.
 pub async fn dispatcher(
-    config: &Config,
+    settings: &Settings,
     store: &Store,
     maintainer: MaintainerLink,
 ) -> anyhow::Result<Dispatcher> {
-    let strategy = config.text("dispatcher.strategy").parse::<StrategyName>()?;
+    let strategy = strategy(settings);
     let options = DispatcherOptions {
         name: process_name("dispatcher"),
-        timing: timing(config),
+        timing: timing(settings),
         strategy,
         maintainer,
         ..DispatcherOptions::default()
     };
     let dispatcher = Dispatcher::open(store, options).await?;
     // The strategy last set is kept in the store; one that was asked for now goes before it.
-    if config.is_set("dispatcher.strategy") {
+    if settings.strategy_is_set() {
         dispatcher.set_strategy(strategy).await?;
     }
     Ok(dispatcher)
 }
 
 /// Where accounts and sources are read from.
-fn directory(config: &Config, store: &Store, setting: &str) -> anyhow::Result<Directory> {
-    Ok(match config.text(setting) {
+fn directory(settings: &Settings, store: &Store, setting: &str, value: &str) -> anyhow::Result<Directory> {
+    Ok(match value {
         "store" => Directory::new(StoreDirectory::new(store.accounts.clone(), store.sources.clone())),
         url if url.starts_with("http://") || url.starts_with("https://") => {
-            let token = config.optional("maintainer.accounts_token").map(str::to_owned);
+            let token = settings.maintainer.accounts_token.clone();
             Directory::new(HttpDirectory::new(url, HttpOptions { token, ..HttpOptions::default() })?)
         }
         path => Directory::new(FileDirectory::new(Path::new(path)).with_context(|| {
@@ -68,34 +76,35 @@ fn directory(config: &Config, store: &Store, setting: &str) -> anyhow::Result<Di
     })
 }
 
+fn accounts_directory(settings: &Settings, store: &Store) -> anyhow::Result<Directory> {
+    directory(settings, store, "maintainer.accounts", &settings.maintainer.accounts)
+}
+
 /// Where the maintainer reads accounts from.
-pub fn accounts_source(config: &Config, store: &Store) -> anyhow::Result<Arc<dyn AccountsSource>> {
-    Ok(directory(config, store, "maintainer.accounts")?.accounts)
+pub fn accounts_source(settings: &Settings, store: &Store) -> anyhow::Result<Arc<dyn AccountsSource>> {
+    Ok(accounts_directory(settings, store)?.accounts)
 }
 
 /// Where the frontend reads accounts and sources from.
-pub fn frontend_directory(config: &Config, store: &Store) -> anyhow::Result<Directory> {
-    let both = directory(config, store, "maintainer.accounts")?;
-    if config.text("frontend.sources").is_empty() {
-        return Ok(both);
-    }
-    Ok(Directory { accounts: both.accounts, ..directory(config, store, "frontend.sources")? })
+pub fn frontend_directory(settings: &Settings, store: &Store) -> anyhow::Result<Directory> {
+    let both = accounts_directory(settings, store)?;
+    let Some(sources) = &settings.frontend.sources else { return Ok(both) };
+    Ok(Directory { accounts: both.accounts, ..directory(settings, store, "frontend.sources", sources)? })
 }
 
 /// Opens a frontend on these lists. It hints to `hints` and counts in `statistics`.
 pub async fn frontend(
-    config: &Config,
+    settings: &Settings,
     broker: &Arc<dyn Broker>,
     directory: Directory,
     hints: Arc<dyn QueueHints>,
     statistics: Arc<dyn StatisticsStore>,
 ) -> anyhow::Result<Frontend> {
-    let rate = |name: &str| u32::try_from(config.count(name)).unwrap_or(u32::MAX);
-    let (body_bytes, readings) = (config.count("frontend.max_body"), config.count("frontend.max_readings"));
+    let (body_bytes, readings) = (settings.frontend.max_body, settings.frontend.max_readings);
     // The longest call that is allowed must be one that its source may ever send.
-    let per_second = |name: &str, at_once: usize| {
+    let per_second = |rate: u32, at_once: usize| {
         let at_once = u32::try_from(at_once).unwrap_or(u32::MAX);
-        Rate::new(rate(name), rate(name).saturating_mul(2).max(at_once))
+        Rate::new(rate, rate.saturating_mul(2).max(at_once))
     };
     let bounds = Limits::default();
     let mut options = galerna_frontend::Options {
@@ -105,20 +114,18 @@ pub async fn frontend(
             // Whatever the settings allow must fit: the bounds of all calls together follow the longest call.
             bytes_in_flight: bounds.bytes_in_flight.max(2 * body_bytes),
             readings_in_flight: bounds.readings_in_flight.max(2 * readings),
-            calls: per_second("frontend.calls_per_second", 1),
-            source_readings: per_second("frontend.readings_per_second", readings),
-            source_percent: config.count("frontend.source_percent"),
+            calls: per_second(settings.frontend.calls_per_second, 1),
+            source_readings: per_second(settings.frontend.readings_per_second, readings),
+            source_percent: settings.frontend.source_percent,
             ..bounds
         },
-        operator_token: config.optional("api.token").map(str::to_owned),
+        operator_token: settings.api.token.clone(),
         ..galerna_frontend::Options::default()
     };
-    options.timeouts.notice = config.span("frontend.notice");
-    options.sources.every = config.span("frontend.sources_every");
-    let copy = match config.optional("frontend.sources_copy") {
-        Some(path) => Path::new(path).to_owned(),
-        None => data_file(config, "sources.json"),
-    };
+    options.timeouts.notice = settings.frontend.notice;
+    options.sources.every = settings.frontend.sources_every;
+    let copy = settings.frontend.sources_copy.clone();
+    let copy = copy.unwrap_or_else(|| data_file(settings, "sources.json"));
     options.sources.disk_copy = Some(copy);
     let clock = Arc::new(SystemClock);
     let parts = Parts {
@@ -134,18 +141,18 @@ pub async fn frontend(
 
 /// Makes a maintainer; it does nothing yet.
 pub fn maintainer(
-    config: &Config,
+    settings: &Settings,
     store: &Store,
     broker: &Arc<dyn Broker>,
     accounts: Arc<dyn AccountsSource>,
 ) -> anyhow::Result<Maintainer> {
-    let mut options = Options { timing: timing(config), ..Options::default() };
-    options.accounts.every = config.span("maintainer.accounts_every");
-    options.empties.every = config.span("maintainer.empties_every");
-    options.timeouts.every = config.span("maintainer.timeouts_every");
-    options.deletions.every = config.span("maintainer.deletions_every");
-    options.grace = config.span("maintainer.deletion_grace");
-    if broker_is_embedded(config) {
+    let mut options = Options { timing: timing(settings), ..Options::default() };
+    options.accounts.every = settings.maintainer.accounts_every;
+    options.empties.every = settings.maintainer.empties_every;
+    options.timeouts.every = settings.maintainer.timeouts_every;
+    options.deletions.every = settings.maintainer.deletions_every;
+    options.grace = settings.maintainer.deletion_grace;
+    if settings.broker.is_embedded() {
         // The embedded broker counts exactly and at once.
         options.settle = Duration::ZERO;
     }
@@ -166,53 +173,53 @@ impl Ping for LocalMaintainer {
 ///
 /// # Errors
 /// The first that is wrong, with its name.
-pub fn check(config: &Config) -> anyhow::Result<()> {
-    parameters(config)?;
-    if let Some(path) = config.optional("ingest.rules") {
-        right(&rules(config)?).with_context(|| format!("`ingest.rules` is `{path}`"))?;
+pub fn check(settings: &Settings) -> anyhow::Result<()> {
+    parameters(settings)?;
+    if let Some(path) = &settings.ingest.rules {
+        right(&rules(settings)?).with_context(|| format!("`ingest.rules` is `{}`", path.display()))?;
     }
-    allowed(config)?;
-    if let Some(smtp) = smtp(config) {
+    allowed(settings)?;
+    if let Some(smtp) = smtp(settings) {
         smtp.check().map_err(|e| anyhow!("`notifier.smtp_url`, `notifier.from`: {e}"))?;
     }
-    for url in config.list("page.workers") {
+    for url in &settings.page.workers {
         let right =
-            reqwest::Url::parse(&url).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
+            reqwest::Url::parse(url).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
         anyhow::ensure!(right, "`page.workers` has `{url}`; write addresses such as http://worker-1:8092");
     }
     Ok(())
 }
 
-fn parameters(config: &Config) -> anyhow::Result<ParameterRegistry> {
+fn parameters(settings: &Settings) -> anyhow::Result<ParameterRegistry> {
     let mut parameters = ParameterRegistry::built_in();
-    if let Some(path) = config.optional("ingest.parameters") {
+    if let Some(path) = &settings.ingest.parameters {
         parameters
-            .extend_from_file(Path::new(path))
-            .with_context(|| format!("`ingest.parameters` is `{path}`"))?;
+            .extend_from_file(path)
+            .with_context(|| format!("`ingest.parameters` is `{}`", path.display()))?;
     }
     Ok(parameters)
 }
 
-fn allowed(config: &Config) -> anyhow::Result<AllowList> {
-    let entries = config.text("notifier.allow").split(',').map(str::trim).filter(|entry| !entry.is_empty());
+fn allowed(settings: &Settings) -> anyhow::Result<AllowList> {
+    let entries = settings.notifier.allow.iter().map(String::as_str);
     AllowList::parse(entries).map_err(|e| anyhow!("`notifier.allow`: {e}"))
 }
 
-fn smtp(config: &Config) -> Option<Smtp> {
-    let from = config.text("notifier.from").to_owned();
-    config.optional("notifier.smtp_url").map(|url| Smtp { url: url.to_owned(), from })
+fn smtp(settings: &Settings) -> Option<Smtp> {
+    let from = settings.notifier.from.clone();
+    settings.notifier.smtp_url.clone().map(|url| Smtp { url, from })
 }
 
 /// What ingestion works with, under this name.
 pub fn ingestion(
-    config: &Config,
+    settings: &Settings,
     name: &str,
     broker: Arc<dyn Broker>,
     leases: Arc<dyn Leases>,
     store: Store,
 ) -> anyhow::Result<Ingestion> {
     let owners = Arc::new(KnownOwners::new(leases, store.queues.clone()));
-    let parameters = parameters(config)?;
+    let parameters = parameters(settings)?;
     Ok(Ingestion {
         consumer: name.to_owned(),
         broker,
@@ -220,36 +227,34 @@ pub fn ingestion(
         leases: owners,
         store,
         parameters: Arc::new(parameters),
-        limits: ValidationLimits {
-            max_ahead: config.span("ingest.max_ahead"),
-            ..ValidationLimits::default()
-        },
+        limits: ValidationLimits { max_ahead: settings.ingest.max_ahead, ..ValidationLimits::default() },
         leasing: LeasedOptions {
-            leases: config.count("worker.leases"),
-            prefetch: u16::try_from(config.count("worker.prefetch")).unwrap_or(u16::MAX),
-            messages_per_lease: config.count("worker.messages_per_lease"),
+            leases: settings.worker.leases,
+            prefetch: settings.worker.prefetch,
+            messages_per_lease: settings.worker.messages_per_lease,
             ..LeasedOptions::default()
         },
-        storing: StoreOptions { rows: config.count("ingest.batch"), ..StoreOptions::default() },
+        storing: StoreOptions { rows: settings.ingest.batch, ..StoreOptions::default() },
         alerting: AlertOptions::default(),
-        parallelism: config.count("worker.parallelism"),
-        max_pending: config.count("worker.max_pending"),
-        message_timeout: config.span("worker.message_timeout"),
+        parallelism: settings.worker.parallelism,
+        max_pending: settings.worker.max_pending,
+        message_timeout: settings.worker.message_timeout,
     })
 }
 
 /// Puts the alert rules of `ingest.rules` into the store.
-pub async fn load_rules(config: &Config, store: &Store) -> anyhow::Result<()> {
-    put_rules(store, rules(config)?).await
+pub async fn load_rules(settings: &Settings, store: &Store) -> anyhow::Result<()> {
+    put_rules(store, rules(settings)?).await
 }
 
 /// The alert rules of `ingest.rules`, as they are written.
-fn rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
-    let Some(path) = config.optional("ingest.rules") else { return Ok(Vec::new()) };
+fn rules(settings: &Settings) -> anyhow::Result<Vec<Rule>> {
+    let Some(path) = &settings.ingest.rules else { return Ok(Vec::new()) };
+    let shown = path.display();
     let text = std::fs::read_to_string(path)
-        .with_context(|| format!("`ingest.rules` is `{path}`, which cannot be read"))?;
+        .with_context(|| format!("`ingest.rules` is `{shown}`, which cannot be read"))?;
     serde_json::from_str(&text)
-        .with_context(|| format!("`ingest.rules` is `{path}`, which is no list of rules"))
+        .with_context(|| format!("`ingest.rules` is `{shown}`, which is no list of rules"))
 }
 
 fn right(rules: &[Rule]) -> anyhow::Result<()> {
@@ -277,8 +282,12 @@ pub async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpLis
 }
 
 /// Opens a notifier.
-pub async fn notifier(config: &Config, broker: &Arc<dyn Broker>, store: &Store) -> anyhow::Result<Notifier> {
-    let (allow, smtp) = (allowed(config)?, smtp(config));
+pub async fn notifier(
+    settings: &Settings,
+    broker: &Arc<dyn Broker>,
+    store: &Store,
+) -> anyhow::Result<Notifier> {
+    let (allow, smtp) = (allowed(settings)?, smtp(settings));
     let options =
         galerna_notifier::Options { name: process_name("notifier"), allow, smtp, ..Default::default() };
     let parts = galerna_notifier::Parts {
@@ -291,18 +300,18 @@ pub async fn notifier(config: &Config, broker: &Arc<dyn Broker>, store: &Store) 
 
 /// The routes of the page, whose charts are kept from now on until `stop`.
 pub fn page(
-    config: &Config,
+    settings: &Settings,
     dispatcher: Arc<dyn galerna_console::Dispatching>,
     (broker, store): (Arc<dyn Broker>, Store),
     statistics: Arc<dyn StatisticsStore>,
     (workers, traces): (Arc<dyn galerna_console::WorkersView>, Arc<dyn galerna_console::Traces>),
     stop: CancellationToken,
 ) -> anyhow::Result<axum::Router> {
-    let topology = serde_json::from_str(&topology::shown(config)?.json())?;
-    let settings = config.shown().map(|(key, value, origin, _)| galerna_console::Setting {
-        key: key.to_owned(),
-        value,
-        origin: origin.to_string(),
+    let topology = serde_json::from_str(&topology::shown(settings)?.json())?;
+    let shown = settings.shown().map(|setting| galerna_console::Setting {
+        key: setting.name.to_owned(),
+        value: setting.value,
+        origin: setting.origin.to_string(),
     });
     let parts = galerna_console::Parts {
         dispatcher,
@@ -311,21 +320,25 @@ pub fn page(
         statistics: Some(statistics),
         workers,
         topology,
-        config: settings.collect(),
+        config: shown.collect(),
         version: env!("CARGO_PKG_VERSION"),
         traces: Some(traces),
         clock: Arc::new(SystemClock),
         stop: stop.clone(),
     };
     drop(galerna_console::spawn_history(parts.clone(), stop));
-    let token = |name: &str| config.optional(name).map(str::to_owned);
+    let galerna_settings::Page { viewer_token, operator_token, .. } = &settings.page;
     let access = galerna_console::Access {
-        viewer_token: token("page.viewer_token"),
-        operator_token: token("page.operator_token"),
+        viewer_token: viewer_token.clone(),
+        operator_token: operator_token.clone(),
         // That of all modules' metrics; where there is none, whoever may look may read them.
-        metrics_token: token("api.token")
-            .or_else(|| token("page.viewer_token"))
-            .or_else(|| token("page.operator_token")),
+        metrics_token: settings
+            .api
+            .token
+            .as_ref()
+            .or(viewer_token.as_ref())
+            .or(operator_token.as_ref())
+            .cloned(),
     };
     Ok(galerna_console::router(parts, access)?)
 }

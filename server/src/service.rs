@@ -12,7 +12,7 @@ use axum::middleware;
 use axum::routing::get;
 use galerna_console::auth::authorise;
 use galerna_dispatcher::{Dispatcher, ServiceOptions};
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_storage::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -29,14 +29,14 @@ const PAGE_PATIENCE: Duration = Duration::from_secs(3);
 /// # Errors
 /// When the listener is open to other machines and there is no token.
 pub fn serve(
-    config: &Config,
+    settings: &Settings,
     listener: TcpListener,
     (dispatcher, store): (Dispatcher, &Store),
     beside: Router,
     shutdown: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
     let address = listener.local_addr()?;
-    let token = config.optional("api.token").map(str::to_owned);
+    let token = settings.api.token.clone();
     anyhow::ensure!(
         token.is_some() || address.ip().is_loopback(),
         "the API on {address} would be open to other machines; set `api.token`"
@@ -74,13 +74,12 @@ pub fn serve(
 
 /// Serves the page until `shutdown`.
 pub fn serve_page(
-    config: &Config,
+    settings: &Settings,
     listener: TcpListener,
     page: Router,
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
-    let beyond =
-        config.text("page.operator_token").is_empty() && !config.address("page.listen").ip().is_loopback();
+    let beyond = settings.page.operator_token.is_none() && !settings.page.listen.ip().is_loopback();
     debug_assert!(!beyond, "the configuration refuses this");
     // For whoever watches the process: no token, and nothing told but that it answers.
     let page = page.route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(|| async { "ready\n" }));

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use galerna_console::auth::{authorise, metrics_answer};
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -18,14 +18,14 @@ pub(crate) type MetricsText = Arc<dyn Fn() -> Result<String, prometheus::Error> 
 /// Serves `/healthz`, `/readyz` (503 from the moment of `draining`), `/metrics` and what is `beside` them, until `shutdown`.
 /// All but the first two need the token, if there is one.
 pub(crate) fn serve(
-    config: &Config,
+    settings: &Settings,
     listener: TcpListener,
     metrics: MetricsText,
     beside: Router,
     draining: CancellationToken,
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
-    let token = config.optional("api.token").map(Arc::from);
+    let token = settings.api.token.as_deref().map(Arc::from);
     let guarded = Router::new()
         .route("/metrics", get(move || async move { metrics_answer(metrics()) }))
         .merge(beside)

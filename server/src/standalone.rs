@@ -6,7 +6,7 @@ use anyhow::Context;
 use galerna_console::RemoteWorkers;
 use galerna_console::auth::authorise;
 use galerna_dispatcher::{ClientOptions, DispatcherClient, MaintainerLink};
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_telemetry::{Asking, process_name};
 use tokio_util::sync::CancellationToken;
 
@@ -15,15 +15,15 @@ use crate::workers::Workers;
 use crate::{admin, metrics, modules, service, side, trace};
 
 /// A frontend of its own.
-pub async fn frontend(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(config, "frontend", true)?;
-    let listener = modules::listen(config.address("frontend.listen"), "frontend.listen").await?;
-    let (broker, store) = (broker(config).await?, store(config).await?);
-    let directory = modules::frontend_directory(config, &store)?;
-    let hints = Arc::new(dispatcher_client(config)?);
-    let statistics = store.statistics.clone();
-    let frontend = modules::frontend(config, &broker, directory, hints, statistics).await?;
-    let ways = ways_beside(config, &listener)?;
+pub async fn frontend(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "frontend", true)?;
+    let listener = modules::listen(settings.frontend.listen, "frontend.listen").await?;
+    let (broker, store) = (broker(settings).await?, store(settings).await?);
+    let directory = modules::frontend_directory(settings, &store)?;
+    let hints = Arc::new(dispatcher_client(settings)?);
+    let statistics = statistics(settings).await?;
+    let frontend = modules::frontend(settings, &broker, directory, hints, statistics).await?;
+    let ways = ways_beside(settings, &listener)?;
     frontend.serve_with(ways, listener, async move { stop.cancelled().await }).await?;
     tracing::info!("stopped");
     Ok(())
@@ -31,8 +31,8 @@ pub async fn frontend(config: &Config, stop: CancellationToken) -> anyhow::Resul
 
 /// The ways of messages, for a frontend whose listener is open to its callers: with the token of the modules, and without one
 /// for this machine alone.
-fn ways_beside(config: &Config, listener: &tokio::net::TcpListener) -> anyhow::Result<axum::Router> {
-    let token: Option<Arc<str>> = config.optional("api.token").map(Arc::from);
+fn ways_beside(settings: &Settings, listener: &tokio::net::TcpListener) -> anyhow::Result<axum::Router> {
+    let token: Option<Arc<str>> = settings.api.token.as_deref().map(Arc::from);
     if token.is_none() && !listener.local_addr()?.ip().is_loopback() {
         tracing::warn!("without `api.token` the ways of messages are not told to other machines");
         return Ok(axum::Router::new());
@@ -42,11 +42,11 @@ fn ways_beside(config: &Config, listener: &tokio::net::TcpListener) -> anyhow::R
 }
 
 /// A notifier of its own.
-pub async fn notifier(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(config, "notifier", true)?;
-    let listener = modules::listen(config.address("notifier.listen"), "notifier.listen").await?;
-    let (broker, store) = (broker(config).await?, store(config).await?);
-    let notifier = modules::notifier(config, &broker, &store).await?;
+pub async fn notifier(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "notifier", true)?;
+    let listener = modules::listen(settings.notifier.listen, "notifier.listen").await?;
+    let (broker, store) = (broker(settings).await?, store(settings).await?);
+    let notifier = modules::notifier(settings, &broker, &store).await?;
     let metrics: side::MetricsText = Arc::new({
         let notifier = notifier.clone();
         move || Ok(metrics::text(&Workers::default(), broker.counts())? + &notifier.metrics_text())
@@ -55,7 +55,7 @@ pub async fn notifier(config: &Config, stop: CancellationToken) -> anyhow::Resul
     tracing::info!(address = %listener.local_addr()?, "the notifier works");
     // It has no workers to tell of, but it can be named in `page.workers` like them, and is asked for ways.
     let routes = admin::workers(Workers::default());
-    let side = side::serve(config, listener, metrics, routes, stop.clone(), ended.clone());
+    let side = side::serve(settings, listener, metrics, routes, stop.clone(), ended.clone());
     notifier.run(stop).await;
     ended.cancel();
     drop(side.await);
@@ -64,58 +64,57 @@ pub async fn notifier(config: &Config, stop: CancellationToken) -> anyhow::Resul
 }
 
 /// The page of a system whose modules are elsewhere.
-pub async fn page(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(config, "page", true)?;
-    let listener = modules::listen(config.address("page.listen"), "page.listen").await?;
-    let (broker, store) = (broker(config).await?, store(config).await?);
-    let others: Vec<String> = config.list("page.workers").collect();
-    let token = config.optional("api.token").map(str::to_owned);
+pub async fn page(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "page", true)?;
+    let listener = modules::listen(settings.page.listen, "page.listen").await?;
+    let (broker, store) = (broker(settings).await?, store(settings).await?);
+    let others: Vec<String> = settings.page.workers.clone();
+    let token = settings.api.token.clone();
     let traces = Arc::new(Asking::new(others.clone(), token.clone())?);
     let workers = Arc::new(RemoteWorkers::new(others, token)?);
     // The page writes what is done on it to the audit log.
-    let options = ClientOptions { audited: true, ..dispatcher_options(config) };
-    let dispatcher = Arc::new(DispatcherClient::new(config.text("dispatcher.url"), options)?);
-    let statistics = store.statistics.clone();
+    let options = ClientOptions { audited: true, ..dispatcher_options(settings) };
+    let dispatcher = Arc::new(DispatcherClient::new(&settings.dispatcher.url, options)?);
+    let statistics = statistics(settings).await?;
     let routes =
-        modules::page(config, dispatcher, (broker, store), statistics, (workers, traces), stop.clone())?;
+        modules::page(settings, dispatcher, (broker, store), statistics, (workers, traces), stop.clone())?;
     tracing::info!(address = %listener.local_addr()?, "the page is served");
-    drop(service::serve_page(config, listener, routes, stop).await);
+    drop(service::serve_page(settings, listener, routes, stop).await);
     tracing::info!("stopped");
     Ok(())
 }
 
-fn dispatcher_client(config: &Config) -> anyhow::Result<DispatcherClient> {
-    Ok(DispatcherClient::new(config.text("dispatcher.url"), dispatcher_options(config))?)
+fn dispatcher_client(settings: &Settings) -> anyhow::Result<DispatcherClient> {
+    Ok(DispatcherClient::new(&settings.dispatcher.url, dispatcher_options(settings))?)
 }
 
-fn dispatcher_options(config: &Config) -> ClientOptions {
-    ClientOptions { token: config.optional("api.token").map(str::to_owned), ..ClientOptions::default() }
+fn dispatcher_options(settings: &Settings) -> ClientOptions {
+    ClientOptions { token: settings.api.token.clone(), ..ClientOptions::default() }
 }
 
 /// A dispatcher of its own.
-pub async fn dispatcher(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(config, "dispatcher", false)?;
-    let listener = modules::listen(config.address("api.listen"), "api.listen").await?;
-    let store = store(config).await?;
-    let link = MaintainerLink::Url(config.text("maintainer.url").to_owned());
-    let link = if config.text("maintainer.url").is_empty() { MaintainerLink::None } else { link };
-    let dispatcher = modules::dispatcher(config, &store, link).await?;
-    let api = service::serve(config, listener, (dispatcher, &store), axum::Router::new(), stop)?;
+pub async fn dispatcher(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "dispatcher", false)?;
+    let listener = modules::listen(settings.api.listen, "api.listen").await?;
+    let store = store(settings).await?;
+    let link = settings.maintainer.url.clone().map_or(MaintainerLink::None, MaintainerLink::Url);
+    let dispatcher = modules::dispatcher(settings, &store, link).await?;
+    let api = service::serve(settings, listener, (dispatcher, &store), axum::Router::new(), stop)?;
     api.await.context("the API ended")?;
     tracing::info!("stopped");
     Ok(())
 }
 
 /// A maintainer of its own.
-pub async fn maintainer(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(config, "maintainer", true)?;
-    let listener = modules::listen(config.address("maintainer.listen"), "maintainer.listen").await?;
-    let (broker, store) = (broker(config).await?, store(config).await?);
-    let accounts = modules::accounts_source(config, &store)?;
-    let maintainer = modules::maintainer(config, &store, &broker, accounts)?;
+pub async fn maintainer(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "maintainer", true)?;
+    let listener = modules::listen(settings.maintainer.listen, "maintainer.listen").await?;
+    let (broker, store) = (broker(settings).await?, store(settings).await?);
+    let accounts = modules::accounts_source(settings, &store)?;
+    let maintainer = modules::maintainer(settings, &store, &broker, accounts)?;
     let keeping = maintainer.spawn(stop.clone());
     tracing::info!(address = %listener.local_addr()?, "the maintainer works");
-    let token = config.optional("api.token");
+    let token = settings.api.token.as_deref();
     let serving = maintainer.serve(listener, token, async move { stop.cancelled().await }).await;
     keeping.await.context("the maintainer ended")?;
     serving.context("the maintainer cannot answer pings")?;
@@ -124,15 +123,15 @@ pub async fn maintainer(config: &Config, stop: CancellationToken) -> anyhow::Res
 }
 
 /// A worker of its own.
-pub async fn worker(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(config, "worker", true)?;
-    let listener = modules::listen(config.address("worker.listen"), "worker.listen").await?;
+pub async fn worker(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "worker", true)?;
+    let listener = modules::listen(settings.worker.listen, "worker.listen").await?;
     let address = listener.local_addr()?;
-    let (broker, store) = (broker(config).await?, store(config).await?);
-    modules::load_rules(config, &store).await?;
-    let leases = Arc::new(dispatcher_client(config)?);
-    let name = worker_name(config);
-    let ingestion = modules::ingestion(config, &name, broker.clone(), leases, store)?;
+    let (broker, store) = (broker(settings).await?, store(settings).await?);
+    modules::load_rules(settings, &store).await?;
+    let leases = Arc::new(dispatcher_client(settings)?);
+    let name = worker_name(settings);
+    let ingestion = modules::ingestion(settings, &name, broker.clone(), leases, store)?;
     let workers = Workers::default();
     let metrics: side::MetricsText = Arc::new({
         let workers = workers.clone();
@@ -140,17 +139,17 @@ pub async fn worker(config: &Config, stop: CancellationToken) -> anyhow::Result<
     });
     let ended = CancellationToken::new();
     let routes = admin::workers(workers.clone());
-    let side = side::serve(config, listener, metrics, routes, stop.clone(), ended.clone());
+    let side = side::serve(settings, listener, metrics, routes, stop.clone(), ended.clone());
     workers.start(&ingestion).await?;
-    tracing::info!(worker = name, %address, dispatcher = config.text("dispatcher.url"), "the worker works");
+    tracing::info!(worker = name, %address, dispatcher = settings.dispatcher.url, "the worker works");
     stop.cancelled().await;
-    workers.drain(config.span("worker.drain")).await;
+    workers.drain(settings.worker.drain).await;
     ended.cancel();
     drop(side.await);
     tracing::info!("stopped");
     Ok(())
 }
 
-pub(crate) fn worker_name(config: &Config) -> String {
-    config.optional("worker.name").map_or_else(|| process_name("worker"), str::to_owned)
+pub(crate) fn worker_name(settings: &Settings) -> String {
+    settings.worker.name.clone().unwrap_or_else(|| process_name("worker"))
 }

@@ -13,7 +13,7 @@ use galerna_console::LocalTraces;
 use galerna_dispatcher::{Dispatcher, MaintainerLink};
 use galerna_frontend::Directory;
 use galerna_maintainer::{Maintainer, Run, Task};
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_storage::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -32,13 +32,12 @@ pub struct Listeners {
 
 impl Listeners {
     /// Opens those that the configuration names.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let open = async |name: &'static str| modules::listen(config.address(name), name).await;
+    pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
         Ok(Self {
-            api: open("api.listen").await?,
-            frontend: open("frontend.listen").await?,
-            page: open("page.listen").await?,
-            side: open("worker.listen").await?,
+            api: modules::listen(settings.api.listen, "api.listen").await?,
+            frontend: modules::listen(settings.frontend.listen, "frontend.listen").await?,
+            page: modules::listen(settings.page.listen, "page.listen").await?,
+            side: modules::listen(settings.worker.listen, "worker.listen").await?,
         })
     }
 }
@@ -76,16 +75,16 @@ pub struct Together {
 impl Together {
     /// Starts all but the workers, with accounts and sources from `directory`.
     pub async fn start(
-        config: &Config,
+        settings: &Settings,
         listeners: Listeners,
         broker: Arc<dyn Broker>,
         store: Store,
         directory: Directory,
         makes_accounts: bool,
     ) -> anyhow::Result<Self> {
-        let statistics = store.statistics.clone();
+        let statistics: Arc<dyn StatisticsStore> = backends::statistics(settings).await?;
         let accounts = directory.accounts.clone();
-        let maintainer: Maintainer = modules::maintainer(config, &store, &broker, accounts)?;
+        let maintainer: Maintainer = modules::maintainer(settings, &store, &broker, accounts)?;
         let created = match maintainer.run_once(Task::Accounts, Run::default()).await {
             Ok(report) => Some(report),
             Err(e) => {
@@ -94,7 +93,7 @@ impl Together {
             }
         };
         let link = MaintainerLink::Local(Arc::new(modules::LocalMaintainer(maintainer.clone())));
-        let dispatcher = modules::dispatcher(config, &store, link).await?;
+        let dispatcher = modules::dispatcher(settings, &store, link).await?;
 
         let services = CancellationToken::new();
         let keeping = maintainer.spawn(services.clone());
@@ -104,19 +103,19 @@ impl Together {
             admin::router(broker.clone(), store.clone(), dispatcher.clone(), workers.clone(), makes_accounts)
                 .merge(maintainer.task_routes());
         let api =
-            service::serve(config, listeners.api, (dispatcher.clone(), &store), routes, services.clone())?;
-        let notifier = modules::notifier(config, &broker, &store).await?;
+            service::serve(settings, listeners.api, (dispatcher.clone(), &store), routes, services.clone())?;
+        let notifier = modules::notifier(settings, &broker, &store).await?;
         let notifying = notifier.spawn(services.clone());
         let page_address = listeners.page.local_addr()?;
         let shown = modules::page(
-            config,
+            settings,
             Arc::new(dispatcher.clone()),
             (broker.clone(), store.clone()),
             statistics.clone(),
             (Arc::new(workers.clone()), Arc::new(LocalTraces)),
             services.clone(),
         )?;
-        let page = service::serve_page(config, listeners.page, shown, services.clone());
+        let page = service::serve_page(settings, listeners.page, shown, services.clone());
         let metrics: side::MetricsText = Arc::new({
             let (workers, maintainer, notifier) = (workers.clone(), maintainer.clone(), notifier.clone());
             let broker = broker.clone();
@@ -128,9 +127,9 @@ impl Together {
         });
         let closing = CancellationToken::new();
         let (draining, ending) = (closing.clone(), services.clone());
-        let side = side::serve(config, listeners.side, metrics, Router::new(), draining, ending);
+        let side = side::serve(settings, listeners.side, metrics, Router::new(), draining, ending);
         let hints = Arc::new(dispatcher.clone());
-        let frontend = modules::frontend(config, &broker, directory, hints, statistics).await?;
+        let frontend = modules::frontend(settings, &broker, directory, hints, statistics).await?;
         let posting = tokio::spawn({
             let closing = closing.clone();
             async move { frontend.serve(listeners.frontend, async move { closing.cancelled().await }).await }
@@ -156,14 +155,14 @@ impl Together {
     }
 
     /// Stops all, in order.
-    pub async fn stop(self, config: &Config) {
+    pub async fn stop(self, settings: &Settings) {
         self.closing.cancel();
         match self.posting.await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => tracing::error!(error = %e, "the frontend ended badly"),
             Err(e) => tracing::error!(error = %e, "the frontend ended badly"),
         }
-        self.workers.drain(config.span("worker.drain")).await;
+        self.workers.drain(settings.worker.drain).await;
         self.services.cancel();
         drop(tokio::join!(self.keeping, self.notifying, self.page, self.side, self.api));
         self.dispatcher.shutdown().await;
@@ -171,17 +170,17 @@ impl Together {
 }
 
 /// Runs all modules with so many workers, until asked to stop.
-pub async fn up(workers: u16, config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let listeners = Listeners::open(config).await?;
-    let (broker, store) = (backends::broker(config).await?, backends::store(config).await?);
-    modules::load_rules(config, &store).await?;
-    let directory = modules::frontend_directory(config, &store)?;
-    let makes_accounts = config.text("maintainer.accounts") == "store";
-    let all = Together::start(config, listeners, broker, store, directory, makes_accounts).await?;
+pub async fn up(workers: u16, settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let listeners = Listeners::open(settings).await?;
+    let (broker, store) = (backends::broker(settings).await?, backends::store(settings).await?);
+    modules::load_rules(settings, &store).await?;
+    let directory = modules::frontend_directory(settings, &store)?;
+    let makes_accounts = settings.maintainer.accounts_are_stored();
+    let all = Together::start(settings, listeners, broker, store, directory, makes_accounts).await?;
     for number in 1..=workers {
-        let name = format!("{}-{number}", standalone::worker_name(config));
+        let name = format!("{}-{number}", standalone::worker_name(settings));
         let leases = Arc::new(all.dispatcher.clone());
-        let ingestion = modules::ingestion(config, &name, all.broker.clone(), leases, all.store.clone())?;
+        let ingestion = modules::ingestion(settings, &name, all.broker.clone(), leases, all.store.clone())?;
         all.workers.start(&ingestion).await?;
     }
     tracing::info!(
@@ -192,7 +191,7 @@ pub async fn up(workers: u16, config: &Config, stop: CancellationToken) -> anyho
     );
 
     stop.cancelled().await;
-    all.stop(config).await;
+    all.stop(settings).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -6,16 +6,16 @@ use async_trait::async_trait;
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_dispatcher::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
 use galerna_model::QueueName;
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_topology::Topology;
 
 use crate::modules;
 
 /// The ingestion topology, to be looked at and not to be run.
-pub fn shown(config: &Config) -> anyhow::Result<Topology> {
+pub fn shown(settings: &Settings) -> anyhow::Result<Topology> {
     let broker = Arc::new(EmbeddedBroker::in_memory(EmbeddedOptions::default())?);
     let store = galerna_storage::sqlite::in_memory()?;
-    let ingestion = modules::ingestion(config, "shown", broker, Arc::new(NoLeases), store)?;
+    let ingestion = modules::ingestion(settings, "shown", broker, Arc::new(NoLeases), store)?;
     Ok(galerna_ingest::topology(&ingestion)?)
 }
 

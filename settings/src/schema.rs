@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Count(u64, u64),
     /// A time span in a range, in milliseconds, both ends included.
     Span(u64, u64),
+    /// Texts with commas between them.
+    List,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// An address to listen on.
@@ -180,7 +182,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("notifier.listen", Kind::Listen, "127.0.0.1:8093", "address of the notifier's metrics and health"),
     key(
         "notifier.allow",
-        Kind::Text,
+        Kind::List,
         "",
         "internal networks and hosts that webhooks may go to, for instance `127.0.0.1/32,hooks.internal`; none when empty",
     ),
@@ -195,7 +197,7 @@ pub(crate) static KEYS: &[Key] = &[
     ),
     key(
         "page.workers",
-        Kind::Text,
+        Kind::List,
         "",
         "URLs of workers, notifiers and frontends in other processes, with commas between them: asked for the topology page and for \
          the ways of messages",
@@ -234,6 +236,7 @@ pub(crate) fn find(name: &str) -> Option<&'static Key> {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Text(String),
+    List(String),
     Count(u64),
     Span(Duration),
     Listen(SocketAddr),
@@ -242,10 +245,32 @@ pub(crate) enum Value {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(t) => f.write_str(t),
+            Self::Text(t) | Self::List(t) => f.write_str(t),
             Self::Count(n) => n.fmt(f),
             Self::Span(d) => f.write_str(&show_span(*d)),
             Self::Listen(a) => a.fmt(f),
+        }
+    }
+}
+
+impl Value {
+    /// As the structs of `sections.rs` take it; nothing when it is empty.
+    pub(crate) fn typed(&self) -> Option<toml::Value> {
+        match self {
+            Self::Text(text) => (!text.is_empty()).then(|| text.clone().into()),
+            Self::List(text) => {
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                Some(parts.map(|part| toml::Value::from(part)).collect::<Vec<_>>().into())
+            }
+            // The ranges of the schema are far smaller.
+            Self::Count(n) => Some(i64::try_from(*n).unwrap_or(i64::MAX).into()),
+            Self::Span(span) => {
+                let secs = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+                let fields = [("secs", secs), ("nanos", i64::from(span.subsec_nanos()))];
+                let table = fields.map(|(name, n)| (name.to_owned(), toml::Value::from(n)));
+                Some(toml::Table::from_iter(table).into())
+            }
+            Self::Listen(address) => Some(address.to_string().into()),
         }
     }
 }
@@ -260,6 +285,7 @@ impl Kind {
         let allowed = || Err(self.to_string());
         match self {
             Self::Text => Ok(Value::Text(text.to_owned())),
+            Self::List => Ok(Value::List(text.to_owned())),
             Self::Count(min, max) => match text.replace('_', "").parse::<u64>() {
                 Ok(n) if (min..=max).contains(&n) => Ok(Value::Count(n)),
                 _ => allowed(),
@@ -301,7 +327,7 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text => f.write_str("any text"),
+            Self::Text | Self::List => f.write_str("any text"),
             Self::Count(min, max) => write!(f, "a whole number from {min} to {max}"),
             Self::Span(min, max) => write!(
                 f,

@@ -25,7 +25,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use galerna_model::Timestamp;
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
 use tracing_subscriber::Layer;
@@ -72,13 +72,13 @@ pub fn process_name(kind: &str) -> String {
 }
 
 /// The layer that takes down the ways of messages, and what sends them on; nothing when both are turned off.
-fn recording<S>(config: &Config) -> (Option<impl Layer<S> + use<S>>, Option<Exporter>)
+fn recording<S>(settings: &Settings) -> (Option<impl Layer<S> + use<S>>, Option<Exporter>)
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let kept = config.count("trace.messages");
+    let kept = settings.trace.messages;
     let ring = (kept > 0).then(|| RING.get_or_init(|| Arc::new(Ring::new(kept))).clone());
-    let (export, exporter) = config.optional("trace.otlp").map(Exporter::new).unzip();
+    let (export, exporter) = settings.trace.otlp.as_deref().map(Exporter::new).unzip();
     let layer = (ring.is_some() || export.is_some()).then(|| layer::recorder(ring, export));
     (layer, exporter)
 }

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::anyhow;
-use galerna_settings::Config;
+use galerna_settings::{LogFormat, Settings};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
@@ -15,8 +15,8 @@ use crate::Exporter;
 ///
 /// # Errors
 /// When the filter is wrong, naming it.
-pub fn start(config: &Config) -> anyhow::Result<Option<Exporter>> {
-    let level = config.text("log.level");
+pub fn start(settings: &Settings) -> anyhow::Result<Option<Exporter>> {
+    let level = &settings.log.level;
     // The filter's own words repeat each other, and the help says more than they do.
     let filter = EnvFilter::try_new(level).map_err(|_| {
         anyhow!("`log.level` is `{level}`; use a level (error, warn, info, debug, trace) or a list such as `info,galerna_engine=debug`")
@@ -28,11 +28,11 @@ pub fn start(config: &Config) -> anyhow::Result<Option<Exporter>> {
         .with_writer(std::io::stderr)
         // A log that nobody reads any more (`2>&1 | head`) must not end who writes it: complaining of it there would.
         .log_internal_errors(false);
-    let log: Box<dyn Layer<Registry> + Send + Sync> = match config.text("log.format") {
-        "json" => log.json().with_current_span(false).with_filter(filter).boxed(),
-        _ => log.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+    let log: Box<dyn Layer<Registry> + Send + Sync> = match settings.log.format {
+        LogFormat::Json => log.json().with_current_span(false).with_filter(filter).boxed(),
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
     };
-    let (ways, exporter) = crate::recording(config);
+    let (ways, exporter) = crate::recording(settings);
     let started = tracing_subscriber::registry().with(log).with(ways).try_init();
     started.map_err(|e| anyhow!("the log cannot be started: {e}"))?;
     Ok(exporter)

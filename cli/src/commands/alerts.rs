@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::commands::alert_tables as tables;
 use crate::page_client::PageApi;
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_terminal::{print, print_json};
 
 /// The commands about alerts; all of them talk to the page (`page.url`).
@@ -269,8 +269,8 @@ enum AuditCommand {
 ///
 /// # Errors
 /// The page cannot be reached or refuses; a file that holds nothing to save.
-pub(crate) async fn run(command: AlertingCommand, config: &Config) -> anyhow::Result<()> {
-    let api = PageApi::new(config)?;
+pub(crate) async fn run(command: AlertingCommand, settings: &Settings) -> anyhow::Result<()> {
+    let api = PageApi::new(settings)?;
     match command {
         AlertingCommand::Rules(args) => kept(&RULES, args, &api).await,
         AlertingCommand::Endpoints(args) => kept(&ENDPOINTS, args, &api).await,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::BenchDispatcherArgs;
 use galerna_server::{backends, modules, service};
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_terminal::{print, print_json, table, thousands};
 
 /// Says that the counts are fresh: nothing else runs that would count.
@@ -29,10 +29,10 @@ impl Ping for Counted {
 ///
 /// # Errors
 /// When the store holds queues of others: the load would lease them.
-pub(crate) async fn dispatcher(args: &BenchDispatcherArgs, config: Config) -> anyhow::Result<()> {
+pub(crate) async fn dispatcher(args: &BenchDispatcherArgs, settings: Settings) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("galerna-bench-").tempdir()?;
-    let config = if config.is_set("data") { config } else { config.with_data(folder.path()) };
-    let store = backends::store(&config).await?;
+    let settings = if settings.data_is_set() { settings } else { settings.with_data(folder.path()) };
+    let store = backends::store(&settings).await?;
     let foreign = store.queues.all().await?.into_iter().find(|record| {
         let name = record.queue.as_str();
         !name
@@ -46,19 +46,19 @@ pub(crate) async fn dispatcher(args: &BenchDispatcherArgs, config: Config) -> an
     );
     load::prepare(&store, args.queues).await?;
     let link = MaintainerLink::Local(Arc::new(Counted));
-    let dispatcher = modules::dispatcher(&config, &store, link).await?;
+    let dispatcher = modules::dispatcher(&settings, &store, link).await?;
     let services = CancellationToken::new();
     let leases: Arc<dyn Leases> = if args.http {
         let listener = modules::listen(([127, 0, 0, 1], 0).into(), "the load").await?;
         let url = format!("http://{}", listener.local_addr()?);
         drop(service::serve(
-            &config,
+            &settings,
             listener,
             (dispatcher.clone(), &store),
             axum::Router::new(),
             services.clone(),
         )?);
-        let token = config.optional("api.token").map(str::to_owned);
+        let token = settings.api.token.clone();
         Arc::new(DispatcherClient::new(&url, ClientOptions { token, ..ClientOptions::default() })?)
     } else {
         Arc::new(dispatcher.clone())

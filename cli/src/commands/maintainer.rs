@@ -3,24 +3,29 @@
 use galerna_maintainer::{Run, Task};
 use galerna_server::backends::{broker, store};
 use galerna_server::modules;
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_terminal::{print, print_json, table, thousands};
 
 use crate::args::TaskName;
 
 /// One task of the maintainer, once.
-pub(crate) async fn run_once(task: TaskName, force: bool, json: bool, config: &Config) -> anyhow::Result<()> {
+pub(crate) async fn run_once(
+    task: TaskName,
+    force: bool,
+    json: bool,
+    settings: &Settings,
+) -> anyhow::Result<()> {
     let task = match task {
         TaskName::Accounts => Task::Accounts,
         TaskName::Empties => Task::Empties,
         TaskName::Timeouts => Task::Timeouts,
         TaskName::Deletions => Task::Deletions,
     };
-    let (broker, store) = (broker(config).await?, store(config).await?);
-    let accounts = modules::accounts_source(config, &store)?;
-    let maintainer = modules::maintainer(config, &store, &broker, accounts)?;
+    let (broker, store) = (broker(settings).await?, store(settings).await?);
+    let accounts = modules::accounts_source(settings, &store)?;
+    let maintainer = modules::maintainer(settings, &store, &broker, accounts)?;
     // A process that has just started knows no lease's age: it watches for the length of one.
-    let watch = (task == Task::Timeouts).then(|| config.span("dispatcher.lease"));
+    let watch = (task == Task::Timeouts).then(|| settings.dispatcher.lease);
     let report = maintainer.run_once(task, Run { watch, force }).await?;
     if json {
         return print_json(&report);

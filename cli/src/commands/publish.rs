@@ -9,7 +9,7 @@ use galerna_demo::meters::{Post, Posts};
 use galerna_model::{AccountId, Reading, SourceId};
 use galerna_server::backends;
 use galerna_server::publish::{BATCH, Directory, Outgoing, Owner, Summary, Target, document, lines};
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_terminal::{print, print_json, table, tell, thousands};
 use serde::Serialize;
 use serde_json::json;
@@ -54,17 +54,17 @@ async fn read(args: &PublishArgs, target: &mut dyn Target) -> anyhow::Result<()>
 }
 
 /// Runs the command.
-pub(crate) async fn run(args: &PublishArgs, config: &Config) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &PublishArgs, settings: &Settings) -> anyhow::Result<()> {
     let owner = Owner {
         account: args.account.as_deref().map(AccountId::new).transpose()?,
         source: args.source.as_deref().map(SourceId::new).transpose()?,
     };
-    let api = Api::new(config.text("dispatcher.url"), config.optional("api.token"))?;
-    let in_process = (backends::broker_is_embedded(config), backends::store_is_embedded(config));
+    let api = Api::new(&settings.dispatcher.url, settings.api.token.as_deref())?;
+    let in_process = (settings.broker.is_embedded(), settings.store.is_embedded());
     let (summary, ended) = match in_process {
         (false, false) => {
-            let (broker, store) = (backends::broker(config).await?, backends::store(config).await?);
-            let directory = Directory::read(&store, config.text("maintainer.accounts") == "store").await?;
+            let (broker, store) = (backends::broker(settings).await?, backends::store(settings).await?);
+            let directory = Directory::read(&store, settings.maintainer.accounts_are_stored()).await?;
             let name = args.file.file_name().map_or("stdin".to_owned(), |n| n.to_string_lossy().into_owned());
             let mut outgoing = Outgoing::new(&*broker, directory, owner, args.plain_json, &name);
             let (summary, ended) = publish(args, &mut outgoing).await;

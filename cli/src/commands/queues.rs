@@ -15,12 +15,12 @@ use crate::commands::alerts::Reason;
 use crate::page_client::actor;
 use galerna_audit::{self as audit, Deed};
 use galerna_server::backends;
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_terminal::{print, print_json, table, tell, thousands};
 
 /// Runs the command.
-pub(crate) async fn run(args: QueuesArgs, config: &Config) -> anyhow::Result<()> {
-    let api = Api::new(config.text("dispatcher.url"), config.optional("api.token"))?;
+pub(crate) async fn run(args: QueuesArgs, settings: &Settings) -> anyhow::Result<()> {
+    let api = Api::new(&settings.dispatcher.url, settings.api.token.as_deref())?;
     let json = args.json;
     match args.command {
         QueuesCommand::List { state, search, sort, page, limit } => {
@@ -74,7 +74,7 @@ pub(crate) async fn run(args: QueuesArgs, config: &Config) -> anyhow::Result<()>
                     format!("Discard {what} of {}? Their messages cannot be brought back.", which.queue);
                 ensure!(sure.is_said(&question)?, "nothing is discarded");
             }
-            let dead = DeadLetters::reach(api, config, &command).await?;
+            let dead = DeadLetters::reach(api, settings, &command).await?;
             run_dead(command, &dead, json).await
         }
     }
@@ -182,16 +182,17 @@ enum DeadLetters {
 }
 
 impl DeadLetters {
-    async fn reach(api: Api, config: &Config, command: &DeadCommand) -> anyhow::Result<Self> {
-        if backends::broker_is_embedded(config) {
+    async fn reach(api: Api, settings: &Settings, command: &DeadCommand) -> anyhow::Result<Self> {
+        if settings.broker.is_embedded() {
             return Ok(Self::Api(api));
         }
         let log = match command {
             DeadCommand::List { .. } => None,
-            DeadCommand::Replay { .. } | DeadCommand::Discard { .. } => match backends::store(config).await {
+            DeadCommand::Replay { .. } | DeadCommand::Discard { .. } => match backends::store(settings).await
+            {
                 Ok(store) => Some(store.audit),
                 // The process that has it open keeps the log.
-                Err(_) if backends::store_is_embedded(config) => return Ok(Self::Api(api)),
+                Err(_) if settings.store.is_embedded() => return Ok(Self::Api(api)),
                 Err(e) => {
                     tracing::error!(
                         error = format!("{e:#}"),
@@ -201,7 +202,7 @@ impl DeadLetters {
                 }
             },
         };
-        Ok(Self::Broker(backends::broker(config).await?, log))
+        Ok(Self::Broker(backends::broker(settings).await?, log))
     }
 
     async fn counts(&self) -> anyhow::Result<Value> {

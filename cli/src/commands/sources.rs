@@ -12,7 +12,7 @@ use galerna_storage::Store;
 use serde::Serialize;
 
 use galerna_server::backends;
-use galerna_settings::{Config, TOKEN_VARIABLE};
+use galerna_settings::{Settings, TOKEN_VARIABLE};
 use galerna_terminal::{print, print_json, table, tell};
 
 /// Random bytes of a token.
@@ -60,17 +60,17 @@ enum SourcesCommand {
 ///
 /// # Errors
 /// When the store is open in another process, or what is asked for contradicts what is there.
-pub(crate) async fn run(args: &SourcesArgs, config: &Config) -> anyhow::Result<()> {
-    let list = ["frontend.sources", "maintainer.accounts"].into_iter().find_map(|name| {
-        let value = config.optional(name)?;
-        Some((name, value))
-    });
-    if let Some((name, value)) = list.filter(|(_, value)| *value != "store") {
+pub(crate) async fn run(args: &SourcesArgs, settings: &Settings) -> anyhow::Result<()> {
+    let (name, value) = match &settings.frontend.sources {
+        Some(sources) => ("frontend.sources", sources),
+        None => ("maintainer.accounts", &settings.maintainer.accounts),
+    };
+    if !value.is_empty() && value != "store" {
         tell(format_args!(
             "note: `{name}` is `{value}`: frontends with this setting take sources from there, not from the store"
         ));
     }
-    let store = open(args, config).await?;
+    let store = open(args, settings).await?;
     match &args.command {
         SourcesCommand::List { account } => {
             let account = account.as_deref().map(AccountId::new).transpose()?;
@@ -91,18 +91,18 @@ pub(crate) async fn run(args: &SourcesArgs, config: &Config) -> anyhow::Result<(
     }
 }
 
-async fn open(args: &SourcesArgs, config: &Config) -> anyhow::Result<Store> {
-    if !backends::store_is_embedded(config) {
-        return backends::store(config).await;
+async fn open(args: &SourcesArgs, settings: &Settings) -> anyhow::Result<Store> {
+    if !settings.store.is_embedded() {
+        return backends::store(settings).await;
     }
-    let file = backends::data_file(config, "store.db");
+    let file = backends::data_file(settings, "store.db");
     let makes = matches!(args.command, SourcesCommand::Add { .. });
     ensure!(
         makes || file.exists(),
         "there is no store in the folder {}; name another with --data, or MongoDB with --store",
-        config.text("data")
+        settings.data.display()
     );
-    backends::store(config).await.context(
+    backends::store(settings).await.context(
         "an embedded store is changed while nothing else has it open: stop `galerna up` for it, or use MongoDB",
     )
 }

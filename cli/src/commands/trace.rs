@@ -7,15 +7,15 @@
 use std::process::ExitCode;
 
 use crate::args::TraceArgs;
-use galerna_settings::Config;
+use galerna_settings::Settings;
 use galerna_telemetry::Asking;
 use galerna_terminal::{print, print_json, table, tell, thousands};
 
 /// Asks and prints; exit code 1 when nobody knows the message.
-pub(crate) async fn run(args: &TraceArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let mut urls = vec![config.text("dispatcher.url").to_owned()];
-    urls.extend(config.list("page.workers"));
-    let asking = Asking::new(urls, config.optional("api.token").map(str::to_owned))?;
+pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let mut urls = vec![settings.dispatcher.url.clone()];
+    urls.extend(settings.page.workers.iter().cloned());
+    let asking = Asking::new(urls, settings.api.token.clone())?;
     let (steps, problems) = asking.ask(&args.id).await;
     for problem in &problems {
         tell(format_args!("warning: not asked, since there is no good answer: {problem}"));
