@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use galerna_server::{modules, standalone, stop, together};
+use galerna_server::{modules, separate, signals, standalone};
 use galerna_settings::{Inputs, Settings};
 use galerna_telemetry as telemetry;
 use galerna_terminal::tell;
@@ -84,27 +84,27 @@ fn run(
     let work = async {
         match command {
             Command::Demo(DemoCommand { args, .. }) => {
-                return galerna_demo::run(args, settings, stop::on_signals()?).await;
+                return galerna_demo::run(args, settings, signals::on_signals()?).await;
             }
-            Command::Up(args) => together::up(args.workers, &settings, stop::on_signals()?).await?,
-            Command::Dispatcher => standalone::dispatcher(&settings, stop::on_signals()?).await?,
+            Command::Up(args) => standalone::up(args.workers, &settings, signals::on_signals()?).await?,
+            Command::Dispatcher => separate::dispatcher(&settings, signals::on_signals()?).await?,
             Command::Maintainer(MaintainerArgs { once: None }) => {
-                standalone::maintainer(&settings, stop::on_signals()?).await?;
+                separate::maintainer(&settings, signals::on_signals()?).await?;
             }
             Command::Maintainer(MaintainerArgs {
                 once: Some(MaintainerOnce::RunOnce { task, force, json }),
             }) => {
                 commands::maintainer::run_once(task, force, json, &settings).await?;
             }
-            Command::Worker => standalone::worker(&settings, stop::on_signals()?).await?,
-            Command::Frontend => standalone::frontend(&settings, stop::on_signals()?).await?,
-            Command::Notifier => standalone::notifier(&settings, stop::on_signals()?).await?,
-            Command::Page => standalone::page(&settings, stop::on_signals()?).await?,
+            Command::Worker => separate::worker(&settings, signals::on_signals()?).await?,
+            Command::Frontend => separate::frontend(&settings, signals::on_signals()?).await?,
+            Command::Notifier => separate::notifier(&settings, signals::on_signals()?).await?,
+            Command::Page => separate::page(&settings, signals::on_signals()?).await?,
             Command::Queues(args) => commands::queues::run(args, &settings).await?,
             Command::Publish(args) => commands::publish::run(&args, &settings).await?,
             Command::Sources(args) => commands::sources::run(&args, &settings).await?,
             Command::Alerting(command) => commands::alerts::run(command, &settings).await?,
-            Command::Load(args) => galerna_demo::load::run(&args, &settings, &stop::on_signals()?).await?,
+            Command::Load(args) => galerna_demo::load::run(&args, &settings, &signals::on_signals()?).await?,
             Command::Trace(args) => return commands::trace::run(&args, &settings).await,
             Command::Topology(args) => commands::topology::run(&args, &settings)?,
             Command::Config(args) => commands::config::run(&args, &settings)?,

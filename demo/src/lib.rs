@@ -39,7 +39,7 @@ use self::progress::{Progress, Snapshot};
 use self::publisher::{Manner, Order, Published};
 use self::report::{BigWait, Report, Waits};
 use self::webhook::Webhook;
-use galerna_server::together::{Listeners, Together};
+use galerna_server::standalone::{Listeners, Parts, Standalone};
 use galerna_server::{backends, modules};
 use galerna_settings::Settings;
 use galerna_terminal::{print, tell, thousands};
@@ -65,7 +65,7 @@ const STUCK: Duration = Duration::from_secs(120);
 struct Demo {
     load: Arc<Load>,
     queues: Arc<[QueueName]>,
-    all: Together,
+    all: Standalone,
     before: Before,
     measures: Arc<Measures>,
     published: Arc<Published>,
@@ -156,7 +156,9 @@ pub async fn run(args: DemoArgs, settings: Settings, stop: CancellationToken) ->
     let webhook = Webhook::start(&store, &services).await?;
     modules::put_rules(&store, rules::rules()).await?;
     let before = Before::of(&store).await?;
-    let all = Together::start(&settings, listeners, broker, store, directory, false).await?;
+    // The workers are started when there is something to measure.
+    let parts = Parts { broker, store, directory, makes_accounts: false, workers: 0 };
+    let all = Standalone::start(&settings, listeners, parts).await?;
     let created = all.accounts.as_ref().context("the accounts API of the demo cannot be read")?;
     tell(format_args!("the maintainer made {} queues for {} accounts", created.created, created.listed));
 
@@ -180,17 +182,17 @@ pub async fn run(args: DemoArgs, settings: Settings, stop: CancellationToken) ->
             }
             if !args.exit {
                 print(demo.how_to_go_on())?;
-                stop.cancelled().await;
+                demo.all.until(&stop).await;
             }
             (if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(LOST) }, Ok(()))
         }
         Ok(None) => (ExitCode::from(INTERRUPTED), Ok(())),
         Err(e) => (ExitCode::FAILURE, Err(e)),
     };
-    demo.all.stop(&settings).await;
+    let stopped = demo.all.stop().await;
     services.cancel();
     drop(folder);
-    result.map(|()| code)
+    result.and(stopped).map(|()| code)
 }
 
 /// What to put behind the names of the accounts, so that they are not those of an earlier run.

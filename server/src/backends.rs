@@ -7,7 +7,6 @@ use anyhow::{Context, bail};
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_broker::rabbitmq::{QueueType, RabbitMqBroker, RabbitMqOptions};
 use galerna_broker::{Broker, RetryPolicy};
-use galerna_frontend::{MongoStatistics, SqliteStatistics, StatisticsStore};
 use galerna_settings::{Settings, without_password};
 use galerna_storage::Store;
 
@@ -114,16 +113,4 @@ pub async fn store(settings: &Settings) -> anyhow::Result<Store> {
     galerna_storage::open(&address)
         .await
         .with_context(|| format!("cannot open the store {}", without_password(&address)))
-}
-
-/// Opens the statistics of what sources send: in the store's database, or in a file beside the embedded store.
-pub async fn statistics(settings: &Settings) -> anyhow::Result<Arc<dyn StatisticsStore>> {
-    let url = &settings.store.url;
-    if settings.store.is_embedded() {
-        let file = data_file(settings, "statistics.db");
-        let opened = tokio::task::spawn_blocking(move || SqliteStatistics::open(&file)).await?;
-        return Ok(Arc::new(opened.context("cannot open the statistics")?));
-    }
-    let opened = MongoStatistics::connect(url).await;
-    Ok(Arc::new(opened.with_context(|| format!("cannot open the statistics in {}", without_password(url)))?))
 }

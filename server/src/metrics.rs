@@ -7,7 +7,7 @@ use galerna_engine::{ComponentMetrics, LATENCY_BOUNDS, Latency, SpoutState};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
-use crate::workers::Workers;
+use crate::modules::Workers;
 
 /// Families of metrics by name, each with its help.
 #[derive(Default)]

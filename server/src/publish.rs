@@ -15,7 +15,7 @@ use galerna_storage::{QueueRecord, QueueState, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::admin;
+use crate::api::routes::explained;
 
 /// Readings in one message.
 pub const BATCH: usize = 200;
@@ -314,7 +314,7 @@ impl Target for Outgoing<'_> {
             sent.messages += 1;
             sent.readings += readings;
         }
-        ended.map_err(|e| anyhow!(admin::explained(&e)))
+        ended.map_err(|e| anyhow!(explained(&e)))
     }
 
     fn summary(&mut self) -> &mut Summary {

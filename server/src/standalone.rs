@@ -1,155 +1,205 @@
-//! Each module in a process of its own, until asked to stop.
+//! All modules in one process, as `galerna up` and `galerna demo` run them.
+//!
+//! They are drained in the order in which readings pass: first the frontend, which takes no more calls and answers those under way,
+//! then the workers, which settle what is in flight and give their leases back, then all else. The address `worker.listen` has the
+//! metrics of the workers, the maintainer and the notifier together.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Context;
-use galerna_console::RemoteWorkers;
-use galerna_console::auth::authorise;
-use galerna_dispatcher::{ClientOptions, DispatcherClient, MaintainerLink};
+use axum::Router;
+use galerna_broker::Broker;
+use galerna_console::LocalTraces;
+use galerna_dispatcher::{Dispatcher, MaintainerLink};
+use galerna_frontend::Directory;
+use galerna_maintainer::{Run, Task};
 use galerna_settings::Settings;
-use galerna_telemetry::{Asking, process_name};
+use galerna_storage::Store;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::{broker, must_be_shared, store};
-use crate::workers::Workers;
-use crate::{admin, metrics, modules, service, side, trace};
+use crate::api::routes;
+use crate::module::{Module, Readiness, Supervisor};
+use crate::modules::admin_server::MetricsText;
+use crate::modules::{
+    self, AdminServer, DispatcherApi, FrontendServer, LocalMaintainer, MaintainerTasks, NotifierTasks,
+    PageParts, PageServer, WorkerTopologies, Workers, listen,
+};
+use crate::{backends, metrics, separate};
 
-/// A frontend of its own.
-pub async fn frontend(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(settings, "frontend", true)?;
-    let listener = modules::listen(settings.frontend.listen, "frontend.listen").await?;
-    let (broker, store) = (broker(settings).await?, store(settings).await?);
-    let directory = modules::frontend_directory(settings, &store)?;
-    let hints = Arc::new(dispatcher_client(settings)?);
-    let statistics = statistics(settings).await?;
-    let frontend = modules::frontend(settings, &broker, directory, hints, statistics).await?;
-    let ways = ways_beside(settings, &listener)?;
-    frontend.serve_with(ways, listener, async move { stop.cancelled().await }).await?;
-    tracing::info!("stopped");
-    Ok(())
+/// Where the modules listen; opened before anything else, so that a port that is taken stops the start before it does anything.
+pub struct Listeners {
+    api: TcpListener,
+    frontend: TcpListener,
+    page: TcpListener,
+    admin: TcpListener,
 }
 
-/// The ways of messages, for a frontend whose listener is open to its callers: with the token of the modules, and without one
-/// for this machine alone.
-fn ways_beside(settings: &Settings, listener: &tokio::net::TcpListener) -> anyhow::Result<axum::Router> {
-    let token: Option<Arc<str>> = settings.api.token.as_deref().map(Arc::from);
-    if token.is_none() && !listener.local_addr()?.ip().is_loopback() {
-        tracing::warn!("without `api.token` the ways of messages are not told to other machines");
-        return Ok(axum::Router::new());
+impl Listeners {
+    /// Opens those that the settings name.
+    ///
+    /// # Errors
+    /// The first that cannot be opened, with its setting.
+    pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        Ok(Self {
+            api: listen(settings.api.listen, "api.listen").await?,
+            frontend: listen(settings.frontend.listen, "frontend.listen").await?,
+            page: listen(settings.page.listen, "page.listen").await?,
+            admin: listen(settings.worker.listen, "worker.listen").await?,
+        })
     }
-    let guard = axum::middleware::from_fn_with_state(token, authorise);
-    Ok(trace::routes().layer(guard))
 }
 
-/// A notifier of its own.
-pub async fn notifier(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(settings, "notifier", true)?;
-    let listener = modules::listen(settings.notifier.listen, "notifier.listen").await?;
-    let (broker, store) = (broker(settings).await?, store(settings).await?);
-    let notifier = modules::notifier(settings, &broker, &store).await?;
-    let metrics: side::MetricsText = Arc::new({
-        let notifier = notifier.clone();
-        move || Ok(metrics::text(&Workers::default(), broker.counts())? + &notifier.metrics_text())
-    });
-    let ended = CancellationToken::new();
-    tracing::info!(address = %listener.local_addr()?, "the notifier works");
-    // It has no workers to tell of, but it can be named in `page.workers` like them, and is asked for ways.
-    let routes = admin::workers(Workers::default());
-    let side = side::serve(settings, listener, metrics, routes, stop.clone(), ended.clone());
-    notifier.run(stop).await;
-    ended.cancel();
-    drop(side.await);
-    tracing::info!("stopped");
-    Ok(())
+/// What the modules work on.
+pub struct Parts {
+    /// The broker.
+    pub broker: Arc<dyn Broker>,
+    /// The store.
+    pub store: Store,
+    /// Where accounts and sources come from.
+    pub directory: Directory,
+    /// Whether an account that is published to and not known is made.
+    pub makes_accounts: bool,
+    /// Workers to start.
+    pub workers: u16,
 }
 
-/// The page of a system whose modules are elsewhere.
-pub async fn page(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(settings, "page", true)?;
-    let listener = modules::listen(settings.page.listen, "page.listen").await?;
-    let (broker, store) = (broker(settings).await?, store(settings).await?);
-    let others: Vec<String> = settings.page.workers.clone();
-    let token = settings.api.token.clone();
-    let traces = Arc::new(Asking::new(others.clone(), token.clone())?);
-    let workers = Arc::new(RemoteWorkers::new(others, token)?);
-    // The page writes what is done on it to the audit log.
-    let options = ClientOptions { audited: true, ..dispatcher_options(settings) };
-    let dispatcher = Arc::new(DispatcherClient::new(&settings.dispatcher.url, options)?);
-    let statistics = statistics(settings).await?;
-    let routes =
-        modules::page(settings, dispatcher, (broker, store), statistics, (workers, traces), stop.clone())?;
-    tracing::info!(address = %listener.local_addr()?, "the page is served");
-    drop(service::serve_page(settings, listener, routes, stop).await);
-    tracing::info!("stopped");
-    Ok(())
+/// All modules, running.
+pub struct Standalone {
+    /// The broker.
+    pub broker: Arc<dyn Broker>,
+    /// The store.
+    pub store: Store,
+    /// The dispatcher.
+    pub dispatcher: Dispatcher,
+    /// The workers' topologies; more can be started.
+    pub workers: Workers,
+    /// Where the API is.
+    pub api_address: SocketAddr,
+    /// Where readings are posted.
+    pub frontend_address: SocketAddr,
+    /// Where the page is.
+    pub page_address: SocketAddr,
+    /// What the accounts task did before anything was leased.
+    pub accounts: Option<galerna_maintainer::Report>,
+    supervisor: Supervisor,
 }
 
-fn dispatcher_client(settings: &Settings) -> anyhow::Result<DispatcherClient> {
-    Ok(DispatcherClient::new(&settings.dispatcher.url, dispatcher_options(settings))?)
+impl Standalone {
+    /// Opens and starts all modules.
+    ///
+    /// # Errors
+    /// Why one cannot be opened or started; those that were started are ended.
+    pub async fn start(settings: &Settings, listeners: Listeners, parts: Parts) -> anyhow::Result<Self> {
+        let Parts { broker, store, directory, makes_accounts, workers: wanted } = parts;
+        let statistics = store.statistics.clone();
+        let maintainer = modules::maintainer(settings, &store, &broker, directory.accounts.clone())?;
+        let accounts = match maintainer.run_once(Task::Accounts, Run::default()).await {
+            Ok(report) => Some(report),
+            Err(e) => {
+                tracing::error!(error = %e, "the accounts cannot be read now; what is known is served");
+                None
+            }
+        };
+        let link = MaintainerLink::Local(Arc::new(LocalMaintainer(maintainer.clone())));
+        let dispatcher = modules::dispatcher(settings, &store, link).await?;
+        let notifier = modules::notifier(settings, &broker, &store).await?;
+        let hints = Arc::new(dispatcher.clone());
+        let frontend = modules::frontend(settings, &broker, directory, hints, statistics.clone()).await?;
+        let workers = Workers::default();
+        let mut ingestions = Vec::new();
+        for number in 1..=wanted {
+            let name = format!("{}-{number}", separate::worker_name(settings));
+            let leases = Arc::new(dispatcher.clone());
+            ingestions.push(modules::ingestion(settings, &name, broker.clone(), leases, store.clone())?);
+        }
+        let metrics: MetricsText = Arc::new({
+            let (workers, maintainer, notifier) = (workers.clone(), maintainer.clone(), notifier.clone());
+            let broker = broker.clone();
+            move || {
+                Ok(metrics::text(&workers, broker.counts())?
+                    + &maintainer.metrics_text()?
+                    + &notifier.metrics_text())
+            }
+        });
+        let routes = routes::router(
+            broker.clone(),
+            store.clone(),
+            dispatcher.clone(),
+            workers.clone(),
+            makes_accounts,
+        )
+        .merge(maintainer.task_routes());
+        let page = PageParts {
+            dispatcher: Arc::new(dispatcher.clone()),
+            broker: broker.clone(),
+            store: store.clone(),
+            statistics,
+            workers: Arc::new(workers.clone()),
+            traces: Arc::new(LocalTraces),
+        };
+        let readiness = Readiness::default();
+        let (api_address, page_address) = (listeners.api.local_addr()?, listeners.page.local_addr()?);
+        let frontend_address = listeners.frontend.local_addr()?;
+        // What feeds others stands after them: it is started after them, and drained before.
+        let modules: Vec<Box<dyn Module>> = vec![
+            Box::new(MaintainerTasks::new(maintainer)),
+            Box::new(DispatcherApi::new(settings, listeners.api, dispatcher.clone(), store.clone(), routes)),
+            Box::new(NotifierTasks::new(notifier)),
+            Box::new(PageServer::new(settings, listeners.page, page)),
+            Box::new(AdminServer::new(settings, listeners.admin, metrics, Router::new(), readiness.clone())),
+            Box::new(WorkerTopologies::new(workers.clone(), ingestions, settings.worker.drain)),
+            Box::new(FrontendServer::new(frontend, listeners.frontend, Router::new())),
+        ];
+        let supervisor = Supervisor::start(modules, readiness).await?;
+        Ok(Self {
+            broker,
+            store,
+            dispatcher,
+            workers,
+            api_address,
+            frontend_address,
+            page_address,
+            accounts,
+            supervisor,
+        })
+    }
+
+    /// Waits until `stop`, or until a module ends by itself.
+    pub async fn until(&self, stop: &CancellationToken) {
+        self.supervisor.until(stop).await;
+    }
+
+    /// Ends all, in order.
+    ///
+    /// # Errors
+    /// What the first module that ended badly says.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.supervisor.stop().await
+    }
 }
 
-fn dispatcher_options(settings: &Settings) -> ClientOptions {
-    ClientOptions { token: settings.api.token.clone(), ..ClientOptions::default() }
-}
-
-/// A dispatcher of its own.
-pub async fn dispatcher(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(settings, "dispatcher", false)?;
-    let listener = modules::listen(settings.api.listen, "api.listen").await?;
-    let store = store(settings).await?;
-    let link = settings.maintainer.url.clone().map_or(MaintainerLink::None, MaintainerLink::Url);
-    let dispatcher = modules::dispatcher(settings, &store, link).await?;
-    let api = service::serve(settings, listener, (dispatcher, &store), axum::Router::new(), stop)?;
-    api.await.context("the API ended")?;
-    tracing::info!("stopped");
-    Ok(())
-}
-
-/// A maintainer of its own.
-pub async fn maintainer(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(settings, "maintainer", true)?;
-    let listener = modules::listen(settings.maintainer.listen, "maintainer.listen").await?;
-    let (broker, store) = (broker(settings).await?, store(settings).await?);
-    let accounts = modules::accounts_source(settings, &store)?;
-    let maintainer = modules::maintainer(settings, &store, &broker, accounts)?;
-    let keeping = maintainer.spawn(stop.clone());
-    tracing::info!(address = %listener.local_addr()?, "the maintainer works");
-    let token = settings.api.token.as_deref();
-    let serving = maintainer.serve(listener, token, async move { stop.cancelled().await }).await;
-    keeping.await.context("the maintainer ended")?;
-    serving.context("the maintainer cannot answer pings")?;
-    tracing::info!("stopped");
-    Ok(())
-}
-
-/// A worker of its own.
-pub async fn worker(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    must_be_shared(settings, "worker", true)?;
-    let listener = modules::listen(settings.worker.listen, "worker.listen").await?;
-    let address = listener.local_addr()?;
-    let (broker, store) = (broker(settings).await?, store(settings).await?);
+/// Runs all modules with so many workers, until asked to stop.
+///
+/// # Errors
+/// Why a module could not start, or ended.
+pub async fn up(workers: u16, settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let listeners = Listeners::open(settings).await?;
+    let (broker, store) = (backends::broker(settings).await?, backends::store(settings).await?);
     modules::load_rules(settings, &store).await?;
-    let leases = Arc::new(dispatcher_client(settings)?);
-    let name = worker_name(settings);
-    let ingestion = modules::ingestion(settings, &name, broker.clone(), leases, store)?;
-    let workers = Workers::default();
-    let metrics: side::MetricsText = Arc::new({
-        let workers = workers.clone();
-        move || metrics::text(&workers, broker.counts())
-    });
-    let ended = CancellationToken::new();
-    let routes = admin::workers(workers.clone());
-    let side = side::serve(settings, listener, metrics, routes, stop.clone(), ended.clone());
-    workers.start(&ingestion).await?;
-    tracing::info!(worker = name, %address, dispatcher = settings.dispatcher.url, "the worker works");
-    stop.cancelled().await;
-    workers.drain(settings.worker.drain).await;
-    ended.cancel();
-    drop(side.await);
+    let directory = modules::directory(settings, &store)?;
+    let makes_accounts = settings.maintainer.accounts_are_stored();
+    let parts = Parts { broker, store, directory, makes_accounts, workers };
+    let all = Standalone::start(settings, listeners, parts).await?;
+    tracing::info!(
+        address = %all.api_address,
+        frontend = %all.frontend_address,
+        workers,
+        "all modules are up"
+    );
+    all.until(&stop).await;
+    all.stop().await?;
+    anyhow::ensure!(stop.is_cancelled(), "a module has ended; see the log");
     tracing::info!("stopped");
     Ok(())
-}
-
-pub(crate) fn worker_name(settings: &Settings) -> String {
-    settings.worker.name.clone().unwrap_or_else(|| process_name("worker"))
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::BenchDispatcherArgs;
-use galerna_server::{backends, modules, service};
+use galerna_server::{backends, modules};
 use galerna_settings::Settings;
 use galerna_terminal::{print, print_json, table, thousands};
 
@@ -51,7 +51,7 @@ pub(crate) async fn dispatcher(args: &BenchDispatcherArgs, settings: Settings) -
     let leases: Arc<dyn Leases> = if args.http {
         let listener = modules::listen(([127, 0, 0, 1], 0).into(), "the load").await?;
         let url = format!("http://{}", listener.local_addr()?);
-        drop(service::serve(
+        drop(galerna_server::serve_api(
             &settings,
             listener,
             (dispatcher.clone(), &store),

@@ -13,7 +13,7 @@
 //! | `POST /publish` | NDJSON: a line is a reading, an array or a post with `account` or `source` | what was published |
 //!
 //! What operators ask for, here and of the dispatcher, is written to the audit log with header `x-actor` and the body's `reason`: see
-//! `service/audit.rs`.
+//! `api/audit.rs`.
 
 use std::sync::Arc;
 
@@ -33,9 +33,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
+use super::{audit, message_history};
+use crate::modules::Workers;
 use crate::publish::{Directory, Outgoing, Owner, publish_lines};
-use crate::service::describe_audited;
-use crate::workers::Workers;
 
 /// Longest body of `/publish`.
 const PUBLISH_LIMIT: usize = 16 << 20;
@@ -58,13 +58,13 @@ pub(crate) fn router(
         .route("/workers", get(engine))
         .route("/publish", post(publish).layer(DefaultBodyLimit::max(PUBLISH_LIMIT)))
         .with_state(Held { broker, store, dispatcher, workers, makes_accounts })
-        .merge(crate::trace::routes())
+        .merge(message_history::routes())
 }
 
 /// What a worker of its own tells of its topologies, and of the ways of messages.
 pub(crate) fn workers(workers: Workers) -> Router {
     let told = move || async move { Json(json!({ "workers": workers.metrics() })) };
-    Router::new().route("/workers", get(told)).merge(crate::trace::routes())
+    Router::new().route("/workers", get(told)).merge(message_history::routes())
 }
 
 #[derive(Clone)]
@@ -132,7 +132,7 @@ impl From<BytesRejection> for Refusal {
 }
 
 #[derive(OpenApi)]
-#[openapi(paths(counts, list, replay, discard, engine, publish, crate::trace::way))]
+#[openapi(paths(counts, list, replay, discard, engine, publish, message_history::history))]
 struct Document;
 
 /// Longest description of an API.
@@ -154,7 +154,7 @@ pub(crate) async fn describe(State(served): State<bool>, request: Request, next:
                 all.extend(ours.clone());
             }
         }
-        describe_audited(&mut document);
+        audit::describe(&mut document);
         Ok(document)
     });
     match merged {

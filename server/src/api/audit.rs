@@ -29,7 +29,7 @@ use galerna_storage::AuditLog;
 use serde_json::{Value, json};
 use tracing::Instrument;
 
-use crate::admin::Refusal;
+use super::routes::Refusal;
 
 /// Longest answer that is looked into.
 const ANSWER: usize = 4 << 20;

@@ -1,4 +1,4 @@
-//! `GET /trace/<id>`: what this process knows of a message's way.
+//! `GET /trace/<id>`: what this process knows of the history of a message.
 
 use axum::extract::Path;
 use axum::http::StatusCode;
@@ -9,10 +9,10 @@ use serde_json::json;
 
 /// `GET /trace/<id>` of this process.
 pub(crate) fn routes() -> Router {
-    Router::new().route("/trace/{message}", get(way))
+    Router::new().route("/trace/{message}", get(history))
 }
 
-/// The way of a message, or of all messages of a call, as far as this process knows it.
+/// The history of a message, or of all messages of a call, as far as this process knows it.
 #[utoipa::path(get, path = "/trace/{message}",
     params(("message" = String, Path, description = "id of a message, or of a call (`x-request-id`)")),
     responses(
@@ -22,7 +22,7 @@ pub(crate) fn routes() -> Router {
                 "message": "015f3b2f4c00a1b2c3d4e5f60718.0"}]})),
         (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
         (status = 404, description = "`unknown_message`: it is unknown or too old", body = ref("#/components/schemas/ErrorBody"))))]
-pub(crate) async fn way(Path(message): Path<String>) -> Response {
+pub(crate) async fn history(Path(message): Path<String>) -> Response {
     let steps = galerna_telemetry::known(&message);
     if steps.is_empty() {
         let why = "nothing is known here of this message: it is unknown, too old, or still on its way";

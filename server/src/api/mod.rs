@@ -1,15 +1,14 @@
 //! Serving the API of this process: the dispatcher's routes, and beside them what the process adds. What operators ask for is
-//! written to the audit log (`service/audit.rs`).
+//! written to the audit log ([`audit`]).
 
-mod audit;
+pub(crate) mod audit;
+pub(crate) mod message_history;
+pub(crate) mod routes;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::get;
 use galerna_console::auth::authorise;
 use galerna_dispatcher::{Dispatcher, ServiceOptions};
 use galerna_settings::Settings;
@@ -17,12 +16,6 @@ use galerna_storage::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-pub(crate) use self::audit::describe as describe_audited;
-use crate::admin;
-
-/// How long those who look at the page may take to hang up at the end.
-const PAGE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Serves until `shutdown`; then the calls under way are answered and the handle ends.
 ///
@@ -46,9 +39,9 @@ pub fn serve(
     let described = beside.has_routes();
     let app = galerna_dispatcher::router(dispatcher.clone(), &ServiceOptions { token })
         .merge(beside)
-        .layer(middleware::from_fn_with_state(described, admin::describe))
+        .layer(middleware::from_fn_with_state(described, routes::describe))
         .layer(middleware::from_fn_with_state(auditor, audit::audit));
-    let patience = dispatcher.timing().request_timeout;
+    let timeout = dispatcher.timing().request_timeout;
     tracing::info!(%address, "the API listens");
     Ok(tokio::spawn(async move {
         let ending = shutdown.clone();
@@ -66,41 +59,8 @@ pub fn serve(
             }
             () = async {
                 shutdown.cancelled().await;
-                tokio::time::sleep(patience).await;
+                tokio::time::sleep(timeout).await;
             } => tracing::warn!("some callers did not hang up in time"),
         }
     }))
-}
-
-/// Serves the page until `shutdown`.
-pub fn serve_page(
-    settings: &Settings,
-    listener: TcpListener,
-    page: Router,
-    shutdown: CancellationToken,
-) -> JoinHandle<()> {
-    let beyond = settings.page.operator_token.is_none() && !settings.page.listen.ip().is_loopback();
-    debug_assert!(!beyond, "the configuration refuses this");
-    // For whoever watches the process: no token, and nothing told but that it answers.
-    let page = page.route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(|| async { "ready\n" }));
-    let app = page.into_make_service_with_connect_info::<SocketAddr>();
-    if let Ok(address) = listener.local_addr() {
-        tracing::info!(%address, "the page listens");
-    }
-    tokio::spawn(async move {
-        let ending = shutdown.clone();
-        let serving =
-            axum::serve(listener, app).with_graceful_shutdown(async move { ending.cancelled().await });
-        tokio::select! {
-            ended = async { serving.await } => {
-                if let Err(e) = ended {
-                    tracing::error!(error = %e, "the page ended");
-                }
-            }
-            () = async {
-                shutdown.cancelled().await;
-                tokio::time::sleep(PAGE_PATIENCE).await;
-            } => {}
-        }
-    })
 }

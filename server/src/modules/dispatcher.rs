@@ -1,0 +1,93 @@
+//! The dispatcher and its API.
+
+use async_trait::async_trait;
+use axum::Router;
+use galerna_dispatcher::{Dispatcher, DispatcherOptions, MaintainerLink, StrategyName};
+use galerna_settings::{Settings, Strategy};
+use galerna_storage::Store;
+use galerna_telemetry::process_name;
+use tokio::net::TcpListener;
+
+use super::timing;
+use crate::api;
+use crate::module::{Module, Task, joined};
+
+fn strategy(settings: &Settings) -> StrategyName {
+    match settings.dispatcher.strategy {
+        Strategy::Fifo => StrategyName::Fifo,
+        Strategy::Lru => StrategyName::Lru,
+        Strategy::Fair => StrategyName::Fair,
+    }
+}
+
+/// Opens a dispatcher.
+pub async fn open(
+    settings: &Settings,
+    store: &Store,
+    maintainer: MaintainerLink,
+) -> anyhow::Result<Dispatcher> {
+    let strategy = strategy(settings);
+    let options = DispatcherOptions {
+        name: process_name("dispatcher"),
+        timing: timing(settings),
+        strategy,
+        maintainer,
+        ..DispatcherOptions::default()
+    };
+    let dispatcher = Dispatcher::open(store, options).await?;
+    // The strategy last set is kept in the store; one that was asked for now goes before it.
+    if settings.strategy_is_set() {
+        dispatcher.set_strategy(strategy).await?;
+    }
+    Ok(dispatcher)
+}
+
+/// The API of the dispatcher of this process.
+pub(crate) struct DispatcherApi {
+    settings: Settings,
+    dispatcher: Dispatcher,
+    store: Store,
+    /// What else the API has.
+    beside: Router,
+    listener: Option<TcpListener>,
+    task: Task,
+}
+
+impl DispatcherApi {
+    pub(crate) fn new(
+        settings: &Settings,
+        listener: TcpListener,
+        dispatcher: Dispatcher,
+        store: Store,
+        beside: Router,
+    ) -> Self {
+        let (settings, listener, task) = (settings.clone(), Some(listener), Task::default());
+        Self { settings, dispatcher, store, beside, listener, task }
+    }
+}
+
+#[async_trait]
+impl Module for DispatcherApi {
+    fn name(&self) -> &'static str {
+        "dispatcher"
+    }
+
+    async fn start(&mut self) -> anyhow::Result<()> {
+        if let Some(listener) = self.listener.take() {
+            let (parts, beside) = ((self.dispatcher.clone(), &self.store), self.beside.clone());
+            let serving = api::serve(&self.settings, listener, parts, beside, self.task.stopped())?;
+            self.task.spawn(joined(serving));
+        }
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        self.task.runs()
+    }
+
+    async fn stop(&mut self) -> anyhow::Result<()> {
+        let ended = self.task.end().await;
+        self.dispatcher.shutdown().await;
+        ended
+    }
+}

@@ -1,0 +1,146 @@
+//! The worker: the ingestion topologies of this process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use galerna_bolts::{AlertOptions, ParameterRegistry, StoreOptions, ValidationLimits};
+use galerna_broker::Broker;
+use galerna_console::{WorkerReports, WorkersView};
+use galerna_engine::{Engine, EngineOptions, Metrics, Running};
+use galerna_ingest::{Ingestion, KnownOwners};
+use galerna_lease::Leases;
+use galerna_settings::Settings;
+use galerna_spouts::LeasedOptions;
+use galerna_storage::Store;
+use parking_lot::Mutex;
+
+use crate::module::Module;
+
+/// The parameters that readings may have.
+pub(super) fn parameters(settings: &Settings) -> anyhow::Result<ParameterRegistry> {
+    let mut parameters = ParameterRegistry::built_in();
+    if let Some(path) = &settings.ingest.parameters {
+        parameters
+            .extend_from_file(path)
+            .with_context(|| format!("`ingest.parameters` is `{}`", path.display()))?;
+    }
+    Ok(parameters)
+}
+
+/// What ingestion works with, under this name.
+pub fn ingestion(
+    settings: &Settings,
+    name: &str,
+    broker: Arc<dyn Broker>,
+    leases: Arc<dyn Leases>,
+    store: Store,
+) -> anyhow::Result<Ingestion> {
+    let owners = Arc::new(KnownOwners::new(leases, store.queues.clone()));
+    let parameters = parameters(settings)?;
+    Ok(Ingestion {
+        consumer: name.to_owned(),
+        broker,
+        account_of: owners.account_of(),
+        leases: owners,
+        store,
+        parameters: Arc::new(parameters),
+        limits: ValidationLimits { max_ahead: settings.ingest.max_ahead, ..ValidationLimits::default() },
+        leasing: LeasedOptions {
+            leases: settings.worker.leases,
+            prefetch: settings.worker.prefetch,
+            messages_per_lease: settings.worker.messages_per_lease,
+            ..LeasedOptions::default()
+        },
+        storing: StoreOptions { rows: settings.ingest.batch, ..StoreOptions::default() },
+        alerting: AlertOptions::default(),
+        parallelism: settings.worker.parallelism,
+        max_pending: settings.worker.max_pending,
+        message_timeout: settings.worker.message_timeout,
+    })
+}
+
+/// The topologies that run in this process; clones share them.
+#[derive(Clone, Default)]
+pub struct Workers(Arc<Mutex<Vec<Running>>>);
+
+impl Workers {
+    /// Starts one more.
+    pub async fn start(&self, ingestion: &Ingestion) -> anyhow::Result<()> {
+        let running = Engine::submit(galerna_ingest::topology(ingestion)?, EngineOptions::default()).await?;
+        self.0.lock().push(running);
+        Ok(())
+    }
+
+    /// What each has done and waits for.
+    pub fn metrics(&self) -> Vec<Metrics> {
+        self.0.lock().iter().map(Running::metrics).collect()
+    }
+
+    /// Stops all: nothing more is consumed, what is in flight is settled, leases are given back.
+    pub async fn drain(&self, patience: Duration) {
+        let all = std::mem::take(&mut *self.0.lock());
+        for running in all {
+            let report = running.drain(patience).await;
+            if !report.drained {
+                tracing::warn!(
+                    unfinished = report.unfinished,
+                    "messages were still in flight after {patience:?}; they will be delivered again"
+                );
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl WorkersView for Workers {
+    async fn reports(&self) -> WorkerReports {
+        match serde_json::to_value(self.metrics()).and_then(serde_json::from_value) {
+            Ok(reports) => WorkerReports { reports, ..WorkerReports::default() },
+            Err(e) => WorkerReports { silent: vec![e.to_string()], ..WorkerReports::default() },
+        }
+    }
+}
+
+/// Topologies, as a module of the process.
+pub(crate) struct WorkerTopologies {
+    workers: Workers,
+    /// Those to start.
+    ingestions: Vec<Ingestion>,
+    /// How long the end waits for what is in flight.
+    drain: Duration,
+}
+
+impl WorkerTopologies {
+    pub(crate) fn new(workers: Workers, ingestions: Vec<Ingestion>, drain: Duration) -> Self {
+        Self { workers, ingestions, drain }
+    }
+}
+
+#[async_trait]
+impl Module for WorkerTopologies {
+    fn name(&self) -> &'static str {
+        "worker"
+    }
+
+    async fn start(&mut self) -> anyhow::Result<()> {
+        for ingestion in self.ingestions.drain(..) {
+            self.workers.start(&ingestion).await?;
+        }
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        true
+    }
+
+    /// Settles what is in flight, and gives the leases back.
+    async fn drain(&mut self) {
+        self.workers.drain(self.drain).await;
+    }
+
+    async fn stop(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}

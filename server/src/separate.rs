@@ -1,0 +1,162 @@
+//! Each module in a process of its own, until asked to stop.
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+use galerna_console::RemoteWorkers;
+use galerna_console::auth::authorise;
+use galerna_dispatcher::{ClientOptions, DispatcherClient, MaintainerLink};
+use galerna_settings::Settings;
+use galerna_telemetry::{Asking, process_name};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{message_history, routes};
+use crate::backends::{broker, must_be_shared, store};
+use crate::metrics;
+use crate::module::{Readiness, run};
+use crate::modules::admin_server::MetricsText;
+use crate::modules::{
+    self, AdminServer, DispatcherApi, FrontendServer, MaintainerTasks, NotifierTasks, PageParts, PageServer,
+    WorkerTopologies, Workers, listen,
+};
+
+/// A frontend of its own.
+///
+/// # Errors
+/// Why it could not start, or ended.
+pub async fn frontend(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "frontend", true)?;
+    let listener = listen(settings.frontend.listen, "frontend.listen").await?;
+    let (broker, store) = (broker(settings).await?, store(settings).await?);
+    let directory = modules::directory(settings, &store)?;
+    let hints = Arc::new(dispatcher_client(settings)?);
+    let statistics = store.statistics.clone();
+    let frontend = modules::frontend(settings, &broker, directory, hints, statistics).await?;
+    let history = history_beside(settings, &listener)?;
+    let server = FrontendServer::new(frontend, listener, history);
+    run(vec![Box::new(server)], Readiness::default(), &stop).await
+}
+
+/// The history of messages, for a frontend whose listener is open to its callers: with the token of the modules, and without one
+/// for this machine alone.
+fn history_beside(settings: &Settings, listener: &TcpListener) -> anyhow::Result<Router> {
+    let token: Option<Arc<str>> = settings.api.token.as_deref().map(Arc::from);
+    if token.is_none() && !listener.local_addr()?.ip().is_loopback() {
+        tracing::warn!("without `api.token` the history of messages is not told to other machines");
+        return Ok(Router::new());
+    }
+    Ok(message_history::routes().layer(middleware::from_fn_with_state(token, authorise)))
+}
+
+/// A notifier of its own.
+///
+/// # Errors
+/// Why it could not start, or ended.
+pub async fn notifier(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "notifier", true)?;
+    let listener = listen(settings.notifier.listen, "notifier.listen").await?;
+    let (broker, store) = (broker(settings).await?, store(settings).await?);
+    let notifier = modules::notifier(settings, &broker, &store).await?;
+    let metrics: MetricsText = Arc::new({
+        let notifier = notifier.clone();
+        move || Ok(metrics::text(&Workers::default(), broker.counts())? + &notifier.metrics_text())
+    });
+    tracing::info!(address = %listener.local_addr()?, "the notifier works");
+    // It has no workers to tell of, but it can be named in `page.workers` like them, and is asked for the history of messages.
+    let routes = routes::workers(Workers::default());
+    let readiness = Readiness::default();
+    let admin = AdminServer::new(settings, listener, metrics, routes, readiness.clone());
+    run(vec![Box::new(admin), Box::new(NotifierTasks::new(notifier))], readiness, &stop).await
+}
+
+/// The page of a system whose modules are elsewhere.
+///
+/// # Errors
+/// Why it could not start, or ended.
+pub async fn page(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "page", true)?;
+    let listener = listen(settings.page.listen, "page.listen").await?;
+    let (broker, store) = (broker(settings).await?, store(settings).await?);
+    let (others, token) = (settings.page.workers.clone(), settings.api.token.clone());
+    // The page writes what is done on it to the audit log.
+    let options = ClientOptions { audited: true, ..dispatcher_options(settings) };
+    let parts = PageParts {
+        dispatcher: Arc::new(DispatcherClient::new(&settings.dispatcher.url, options)?),
+        broker,
+        statistics: store.statistics.clone(),
+        store,
+        traces: Arc::new(Asking::new(others.clone(), token.clone())?),
+        workers: Arc::new(RemoteWorkers::new(others, token)?),
+    };
+    tracing::info!(address = %listener.local_addr()?, "the page is served");
+    let server = PageServer::new(settings, listener, parts);
+    run(vec![Box::new(server)], Readiness::default(), &stop).await
+}
+
+fn dispatcher_client(settings: &Settings) -> anyhow::Result<DispatcherClient> {
+    Ok(DispatcherClient::new(&settings.dispatcher.url, dispatcher_options(settings))?)
+}
+
+fn dispatcher_options(settings: &Settings) -> ClientOptions {
+    ClientOptions { token: settings.api.token.clone(), ..ClientOptions::default() }
+}
+
+/// A dispatcher of its own.
+///
+/// # Errors
+/// Why it could not start, or ended.
+pub async fn dispatcher(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "dispatcher", false)?;
+    let listener = listen(settings.api.listen, "api.listen").await?;
+    let store = store(settings).await?;
+    let link = settings.maintainer.url.clone().map_or(MaintainerLink::None, MaintainerLink::Url);
+    let dispatcher = modules::dispatcher(settings, &store, link).await?;
+    let api = DispatcherApi::new(settings, listener, dispatcher, store, Router::new());
+    run(vec![Box::new(api)], Readiness::default(), &stop).await
+}
+
+/// A maintainer of its own.
+///
+/// # Errors
+/// Why it could not start, or ended.
+pub async fn maintainer(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "maintainer", true)?;
+    let listener = listen(settings.maintainer.listen, "maintainer.listen").await?;
+    let (broker, store) = (broker(settings).await?, store(settings).await?);
+    let accounts = modules::accounts_source(settings, &store)?;
+    let maintainer = modules::maintainer(settings, &store, &broker, accounts)?;
+    tracing::info!(address = %listener.local_addr()?, "the maintainer works");
+    let tasks = MaintainerTasks::new(maintainer).answering(listener, settings.api.token.clone());
+    run(vec![Box::new(tasks)], Readiness::default(), &stop).await
+}
+
+/// A worker of its own.
+///
+/// # Errors
+/// Why it could not start, or ended.
+pub async fn worker(settings: &Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    must_be_shared(settings, "worker", true)?;
+    let listener = listen(settings.worker.listen, "worker.listen").await?;
+    let address = listener.local_addr()?;
+    let (broker, store) = (broker(settings).await?, store(settings).await?);
+    modules::load_rules(settings, &store).await?;
+    let leases = Arc::new(dispatcher_client(settings)?);
+    let name = worker_name(settings);
+    let ingestion = modules::ingestion(settings, &name, broker.clone(), leases, store)?;
+    let workers = Workers::default();
+    let metrics: MetricsText = Arc::new({
+        let workers = workers.clone();
+        move || metrics::text(&workers, broker.counts())
+    });
+    let readiness = Readiness::default();
+    let routes = routes::workers(workers.clone());
+    let admin = AdminServer::new(settings, listener, metrics, routes, readiness.clone());
+    let topologies = WorkerTopologies::new(workers, vec![ingestion], settings.worker.drain);
+    tracing::info!(worker = name, %address, dispatcher = settings.dispatcher.url, "the worker works");
+    run(vec![Box::new(admin), Box::new(topologies)], readiness, &stop).await
+}
+
+pub(crate) fn worker_name(settings: &Settings) -> String {
+    settings.worker.name.clone().unwrap_or_else(|| process_name("worker"))
+}
