@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use galerna_model::{Account, Source};
+use galerna_retry::Pauses;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Url};
 use serde::Deserialize;
@@ -13,6 +14,8 @@ use serde_json::{Map, Value};
 use crate::entry::{Entry, collect};
 use crate::{AccountsSource, DirectoryError, Listing, MAX_ENTRIES, SourcesSource};
 
+/// Longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Longest wait that an API may ask for with `Retry-After`.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -27,7 +30,7 @@ pub struct HttpOptions {
     pub timeout: Duration,
     /// How often a page, and the whole list, is tried before the error is final; at least 1.
     pub attempts: u32,
-    /// Wait before the second try; doubles with each, with jitter.
+    /// Pause before the second try; it doubles with each, and is cut by a random part of up to a half.
     pub backoff: Duration,
     /// Largest body of a page, in bytes.
     pub max_page_bytes: usize,
@@ -131,13 +134,14 @@ impl HttpDirectory {
 
     async fn list<T: Entry>(&self) -> Result<Listing<T>, DirectoryError> {
         let address = format!("{}/{}", self.base, T::LIST);
+        let mut backoff = self.pauses().begin();
         let mut tried = 1;
         loop {
             match self.list_once(&address).await {
                 // The list changed while it was read: from the beginning, once more.
                 Err(e @ DirectoryError::Contradiction { .. }) if tried < self.options.attempts => {
                     tracing::warn!(error = %e, "reading the list again");
-                    tokio::time::sleep(self.backoff(tried)).await;
+                    tokio::time::sleep(backoff.pause()).await;
                     tried += 1;
                 }
                 other => return other,
@@ -205,6 +209,7 @@ impl HttpDirectory {
     }
 
     async fn page(&self, address: &str, number: u64) -> Result<Page, DirectoryError> {
+        let mut backoff = self.pauses().begin();
         let mut tried = 1;
         loop {
             let (error, asked) = match self.page_once(address, number).await {
@@ -215,7 +220,7 @@ impl HttpDirectory {
                 return Err(error);
             }
             tracing::debug!(%error, tried, "asking for the page again");
-            tokio::time::sleep(asked.unwrap_or_else(|| self.backoff(tried))).await;
+            tokio::time::sleep(asked.unwrap_or_else(|| backoff.pause())).await;
             tried += 1;
         }
     }
@@ -275,9 +280,8 @@ impl HttpDirectory {
         })
     }
 
-    fn backoff(&self, tried: u32) -> Duration {
-        let full = self.options.backoff.saturating_mul(1 << tried.saturating_sub(1).min(10));
-        full.mul_f64(0.5 + fastrand::f64() / 2.0)
+    fn pauses(&self) -> Pauses {
+        Pauses::new(self.options.backoff, LONGEST_PAUSE.max(self.options.backoff))
     }
 }
 

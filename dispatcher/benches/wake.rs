@@ -18,7 +18,7 @@ const TIMES: usize = 300;
 #[tokio::main]
 async fn main() {
     let ground = Ground::of(QUEUES).await;
-    let asking = |wait| NextRequest { consumer: "w".to_owned(), wait, count: 1, release: Vec::new() };
+    let asking = |wait| NextRequest { consumer: "w".to_owned(), wait, count: 1, ..NextRequest::default() };
     // All are emptied, so that a call can only wait.
     let mut emptied = Vec::new();
     loop {

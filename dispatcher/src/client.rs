@@ -5,11 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use galerna_http::ErrorBody;
 use galerna_model::QueueName;
+use galerna_retry::Pauses;
 use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::dispatcher::AdminError;
+use crate::options::AdminError;
 use crate::service::{
     HintAnswer, HintBody, LeasesBody, NextBody, PauseBody, ReleaseBody, RenewBody, Running, StrategyAnswer,
     StrategyBody,
@@ -17,6 +18,9 @@ use crate::service::{
 use crate::status::{QueueView, StatusPage, StatusQuery};
 use crate::strategy::StrategyName;
 use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
+
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The header that says of a call that its caller writes it to the audit log.
 pub const AUDITED: &str = "x-audited";
@@ -30,7 +34,7 @@ pub struct ClientOptions {
     pub timeout: Duration,
     /// How often a call is tried that may be tried again.
     pub attempts: u32,
-    /// Delay before the second attempt; it doubles, and each is cut by a random part of up to a half.
+    /// Pause before the second attempt; it doubles up to 5 s, and each is cut by a random part of up to a half.
     pub backoff: Duration,
     /// The caller writes what it asks for to the audit log itself: each call says so with the header [`AUDITED`], and the
     /// other side does not write it once more.
@@ -63,8 +67,8 @@ pub enum ClientError {
 
 /// Calls a dispatcher over HTTP. Cheap to clone; connections are shared.
 ///
-/// What is idempotent is tried again with growing, jittered delays. `next` is tried again only while no connection came
-/// about: an answer that was lost may have been a lease, which then expires by itself.
+/// A call that fails is tried again with growing, jittered pauses; so is `next`, whose request carries an id: when the
+/// answer that was lost was a lease, the caller is given it again.
 #[derive(Debug, Clone)]
 pub struct DispatcherClient {
     http: reqwest::Client,
@@ -72,16 +76,11 @@ pub struct DispatcherClient {
     options: ClientOptions,
 }
 
-/// Whether a call may be tried again when it is not known whether it took effect.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Again {
-    Always,
-    WhenNotSent,
-}
-
 /// How a call ended, short of success.
-enum Failed {
+enum CallError {
+    /// The dispatcher answered with an error.
     Answered { status: StatusCode, code: String, message: String, attempt: u32 },
+    /// There was no answer, or none that is understood.
     Transport(String),
 }
 
@@ -117,7 +116,7 @@ impl DispatcherClient {
     /// Blocks a queue until it is unpaused.
     ///
     /// # Errors
-    /// [`AdminError`] when the queue is unknown or the dispatcher away.
+    /// [`AdminError`] when the queue is unknown or the dispatcher unavailable.
     pub async fn pause(&self, queue: &QueueName, reason: Option<String>) -> Result<QueueView, AdminError> {
         self.on_queue(queue, "pause", &PauseBody { reason }).await
     }
@@ -142,7 +141,7 @@ impl DispatcherClient {
     /// A page of queues.
     ///
     /// # Errors
-    /// [`AdminError`] when the query is refused or the dispatcher away.
+    /// [`AdminError`] when the query is refused or the dispatcher unavailable.
     pub async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError> {
         query.check()?;
         let mut url = self.url(&["queue", "status"]);
@@ -166,9 +165,10 @@ impl DispatcherClient {
     /// Stops the giving of leases.
     ///
     /// # Errors
-    /// [`AdminError::Unavailable`] when the dispatcher is away.
+    /// [`AdminError::Unavailable`] when the dispatcher is unavailable.
     pub async fn stop(&self) -> Result<(), AdminError> {
-        let answer: Result<Running, Failed> = self.call(Method::POST, self.url(&["stop"]), None::<&()>).await;
+        let answer: Result<Running, CallError> =
+            self.call(Method::POST, self.url(&["stop"]), None::<&()>).await;
         answer.map(drop).map_err(|e| e.admin(None))
     }
 
@@ -177,7 +177,7 @@ impl DispatcherClient {
     /// # Errors
     /// As [`Self::stop`].
     pub async fn start(&self) -> Result<(), AdminError> {
-        let answer: Result<Running, Failed> =
+        let answer: Result<Running, CallError> =
             self.call(Method::POST, self.url(&["start"]), None::<&()>).await;
         answer.map(drop).map_err(|e| e.admin(None))
     }
@@ -187,7 +187,7 @@ impl DispatcherClient {
     /// # Errors
     /// As [`Self::stop`].
     pub async fn strategy(&self) -> Result<(StrategyName, StrategyName), AdminError> {
-        let answer: Result<StrategyAnswer, Failed> =
+        let answer: Result<StrategyAnswer, CallError> =
             self.call(Method::GET, self.url(&["strategy"]), None::<&()>).await;
         answer.map(|a| (a.strategy, a.configured)).map_err(|e| e.admin(None))
     }
@@ -197,7 +197,7 @@ impl DispatcherClient {
     /// # Errors
     /// As [`Self::stop`].
     pub async fn set_strategy(&self, strategy: StrategyName) -> Result<(), AdminError> {
-        let answer: Result<StrategyAnswer, Failed> = self
+        let answer: Result<StrategyAnswer, CallError> = self
             .call(Method::PUT, self.url(&["strategy"]), Some(&StrategyBody { strategy, reason: None }))
             .await;
         answer.map(drop).map_err(|e| e.admin(None))
@@ -212,7 +212,7 @@ impl DispatcherClient {
         let url = self.url(&["queue", "hint"]);
         match self.attempt(Method::POST, url, Some(&body), self.options.timeout, 1).await {
             Ok(answer) => Ok(answer.map_or(0, |a: HintAnswer| a.known)),
-            Err((failed, _)) => Err(failed.admin(None)),
+            Err(error) => Err(error.admin(None)),
         }
     }
 
@@ -245,55 +245,43 @@ impl DispatcherClient {
         method: Method,
         url: Url,
         body: Option<&(impl Serialize + Sync)>,
-    ) -> Result<T, Failed> {
-        let answer: Result<Option<T>, Failed> =
-            self.retry(method, url, body, self.options.timeout, Again::Always).await;
-        answer?.ok_or_else(|| Failed::Transport("the answer is empty".to_owned()))
+    ) -> Result<T, CallError> {
+        let limit = self.options.timeout;
+        let answer: Option<T> = self.retry(method, url, |_| body, limit).await?;
+        answer.ok_or_else(|| CallError::Transport("the answer is empty".to_owned()))
     }
 
-    async fn retry<T: DeserializeOwned>(
+    /// Tries until there is an answer that another try would not change; `body` is told which try it is for, from 1.
+    async fn retry<T: DeserializeOwned, B: Serialize + Sync>(
         &self,
         method: Method,
         url: Url,
-        body: Option<&(impl Serialize + Sync)>,
-        patience: Duration,
-        again: Again,
-    ) -> Result<Option<T>, Failed> {
-        let mut delay = self.options.backoff;
+        body: impl Fn(u32) -> Option<B>,
+        limit: Duration,
+    ) -> Result<Option<T>, CallError> {
+        let mut backoff = Pauses::new(self.options.backoff, LONGEST_PAUSE.max(self.options.backoff)).begin();
         let mut attempt = 1;
         loop {
-            match self.attempt(method.clone(), url.clone(), body, patience, attempt).await {
-                Ok(answer) => return Ok(answer),
-                Err((failed, unsent)) => {
-                    let may = match (&failed, again) {
-                        (Failed::Answered { status, code, .. }, Again::Always) => {
-                            *status == StatusCode::SERVICE_UNAVAILABLE && code != "stopped"
-                        }
-                        (Failed::Answered { .. }, Again::WhenNotSent) => false,
-                        (Failed::Transport(_), Again::Always) => true,
-                        (Failed::Transport(_), Again::WhenNotSent) => unsent,
-                    };
-                    if !may || attempt >= self.options.attempts {
-                        return Err(failed);
-                    }
-                }
+            let answer =
+                self.attempt(method.clone(), url.clone(), body(attempt).as_ref(), limit, attempt).await;
+            match answer {
+                Err(error) if error.is_transient() && attempt < self.options.attempts => {}
+                answer => return answer,
             }
-            tokio::time::sleep(delay.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
-            delay *= 2;
+            tokio::time::sleep(backoff.pause()).await;
             attempt += 1;
         }
     }
 
-    /// One attempt. The flag of an error says that the request certainly was not sent.
     async fn attempt<T: DeserializeOwned>(
         &self,
         method: Method,
         url: Url,
         body: Option<&(impl Serialize + Sync)>,
-        patience: Duration,
+        limit: Duration,
         attempt: u32,
-    ) -> Result<Option<T>, (Failed, bool)> {
-        let mut request = self.http.request(method, url).timeout(patience);
+    ) -> Result<Option<T>, CallError> {
+        let mut request = self.http.request(method, url).timeout(limit);
         if let Some(token) = &self.options.token {
             request = request.bearer_auth(token);
         }
@@ -303,7 +291,7 @@ impl DispatcherClient {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let transport = |e: reqwest::Error| (Failed::Transport(chain(&e)), e.is_connect());
+        let transport = |e: reqwest::Error| CallError::Transport(chain(&e));
         let answer = request.send().await.map_err(transport)?;
         let status = answer.status();
         let bytes = answer.bytes().await.map_err(transport)?;
@@ -313,13 +301,13 @@ impl DispatcherClient {
             }
             return serde_json::from_slice(&bytes)
                 .map(Some)
-                .map_err(|e| (Failed::Transport(format!("the answer is not understood: {e}")), false));
+                .map_err(|e| CallError::Transport(format!("the answer is not understood: {e}")));
         }
         let (code, message) = match serde_json::from_slice::<ErrorBody>(&bytes) {
             Ok(body) => (body.error.code, body.error.message),
             Err(_) => (String::new(), format!("it answers {status}")),
         };
-        Err((Failed::Answered { status, code, message, attempt }, false))
+        Err(CallError::Answered { status, code, message, attempt })
     }
 }
 
@@ -334,7 +322,17 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-impl Failed {
+impl CallError {
+    /// Whether another try may be answered otherwise.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Answered { status, code, .. } => {
+                *status == StatusCode::SERVICE_UNAVAILABLE && code != "stopped"
+            }
+            Self::Transport(_) => true,
+        }
+    }
+
     fn admin(self, queue: Option<&QueueName>) -> AdminError {
         match self {
             Self::Answered { code, .. } if code == "unknown_queue" && queue.is_some() => {
@@ -370,25 +368,27 @@ impl Failed {
 impl Leases for DispatcherClient {
     async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
         let count = request.count.max(1);
-        let body = NextBody {
-            consumer: (!request.consumer.is_empty()).then_some(request.consumer),
-            wait_ms: u64::try_from(request.wait.as_millis()).unwrap_or(u64::MAX),
-            count,
-            release: request.release,
+        // Its own id, when the caller has none: it serves the tries of this call.
+        let id = request.request.unwrap_or_else(|| format!("{:032x}", fastrand::u128(..)));
+        let body = |attempt: u32| {
+            Some(NextBody {
+                consumer: (!request.consumer.is_empty()).then(|| request.consumer.clone()),
+                wait_ms: u64::try_from(request.wait.as_millis()).unwrap_or(u64::MAX),
+                count,
+                release: request.release.clone(),
+                request_id: Some(id.clone()),
+                retry: request.retry || attempt > 1,
+            })
         };
         let url = self.url(&["queue", "next"]);
-        let patience = self.options.timeout + request.wait;
+        let limit = self.options.timeout + request.wait;
         if count == 1 {
-            let lease: Option<GrantedLease> = self
-                .retry(Method::POST, url, Some(&body), patience, Again::WhenNotSent)
-                .await
-                .map_err(|e| e.lease(None))?;
+            let lease: Option<GrantedLease> =
+                self.retry(Method::POST, url, body, limit).await.map_err(|e| e.lease(None))?;
             Ok(lease.into_iter().collect())
         } else {
-            let leases: Option<LeasesBody> = self
-                .retry(Method::POST, url, Some(&body), patience, Again::WhenNotSent)
-                .await
-                .map_err(|e| e.lease(None))?;
+            let leases: Option<LeasesBody> =
+                self.retry(Method::POST, url, body, limit).await.map_err(|e| e.lease(None))?;
             Ok(leases.map_or_else(Vec::new, |b| b.leases))
         }
     }
@@ -406,9 +406,9 @@ impl Leases for DispatcherClient {
         let Release { queue, epoch, empty } = release;
         let url = self.url(&["queue", queue.as_str(), "release"]);
         let body = ReleaseBody { epoch: *epoch, empty: *empty };
-        let answer: Result<QueueView, Failed> = self.call(Method::POST, url, Some(&body)).await;
+        let answer: Result<QueueView, CallError> = self.call(Method::POST, url, Some(&body)).await;
         match answer {
-            Err(Failed::Answered { code, attempt, .. }) if code == "stale_epoch" && attempt > 1 => Ok(()),
+            Err(CallError::Answered { code, attempt, .. }) if code == "stale_epoch" && attempt > 1 => Ok(()),
             other => other.map(drop).map_err(|e| e.lease(Some((queue, *epoch)))),
         }
     }

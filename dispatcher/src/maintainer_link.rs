@@ -4,8 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use crate::dispatcher::OpenError;
+use crate::dispatcher::Shared;
+use crate::options::OpenError;
+
+/// Pings that must go unanswered before the maintainer counts as silent.
+const MISSED_PINGS: u32 = 2;
 
 /// Something that answers a ping.
 #[async_trait]
@@ -31,7 +36,7 @@ pub enum MaintainerLink {
 
 impl MaintainerLink {
     /// The thing to ping, and whether there is one.
-    pub(crate) fn ready(self, patience: Duration) -> Result<(Option<Arc<dyn Ping>>, bool), OpenError> {
+    pub(crate) fn ready(self, limit: Duration) -> Result<(Option<Arc<dyn Ping>>, bool), OpenError> {
         Ok(match self {
             Self::None => (None, false),
             Self::Local(ping) => (Some(ping), true),
@@ -39,7 +44,7 @@ impl MaintainerLink {
                 galerna_broker::tls::install_default_provider();
                 let url = format!("{}/ping", base.trim_end_matches('/'));
                 let client = reqwest::Client::builder()
-                    .timeout(patience)
+                    .timeout(limit)
                     .build()
                     .map_err(|e| OpenError::Ping(e.to_string()))?;
                 url.parse::<reqwest::Url>()
@@ -60,5 +65,47 @@ impl Ping for Remote {
     async fn ping(&self) -> Result<(), String> {
         let answer = self.client.get(&self.url).send().await.map_err(|e| e.to_string())?;
         if answer.status().is_success() { Ok(()) } else { Err(format!("it answers {}", answer.status())) }
+    }
+}
+
+/// Pings once and puts the strategy in force that the answer calls for. Returns whether it answered.
+pub(crate) async fn ping(shared: &Shared, link: Option<&dyn Ping>) -> bool {
+    let answers = match link {
+        None => false,
+        Some(link) => match timeout(shared.timing.ping_timeout, link.ping()).await {
+            Ok(Ok(())) => true,
+            Ok(Err(cause)) => {
+                tracing::debug!(%cause, "maintainer does not answer");
+                false
+            }
+            Err(_) => false,
+        },
+    };
+    if answers || !shared.planner.lock().maintained {
+        set_maintained(shared, answers);
+    }
+    answers
+}
+
+fn set_maintained(shared: &Shared, maintained: bool) {
+    {
+        let mut planner = shared.planner.lock();
+        planner.maintained = maintained;
+        planner.choose_strategy(Instant::now());
+    }
+    shared.work.notify_one();
+}
+
+/// Pings the maintainer for ever.
+pub(crate) async fn watch(shared: Arc<Shared>, link: Arc<dyn Ping>) {
+    let mut tick = tokio::time::interval(shared.timing.ping_every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut missed = 0;
+    loop {
+        tick.tick().await;
+        missed = if ping(&shared, Some(link.as_ref())).await { 0 } else { missed + 1 };
+        if missed == MISSED_PINGS {
+            set_maintained(&shared, false);
+        }
     }
 }

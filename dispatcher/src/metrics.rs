@@ -1,9 +1,10 @@
 //! What the dispatcher counts, in Prometheus' manner.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use galerna_http::metrics::OnScrape;
-use galerna_storage::QueueState;
+use galerna_lease::{QueueEvent, QueueState, TransitionError};
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -11,11 +12,8 @@ use prometheus::{
 
 use crate::dispatcher::Shared;
 use crate::strategy::StrategyName;
-use galerna_lease::{QueueEvent, TransitionError};
 
-/// The events of a queue by their names, and why one is refused.
-const EVENTS: [&str; 9] =
-    ["lease", "renew", "release", "expire", "pause", "unpause", "flag_deleted", "undelete", "counted"];
+/// Why an event is refused.
 const REFUSALS: [&str; 3] = ["stale_epoch", "not_leasable", "superseded"];
 
 pub(crate) struct Metrics {
@@ -82,7 +80,7 @@ impl Metrics {
             registry.register(collector)?;
         }
         // Counters exist from the start, so that a first event is a step and not a beginning.
-        for event in EVENTS {
+        for event in QueueEvent::NAMES {
             m.transitions.with_label_values(&[event]);
             for reason in REFUSALS {
                 m.refusals.with_label_values(&[event, reason]);
@@ -91,8 +89,16 @@ impl Metrics {
         Ok(metrics)
     }
 
-    pub(crate) fn stepped(&self, event: &QueueEvent) {
+    pub(crate) fn transition(&self, event: &QueueEvent) {
         self.transitions.with_label_values(&[event.name()]).inc();
+    }
+
+    /// How many transitions were stored, by event.
+    pub(crate) fn transitions(&self) -> BTreeMap<&'static str, u64> {
+        QueueEvent::NAMES
+            .into_iter()
+            .map(|name| (name, self.transitions.with_label_values(&[name]).get()))
+            .collect()
     }
 
     pub(crate) fn refused(&self, event: &QueueEvent, refusal: TransitionError) {
@@ -153,8 +159,9 @@ pub(crate) fn observe(shared: &Arc<Shared>) -> Result<(), prometheus::Error> {
     let of = Arc::downgrade(shared);
     let set = move || {
         let Some(shared) = of.upgrade() else { return };
-        let core = shared.core.lock();
-        shared.metrics.set(core.board.counts(), core.backlog(), core.running, core.board.in_force());
+        let planner = shared.planner.lock();
+        let calls = (planner.calls.pending(), planner.calls.waiting_for_queue());
+        shared.metrics.set(planner.table.counts(), calls, planner.running, planner.table.in_force());
     };
     shared.registry.register(Box::new(OnScrape::new(gauges, set)))
 }

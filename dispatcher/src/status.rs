@@ -3,12 +3,12 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use galerna_storage::QueueState;
+use galerna_lease::QueueState;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::board::{Board, Entry};
+use crate::queue_table::{QueueEntry, QueueTable};
 use crate::strategy::StrategyName;
 
 /// One queue, as operators see it.
@@ -46,7 +46,7 @@ pub struct QueueView {
 }
 
 impl QueueView {
-    pub(crate) fn of(entry: &Entry, now: Instant) -> Self {
+    pub(crate) fn of(entry: &QueueEntry, now: Instant) -> Self {
         let r = &entry.record;
         let text = |t: &galerna_model::Timestamp| t.to_string();
         Self {
@@ -145,7 +145,7 @@ pub struct QueryError {
 /// The longest page.
 const MAX_LIMIT: usize = 1_000;
 
-type Compare = fn(&Entry, &Entry) -> Ordering;
+type Compare = fn(&QueueEntry, &QueueEntry) -> Ordering;
 
 /// A query, checked.
 pub(crate) struct Selection {
@@ -213,7 +213,7 @@ impl StatusQuery {
 }
 
 impl Selection {
-    fn matches(&self, entry: &Entry) -> bool {
+    fn matches(&self, entry: &QueueEntry) -> bool {
         let r = &entry.record;
         self.states.as_ref().is_none_or(|states| states.contains(&r.state))
             && self.search.as_ref().is_none_or(|text| {
@@ -225,10 +225,10 @@ impl Selection {
     }
 
     /// The page, and how many queues match on all pages.
-    pub(crate) fn page(&self, board: &Board, now: Instant) -> (usize, Vec<QueueView>) {
-        let mut found: Vec<&Entry> = board.entries().filter(|e| self.matches(e)).collect();
+    pub(crate) fn page(&self, table: &QueueTable, now: Instant) -> (usize, Vec<QueueView>) {
+        let mut found: Vec<&QueueEntry> = table.entries().filter(|e| self.matches(e)).collect();
         let total = found.len();
-        let order = |a: &&Entry, b: &&Entry| {
+        let order = |a: &&QueueEntry, b: &&QueueEntry| {
             let by_key = (self.compare)(a, b);
             // The name decides among equals, so that pages neither overlap nor leave gaps.
             (if self.descending { by_key.reverse() } else { by_key })
@@ -246,9 +246,9 @@ impl Selection {
 }
 
 /// Messages by the state of their queue, by name.
-pub(crate) fn backlog(board: &Board) -> BTreeMap<String, Backlog> {
+pub(crate) fn backlog(table: &QueueTable) -> BTreeMap<String, Backlog> {
     let mut sums = BTreeMap::<_, Backlog>::new();
-    for entry in board.entries() {
+    for entry in table.entries() {
         let sum = sums.entry(entry.record.state.as_str()).or_default();
         sum.ready += entry.record.ready;
         sum.unacked += entry.record.unacked;
@@ -257,6 +257,6 @@ pub(crate) fn backlog(board: &Board) -> BTreeMap<String, Backlog> {
 }
 
 /// Queues by state, by name.
-pub(crate) fn counts(board: &Board) -> BTreeMap<String, usize> {
-    QueueState::ALL.into_iter().map(|s| s.as_str().to_owned()).zip(board.counts()).collect()
+pub(crate) fn counts(table: &QueueTable) -> BTreeMap<String, usize> {
+    QueueState::ALL.into_iter().map(|s| s.as_str().to_owned()).zip(table.counts()).collect()
 }

@@ -72,9 +72,9 @@ impl FromStr for StrategyName {
 /// A queue that can be leased, as a strategy sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    /// Names the queue on the board.
-    pub(crate) slot: u32,
-    /// Names its account on the board.
+    /// Names the queue in the table.
+    pub(crate) queue: u32,
+    /// Names its account in the table.
     pub(crate) account: u32,
     /// Turns of its account per round; at least 1. Only `fair` looks at it.
     pub(crate) weight: u32,
@@ -93,7 +93,7 @@ pub(crate) trait Strategy: Send {
     fn insert(&mut self, candidate: Candidate);
 
     /// Takes a queue out; nothing happens when it is not in.
-    fn remove(&mut self, slot: u32);
+    fn remove(&mut self, queue: u32);
 
     /// Takes the next queue out, or one of the first `spread` at random: dispatchers that share a store would else all
     /// reach for the same head.

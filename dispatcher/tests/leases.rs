@@ -1,4 +1,4 @@
-//! The lease protocol, P1 to P12, on the real stores.
+//! The lease protocol on the real stores.
 
 mod stage;
 
@@ -36,7 +36,7 @@ async fn a_queue_is_leased_to_one_consumer_renewed_and_given_back() {
         let got = lease(&d, "w1").await.expect("a lease");
         assert_eq!((got.queue, got.epoch, got.expires_in_ms), (queue("D1"), 1, 60_000), "{}", stage.kind);
         assert_eq!(got.strategy, "lru");
-        assert!(lease(&d, "w2").await.is_none(), "P1: {}", stage.kind);
+        assert!(lease(&d, "w2").await.is_none(), "one lease at a time: {}", stage.kind);
 
         let stored = stage.record("D1").await;
         assert_eq!((stored.state, stored.epoch), (QueueState::Leased, 1), "durable before the answer");
@@ -44,7 +44,7 @@ async fn a_queue_is_leased_to_one_consumer_renewed_and_given_back() {
         assert_eq!((renewed.expires_in_ms, renewed.revoked), (60_000, false));
         d.release(&release("D1", 1, false)).await.expect("released");
         assert_eq!(stage.record("D1").await.state, QueueState::Idle);
-        assert_eq!(lease(&d, "w2").await.expect("leased again").epoch, 2, "P2");
+        assert_eq!(lease(&d, "w2").await.expect("leased again").epoch, 2, "the epoch grows");
     }
 }
 
@@ -163,7 +163,7 @@ async fn a_dead_holders_queue_is_leased_again_and_its_late_calls_are_refused() {
         lease(&d, "w1").await.expect("a lease");
         let waiting = NextRequest { wait: Duration::from_secs(10), ..asking("w2") };
         let got = d.next(waiting).await.expect("next");
-        assert_eq!(got[0].epoch, 2, "P5: {}", stage.kind);
+        assert_eq!(got[0].epoch, 2, "a dead holder's queue is leased again: {}", stage.kind);
         assert!(is_stale(d.release(&release("D1", 1, true)).await), "{}", stage.kind);
         assert_eq!(stage.record("D1").await.crashes, 1);
     }
@@ -219,7 +219,7 @@ async fn a_queue_whose_holders_keep_crashing_waits_longer_each_time() {
         until("the lease has expired", || async { stage.record("D1").await.crashes == crashes }).await;
     }
     let record = stage.record("D1").await;
-    let delay = record.not_before.expect("P6: a delay").millis_since(record.since);
+    let delay = record.not_before.expect("a delay after crashes").millis_since(record.since);
     assert_eq!(delay, 1_000);
     assert!(lease(&d, "w1").await.is_none());
     let view = d.queue(&queue("D1")).await.expect("known");
@@ -402,7 +402,7 @@ async fn a_change_of_strategy_touches_no_lease_and_reaches_every_dispatcher() {
         let held = lease(&d, "w1").await.expect("a lease");
         let before = stage.record(held.queue.as_str()).await;
         d.set_strategy(StrategyName::Fair).await.expect("set");
-        assert_eq!(stage.record(held.queue.as_str()).await, before, "P11: {}", stage.kind);
+        assert_eq!(stage.record(held.queue.as_str()).await, before, "no lease is touched: {}", stage.kind);
         assert_eq!(lease(&d, "w2").await.expect("a lease").strategy, "fair");
         until("the other has it too", || async { other.view().strategy == StrategyName::Fair }).await;
         drop((d, other));
@@ -468,7 +468,7 @@ async fn two_dispatchers_and_many_consumers_never_share_a_queue() {
         got.sort_unstable();
         let given = got.len();
         got.dedup();
-        assert_eq!(got.len(), given, "P1: {}", stage.kind);
+        assert_eq!(got.len(), given, "one lease at a time: {}", stage.kind);
         assert_eq!(given, 40, "all of them were given: {}", stage.kind);
     }
 }

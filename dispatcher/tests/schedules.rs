@@ -27,6 +27,11 @@ enum Step {
         consumer: usize,
         dispatcher: usize,
     },
+    /// The consumer asks, and the answer is lost on the way. When it asks next, it asks again.
+    Unanswered {
+        consumer: usize,
+        dispatcher: usize,
+    },
     Renew {
         consumer: usize,
         dispatcher: usize,
@@ -66,6 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
     let (c, d, q) = (0..4_usize, 0..2_usize, 0..3_usize);
     prop_oneof![
         6 => (c.clone(), d.clone()).prop_map(|(consumer, dispatcher)| Step::Next { consumer, dispatcher }),
+        3 => (c.clone(), d.clone()).prop_map(|(consumer, dispatcher)| Step::Unanswered { consumer, dispatcher }),
         3 => (c.clone(), d.clone()).prop_map(|(consumer, dispatcher)| Step::Renew { consumer, dispatcher }),
         3 => (c.clone(), d.clone(), any::<bool>())
             .prop_map(|(consumer, dispatcher, empty)| Step::Release { consumer, dispatcher, empty }),
@@ -84,6 +90,9 @@ struct Run {
     dispatchers: Vec<Dispatcher>,
     /// The lease of each consumer, and since when it consumes.
     held: HashMap<usize, (HeldLease, Instant)>,
+    /// The id of each consumer's request that had no answer.
+    unanswered: HashMap<usize, String>,
+    requests: usize,
     released: Vec<Release>,
     tenures: HashMap<String, Vec<Tenure>>,
     began: Instant,
@@ -101,10 +110,25 @@ impl Run {
             stage,
             dispatchers,
             held: HashMap::new(),
+            unanswered: HashMap::new(),
+            requests: 0,
             released: Vec::new(),
             tenures: HashMap::new(),
             began: Instant::now(),
             last: HashMap::new(),
+        }
+    }
+
+    /// A new request of this consumer's, or the one again that had no answer.
+    fn request(&mut self, consumer: usize) -> NextRequest {
+        let before = self.unanswered.get(&consumer).cloned();
+        self.requests += 1;
+        NextRequest {
+            consumer: consumer.to_string(),
+            count: 1,
+            retry: before.is_some(),
+            request: Some(before.unwrap_or_else(|| format!("r{}", self.requests))),
+            ..NextRequest::default()
         }
     }
 
@@ -127,11 +151,24 @@ impl Run {
             Step::Next { consumer, dispatcher } => {
                 self.end(consumer);
                 let asked = Instant::now();
-                let request =
-                    NextRequest { consumer: consumer.to_string(), count: 1, ..NextRequest::default() };
+                let request = self.request(consumer);
+                self.unanswered.remove(&consumer);
+                let id = request.request.clone();
                 if let Some(leased) = self.dispatchers[dispatcher].next(request).await.expect("next").pop() {
                     self.held.insert(consumer, (HeldLease::new(leased, asked), Instant::now()));
                 }
+                let records = self.stage.store.queues.all().await.expect("the store answers");
+                let granted = |r: &&QueueRecord| r.lease.as_ref().is_some_and(|lease| lease.request == id);
+                assert!(
+                    records.iter().filter(granted).count() <= 1,
+                    "one lease a request, however often made"
+                );
+            }
+            Step::Unanswered { consumer, dispatcher } => {
+                self.end(consumer);
+                let request = self.request(consumer);
+                self.unanswered.extend(request.request.clone().map(|id| (consumer, id)));
+                drop(self.dispatchers[dispatcher].next(request).await.expect("next"));
             }
             Step::Renew { consumer, dispatcher } => {
                 let Some((held, _)) = self.held.get_mut(&consumer) else { return };
@@ -162,7 +199,7 @@ impl Run {
                 let before = self.stage.record(release.queue.as_str()).await;
                 let live = before.lease.is_some() && before.epoch == release.epoch;
                 let answer = self.dispatchers[dispatcher].release(release).await;
-                assert!(answer.is_err() || live, "P2: a release by an old epoch is refused");
+                assert!(answer.is_err() || live, "a release by an old epoch is refused");
             }
             Step::Pause { queue: n, dispatcher } => {
                 let name = queue(QUEUES[n].0);
@@ -185,12 +222,12 @@ impl Run {
         for record in self.stage.store.queues.all().await.expect("the store answers") {
             assert_eq!(invariants::record(&record), Ok(()));
             if let Some(before) = self.last.insert(record.queue.to_string(), record.clone()) {
-                assert!(record.version >= before.version && record.epoch >= before.epoch, "P2: {record:?}");
+                assert!(record.version >= before.version && record.epoch >= before.epoch, "{record:?}");
             }
         }
     }
 
-    fn judge(mut self) {
+    fn check_history(mut self) {
         for consumer in 0..4 {
             self.end(consumer);
         }
@@ -212,7 +249,7 @@ fn check<F: Future<Output = Stage>>(cases: u32, stage: impl Fn() -> F) {
                     run.step(step).await;
                     run.look().await;
                 }
-                run.judge();
+                run.check_history();
             });
             Ok(())
         })

@@ -1,4 +1,4 @@
-//! A lease as its holder counts it (P4).
+//! A lease as its holder counts it.
 
 use std::time::Duration;
 

@@ -45,17 +45,20 @@ pub fn step(before: &QueueRecord, event: &QueueEvent, after: &QueueRecord) -> Re
     let holds = [
         (after.version == before.version + 1, "the version grows by one at every write"),
         (after.epoch == before.epoch + u64::from(leased), "the epoch grows by one at a lease and never else"),
-        (!leased || before.lease.is_none(), "P1: no lease is given while another lives"),
-        (!leased || !paused(before), "P9: no lease is given under a pause"),
+        (!leased || before.lease.is_none(), "no lease is given while another lives"),
+        (!leased || !paused(before), "no lease is given under a pause"),
         (
             !paused(before) || paused(after) || matches!(event, QueueEvent::Unpause),
-            "P9: a pause ends by unpausing only",
+            "a pause ends by unpausing only",
         ),
         (
             before.lease.is_none()
                 || after.lease.is_some()
-                || matches!(event, QueueEvent::Release { .. } | QueueEvent::Expire { .. }),
-            "a lease ends by its release or its expiry only",
+                || matches!(
+                    event,
+                    QueueEvent::Release { .. } | QueueEvent::TakeBack { .. } | QueueEvent::Expire { .. }
+                ),
+            "a lease ends by its release, its expiry or its taking back only",
         ),
         (
             match (&before.lease, &after.lease) {
@@ -63,6 +66,7 @@ pub fn step(before: &QueueRecord, event: &QueueEvent, after: &QueueRecord) -> Re
                     a.renewal == b.renewal + u64::from(matches!(event, QueueEvent::Renew { .. }))
                         && a.lease_ms >= b.lease_ms
                         && a.consumer == b.consumer
+                        && a.request == b.request
                 }
                 _ => true,
             },
@@ -85,7 +89,7 @@ pub struct Tenure {
     pub until: u64,
 }
 
-/// P1 and P2 of one queue's history: no two tenures overlap, and a later grant has a higher epoch.
+/// What holds of one queue's history: no two tenures overlap, and a later grant has a higher epoch.
 ///
 /// # Errors
 /// The invariant that does not hold.
@@ -95,10 +99,10 @@ pub fn history(tenures: &[Tenure]) -> Result<(), Violation> {
     for pair in by_start.windows(2) {
         let (a, b) = (pair[0], pair[1]);
         if a.until > b.from {
-            return Err(Violation("P1: at most one live lease per queue"));
+            return Err(Violation("at most one live lease per queue"));
         }
         if a.epoch >= b.epoch {
-            return Err(Violation("P2: the epoch strictly grows"));
+            return Err(Violation("the epoch strictly grows"));
         }
     }
     Ok(())

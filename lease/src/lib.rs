@@ -15,7 +15,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let now = Timestamp(0);
 //! let idle = QueueRecord::new(QueueName::new("D0000591")?, AccountId::new("591")?, now);
-//! let event = QueueEvent::Lease { consumer: "worker-1".into() };
+//! let event = QueueEvent::Lease { consumer: "worker-1".into(), request: None };
 //! let Transition::To(leased) = transition(&idle, &event, now, &Timing::default())? else {
 //!     panic!("an idle queue can be leased")
 //! };

@@ -29,6 +29,11 @@ pub struct NextRequest {
     pub count: usize,
     /// Leases to give back first, in the same round trip.
     pub release: Vec<Release>,
+    /// What the consumer knows this request by: a text of its own for each. When the answer is lost, the consumer asks
+    /// again with the same one, and is given what it holds already.
+    pub request: Option<String>,
+    /// Whether this request was made before, with the same [`request`](Self::request).
+    pub retry: bool,
 }
 
 /// A lease granted.
@@ -83,7 +88,9 @@ pub enum LeaseError {
 pub trait Leases: Send + Sync + 'static {
     /// Leases up to `count` queues; empty when none came within `wait`.
     ///
-    /// A release in the request that is stale is ignored. When the answer is lost the leases granted expire by themselves.
+    /// A release in the request that is stale is ignored. When the answer is lost, the consumer may ask again with the same
+    /// [`request`](NextRequest::request): leases that were granted to it and live are renewed and given again. Else they
+    /// expire by themselves.
     async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError>;
 
     /// Extends a lease.

@@ -54,6 +54,8 @@ pub struct Lease {
     /// Grows by one at every renewal. A lease whose (epoch, renewal) stayed the same for `lease_ms` on an observer's own
     /// monotonic clock has expired, however skewed the wall clocks are.
     pub renewal: u64,
+    /// What its holder knew the request by that it was granted to: whoever asks again with it is given this lease.
+    pub request: Option<String>,
 }
 
 /// Everything stored of a queue.

@@ -1,20 +1,22 @@
 //! The life of a queue: one enum of events, one function.
 //!
-//! | event | idle | empty | worker | pause | delete |
+//! | event | idle | empty | leased | paused | deleting |
 //! |---|---|---|---|---|---|
-//! | lease | worker, epoch + 1 | worker, epoch + 1 | *not leasable* | *not leasable* | *not leasable* |
+//! | lease | leased, epoch + 1 | leased, epoch + 1 | *not leasable* | *not leasable* | *not leasable* |
 //! | renew | *stale* | *stale* | renewal + 1 | renewal + 1, revoked ¹ | renewal + 1, revoked ¹ |
 //! | release | *stale* | *stale* | idle, or empty | lease ends ¹ | lease ends ¹ |
-//! | expire | *superseded* | *superseded* | idle, crashes + 1 | lease ends ¹, crashes + 1 | lease ends ¹, crashes + 1 |
-//! | pause | pause | pause | pause, lease stays | new reason | pause remembered |
-//! | unpause | – | – | – | idle, or worker while a lease lives | remembered pause forgotten |
-//! | flag deleted | delete | delete | delete, lease stays | delete, pause remembered | new reason |
-//! | undelete | – | – | – | – | idle, or worker while a lease lives, or the remembered pause |
+//! | take back | *superseded* | *superseded* | idle ³ | lease ends ³ | lease ends ³ |
+//! | expire | *superseded* | *superseded* | idle, crashes + 1 ² | lease ends ², crashes + 1 | lease ends ², crashes + 1 |
+//! | pause | paused | paused | paused, lease stays | new reason | pause remembered |
+//! | unpause | – | – | – | idle, or leased while a lease lives | remembered pause forgotten |
+//! | flag deleted | deleting | deleting | deleting, lease stays | deleting, pause remembered | new reason |
+//! | undelete | – | – | – | – | idle, or leased while a lease lives, or the remembered pause |
 //! | counted > 0 | – | idle | – | – | – |
 //! | counted 0 | empty | – | – | – | – |
 //!
-//! `–`: accepted, nothing to write. *Italics*: refused, nothing changes. ¹ only with a live lease of that epoch (for
-//! expire: and that renewal); otherwise *stale* or *superseded*.
+//! `–`: accepted, nothing to write. *Italics*: refused, nothing changes. ¹ only with a live lease of that epoch,
+//! otherwise *stale*. ² only with a live lease of that epoch and that renewal, otherwise *superseded*.
+//! ³ only with a live lease of that epoch that was never renewed, otherwise *superseded*.
 //!
 //! A lease outlives a pause and a deletion flag: it stays in the record until its holder released it or it expired. So
 //! unpausing can never give a second lease beside one that is still held.
@@ -38,6 +40,8 @@ pub enum QueueEvent {
     Lease {
         /// Who.
         consumer: String,
+        /// What it knows its request by, when it may ask again with it.
+        request: Option<String>,
     },
     /// Its holder wants to go on.
     Renew {
@@ -50,6 +54,11 @@ pub enum QueueEvent {
         epoch: u64,
         /// Whether the holder found it without messages.
         empty: bool,
+    },
+    /// The answer that granted it reached nobody, so nobody holds it.
+    TakeBack {
+        /// Epoch of the lease.
+        epoch: u64,
     },
     /// An observer saw this (epoch, renewal) unchanged for longer than the lease, by its own monotonic clock.
     Expire {
@@ -80,12 +89,27 @@ pub enum QueueEvent {
 }
 
 impl QueueEvent {
+    /// The names of all events.
+    pub const NAMES: [&str; 10] = [
+        "lease",
+        "renew",
+        "release",
+        "take_back",
+        "expire",
+        "pause",
+        "unpause",
+        "flag_deleted",
+        "undelete",
+        "counted",
+    ];
+
     /// The event's name in logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Lease { .. } => "lease",
             Self::Renew { .. } => "renew",
             Self::Release { .. } => "release",
+            Self::TakeBack { .. } => "take_back",
             Self::Expire { .. } => "expire",
             Self::Pause { .. } => "pause",
             Self::Unpause => "unpause",
@@ -140,7 +164,7 @@ pub fn transition(
 
     let mut next = record.clone();
     match event {
-        QueueEvent::Lease { consumer } => {
+        QueueEvent::Lease { consumer, request } => {
             if !matches!(record.state, Idle | Empty) {
                 return Err(TransitionError::NotLeasable(record.state));
             }
@@ -153,6 +177,7 @@ pub fn transition(
                 expires_at: expiry(now, lease_ms),
                 lease_ms,
                 renewal: 0,
+                request: request.clone(),
             });
             next.last_delivered = Some(now);
             next.not_before = None;
@@ -171,11 +196,16 @@ pub fn transition(
                 next.state = if *empty { Empty } else { Idle };
             }
         }
-        QueueEvent::Expire { epoch, renewal } => {
-            match live(&mut next, *epoch) {
-                Ok(lease) if lease.renewal == *renewal => {}
-                _ => return Err(TransitionError::Superseded),
+        QueueEvent::TakeBack { epoch } => {
+            // Once renewed, it was given to somebody who asked again.
+            unchanged(&mut next, *epoch, 0)?;
+            next.lease = None;
+            if next.state == Leased {
+                next.state = Idle;
             }
+        }
+        QueueEvent::Expire { epoch, renewal } => {
+            unchanged(&mut next, *epoch, *renewal)?;
             next.lease = None;
             next.crashes = next.crashes.saturating_add(1);
             if next.not_before != Some(UNTIL_UNPAUSED) {
@@ -247,6 +277,14 @@ fn live(record: &mut QueueRecord, epoch: u64) -> Result<&mut Lease, TransitionEr
     match &mut record.lease {
         Some(lease) if current == epoch => Ok(lease),
         _ => Err(TransitionError::StaleEpoch { presented: epoch, current }),
+    }
+}
+
+/// Whether the live lease is still the one of this epoch and renewal.
+fn unchanged(record: &mut QueueRecord, epoch: u64, renewal: u64) -> Result<(), TransitionError> {
+    match live(record, epoch) {
+        Ok(lease) if lease.renewal == renewal => Ok(()),
+        _ => Err(TransitionError::Superseded),
     }
 }
 

@@ -28,6 +28,7 @@ fn shapes() -> Vec<(&'static str, QueueRecord)> {
             expires_at: Timestamp(60_002),
             lease_ms: 60_000,
             renewal: 3,
+            request: Some("r1".into()),
         });
         r.not_before = marked.then_some(UNTIL_UNPAUSED);
         r
@@ -48,13 +49,15 @@ fn shapes() -> Vec<(&'static str, QueueRecord)> {
 
 fn events() -> Vec<(&'static str, QueueEvent)> {
     vec![
-        ("lease", QueueEvent::Lease { consumer: "w2".into() }),
+        ("lease", QueueEvent::Lease { consumer: "w2".into(), request: None }),
         ("renew", QueueEvent::Renew { epoch: 7 }),
         ("renew old", QueueEvent::Renew { epoch: 6 }),
         ("renew future", QueueEvent::Renew { epoch: 8 }),
         ("release", QueueEvent::Release { epoch: 7, empty: false }),
         ("release empty", QueueEvent::Release { epoch: 7, empty: true }),
         ("release old", QueueEvent::Release { epoch: 6, empty: false }),
+        ("take back renewed", QueueEvent::TakeBack { epoch: 7 }),
+        ("take back old", QueueEvent::TakeBack { epoch: 6 }),
         ("expire", QueueEvent::Expire { epoch: 7, renewal: 3 }),
         ("expire renewed", QueueEvent::Expire { epoch: 7, renewal: 2 }),
         ("expire old", QueueEvent::Expire { epoch: 6, renewal: 3 }),
@@ -130,6 +133,8 @@ fn every_state_answers_every_event_by_the_table() {
             ["!stale", "!stale", "empty", "!stale", "pause", "!stale", "delete", "!stale", "delete+paused"],
         ),
         ("release old", ["!stale"; 9]),
+        ("take back renewed", ["!superseded"; 9]),
+        ("take back old", ["!superseded"; 9]),
         (
             "expire",
             [
@@ -186,7 +191,7 @@ fn shape(name: &str) -> QueueRecord {
 
 #[test]
 fn a_lease_stamps_the_record_and_a_renewal_keeps_its_length() {
-    let leased = to(&shape("idle"), QueueEvent::Lease { consumer: "w2".into() });
+    let leased = to(&shape("idle"), QueueEvent::Lease { consumer: "w2".into(), request: None });
     let lease = leased.lease.clone().unwrap();
     assert_eq!((leased.epoch, leased.version, leased.since), (8, 21, NOW));
     assert_eq!(leased.last_delivered, Some(NOW));
@@ -231,4 +236,29 @@ fn pausing_again_with_another_reason_only_changes_the_reason() {
 #[test]
 fn the_mark_of_a_remembered_pause_is_a_time_that_every_store_can_write() {
     assert_eq!(UNTIL_UNPAUSED.to_string(), "9999-01-01T00:00:00Z");
+}
+
+#[test]
+fn a_lease_keeps_the_request_that_it_was_granted_to_until_it_ends() {
+    let asked = QueueEvent::Lease { consumer: "w2".into(), request: Some("r9".into()) };
+    let leased = to(&shape("idle"), asked);
+    let request = |record: &QueueRecord| record.lease.as_ref().and_then(|lease| lease.request.clone());
+    assert_eq!(request(&leased).as_deref(), Some("r9"));
+    let renewed = to(&leased, QueueEvent::Renew { epoch: 8 });
+    assert_eq!(request(&renewed).as_deref(), Some("r9"));
+}
+
+#[test]
+fn a_lease_is_taken_back_only_while_nobody_renewed_it() {
+    let take_back = QueueEvent::TakeBack { epoch: 8 };
+    let leased = to(&shape("idle"), QueueEvent::Lease { consumer: "w2".into(), request: None });
+    let taken_back = to(&leased, take_back.clone());
+    assert_eq!((taken_back.state, taken_back.lease), (QueueState::Idle, None));
+    assert_eq!(taken_back.crashes, 1, "nobody crashed, and nothing is forgotten");
+    let paused = to(&leased, QueueEvent::Pause { reason: None });
+    let taken_back = to(&paused, take_back.clone());
+    assert_eq!((taken_back.state, taken_back.lease), (QueueState::Paused, None));
+    let renewed = to(&leased, QueueEvent::Renew { epoch: 8 });
+    let refused = transition(&renewed, &take_back, NOW, &timing());
+    assert_eq!(refused, Err(TransitionError::Superseded), "somebody asked again and holds it");
 }

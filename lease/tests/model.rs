@@ -2,6 +2,8 @@
 //!
 //! The model drives the real [`transition`]; only time and transport are the model's own. Messages (calls, answers, and
 //! the guarded writes on their way to the store) may be lost, and may be late by any time; a release may arrive twice.
+//! A consumer that got no answer may ask again, with the same request; the answer to its first try may come all the same,
+//! and a dispatcher that finds the caller gone takes the lease back.
 //! Dispatchers work from caches that are as stale as can be; they and the consumers crash. A message that is lost is one
 //! that stays under way for ever; a dispatcher gives up waiting for a write that may yet land.
 //!
@@ -24,6 +26,8 @@ use stateright::{Checker, Model, Property};
 const LIFE: u8 = 2;
 /// Messages under way at once, those that are lost and could still bear on anything included.
 const WIRE: usize = 3;
+/// Calls are numbered below this, from 1.
+const MAX_CALLS: usize = 8;
 
 /// A stored record, less what does not bear on the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,8 +35,15 @@ struct Row {
     version: u8,
     state: QueueState,
     epoch: u8,
-    /// Renewal of the lease. Who holds it bears on nothing.
-    lease: Option<u8>,
+    lease: Option<RowLease>,
+}
+
+/// A stored lease. Who holds it bears on nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct RowLease {
+    renewal: u8,
+    /// The call that it was granted to: its holder's name for the request.
+    call: u8,
 }
 
 impl Row {
@@ -42,12 +53,13 @@ impl Row {
         r.version = self.version.into();
         r.state = self.state;
         r.epoch = self.epoch.into();
-        r.lease = self.lease.map(|renewal| Lease {
+        r.lease = self.lease.map(|lease| Lease {
             consumer: "a consumer".to_owned(),
             granted_at: Timestamp(0),
             expires_at: Timestamp(0),
             lease_ms: 60_000,
-            renewal: renewal.into(),
+            renewal: lease.renewal.into(),
+            request: Some(lease.call.to_string()),
         });
         r
     }
@@ -58,7 +70,10 @@ impl Row {
             version: small(r.version),
             state: r.state,
             epoch: small(r.epoch),
-            lease: r.lease.as_ref().map(|l| small(l.renewal)),
+            lease: r.lease.as_ref().map(|l| RowLease {
+                renewal: small(l.renewal),
+                call: l.request.as_ref().and_then(|call| call.parse().ok()).expect("a call"),
+            }),
         }
     }
 }
@@ -67,17 +82,17 @@ impl Row {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Reply {
     None,
-    Granted { call: u8 },
+    Granted { call: u8, retry: bool },
     Renewed { call: u8 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Message {
-    Next { to: usize, call: u8 },
+    Next { to: usize, call: u8, retry: bool },
     Renew { to: usize, epoch: u8, call: u8 },
     Release { to: usize, epoch: u8, empty: bool },
     Write { by: usize, expected: u8, row: Row, reply: Reply },
-    Granted { call: u8, epoch: u8 },
+    Granted { by: usize, call: u8, retry: bool, epoch: u8, renewal: u8 },
     Renewed { call: u8, revoked: bool },
 }
 
@@ -87,7 +102,7 @@ struct Dispatcher {
     /// Ticks until what is seen may be expired.
     watch: u8,
     /// A guarded write is under way.
-    flying: bool,
+    write_in_flight: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +111,8 @@ enum Consumer {
     /// Asked, and would hold a lease for so many ticks yet.
     Asked {
         call: u8,
+        /// Whether it asked for the second time: an answer to the first is not taken, since it counts from the second.
+        retry: bool,
         left: u8,
     },
     /// Consumes; a renewal that is answered would make it so many ticks.
@@ -116,12 +133,28 @@ struct World {
     calls: u8,
     crashes: u8,
     pauses: u8,
+    retries: u8,
 }
 
 impl World {
+    /// Whether it makes a difference that a lease was granted to this call.
+    fn call_matters(&self, call: u8) -> bool {
+        let asks = |retried: bool| {
+            self.consumers.iter().any(
+                |c| matches!(c, Consumer::Asked { call: mine, retry, .. } if *mine == call && *retry == retried),
+            )
+        };
+        let comes = |again: bool| {
+            self.wire.iter().any(
+                |m| matches!(m, Message::Next { call: its, retry, .. } if *its == call && *retry == again),
+            )
+        };
+        asks(true) || comes(true) || (asks(false) && self.retries > 0) || (comes(false) && !asks(false))
+    }
+
     /// Makes one state of those that can only go on alike: consumers are alike, and so are dispatchers; what can no
     /// longer change anything is forgotten.
-    fn reduce(&mut self) {
+    fn reduce(&mut self, take_back: bool) {
         for c in &mut self.consumers {
             match c {
                 Consumer::Asked { left: 0, .. } => *c = Consumer::Resting, // An answer would come too late.
@@ -143,15 +176,36 @@ impl World {
             // Every dispatcher refuses it.
             Message::Renew { epoch, .. } | Message::Release { epoch, .. } => epoch >= oldest,
             // The store refuses it, and nobody waits for that.
-            Message::Write { by, expected, .. } => expected >= stored.version || dispatchers[by].flying,
-            // Nobody waits for it.
-            Message::Granted { call, .. } => {
-                consumers.iter().any(|c| matches!(c, Consumer::Asked { call: mine, .. } if *mine == call))
+            Message::Write { by, expected, .. } => expected >= stored.version || dispatchers[by].write_in_flight,
+            // Nobody waits for it, nor can it be taken back.
+            Message::Granted { call, retry, epoch, renewal, .. } => {
+                let waits = |c: &Consumer| {
+                    matches!(c, Consumer::Asked { call: mine, retry: again, .. } if *mine == call && *again == retry)
+                };
+                let lives = renewal == 0 && stored.epoch == epoch && stored.lease.is_some_and(|l| l.renewal == 0);
+                consumers.iter().any(waits) || (take_back && lives)
             }
             Message::Renewed { call, .. } => consumers
                 .iter()
                 .any(|c| matches!(c, Consumer::Holding { renewing: Some((mine, _)), .. } if *mine == call)),
         });
+        let matters: [bool; MAX_CALLS] = std::array::from_fn(|call| self.call_matters(call as u8));
+        let forget = |row: &mut Row| {
+            if let Some(lease) = &mut row.lease
+                && !matters[usize::from(lease.call)]
+            {
+                lease.call = 0;
+            }
+        };
+        forget(&mut self.stored);
+        self.dispatchers.iter_mut().for_each(|d| forget(&mut d.cache));
+        let forget_in = |mut message: Message| {
+            if let Message::Write { row, .. } = &mut message {
+                forget(row);
+            }
+            message
+        };
+        self.wire = self.wire.iter().copied().map(forget_in).collect();
         self.consumers.sort_unstable();
         let mut mirrored = self.clone();
         mirrored.dispatchers.swap(0, 1);
@@ -168,7 +222,8 @@ impl Message {
         if let Self::Next { to: n, .. }
         | Self::Renew { to: n, .. }
         | Self::Release { to: n, .. }
-        | Self::Write { by: n, .. } = &mut self
+        | Self::Write { by: n, .. }
+        | Self::Granted { by: n, .. } = &mut self
         {
             *n = 1 - *n;
         }
@@ -195,6 +250,13 @@ enum Action {
     Deliver(Message),
     /// Delivered, and will be once more.
     DeliverTwice(Message),
+    /// An answer whose caller is gone: the dispatcher takes the lease back.
+    TakeBack(Message),
+    /// A consumer that got no answer asks again.
+    AskAgain {
+        consumer: usize,
+        dispatcher: usize,
+    },
     GiveUp(usize),
     Refresh(usize),
     Expire(usize),
@@ -210,6 +272,10 @@ struct Protocol {
     calls: u8,
     crashes: u8,
     pauses: u8,
+    /// Requests made for the second time.
+    retries: u8,
+    /// Whether dispatchers take leases back whose answer reached nobody.
+    take_back: bool,
 }
 
 impl Protocol {
@@ -225,7 +291,7 @@ impl Protocol {
         let wall = Timestamp(if by == 0 { -1_000_000_000_000 } else { 4_000_000_000_000 });
         let cache = world.dispatchers[by].cache;
         if let Transition::To(next) = transition(&cache.record(), event, wall, &Timing::default())? {
-            world.dispatchers[by].flying = true;
+            world.dispatchers[by].write_in_flight = true;
             world.wire.insert(Message::Write { by, expected: cache.version, row: Row::of(&next), reply });
         }
         Ok(())
@@ -235,7 +301,8 @@ impl Protocol {
         let seen = world.stored;
         let d = &mut world.dispatchers[by];
         if seen.version > d.cache.version {
-            let same = seen.epoch == d.cache.epoch && seen.lease == d.cache.lease;
+            let renewal = |row: Row| row.lease.map(|lease| lease.renewal);
+            let same = seen.epoch == d.cache.epoch && renewal(seen) == renewal(d.cache);
             if !same {
                 d.watch = LIFE;
             }
@@ -245,9 +312,15 @@ impl Protocol {
 
     fn deliver(&self, world: &mut World, message: Message) {
         match message {
-            Message::Next { to, call } => {
-                let event = QueueEvent::Lease { consumer: "a consumer".to_owned() };
-                self.submit(world, to, &event, Reply::Granted { call }).ok(); // Refused: nothing happens.
+            Message::Next { to, call, retry } => {
+                let cache = world.dispatchers[to].cache;
+                let event = if cache.lease.is_some_and(|lease| lease.call == call) {
+                    QueueEvent::Renew { epoch: cache.epoch.into() }
+                } else {
+                    let request = Some(call.to_string());
+                    QueueEvent::Lease { consumer: "a consumer".to_owned(), request }
+                };
+                self.submit(world, to, &event, Reply::Granted { call, retry }).ok(); // Refused: nothing happens.
             }
             Message::Renew { to, epoch, call } => {
                 if epoch > world.dispatchers[to].cache.epoch {
@@ -264,14 +337,21 @@ impl Protocol {
                 self.submit(world, to, &event, Reply::None).ok(); // Refused: nothing happens.
             }
             Message::Write { by, expected, row, reply } => {
-                world.dispatchers[by].flying = false;
+                world.dispatchers[by].write_in_flight = false;
                 if world.stored.version == expected {
                     world.stored = row;
                     world.highest = world.highest.max(row.epoch);
                     match reply {
                         Reply::None => {}
-                        Reply::Granted { call } => {
-                            world.wire.insert(Message::Granted { call, epoch: row.epoch });
+                        Reply::Granted { call, retry } => {
+                            let renewal = row.lease.map_or(0, |lease| lease.renewal);
+                            world.wire.insert(Message::Granted {
+                                by,
+                                call,
+                                retry,
+                                epoch: row.epoch,
+                                renewal,
+                            });
                         }
                         Reply::Renewed { call } => {
                             let revoked = row.state != QueueState::Leased;
@@ -281,10 +361,10 @@ impl Protocol {
                 }
                 Self::see(world, by);
             }
-            Message::Granted { call: answered, epoch } => {
+            Message::Granted { call: answered, retry: second, epoch, .. } => {
                 for consumer in &mut world.consumers {
-                    if let Consumer::Asked { call, left } = *consumer
-                        && call == answered
+                    if let Consumer::Asked { call, retry, left } = *consumer
+                        && (call, retry) == (answered, second)
                     {
                         *consumer = if left > 0 {
                             Consumer::Holding { epoch, left, renewing: None }
@@ -320,12 +400,13 @@ impl Model for Protocol {
         vec![World {
             stored,
             highest: 0,
-            dispatchers: [Dispatcher { cache: stored, watch: LIFE, flying: false }; 2],
+            dispatchers: [Dispatcher { cache: stored, watch: LIFE, write_in_flight: false }; 2],
             consumers: [Consumer::Resting; 3],
             wire: BTreeSet::new(),
             calls: self.calls,
             crashes: self.crashes,
             pauses: self.pauses,
+            retries: self.retries,
         }]
     }
 
@@ -342,7 +423,12 @@ impl Model for Protocol {
                     actions.extend((0..2).map(|dispatcher| Action::Ask { consumer, dispatcher }));
                 }
                 Consumer::Resting => {}
-                Consumer::Asked { .. } => actions.push(Action::CrashConsumer(consumer)),
+                Consumer::Asked { retry, .. } => {
+                    actions.push(Action::CrashConsumer(consumer));
+                    if !retry && room && world.retries > 0 {
+                        actions.extend((0..2).map(|dispatcher| Action::AskAgain { consumer, dispatcher }));
+                    }
+                }
                 Consumer::Holding { renewing, .. } => {
                     if room {
                         for dispatcher in 0..2 {
@@ -359,7 +445,7 @@ impl Model for Protocol {
         for message in &world.wire {
             let busy = match message {
                 Message::Next { to, .. } | Message::Renew { to, .. } | Message::Release { to, .. } => {
-                    world.dispatchers[*to].flying
+                    world.dispatchers[*to].write_in_flight
                 }
                 _ => false,
             };
@@ -368,13 +454,19 @@ impl Model for Protocol {
                 if matches!(message, Message::Release { .. }) && room {
                     actions.push(Action::DeliverTwice(*message));
                 }
+                if let Message::Granted { by, renewal: 0, .. } = message
+                    && self.take_back
+                    && !world.dispatchers[*by].write_in_flight
+                {
+                    actions.push(Action::TakeBack(*message));
+                }
             }
         }
         for (n, d) in world.dispatchers.iter().enumerate() {
             if d.cache.version < world.stored.version {
                 actions.push(Action::Refresh(n));
             }
-            if !d.flying && room {
+            if !d.write_in_flight && room {
                 if d.watch == 0 && d.cache.lease.is_some() {
                     actions.push(Action::Expire(n));
                 }
@@ -385,7 +477,7 @@ impl Model for Protocol {
                     actions.push(Action::Unpause(n));
                 }
             }
-            if d.flying {
+            if d.write_in_flight {
                 actions.push(Action::GiveUp(n));
             }
             if world.crashes > 0 {
@@ -417,8 +509,20 @@ impl Model for Protocol {
             Action::Ask { consumer, dispatcher } => {
                 let call = next.calls;
                 next.calls -= 1;
-                next.consumers[consumer] = Consumer::Asked { call, left: self.hold };
-                next.wire.insert(Message::Next { to: dispatcher, call });
+                next.consumers[consumer] = Consumer::Asked { call, retry: false, left: self.hold };
+                next.wire.insert(Message::Next { to: dispatcher, call, retry: false });
+            }
+            Action::AskAgain { consumer, dispatcher } => {
+                let Consumer::Asked { call, .. } = next.consumers[consumer] else { return None };
+                next.retries -= 1;
+                next.consumers[consumer] = Consumer::Asked { call, retry: true, left: self.hold };
+                next.wire.insert(Message::Next { to: dispatcher, call, retry: true });
+            }
+            Action::TakeBack(message) => {
+                let Message::Granted { by, epoch, .. } = message else { return None };
+                next.wire.remove(&message);
+                let event = QueueEvent::TakeBack { epoch: epoch.into() };
+                self.submit(&mut next, by, &event, Reply::None).ok(); // Refused: it ended or was renewed.
             }
             Action::AskRenewal { consumer, dispatcher } => {
                 let Consumer::Holding { epoch, renewing, .. } = &mut next.consumers[consumer] else {
@@ -439,11 +543,11 @@ impl Model for Protocol {
                 self.deliver(&mut next, message);
             }
             Action::DeliverTwice(message) => self.deliver(&mut next, message),
-            Action::GiveUp(n) => next.dispatchers[n].flying = false,
+            Action::GiveUp(n) => next.dispatchers[n].write_in_flight = false,
             Action::Refresh(n) => Self::see(&mut next, n),
             Action::Expire(n) => {
                 let cache = next.dispatchers[n].cache;
-                let renewal = cache.lease?;
+                let renewal = cache.lease?.renewal;
                 let event = QueueEvent::Expire { epoch: cache.epoch.into(), renewal: renewal.into() };
                 self.submit(&mut next, n, &event, Reply::None).ok()?;
             }
@@ -455,22 +559,22 @@ impl Model for Protocol {
             Action::CrashDispatcher(n) => {
                 // Its write under way may land all the same. Started again, it reads the store and watches anew.
                 next.crashes -= 1;
-                next.dispatchers[n] = Dispatcher { cache: next.stored, watch: LIFE, flying: false };
+                next.dispatchers[n] = Dispatcher { cache: next.stored, watch: LIFE, write_in_flight: false };
             }
             Action::CrashConsumer(n) => next.consumers[n] = Consumer::Resting,
         }
-        next.reduce();
+        next.reduce(self.take_back);
         (next != *world).then_some(next)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         let mut properties = vec![
-            Property::always("P1: at most one consumer consumes", |_, w: &World| {
+            Property::always("at most one consumer consumes", |_, w: &World| {
                 let holds = |c: &&Consumer| matches!(c, Consumer::Holding { left, .. } if *left > 0);
                 w.consumers.iter().filter(holds).count() <= 1
             }),
-            Property::always("P2: the epoch never goes back", |_, w: &World| w.stored.epoch == w.highest),
-            Property::always("P2: who consumes has the newest epoch", |_, w: &World| {
+            Property::always("the epoch never goes back", |_, w: &World| w.stored.epoch == w.highest),
+            Property::always("who consumes has the newest epoch", |_, w: &World| {
                 w.consumers.iter().all(|c| match c {
                     Consumer::Holding { epoch, left, .. } if *left > 0 => *epoch == w.stored.epoch,
                     _ => true,
@@ -481,9 +585,18 @@ impl Model for Protocol {
             }),
             Property::sometimes("a queue is leased twice", |_, w: &World| w.stored.epoch >= 2),
             Property::sometimes("a lease is renewed", |_, w: &World| {
-                w.stored.lease.is_some_and(|renewal| renewal > 0)
+                w.stored.lease.is_some_and(|lease| lease.renewal > 0)
             }),
         ];
+        if self.retries > 0 {
+            properties.push(Property::sometimes(
+                "who asks again is given the lease that it holds",
+                |_, w: &World| {
+                    let given = |m: &Message| matches!(m, Message::Granted { retry: true, renewal: 1.., .. });
+                    w.wire.iter().any(given)
+                },
+            ));
+        }
         if self.pauses > 0 {
             properties.push(Property::sometimes("a paused queue still has its holder", |_, w: &World| {
                 w.stored.state == QueueState::Paused && w.stored.lease.is_some()
@@ -493,28 +606,35 @@ impl Model for Protocol {
     }
 }
 
-/// Visits every state that is reachable with so many calls of consumers, crashes of dispatchers and pauses; consumers
-/// crash at will.
-fn check(calls: u8, crashes: u8, pauses: u8) {
-    let checker = Protocol { hold: LIFE, calls, crashes, pauses }.checker().threads(2).spawn_bfs().join();
+/// Visits every state that is reachable with so many calls of consumers, crashes of dispatchers, pauses and requests made
+/// twice; consumers crash at will.
+fn check(protocol: Protocol) {
+    let checker = protocol.checker().threads(2).spawn_bfs().join();
     println!("{} states, {} of them different", checker.state_count(), checker.unique_state_count());
     assert!(checker.unique_state_count() > 10_000, "the model moves");
     checker.assert_properties();
 }
 
+const PLAIN: Protocol =
+    Protocol { hold: LIFE, calls: 2, crashes: 0, pauses: 0, retries: 0, take_back: false };
+
 #[test]
-fn p1_and_p2_hold_in_every_state_with_a_dispatcher_that_crashes_and_a_pause() {
-    check(2, 1, 1);
+fn one_holder_and_a_growing_epoch_in_every_state_with_a_dispatcher_that_crashes_and_a_pause() {
+    check(Protocol { crashes: 1, pauses: 1, ..PLAIN });
 }
 
 #[test]
-fn p1_and_p2_hold_in_every_state_with_three_calls_under_way() {
-    check(3, 0, 0);
+fn one_holder_and_a_growing_epoch_in_every_state_with_three_calls_under_way() {
+    check(Protocol { calls: 3, ..PLAIN });
+}
+
+#[test]
+fn one_holder_and_a_growing_epoch_in_every_state_with_requests_made_twice_and_leases_taken_back() {
+    check(Protocol { retries: 1, take_back: true, ..PLAIN });
 }
 
 #[test]
 fn a_holder_that_overstays_by_one_tick_is_caught() {
-    let checker =
-        Protocol { hold: LIFE + 1, calls: 2, crashes: 0, pauses: 0 }.checker().threads(2).spawn_bfs().join();
-    checker.assert_any_discovery("P1: at most one consumer consumes");
+    let checker = Protocol { hold: LIFE + 1, ..PLAIN }.checker().threads(2).spawn_bfs().join();
+    checker.assert_any_discovery("at most one consumer consumes");
 }

@@ -80,10 +80,10 @@ pub(crate) fn plan(list: &Listing<Account>, records: &[QueueRecord]) -> Plan {
         listed: !(list.entries.is_empty() && list.issues.is_empty()),
         ..Plan::default()
     };
-    let mut held = Held::default();
+    let mut unclear = Unclear::default();
     for issue in &list.issues {
-        held.ids.extend(issue.id.as_deref().map(|id| id.trim().to_owned()));
-        held.queues.extend(issue.queue.as_deref().map(|queue| queue.trim().to_owned()));
+        unclear.ids.extend(issue.id.as_deref().map(|id| id.trim().to_owned()));
+        unclear.queues.extend(issue.queue.as_deref().map(|queue| queue.trim().to_owned()));
     }
 
     let mut by_id: BTreeMap<&str, Vec<&Account>> = BTreeMap::new();
@@ -98,14 +98,14 @@ pub(crate) fn plan(list: &Listing<Account>, records: &[QueueRecord]) -> Plan {
     for entries in by_id.values() {
         if let [account] = entries[..] {
             match reserved(&account.queue) {
-                Some(problem) if account.active => held.entry(account, problem, &mut plan.issues),
+                Some(problem) if account.active => unclear.entry(account, problem, &mut plan.issues),
                 _ if account.active => by_queue.entry(&account.queue).or_default().push(account),
                 _ => {}
             }
         } else {
             for account in entries {
                 let problem = "the list has this account more than once, with differing entries".to_owned();
-                held.entry(account, problem, &mut plan.issues);
+                unclear.entry(account, problem, &mut plan.issues);
             }
         }
     }
@@ -118,13 +118,13 @@ pub(crate) fn plan(list: &Listing<Account>, records: &[QueueRecord]) -> Plan {
                 plan.wanted.insert(queue.clone(), (*account).clone());
             } else if let Some(record) = record {
                 // The record keeps its fate: it is not held for the sake of an account that does not own it.
-                held.ids.insert(account.id.to_string());
+                unclear.ids.insert(account.id.to_string());
                 let problem =
                     format!("its queue `{queue}` belongs to account `{}` until that is gone", record.account);
                 plan.issues.push(issue(account, problem));
             } else {
                 let problem = format!("{} active accounts name the queue `{queue}`", claimants.len());
-                held.entry(account, problem, &mut plan.issues);
+                unclear.entry(account, problem, &mut plan.issues);
             }
         }
     }
@@ -137,7 +137,7 @@ pub(crate) fn plan(list: &Listing<Account>, records: &[QueueRecord]) -> Plan {
             if flagged {
                 plan.restore.push(record.queue.clone());
             }
-        } else if !held.holds(record) {
+        } else if !unclear.names(record) {
             let reason = match by_id.get(record.account.as_str()).map(|entries| entries[0]) {
                 None => format!("account `{}` is no longer listed", record.account),
                 Some(account) if !account.active => format!("account `{}` is deactivated", record.account),
@@ -152,21 +152,21 @@ pub(crate) fn plan(list: &Listing<Account>, records: &[QueueRecord]) -> Plan {
     plan
 }
 
-/// What wrong entries name.
+/// What wrong entries name: the list does not say what is to become of it.
 #[derive(Default)]
-struct Held {
+struct Unclear {
     ids: BTreeSet<String>,
     queues: BTreeSet<String>,
 }
 
-impl Held {
+impl Unclear {
     fn entry(&mut self, account: &Account, problem: String, issues: &mut Vec<Issue>) {
         self.ids.insert(account.id.to_string());
         self.queues.insert(account.queue.to_string());
         issues.push(issue(account, problem));
     }
 
-    fn holds(&self, record: &QueueRecord) -> bool {
+    fn names(&self, record: &QueueRecord) -> bool {
         self.ids.contains(record.account.as_str()) || self.queues.contains(record.queue.as_str())
     }
 }

@@ -8,7 +8,7 @@
 //!   makes queue and record anew. So nothing is published to a queue that is about to go.
 //! - A maintainer that dies in between leaves its claim. Another ends it by a guarded write, when the first can no
 //!   longer be at work. Then all starts anew: the account may be back, and gets its queue made again if it is missing;
-//!   else the queue is judged and claimed again, and deleting what is gone already is no error.
+//!   else it is decided and claimed again, and deleting what is gone already is no error.
 //!
 //! The claim is told in the record's reason, since operators are to see it.
 
@@ -38,7 +38,7 @@ pub(crate) fn reason(record: &QueueRecord) -> Option<&str> {
 
 /// What is to become of a flagged queue now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// It waits for the holder of its lease.
     Leased,
     /// It holds messages, or may be given some back, and its time is not over.
@@ -47,24 +47,24 @@ pub(crate) enum Verdict {
     Delete(DeleteWhen),
 }
 
-/// Judges a flagged queue that holds `messages` messages, dead letters included.
+/// Decides about a flagged queue that holds `messages` messages, dead letters included.
 ///
 /// A queue without messages goes after `linger`, on condition that the broker, too, finds it empty then; one with messages
 /// after `grace`. A clock that runs behind the one that flagged the queue only makes these times longer.
-pub(crate) fn judge(
+pub(crate) fn decide(
     record: &QueueRecord,
     messages: u64,
     linger: Duration,
     grace: Duration,
     now: Timestamp,
-) -> Verdict {
+) -> Decision {
     let age = now.millis_since(record.since);
     let over = |time: Duration| age >= i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     match messages {
-        _ if record.lease.is_some() => Verdict::Leased,
-        _ if over(grace) => Verdict::Delete(DeleteWhen::Always),
-        0 if over(linger) => Verdict::Delete(DeleteWhen::Empty),
-        _ => Verdict::Kept,
+        _ if record.lease.is_some() => Decision::Leased,
+        _ if over(grace) => Decision::Delete(DeleteWhen::Always),
+        0 if over(linger) => Decision::Delete(DeleteWhen::Empty),
+        _ => Decision::Kept,
     }
 }
 
@@ -82,6 +82,7 @@ mod tests {
             expires_at: Timestamp(0),
             lease_ms: 1,
             renewal: 0,
+            request: None,
         };
         QueueRecord {
             state: QueueState::Deleting,
@@ -95,24 +96,24 @@ mod tests {
     fn a_flagged_queue_goes_when_nobody_holds_it_and_it_is_empty_or_its_grace_is_over() {
         const HOUR: i64 = 3_600_000;
         const MINUTE: i64 = 60_000;
-        // leased, messages, age -> verdict, when it lingers for a minute and has a grace of an hour
+        // leased, messages, age -> decision, when it lingers for a minute and has a grace of an hour
         let cases = [
-            (false, 0, 0, Verdict::Kept),
-            (false, 0, MINUTE - 1, Verdict::Kept),
-            (false, 0, MINUTE, Verdict::Delete(DeleteWhen::Empty)),
-            (false, 1, MINUTE, Verdict::Kept),
-            (false, 1, HOUR - 1, Verdict::Kept),
-            (false, 1, HOUR, Verdict::Delete(DeleteWhen::Always)),
-            (false, 0, HOUR, Verdict::Delete(DeleteWhen::Always)),
-            (false, 1, -HOUR, Verdict::Kept),
-            (true, 0, 0, Verdict::Leased),
-            (true, 0, 9 * HOUR, Verdict::Leased),
-            (true, 1, 9 * HOUR, Verdict::Leased),
+            (false, 0, 0, Decision::Kept),
+            (false, 0, MINUTE - 1, Decision::Kept),
+            (false, 0, MINUTE, Decision::Delete(DeleteWhen::Empty)),
+            (false, 1, MINUTE, Decision::Kept),
+            (false, 1, HOUR - 1, Decision::Kept),
+            (false, 1, HOUR, Decision::Delete(DeleteWhen::Always)),
+            (false, 0, HOUR, Decision::Delete(DeleteWhen::Always)),
+            (false, 1, -HOUR, Decision::Kept),
+            (true, 0, 0, Decision::Leased),
+            (true, 0, 9 * HOUR, Decision::Leased),
+            (true, 1, 9 * HOUR, Decision::Leased),
         ];
         for (leased, messages, age, expected) in cases {
             let (linger, grace) = (Duration::from_secs(60), Duration::from_secs(3_600));
-            let verdict = judge(&flagged(leased), messages, linger, grace, Timestamp(age));
-            assert_eq!(verdict, expected, "leased {leased}, {messages} messages, {age} ms");
+            let decision = decide(&flagged(leased), messages, linger, grace, Timestamp(age));
+            assert_eq!(decision, expected, "leased {leased}, {messages} messages, {age} ms");
         }
     }
 

@@ -50,10 +50,11 @@ mod accounts;
 mod accounts_api;
 mod bearer;
 mod deletions;
-mod empties;
+
 mod guarded;
 mod maintainer;
 mod metrics;
+mod reconcile_empty;
 mod service;
 mod status;
 mod steady;

@@ -7,33 +7,36 @@ use std::time::Duration;
 use galerna_broker::Broker;
 use galerna_model::{Clock, Timestamp};
 use galerna_storage::QueueStates;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use galerna_retry::{Outage, Pauses};
+
 use crate::metrics::Metrics;
 use crate::status::{History, Status, TaskStatus};
 use crate::task::{Options, OptionsError, Report, Run, RunFailure, Schedule, Task, TaskError};
 use crate::work::{Progress, Work};
-use galerna_directory::AccountsSource;
+use galerna_directory::{AccountsSource, Issue};
 
-/// First wait after a failed run; it doubles with each further one, up to the task's interval.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// The pause after a run that failed; it doubles with each further one, up to the task's interval.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long runs that are going on may go on after shutdown was asked for. Cutting them off is safe, but may leave
 /// work to the next maintainer.
-const PARTING: Duration = Duration::from_secs(5);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Keeps queue states true to the world. Clones are the same maintainer.
 ///
 /// Any number of maintainers may work on one store and one broker: all their writes are guarded.
 #[derive(Clone)]
 pub struct Maintainer {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
 }
 
-struct Inner {
+struct Shared {
     work: Work,
     started_at: Timestamp,
     tasks: [TaskState; Task::ALL.len()],
@@ -44,31 +47,33 @@ struct Inner {
 struct TaskState {
     running: AtomicBool,
     history: History,
+    /// The issues that were logged last: they are logged again only when they change.
+    logged_issues: Mutex<Vec<Issue>>,
 }
 
 /// The right to run a task: there is one for each.
-struct Turn {
-    inner: Arc<Inner>,
+struct RunPermit {
+    shared: Arc<Shared>,
     task: Task,
 }
 
-impl Turn {
-    fn take(inner: &Arc<Inner>, task: Task) -> Option<Self> {
-        let running = &inner.state(task).running;
+impl RunPermit {
+    fn take(shared: &Arc<Shared>, task: Task) -> Option<Self> {
+        let running = &shared.state(task).running;
         running
             .compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
-            .then(|| Self { inner: Arc::clone(inner), task })
+            .then(|| Self { shared: Arc::clone(shared), task })
     }
 }
 
-impl Drop for Turn {
+impl Drop for RunPermit {
     fn drop(&mut self) {
-        self.inner.state(self.task).running.store(false, Ordering::Release);
+        self.shared.state(self.task).running.store(false, Ordering::Release);
     }
 }
 
-impl Inner {
+impl Shared {
     fn state(&self, task: Task) -> &TaskState {
         &self.tasks[task as usize]
     }
@@ -95,7 +100,7 @@ impl Maintainer {
         let metrics = Metrics::new(seconds(started_at)).map_err(|e| OptionsError::metrics(&e))?;
         let work = Work::new(queues, broker, accounts, options, clock);
         let tasks = Default::default();
-        Ok(Self { inner: Arc::new(Inner { work, started_at, tasks, metrics }) })
+        Ok(Self { shared: Arc::new(Shared { work, started_at, tasks, metrics }) })
     }
 
     /// Runs all tasks, each at once and then at its interval, until `shutdown`; the handle ends when they have stopped.
@@ -108,7 +113,7 @@ impl Maintainer {
             let keep = |task| maintainer.clone().keep_running(task, shutdown.clone());
             tokio::join!(
                 keep(Task::Accounts),
-                keep(Task::Empties),
+                keep(Task::ReconcileEmpty),
                 keep(Task::Timeouts),
                 keep(Task::Deletions)
             );
@@ -116,28 +121,29 @@ impl Maintainer {
     }
 
     async fn keep_running(self, task: Task, shutdown: CancellationToken) {
-        let every = self.inner.schedule(task).every;
-        let mut failures: u32 = 0;
+        let every = self.shared.schedule(task).every;
+        let mut outage = Outage::new(task.as_str(), Pauses::new(FIRST_PAUSE.min(every), every));
         while !shutdown.is_cancelled() {
-            let mut run = std::pin::pin!(self.run_once(task, Run::default()));
+            let mut run = std::pin::pin!(self.run(task, Run::default()));
             let result = tokio::select! {
                 result = &mut run => result,
                 () = shutdown.cancelled() => {
-                    // The outcome is logged and counted by the run itself.
-                    drop(tokio::time::timeout(PARTING, run).await);
+                    // The outcome is counted by the run itself.
+                    drop(tokio::time::timeout(SHUTDOWN_GRACE, run).await);
                     return;
                 }
             };
-            failures = match result {
-                Err(RunFailure { error: TaskError::Busy, .. }) | Ok(_) => 0,
-                Err(_) => failures.saturating_add(1),
-            };
-            let wait = match failures {
-                0 => every,
-                n => RETRY_AFTER.saturating_mul(1 << (n - 1).min(20)).min(every),
+            let pause = match result {
+                // Somebody asked for a run: it counts for this one.
+                Err(RunFailure { error: TaskError::Busy, .. }) => jittered(every),
+                Ok(_) => {
+                    outage.succeeded();
+                    jittered(every)
+                }
+                Err(failure) => outage.failed(&failure.error),
             };
             tokio::select! {
-                () = tokio::time::sleep(jittered(wait)) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = shutdown.cancelled() => return,
             }
         }
@@ -150,20 +156,28 @@ impl Maintainer {
     /// # Errors
     /// [`RunFailure`] with what was done before; [`TaskError::Busy`] when a run of this task is going on already.
     pub async fn run_once(&self, task: Task, run: Run) -> Result<Report, RunFailure> {
-        let inner = &self.inner;
+        let result = self.run(task, run).await;
+        if let Err(failure) = &result {
+            tracing::warn!(%task, error = %failure.error, "a run that was asked for failed");
+        }
+        result
+    }
+
+    async fn run(&self, task: Task, run: Run) -> Result<Report, RunFailure> {
+        let shared = &self.shared;
         let progress = Progress::default();
         let failed =
             |error| RunFailure { task, report: Box::new(std::mem::take(&mut *progress.lock())), error };
-        let Some(turn) = Turn::take(inner, task) else { return Err(failed(TaskError::Busy)) };
+        let Some(permit) = RunPermit::take(shared, task) else { return Err(failed(TaskError::Busy)) };
 
         let started = Instant::now();
-        let limit = inner.schedule(task).timeout + run.watch.unwrap_or_default();
+        let limit = shared.schedule(task).timeout + run.watch.unwrap_or_default();
         // In a task of its own, so that a panic stops this run only.
         let mut going = AbortOnDropHandle::new(tokio::spawn({
-            let (inner, progress) = (Arc::clone(inner), Arc::clone(&progress));
+            let (shared, progress) = (Arc::clone(shared), Arc::clone(&progress));
             async move {
-                let _turn = turn;
-                inner.work.perform(task, run, &progress).await
+                let _permit = permit;
+                shared.work.perform(task, run, &progress).await
             }
         }));
         let result = match tokio::time::timeout(limit, &mut going).await {
@@ -171,17 +185,17 @@ impl Maintainer {
             Ok(Ok(Err(error))) => Err(failed(error)),
             Ok(Err(panic)) => Err(failed(TaskError::Panicked(panic.to_string()))),
             Err(_) => {
-                // The turn comes back when the run has really ended, so that the next one does not meet it.
+                // The permit comes back when the run has really ended, so that the next one does not meet it.
                 going.abort();
-                drop(tokio::time::timeout(PARTING, going).await);
+                drop(tokio::time::timeout(SHUTDOWN_GRACE, going).await);
                 Err(failed(TaskError::TimedOut(limit)))
             }
         };
 
-        let (took, clock) = (started.elapsed(), &*inner.work.clock);
+        let (took, clock) = (started.elapsed(), &*shared.work.clock);
         self.log(task, took, &result);
-        inner.metrics.ran(task, took, seconds(clock.now()), &result);
-        inner.state(task).history.ran(took, clock, &result);
+        shared.metrics.ran(task, took, seconds(clock.now()), &result);
+        shared.state(task).history.ran(took, clock, &result);
         result
     }
 
@@ -190,15 +204,17 @@ impl Maintainer {
             Ok(report) => report,
             Err(failure) => &failure.report,
         };
-        for issue in &report.issues {
-            tracing::warn!(%task, %issue, "not served");
-        }
-        if report.issues_total > report.issues.len() as u64 {
-            tracing::warn!(%task, total = report.issues_total, "more of them are not shown");
+        let logged =
+            std::mem::replace(&mut *self.shared.state(task).logged_issues.lock(), report.issues.clone());
+        if logged != report.issues {
+            for issue in report.issues.iter().filter(|issue| !logged.contains(issue)) {
+                tracing::warn!(%task, %issue, "not served");
+            }
+            tracing::warn!(%task, total = report.issues_total, "accounts and queues that cannot be served");
         }
         match result {
             Ok(report) => tracing::debug!(%task, ?took, ?report, "ran"),
-            Err(failure) => tracing::error!(%task, ?took, error = %failure.error, "task failed"),
+            Err(failure) => tracing::debug!(%task, ?took, error = %failure.error, "failed"),
         }
     }
 
@@ -207,15 +223,15 @@ impl Maintainer {
     /// A task is on time when it finished a run, well or not, within twice its interval and its timeout; the empties
     /// task only when a run of it ended *well*, since the dispatcher relies on its counts.
     pub fn status(&self) -> Status {
-        let inner = &self.inner;
+        let shared = &self.shared;
         let tasks = Task::ALL.map(|task| {
-            let state = inner.state(task);
-            state.history.status(task, inner.schedule(task), state.running.load(Ordering::Acquire))
+            let state = shared.state(task);
+            state.history.status(task, shared.schedule(task), state.running.load(Ordering::Acquire))
         });
         Status {
             on_time: tasks.iter().all(|task| task.on_time),
-            started_at: inner.started_at,
-            accounts_source: inner.work.accounts.describe(),
+            started_at: shared.started_at,
+            accounts_source: shared.work.accounts.describe(),
             tasks: tasks.into(),
         }
     }
@@ -238,7 +254,7 @@ impl Maintainer {
     pub(crate) fn readiness(&self) -> Result<(), String> {
         let mut problems = Vec::new();
         for task in Task::ALL {
-            let history = &self.inner.state(task).history;
+            let history = &self.shared.state(task).history;
             if !history.has_run() {
                 problems.push(format!("{task}: has not run yet"));
             } else if let Some(error) = history.error() {
@@ -253,8 +269,8 @@ impl Maintainer {
     /// # Errors
     /// When they cannot be written, which does not happen.
     pub fn metrics_text(&self) -> Result<String, prometheus::Error> {
-        let inner = &self.inner;
-        inner.metrics.render(|task| inner.state(task).history.on_time(task, inner.schedule(task)))
+        let shared = &self.shared;
+        shared.metrics.render(|task| shared.state(task).history.on_time(task, shared.schedule(task)))
     }
 }
 

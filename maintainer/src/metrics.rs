@@ -129,7 +129,7 @@ impl Metrics {
                     self.suspicious.set(i64::from(word == "accounts_suspicious"));
                 }
             }
-            Task::Empties => self.uncounted.set(gauge(report.uncounted)),
+            Task::ReconcileEmpty => self.uncounted.set(gauge(report.uncounted)),
             Task::Timeouts => self.watched.set(gauge(report.watched)),
             Task::Deletions => self.waiting.set(gauge(report.waiting)),
         }

@@ -110,7 +110,7 @@ impl History {
     pub(crate) fn on_time(&self, task: Task, schedule: Schedule) -> bool {
         let seen = self.seen.lock();
         let last = match task {
-            Task::Empties => seen.succeeded.map(|(at, _)| at),
+            Task::ReconcileEmpty => seen.succeeded.map(|(at, _)| at),
             Task::Accounts | Task::Timeouts | Task::Deletions => seen.finished,
         };
         last.is_some_and(|at| at.elapsed() <= schedule.late_after())

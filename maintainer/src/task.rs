@@ -18,8 +18,9 @@ use galerna_directory::{DirectoryError, Issue};
 pub enum Task {
     /// Makes queue and state for each active account; flags those that are gone; un-flags those that came back.
     Accounts,
-    /// Counts messages; marks queues empty or idle.
-    Empties,
+    /// Counts messages; marks queues empty or idle. Named `empties` outside.
+    #[serde(rename = "empties")]
+    ReconcileEmpty,
     /// Returns leases past their time.
     Timeouts,
     /// Deletes flagged queues.
@@ -28,13 +29,13 @@ pub enum Task {
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Self; 4] = [Self::Accounts, Self::Empties, Self::Timeouts, Self::Deletions];
+    pub const ALL: [Self; 4] = [Self::Accounts, Self::ReconcileEmpty, Self::Timeouts, Self::Deletions];
 
     /// The name in the API, the metrics and the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accounts => "accounts",
-            Self::Empties => "empties",
+            Self::ReconcileEmpty => "empties",
             Self::Timeouts => "timeouts",
             Self::Deletions => "deletions",
         }
@@ -83,7 +84,7 @@ impl Schedule {
 pub struct Options {
     /// Schedule of [`Task::Accounts`]; every minute.
     pub accounts: Schedule,
-    /// Schedule of [`Task::Empties`]; every 2 seconds.
+    /// Schedule of [`Task::ReconcileEmpty`]; every 2 seconds.
     pub empties: Schedule,
     /// Schedule of [`Task::Timeouts`]; every 5 seconds.
     pub timeouts: Schedule,
@@ -148,7 +149,7 @@ impl Options {
     pub fn schedule(&self, task: Task) -> Schedule {
         match task {
             Task::Accounts => self.accounts,
-            Task::Empties => self.empties,
+            Task::ReconcileEmpty => self.empties,
             Task::Timeouts => self.timeouts,
             Task::Deletions => self.deletions,
         }

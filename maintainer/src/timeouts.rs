@@ -72,6 +72,7 @@ mod tests {
             expires_at: Timestamp(1),
             lease_ms,
             renewal,
+            request: None,
         };
         QueueRecord {
             state: QueueState::Leased,

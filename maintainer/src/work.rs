@@ -1,4 +1,4 @@
-//! What the tasks do: the I/O around the pure plans and judgements.
+//! What the tasks do: the I/O around the pure plans and decisions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::accounts::{self, Plan};
-use crate::deletions::{self, Verdict};
-use crate::empties;
+use crate::deletions::{self, Decision};
 use crate::guarded::Writer;
+use crate::reconcile_empty;
 use crate::steady::SteadyClock;
 use crate::task::{Options, Report, Run, Task, TaskError};
 use crate::timeouts::LeaseWatches;
@@ -28,8 +28,8 @@ const ROUNDS: u32 = 5;
 /// shows that the queue is counted. The store ignores it before.
 const COUNT_OLD_MS: i64 = 300_000;
 
-/// Pause between two looks at the leases of a run that watches them.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Pause between two readings of the leases of a run that watches them.
+const OBSERVE_EVERY: Duration = Duration::from_millis(250);
 
 /// What a run did so far: it stays readable when the run is stopped.
 pub(crate) type Progress = Arc<Mutex<Report>>;
@@ -62,7 +62,7 @@ impl Work {
     pub(crate) async fn perform(&self, task: Task, run: Run, progress: &Progress) -> Result<(), TaskError> {
         match task {
             Task::Accounts => self.accounts(run.force, progress).await,
-            Task::Empties => self.empties(progress).await,
+            Task::ReconcileEmpty => self.reconcile_empty(progress).await,
             Task::Timeouts => self.timeouts(run.watch, progress).await,
             Task::Deletions => self.deletions(run.force, progress).await,
         }
@@ -169,13 +169,13 @@ impl Work {
                     (queue, result)
                 })
                 .buffer_unordered(self.options.concurrency);
-            let mut away = None;
+            let mut unavailable = None;
             while let Some((queue, result)) = calls.next().await {
                 match result {
                     Ok(()) => declared.push(queue),
                     Err(error @ (BrokerError::Unavailable { .. } | BrokerError::Timeout { .. })) => {
                         // The rest would fail the same way, each after its timeout.
-                        away = Some(error);
+                        unavailable = Some(error);
                         break;
                     }
                     Err(error) => progress.lock().issue(Issue {
@@ -200,14 +200,14 @@ impl Work {
             report.declared += declared.len() as u64;
             report.created += created.len() as u64;
             drop(report);
-            if let Some(error) = away {
+            if let Some(error) = unavailable {
                 return Err(error.into());
             }
         }
         Ok(())
     }
 
-    async fn empties(&self, progress: &Progress) -> Result<(), TaskError> {
+    async fn reconcile_empty(&self, progress: &Progress) -> Result<(), TaskError> {
         // In this order: whatever happens to a queue after its record was read makes the guarded write fail, so a count
         // that is older than what happened changes nothing.
         let records = self.queues.all().await?;
@@ -240,8 +240,10 @@ impl Work {
         }
         let settle = self.options.settle;
         let applied = self
-            .writer(Task::Empties)
-            .apply(records, 1, |record| empties::judge(record, *depths.get(&record.queue)?, settle, at))
+            .writer(Task::ReconcileEmpty)
+            .apply(records, 1, |record| {
+                reconcile_empty::event_of_count(record, *depths.get(&record.queue)?, settle, at)
+            })
             .await?;
         let mut report = progress.lock();
         for record in &applied.done {
@@ -267,7 +269,7 @@ impl Work {
                 progress.lock().watched = leases.watched() as u64;
                 expired.into_iter().cloned().collect()
             };
-            // One round only: the judgement holds for these very records.
+            // One round only: the decision holds for these very records.
             let applied = self
                 .writer(Task::Timeouts)
                 .apply(expired, 1, |record| {
@@ -283,7 +285,7 @@ impl Work {
             };
             match watch {
                 Some(watch) if watched > 0 && started.elapsed() < watch => {
-                    tokio::time::sleep(LOOK_EVERY.min(watch)).await;
+                    tokio::time::sleep(OBSERVE_EVERY.min(watch)).await;
                 }
                 _ => return Ok(()),
             }
@@ -318,7 +320,7 @@ impl Work {
             match self.delete(record.clone(), account_gone, letters).await {
                 Ok(true) => progress.lock().deleted += 1,
                 Ok(false) => progress.lock().waiting += 1,
-                Err(TaskError::Broker(error)) if !is_away(&error) => progress.lock().issue(Issue {
+                Err(TaskError::Broker(error)) if !is_unavailable(&error) => progress.lock().issue(Issue {
                     id: Some(record.account.to_string()),
                     queue: Some(record.queue.to_string()),
                     problem: format!("its queue cannot be deleted: {error}"),
@@ -337,7 +339,7 @@ impl Work {
         dead_letters: u64,
     ) -> Result<bool, TaskError> {
         let record = if deletions::is_claimed(&record) {
-            if !self.may_take_over(&record) {
+            if !self.claim_is_abandoned(&record) {
                 return Ok(false);
             }
             // Whoever claimed it is gone. The claim ends first: if the account is back, that is all there is to do.
@@ -359,7 +361,7 @@ impl Work {
         };
         let messages = depth.ready.saturating_add(depth.unacked).saturating_add(dead_letters);
         let Options { linger, grace, .. } = self.options;
-        let Verdict::Delete(when) = deletions::judge(&record, messages, linger, grace, self.steady.now())
+        let Decision::Delete(when) = deletions::decide(&record, messages, linger, grace, self.steady.now())
         else {
             return Ok(false);
         };
@@ -418,7 +420,7 @@ impl Work {
     }
 
     /// Whether a claim has stood unchanged for so long that whoever made it is no longer at work.
-    fn may_take_over(&self, record: &QueueRecord) -> bool {
+    fn claim_is_abandoned(&self, record: &QueueRecord) -> bool {
         let now = Instant::now();
         let mut claims = self.claims.lock();
         let seen = claims.entry(record.queue.clone()).or_insert((record.version, now));
@@ -430,6 +432,6 @@ impl Work {
 }
 
 /// Whether every other call would fail the same way.
-fn is_away(error: &BrokerError) -> bool {
+fn is_unavailable(error: &BrokerError) -> bool {
     matches!(error, BrokerError::Unavailable { .. } | BrokerError::Timeout { .. })
 }

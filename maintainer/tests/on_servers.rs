@@ -67,7 +67,7 @@ async fn a_broker_that_dies_in_the_middle_of_a_run_costs_nothing() {
         assert!(matches!(failure.error, TaskError::Broker(_)), "{failure}");
     }
     let before = world.states().await;
-    for task in [Task::Accounts, Task::Empties] {
+    for task in [Task::Accounts, Task::ReconcileEmpty] {
         let failure = maintainer.run_once(task, Run::default()).await;
         // With every queue made already, the accounts task does not need the broker.
         assert!(failure.is_err() || task == Task::Accounts, "{task} cannot work without the broker");

@@ -52,7 +52,8 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let which = 0..ACCOUNTS;
-    let task = prop::sample::select(vec![Task::Accounts, Task::Accounts, Task::Empties, Task::Deletions]);
+    let task =
+        prop::sample::select(vec![Task::Accounts, Task::Accounts, Task::ReconcileEmpty, Task::Deletions]);
     let step = prop_oneof![
         3 => entries().prop_map(Step::List),
         1 => Just(Step::ListFails),

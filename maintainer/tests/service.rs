@@ -90,7 +90,7 @@ async fn the_ping_tells_when_counting_hangs_and_when_it_goes_on() {
                 .status()
                 .tasks
                 .iter()
-                .any(|task| task.task == Task::Empties && task.failures_in_a_row > 1)
+                .any(|task| task.task == Task::ReconcileEmpty && task.failures_in_a_row > 1)
         })
         .await;
     let told = maintainer.check_on_time().unwrap_err();

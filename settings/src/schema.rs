@@ -124,6 +124,24 @@ pub(crate) static KEYS: &[Key] = &[
         "7d",
         "how long a flagged queue that still holds messages is kept",
     ),
+    key(
+        "maintainer.deletion_linger",
+        Kind::Span(0, 365 * DAY),
+        "5m",
+        "how long a flagged queue without messages is kept; longer than the longest delay of redelivery",
+    ),
+    key(
+        "maintainer.guard_keep_percent",
+        Kind::Count(0, 100),
+        "80",
+        "an accounts list that keeps less of the known queues, in percent, is not believed",
+    ),
+    key(
+        "maintainer.guard_may_lose",
+        Kind::Count(0, 1_000_000),
+        "2",
+        "queues that an accounts list may lose at once whatever their share",
+    ),
     key("worker.name", Kind::Text, "", "name under which leases are held; empty: host and process"),
     key("worker.leases", Kind::Count(1, 1_024), "16", "queues held at a time"),
     key(

@@ -118,6 +118,12 @@ pub struct Maintainer {
     pub deletions_every: Duration,
     /// How long a flagged queue that still holds messages is kept.
     pub deletion_grace: Duration,
+    /// How long a flagged queue without messages is kept.
+    pub deletion_linger: Duration,
+    /// The share of the known queues, in percent, that an accounts list must keep to be believed.
+    pub guard_keep_percent: usize,
+    /// Queues that an accounts list may lose at once whatever their share.
+    pub guard_may_lose: usize,
 }
 
 impl Maintainer {

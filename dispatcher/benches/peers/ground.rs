@@ -42,8 +42,8 @@ impl Ground {
             maintainer: MaintainerLink::Local(Arc::new(Answers)),
             ..DispatcherOptions::default()
         };
-        if let Some(lanes) = std::env::var("LANES").ok().and_then(|v| v.parse().ok()) {
-            options.lanes = lanes;
+        if let Some(committers) = std::env::var("COMMITTERS").ok().and_then(|v| v.parse().ok()) {
+            options.committers = committers;
         }
         let dispatcher = Dispatcher::open(&store, options).await.expect("the dispatcher opens");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -27,6 +27,13 @@ pub(crate) struct NextBody {
     #[serde(default, deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = OneOrManyReleases)]
     pub(crate) release: Vec<Release>,
+    /// What the caller knows this request by, unique among its requests: asked again with it after an answer that never
+    /// came, it is given the leases that it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) request_id: Option<String>,
+    /// Whether this request was made before, with the same `request_id`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) retry: bool,
 }
 
 /// One release, or a list of them.

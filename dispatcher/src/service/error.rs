@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use galerna_http::ApiError;
 
-use crate::dispatcher::AdminError;
+use crate::options::AdminError;
 use galerna_lease::LeaseError;
 
 /// What a call of a lease failed for.

@@ -18,7 +18,8 @@ use super::body::{
     HintBody, LeaseBody, LeasesBody, NextBody, PauseBody, ReleaseBody, RenewBody, RenewedBody, StrategyBody,
 };
 use super::error::{of_admin, of_lease};
-use crate::dispatcher::{Dispatcher, MAX_COUNT};
+use crate::dispatcher::Dispatcher;
+use crate::next::MAX_COUNT;
 use crate::status::{QueueView, StatusPage, StatusQuery};
 use crate::strategy::StrategyName;
 use galerna_lease::{Leases, NextRequest, Release};
@@ -80,11 +81,16 @@ async fn next(
     if consumer.len() > MAX_TEXT {
         return Err(too_long("consumer"));
     }
+    if body.request_id.as_ref().is_some_and(|id| id.len() > MAX_TEXT) {
+        return Err(too_long("request_id"));
+    }
     let request = NextRequest {
         consumer,
         wait: Duration::from_millis(body.wait_ms),
         count: body.count,
         release: body.release,
+        request: body.request_id.filter(|id| !id.is_empty()),
+        retry: body.retry,
     };
     let mut leases = dispatcher.next(request).await.map_err(|e| of_lease(&e))?;
     Ok(match leases.pop() {

@@ -36,7 +36,8 @@ pub(super) struct Fair {
     accounts: HashMap<u32, Account>,
     /// (round, waiting since, account): the first is served next.
     ring: BTreeSet<(u64, u64, u32)>,
-    slots: HashMap<u32, (u32, u64)>,
+    /// By queue: its account and since when it waits.
+    places: HashMap<u32, (u32, u64)>,
     round: u64,
 }
 
@@ -58,8 +59,8 @@ impl Fair {
 
 impl Strategy for Fair {
     fn insert(&mut self, c: Candidate) {
-        self.remove(c.slot);
-        self.slots.insert(c.slot, (c.account, c.waiting));
+        self.remove(c.queue);
+        self.places.insert(c.queue, (c.account, c.waiting));
         let account = self.accounts.entry(c.account).or_insert_with(|| Account {
             weight: 1,
             due: 0,
@@ -67,14 +68,14 @@ impl Strategy for Fair {
             key: None,
         });
         account.weight = u64::from(c.weight).clamp(1, ROUND);
-        account.queues.insert((c.waiting, c.slot));
+        account.queues.insert((c.waiting, c.queue));
         self.settle(c.account);
     }
 
-    fn remove(&mut self, slot: u32) {
-        if let Some((id, waiting)) = self.slots.remove(&slot) {
+    fn remove(&mut self, queue: u32) {
+        if let Some((id, waiting)) = self.places.remove(&queue) {
             if let Some(account) = self.accounts.get_mut(&id) {
-                account.queues.remove(&(waiting, slot));
+                account.queues.remove(&(waiting, queue));
             }
             self.settle(id);
         }
@@ -87,11 +88,11 @@ impl Strategy for Fair {
             self.round = self.round.max(round);
         }
         let account = self.accounts.get_mut(&id)?;
-        let (_, slot) = account.queues.pop_first()?;
+        let (_, queue) = account.queues.pop_first()?;
         account.due += ROUND / account.weight;
-        self.slots.remove(&slot);
+        self.places.remove(&queue);
         self.settle(id);
-        Some(slot)
+        Some(queue)
     }
 
     fn charge(&mut self, id: u32, held: Duration) {
@@ -106,6 +107,6 @@ impl Strategy for Fair {
     }
 
     fn len(&self) -> usize {
-        self.slots.len()
+        self.places.len()
     }
 }

@@ -13,23 +13,23 @@ pub(super) struct Oldest {
 
 impl Strategy for Oldest {
     fn insert(&mut self, c: Candidate) {
-        self.remove(c.slot);
-        self.keys.insert(c.slot, c.delivered);
-        self.order.insert((c.delivered, c.slot));
+        self.remove(c.queue);
+        self.keys.insert(c.queue, c.delivered);
+        self.order.insert((c.delivered, c.queue));
     }
 
-    fn remove(&mut self, slot: u32) {
-        if let Some(delivered) = self.keys.remove(&slot) {
-            self.order.remove(&(delivered, slot));
+    fn remove(&mut self, queue: u32) {
+        if let Some(delivered) = self.keys.remove(&queue) {
+            self.order.remove(&(delivered, queue));
         }
     }
 
     fn take(&mut self, spread: usize) -> Option<u32> {
         let nth = fastrand::usize(..spread.clamp(1, self.order.len().max(1)));
-        let &(delivered, slot) = self.order.iter().nth(nth)?;
-        self.order.remove(&(delivered, slot));
-        self.keys.remove(&slot);
-        Some(slot)
+        let &(delivered, queue) = self.order.iter().nth(nth)?;
+        self.order.remove(&(delivered, queue));
+        self.keys.remove(&queue);
+        Some(queue)
     }
 
     fn charge(&mut self, _account: u32, _held: Duration) {}

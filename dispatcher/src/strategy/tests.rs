@@ -1,4 +1,4 @@
-//! P7 and P8 on simulated time.
+//! Fair shares and no starvation, on simulated time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl Simulation {
             queue.waiting_since = Some(now);
             self.sequence += 1;
             self.strategy.insert(Candidate {
-                slot,
+                queue: slot,
                 account: queue.account,
                 weight: queue.weight,
                 delivered: queue.delivered,
@@ -123,7 +123,7 @@ fn others_p99(name: StrategyName, hog_queues: u32, hog_backlog: u64) -> u64 {
 }
 
 #[test]
-fn p7_a_backlog_a_thousand_times_the_others_leaves_their_wait_within_a_small_multiple() {
+fn a_backlog_a_thousand_times_the_others_leaves_their_wait_within_a_small_multiple() {
     // 200 accounts of 10 messages now and then; a hog with a thousand times that in every one of its queues.
     for hog_queues in [1, 5, 500] {
         let alone = others_p99(StrategyName::Fair, 0, 0).max(1);
@@ -136,7 +136,7 @@ fn p7_a_backlog_a_thousand_times_the_others_leaves_their_wait_within_a_small_mul
 }
 
 #[test]
-fn p8_every_queue_with_messages_gets_its_turn_under_every_strategy() {
+fn every_queue_with_messages_gets_its_turn_under_every_strategy() {
     for name in StrategyName::ALL {
         let mut s = Simulation::new(name, 2);
         for account in 0..50_u32 {
@@ -174,7 +174,7 @@ fn lru_and_fifo_give_the_longest_undelivered_first() {
     for name in [StrategyName::Fifo, StrategyName::Lru] {
         let mut index = name.build();
         for (slot, delivered) in [(0, 5), (1, 0), (2, 9), (3, 1)] {
-            index.insert(Candidate { slot, account: slot, weight: 1, delivered, waiting: 0 });
+            index.insert(Candidate { queue: slot, account: slot, weight: 1, delivered, waiting: 0 });
         }
         index.remove(3);
         index.remove(77);
@@ -192,7 +192,13 @@ fn a_spread_takes_one_of_the_first_few_only() {
             let mut index = name.build();
             for slot in 0..100 {
                 let place = u64::from(slot);
-                index.insert(Candidate { slot, account: slot, weight: 1, delivered: place, waiting: place });
+                index.insert(Candidate {
+                    queue: slot,
+                    account: slot,
+                    weight: 1,
+                    delivered: place,
+                    waiting: place,
+                });
             }
             *taken.entry(index.take(8).expect("one")).or_insert(0) += 1;
             assert_eq!(index.len(), 99);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use galerna_dispatcher::{
-    Dispatcher, DispatcherOptions, GrantedLease, Leases, MaintainerLink, NextRequest, Ping, StrategyName,
-    Timing,
+    Dispatcher, DispatcherOptions, GrantedLease, Leases, MaintainerLink, NextRequest, Ping, Release,
+    StrategyName, Timing,
 };
 use galerna_model::{AccountId, Clock, QueueName, SystemClock, Timestamp};
 use galerna_storage::{QueueRecord, ReadyCount, Store};
@@ -36,6 +36,11 @@ impl Stage {
         let store =
             galerna_storage::open(&with_database(&uri, &unique("dispatcher"))).await.expect("MongoDB opens");
         Self { kind: "mongodb", store, _folder: None }
+    }
+
+    /// A store that the test opened.
+    pub fn of(kind: &'static str, store: Store) -> Self {
+        Self { kind, store, _folder: None }
     }
 
     /// One of each kind.
@@ -120,6 +125,10 @@ pub fn with_database(uri: &str, database: &str) -> String {
     let (base, options) = uri.split_once('?').map_or((uri, None), |(b, o)| (b, Some(o)));
     let base = base.trim_end_matches('/');
     options.map_or_else(|| format!("{base}/{database}"), |o| format!("{base}/{database}?{o}"))
+}
+
+pub fn release(lease: &GrantedLease, empty: bool) -> Release {
+    Release { queue: lease.queue.clone(), epoch: lease.epoch, empty }
 }
 
 pub async fn lease(d: &impl Leases, consumer: &str) -> Option<GrantedLease> {

@@ -1,4 +1,4 @@
-//! Two maintainers beside a dispatcher whose consumers crash, stall and release: P1 and P2 hold.
+//! Two maintainers beside a dispatcher whose consumers crash, stall and release: no queue has two holders, and its epoch grows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

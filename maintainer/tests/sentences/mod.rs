@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use galerna_broker::{DeadLetterSelection, Depth, Failure, NewDeadLetter};
 use galerna_lease::QueueEvent;
-use galerna_maintainer::{Options, Run, Task, TaskError};
+use galerna_maintainer::{Guard, Options, Run, Task, TaskError};
 use galerna_model::{Clock, ManualClock, Message, SystemClock};
 use galerna_storage::QueueState;
 
@@ -36,6 +36,9 @@ sentences!(
     a_queue_whose_account_is_gone_is_flagged_and_unflagged_when_it_is_back,
     a_pause_outlives_a_deletion_that_is_taken_back,
     a_list_that_is_not_believed_makes_queues_but_flags_none_until_it_is_confirmed,
+    accounts_that_name_other_queues_move_and_what_the_old_ones_hold_is_kept_for_the_grace_time,
+    a_list_in_which_all_accounts_name_other_queues_is_not_believed_until_it_is_confirmed,
+    how_much_a_list_may_lose_is_an_option,
     counts_move_queues_between_idle_and_empty,
     a_message_that_somebody_holds_keeps_a_queue_from_being_empty,
     a_count_leaves_leased_paused_and_flagged_queues_alone,
@@ -109,7 +112,7 @@ pub(crate) async fn a_queue_whose_account_is_gone_is_flagged_and_unflagged_when_
     assert_eq!(world.run_ok(Task::Accounts).await.restored, 2);
     assert_eq!(world.states().await, "Qa=idle Qb=idle Qc=idle");
     let back = world.record("Qa").await.unwrap();
-    assert_eq!((back.reason, back.epoch), (None, epoch), "P2: the epoch never goes back");
+    assert_eq!((back.reason, back.epoch), (None, epoch), "the epoch never goes back");
 }
 
 pub(crate) async fn a_pause_outlives_a_deletion_that_is_taken_back(world: World) {
@@ -155,13 +158,70 @@ pub(crate) async fn a_list_that_is_not_believed_makes_queues_but_flags_none_unti
     assert_eq!(world.run_ok(Task::Accounts).await.flagged, 0, "once confirmed it is believed");
 }
 
+pub(crate) async fn accounts_that_name_other_queues_move_and_what_the_old_ones_hold_is_kept_for_the_grace_time(
+    mut world: World,
+) {
+    world.with_accounts(&numbered(0..20)).await;
+    world.publish("Q0", 1).await;
+    world.list.says(&numbered(0..20).replace("a0:Q0 ", "a0:R0 ").replace("a1:Q1 ", "a1:R1 "));
+    let report = world.run_ok(Task::Accounts).await;
+    assert_eq!((report.created, report.flagged), (2, 2));
+    assert_eq!(world.state("R0").await, Some(QueueState::Idle));
+    let old = world.record("Q0").await.unwrap();
+    assert_eq!(
+        (old.state, old.reason.as_deref()),
+        (QueueState::Deleting, Some("account `a0` now uses queue `R0`"))
+    );
+    let report = world.run_ok(Task::Deletions).await;
+    assert_eq!((report.deleted, report.waiting), (1, 1), "`Q1` is empty, `Q0` is not");
+    assert_eq!(world.depth("Q0").await.map(|depth| depth.ready), Some(1));
+
+    // Named again within the grace time, the queue is the account's again, with all that it holds.
+    world.list.says(&numbered(0..20));
+    let report = world.run_ok(Task::Accounts).await;
+    assert_eq!((report.restored, report.created, report.flagged), (1, 1, 2));
+    assert_eq!(world.depth("Q0").await.map(|depth| depth.ready), Some(1));
+    world.options.grace = Duration::ZERO;
+    assert_eq!(world.run_ok(Task::Deletions).await.deleted, 2, "`R0` and `R1`");
+}
+
+pub(crate) async fn a_list_in_which_all_accounts_name_other_queues_is_not_believed_until_it_is_confirmed(
+    world: World,
+) {
+    world.with_accounts(&numbered(0..20)).await;
+    world.list.says(&numbered(0..20).replace(":Q", ":R"));
+    for _ in 0..2 {
+        let failure = world.run(Task::Accounts).await.expect_err("all queues would go");
+        assert!(matches!(failure.error, TaskError::Suspicious(_)), "{failure}");
+        assert_eq!(
+            world.state("R7").await,
+            Some(QueueState::Idle),
+            "nobody waits for the queue it is to use"
+        );
+        assert_eq!(world.state("Q7").await, Some(QueueState::Idle), "and none is flagged");
+    }
+    assert_eq!(world.force(Task::Accounts).await.flagged, 20);
+    assert_eq!(world.state("Q7").await, Some(QueueState::Deleting));
+}
+
+pub(crate) async fn how_much_a_list_may_lose_is_an_option(mut world: World) {
+    world.with_accounts(&numbered(0..20)).await;
+    world.list.says(&numbered(1..20));
+    world.options.guard = Guard { may_lose: 0, keep_ratio: 1.0 };
+    let failure = world.run(Task::Accounts).await.expect_err("nothing may be lost");
+    assert!(matches!(failure.error, TaskError::Suspicious(_)), "{failure}");
+    world.list.says(&numbered(10..20));
+    world.options.guard = Guard { may_lose: 0, keep_ratio: 0.5 };
+    assert_eq!(world.run_ok(Task::Accounts).await.flagged, 10, "half of it may be");
+}
+
 pub(crate) async fn counts_move_queues_between_idle_and_empty(world: World) {
     world.with_accounts("a:Qa b:Qb").await;
     world.publish("Qb", 3).await;
     world.counted_until("Qa", QueueState::Empty).await;
     world
         .until("three messages are counted", async || {
-            world.run_ok(Task::Empties).await;
+            world.run_ok(Task::ReconcileEmpty).await;
             world.record("Qb").await.unwrap().ready == 3
         })
         .await;
@@ -176,7 +236,10 @@ pub(crate) async fn counts_move_queues_between_idle_and_empty(world: World) {
     let before = world.record("Qb").await.unwrap().counted_at.unwrap();
     let later = ManualClock::at(SystemClock.now().plus_millis(6 * 60_000));
     let maintainer = world.maintainer_at(Arc::new(later));
-    maintainer.run_once(Task::Empties, Run::default()).await.unwrap_or_else(|failure| panic!("{failure}"));
+    maintainer
+        .run_once(Task::ReconcileEmpty, Run::default())
+        .await
+        .unwrap_or_else(|failure| panic!("{failure}"));
     let record = world.record("Qb").await.unwrap();
     assert_eq!(record.ready, 3);
     assert!(record.counted_at.unwrap().millis_since(before) >= 5 * 60_000);
@@ -189,7 +252,7 @@ pub(crate) async fn a_message_that_somebody_holds_keeps_a_queue_from_being_empty
     assert_eq!(consumer.receive(1, Duration::from_secs(30)).await.unwrap().len(), 1);
     world
         .until("the message is counted as unacked", async || {
-            world.run_ok(Task::Empties).await;
+            world.run_ok(Task::ReconcileEmpty).await;
             let record = world.record("Qa").await.unwrap();
             (record.ready, record.unacked) == (0, 1)
         })
@@ -219,7 +282,7 @@ pub(crate) async fn a_queue_that_the_broker_does_not_tell_of_keeps_its_state(wor
     world.broker.delete(&name("Qa"), galerna_broker::DeleteWhen::Always).await.unwrap();
     world
         .until("the broker tells of one queue only", async || {
-            world.run_ok(Task::Empties).await.uncounted == 1
+            world.run_ok(Task::ReconcileEmpty).await.uncounted == 1
         })
         .await;
     assert_eq!(world.states().await, "Qa=idle Qb=empty");

@@ -179,7 +179,7 @@ impl World {
     }
 
     pub(crate) async fn lease(&self, queue: &str) -> QueueRecord {
-        self.apply(queue, QueueEvent::Lease { consumer: "worker".to_owned() }).await
+        self.apply(queue, QueueEvent::Lease { consumer: "worker".to_owned(), request: None }).await
     }
 
     pub(crate) async fn publish(&self, queue: &str, messages: usize) {
@@ -210,7 +210,7 @@ impl World {
     /// Runs the empties task until the queue is in this state: a broker's counts may lag.
     pub(crate) async fn counted_until(&self, queue: &str, state: QueueState) {
         self.until(&format!("{queue} is {}", state.as_str()), async || {
-            self.run_ok(Task::Empties).await;
+            self.run_ok(Task::ReconcileEmpty).await;
             self.state(queue).await == Some(state)
         })
         .await;

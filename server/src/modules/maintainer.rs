@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use galerna_broker::Broker;
 use galerna_directory::AccountsSource;
 use galerna_dispatcher::Ping;
-use galerna_maintainer::{Maintainer, Options};
+use galerna_maintainer::{Guard, Maintainer, Options};
 use galerna_model::SystemClock;
 use galerna_settings::Settings;
 use galerna_storage::Store;
@@ -36,6 +36,11 @@ pub fn open(
     options.timeouts.every = settings.maintainer.timeouts_every;
     options.deletions.every = settings.maintainer.deletions_every;
     options.grace = settings.maintainer.deletion_grace;
+    options.linger = settings.maintainer.deletion_linger;
+    options.guard = Guard {
+        may_lose: settings.maintainer.guard_may_lose,
+        keep_ratio: settings.maintainer.guard_keep_percent as f64 / 100.0,
+    };
     if settings.broker.is_embedded() {
         // The embedded broker counts exactly and at once.
         options.settle = Duration::ZERO;

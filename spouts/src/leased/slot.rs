@@ -59,6 +59,8 @@ pub(super) struct Slot {
     arrived: mpsc::Sender<Arrival>,
     /// The lease to give back with the next request.
     release: Option<Release>,
+    /// The id of a request that had no answer: it may have been a lease, which is given again to who asks with it.
+    unanswered: Option<String>,
     /// How long to let the dispatcher wait: a part of the length of its leases, since the wait is taken off a lease.
     wait: Duration,
     /// Leases in a row under which nothing came. A dispatcher may give queues that it knows nothing of, at once: looking at
@@ -73,7 +75,7 @@ impl Slot {
         arrived: mpsc::Sender<Arrival>,
     ) -> Self {
         let wait = parts.options.wait;
-        Self { parts, activity, arrived, release: None, wait, barren: 0 }
+        Self { parts, activity, arrived, release: None, unanswered: None, wait, barren: 0 }
     }
 
     pub(super) async fn run(mut self) {
@@ -108,11 +110,15 @@ impl Slot {
     /// Asks for a lease, giving back the one before in the same request.
     async fn lease(&mut self) -> Option<(GrantedLease, Instant)> {
         let wait = self.wait;
+        let retry = self.unanswered.is_some();
+        let id = self.unanswered.take().unwrap_or_else(|| format!("{:032x}", fastrand::u128(..)));
         let request = NextRequest {
             consumer: self.parts.consumer.clone(),
             wait,
             count: 1,
             release: self.release.iter().cloned().collect(),
+            request: Some(id.clone()),
+            retry,
         };
         let asked = Instant::now();
         let answer = timeout(wait + CALL_TIMEOUT, self.parts.leases.next(request)).await;
@@ -137,11 +143,13 @@ impl Slot {
         match &error {
             LeaseError::Stopped => {
                 tracing::debug!(%error, "no lease");
+                self.unanswered = retry.then_some(id);
                 self.release_now().await;
                 self.pause(wait).await;
             }
             _ => {
                 tracing::warn!(%error, "no lease");
+                self.unanswered = Some(id);
                 self.parts.hold_off.begin();
             }
         }

@@ -68,6 +68,9 @@ struct LeaseFields {
     expires_at: DateTime,
     lease_ms: i64,
     renewal: i64,
+    /// Left out of records that earlier versions wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request: Option<String>,
 }
 
 impl From<&QueueRecord> for RecordFields {
@@ -82,6 +85,7 @@ impl From<&QueueRecord> for RecordFields {
                 expires_at: date(l.expires_at),
                 lease_ms: int(l.lease_ms),
                 renewal: int(l.renewal),
+                request: l.request.clone(),
             }),
             last_delivered: record.last_delivered.map(date),
             crashes: record.crashes.into(),
@@ -125,6 +129,7 @@ impl From<QueueDocument> for QueueRecord {
                 expires_at: time(l.expires_at),
                 lease_ms: uint(l.lease_ms),
                 renewal: uint(l.renewal),
+                request: l.request,
             }),
             last_delivered: record.last_delivered.map(time),
             crashes: u32::try_from(record.crashes).unwrap_or(0),

@@ -13,7 +13,7 @@ use crate::queues::{COUNT_REFRESH_MS, check_swaps};
 use crate::{Changes, Lease, QueueRecord, QueueStates, ReadyCount, Result, Swap, Swapped};
 
 const COLUMNS: &str = "queue, account, version, state, epoch, lease_consumer, lease_granted_at, lease_expires_at, \
-     lease_ms, lease_renewal, last_delivered, crashes, not_before, reason, since, ready, unacked, counted_at";
+     lease_ms, lease_renewal, last_delivered, crashes, not_before, reason, since, ready, unacked, counted_at, lease_request";
 
 pub(super) fn last_change(conn: &Connection) -> rusqlite::Result<i64> {
     conn.query_row(
@@ -33,6 +33,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<QueueRecord> {
             expires_at: time(row, 7)?,
             lease_ms: uint(row, 8)?,
             renewal: uint(row, 9)?,
+            request: row.get(18)?,
         }),
     };
     Ok(QueueRecord {
@@ -89,7 +90,7 @@ fn create(open: &mut Open, record: &QueueRecord) -> rusqlite::Result<bool> {
     caches.last_change += 1;
     conn.prepare_cached(&format!(
         "INSERT INTO queues ({COLUMNS}, changed) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)"
     ))?
     .execute(params![
         queue,
@@ -110,6 +111,7 @@ fn create(open: &mut Open, record: &QueueRecord) -> rusqlite::Result<bool> {
         int(record.ready),
         int(record.unacked),
         record.counted_at.map(|t| t.0),
+        lease.and_then(|l| l.request.as_deref()),
         caches.last_change,
     ])?;
     Ok(true)
@@ -124,8 +126,8 @@ fn swap(open: &mut Open, swap: &Swap) -> rusqlite::Result<Swapped> {
         .prepare_cached(
             "UPDATE queues SET account = ?2, version = ?3, state = ?4, epoch = ?5, lease_consumer = ?6, \
              lease_granted_at = ?7, lease_expires_at = ?8, lease_ms = ?9, lease_renewal = ?10, \
-             last_delivered = ?11, crashes = ?12, not_before = ?13, reason = ?14, since = ?15, changed = ?16 \
-             WHERE queue = ?1 AND version = ?17",
+             last_delivered = ?11, crashes = ?12, not_before = ?13, reason = ?14, since = ?15, changed = ?16, \
+             lease_request = ?18 WHERE queue = ?1 AND version = ?17",
         )?
         .execute(params![
             record.queue.as_str(),
@@ -145,6 +147,7 @@ fn swap(open: &mut Open, swap: &Swap) -> rusqlite::Result<Swapped> {
             record.since.0,
             caches.last_change,
             int(swap.expected),
+            lease.and_then(|l| l.request.as_deref()),
         ])?;
     if written == 1 { Ok(Swapped::Done) } else { one(conn, &record.queue).map(Swapped::Conflict) }
 }

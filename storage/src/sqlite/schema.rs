@@ -4,7 +4,7 @@ use galerna_sqlite::Format;
 use rusqlite::Connection;
 
 /// Version of the tables below, kept in the file; a file of a later version is refused.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// Files of this store.
 pub(super) const FORMAT: Format = Format {
@@ -33,7 +33,7 @@ const TABLES: &str = "
 CREATE TABLE queues (
     queue TEXT PRIMARY KEY, account TEXT NOT NULL, version INTEGER NOT NULL, state TEXT NOT NULL,
     epoch INTEGER NOT NULL, lease_consumer TEXT, lease_granted_at INTEGER, lease_expires_at INTEGER,
-    lease_ms INTEGER, lease_renewal INTEGER, last_delivered INTEGER, crashes INTEGER NOT NULL,
+    lease_ms INTEGER, lease_renewal INTEGER, lease_request TEXT, last_delivered INTEGER, crashes INTEGER NOT NULL,
     not_before INTEGER, reason TEXT, since INTEGER NOT NULL, ready INTEGER NOT NULL, unacked INTEGER NOT NULL,
     counted_at INTEGER, changed INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -99,16 +99,17 @@ CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 /// What a file of version 1 lacks.
 const SINCE_VERSION_1: &str = "ALTER TABLE alert_events ADD COLUMN origin TEXT;";
-
 /// What a file of version 2 lacks.
 const SINCE_VERSION_2: &str = "ALTER TABLE readings ADD COLUMN sqns BLOB;";
+/// What a file of version 3 lacks.
+const SINCE_VERSION_3: &str = "ALTER TABLE queues ADD COLUMN lease_request TEXT;";
 
 /// Creates what a file of the version `found` lacks (0: all).
 pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
     if found == 0 {
         conn.execute_batch(TABLES)?;
     }
-    let changes = [(1, SINCE_VERSION_1), (2, SINCE_VERSION_2)];
+    let changes = [(1, SINCE_VERSION_1), (2, SINCE_VERSION_2), (3, SINCE_VERSION_3)];
     for (_, change) in changes.into_iter().filter(|(version, _)| (1..=*version).contains(&found)) {
         conn.execute_batch(change)?;
     }
@@ -121,10 +122,15 @@ pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
 mod tests {
     use super::*;
 
+    /// The tables as an earlier version made them.
+    fn without(columns: &[&str]) -> String {
+        columns.iter().fold(TABLES.to_owned(), |tables, column| tables.replace(column, ""))
+    }
+
     #[test]
     fn a_file_of_version_1_keeps_its_events_and_learns_where_new_ones_come_from() {
         let conn = Connection::open_in_memory().unwrap();
-        let old = TABLES.replace(", origin TEXT", "").replace(", sqns BLOB", "");
+        let old = without(&[", origin TEXT", ", sqns BLOB", " lease_request TEXT,"]);
         conn.execute_batch(&format!("{old} PRAGMA user_version = 1;")).unwrap();
         conn.execute_batch(
             "INSERT INTO alert_events VALUES ('e', 'raised', 'r', 'r', 'info', 'a', 's', 'd', 1.0, 1, 'm')",
@@ -144,7 +150,7 @@ mod tests {
         use galerna_model::{Measurement, ParameterCode};
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
-        let old = TABLES.replace(", sqns BLOB", "");
+        let old = without(&[", sqns BLOB", " lease_request TEXT,"]);
         let conn = Connection::open(&path).unwrap();
         conn.execute_batch(&format!("PRAGMA journal_mode = WAL; {old} PRAGMA user_version = 2;")).unwrap();
         conn.execute_batch(
@@ -174,5 +180,23 @@ mod tests {
         let found =
             store.readings.find(&crate::ReadingsQuery { limit: 9, ..Default::default() }).await.unwrap();
         assert_eq!((found[0].sqn, &found[0].values[..]), (5, &[value(401, 1.0), value(402, 2.0)][..]));
+    }
+
+    #[test]
+    fn a_file_of_version_3_keeps_its_leases_and_learns_their_requests() {
+        let conn = Connection::open_in_memory().unwrap();
+        let old = without(&[" lease_request TEXT,"]);
+        conn.execute_batch(&format!("{old} PRAGMA user_version = 3;")).unwrap();
+        conn.execute_batch(
+            "INSERT INTO queues VALUES ('D1', '1', 4, 'worker', 2, 'w1', 1, 2, 60000, 0, 1, 0, NULL, NULL, 1, 0, 0, NULL, 9)",
+        )
+        .unwrap();
+        bring_up(&conn, 3).unwrap();
+        let (consumer, request): (String, Option<String>) = conn
+            .query_row("SELECT lease_consumer, lease_request FROM queues", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        assert_eq!((consumer.as_str(), request), ("w1", None));
     }
 }

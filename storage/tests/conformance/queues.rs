@@ -20,6 +20,7 @@ fn leased(record: &QueueRecord, consumer: &str) -> Swap {
         expires_at: hour(2),
         lease_ms: 60_000,
         renewal: 0,
+        request: None,
     };
     Swap {
         expected: record.version,
@@ -48,6 +49,7 @@ pub(super) async fn a_record_comes_back_as_it_was_created(store: &Store) {
             expires_at: hour(5),
             lease_ms: 60_000,
             renewal: 3,
+            request: Some("5f3a \"quoted\" ñ".into()),
         }),
         last_delivered: Some(hour(1)),
         crashes: 4,

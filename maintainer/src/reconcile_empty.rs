@@ -15,7 +15,7 @@ use galerna_storage::{QueueRecord, QueueState};
 ///
 /// Counts may be older than the moment they were asked for (RabbitMQ's are by some seconds), so a queue is marked empty
 /// only when it has been in its state for `settle`. A queue wrongly marked is put right by the next count.
-pub(crate) fn judge(
+pub(crate) fn event_of_count(
     record: &QueueRecord,
     depth: Depth,
     settle: Duration,
@@ -68,7 +68,8 @@ mod tests {
                 )
             };
             let now = Timestamp(10_000 + age);
-            let event = judge(&record, Depth { ready, unacked, delayed: 0 }, Duration::from_secs(5), now);
+            let event =
+                event_of_count(&record, Depth { ready, unacked, delayed: 0 }, Duration::from_secs(5), now);
             assert_eq!(event.is_some(), acts, "{state:?} ready {ready} unacked {unacked} age {age}");
         }
     }
