@@ -13,7 +13,7 @@ pub enum BrokerError {
     #[error("queue `{0}` does not exist; declare it first")]
     UnknownQueue(QueueName),
     /// The broker cannot be reached; the call may be tried again.
-    #[error("broker is away while {attempted}: {cause}")]
+    #[error("broker is unavailable while {attempted}: {cause}")]
     Unavailable {
         /// What was tried.
         attempted: String,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_broker::{
-    Broker, BrokerError, Consumer, Delivery, Depth, Failure, NewDeadLetter, Outcome, RetryPolicy,
+    Broker, BrokerError, BrokerHealth, Consumer, Delivery, Depth, Failure, NewDeadLetter, Outcome,
+    RetryPolicy,
 };
 use galerna_model::{Message, QueueName};
 
@@ -255,5 +256,104 @@ async fn a_full_disk_refuses_messages_and_loses_none_that_were_confirmed() {
     assert_eq!(found, confirmed);
     broker.ping().await.unwrap();
     // What was consumed has made room.
+    broker.publish(vec![(name.clone(), message("again"))]).await.unwrap();
+}
+
+/// The paths of a store's files.
+fn file(store: &Path, suffix: &str) -> std::path::PathBuf {
+    std::path::PathBuf::from(format!("{}{suffix}", store.display()))
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    for suffix in ["", "-wal", "-lock", "-marks"] {
+        std::fs::copy(file(from, suffix), file(to, suffix)).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_store_is_an_error_that_names_the_file_and_never_an_empty_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("queues.db");
+    let name = queue("q");
+    let broker = EmbeddedBroker::open(&store).unwrap();
+    broker.declare(&name).await.unwrap();
+    broker.publish((0..20).map(|n| (name.clone(), message(&n.to_string()))).collect()).await.unwrap();
+    // As `kill -9` would leave it: all is in the log.
+    let killed = folder.path().join("killed/queues.db");
+    copy(&store, &killed);
+    let other = EmbeddedBroker::open(folder.path().join("other/queues.db")).unwrap();
+    other.declare(&name).await.unwrap();
+    let log = std::fs::read(file(&killed, "-wal")).unwrap();
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, &str, Damage<'_>); 8] = [
+        ("the log is missing", "-wal", &|s| std::fs::remove_file(file(s, "-wal")).unwrap()),
+        ("the log is empty", "-wal", &|s| std::fs::write(file(s, "-wal"), b"").unwrap()),
+        ("the log is cut", "-wal", &|s| std::fs::write(file(s, "-wal"), &log[..log.len() - 100]).unwrap()),
+        ("the file is missing", "", &|s| std::fs::remove_file(s).unwrap()),
+        ("the file is empty", "", &|s| std::fs::write(s, b"").unwrap()),
+        ("the file is garbage", "", &|s| std::fs::write(s, [0x5a; 20_000]).unwrap()),
+        ("the lock file is another store's", "-lock", &|s| {
+            std::fs::copy(folder.path().join("other/queues.db-lock"), file(s, "-lock")).unwrap();
+        }),
+        ("the marks are another store's", "-marks", &|s| {
+            std::fs::copy(folder.path().join("other/queues.db-marks"), file(s, "-marks")).unwrap();
+        }),
+    ];
+    for (n, (case, suffix, damage)) in cases.into_iter().enumerate() {
+        let damaged = folder.path().join(format!("damaged{n}/queues.db"));
+        copy(&killed, &damaged);
+        damage(&damaged);
+        for _ in 0..2 {
+            let error = EmbeddedBroker::open(&damaged).unwrap_err().to_string();
+            let named = format!("{}: ", file(&damaged, suffix).display());
+            assert!(error.contains(&named), "{case}: {error}");
+        }
+        // Put back, nothing is lost.
+        for suffix in ["-shm", "-wal"] {
+            drop(std::fs::remove_file(file(&damaged, suffix)));
+        }
+        copy(&killed, &damaged);
+        let broker = EmbeddedBroker::open(&damaged).unwrap();
+        assert_eq!(broker.depth(&name).await.unwrap().ready, 20, "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_was_closed_has_all_in_its_file_and_takes_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("queues.db");
+    let name = queue("q");
+    let broker = EmbeddedBroker::open(&store).unwrap();
+    broker.declare(&name).await.unwrap();
+    broker.publish(vec![(name.clone(), message("a"))]).await.unwrap();
+    broker.close().await.unwrap();
+    let error = broker.publish(vec![(name.clone(), message("b"))]).await.unwrap_err();
+    assert!(error.to_string().contains("closed"), "{error}");
+    assert_eq!(std::fs::metadata(file(&store, "-wal")).map_or(0, |log| log.len()), 0);
+    // Another handle can open it, while the first is still there.
+    let again = EmbeddedBroker::open(&store).unwrap();
+    assert_eq!(again.depth(&name).await.unwrap().ready, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_told_until_there_is_room_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions { max_bytes: Some(1 << 20), ..EmbeddedOptions::default() };
+    let broker = EmbeddedBroker::open_with(folder.path().join("queues.db"), options).unwrap();
+    let name = queue("q");
+    broker.declare(&name).await.unwrap();
+    assert_eq!(broker.health().await, BrokerHealth::Ready);
+    let window = || (0..100).map(|n| (name.clone(), message(&n.to_string()))).collect();
+    while broker.publish(window()).await.is_ok() {}
+    let health = broker.health().await;
+    assert!(matches!(&health, BrokerHealth::Blocked { reason } if reason.contains("full")), "{health}");
+    // What is consumed makes room, which is found without anybody publishing.
+    drain(&broker, &name).await;
+    let deadline = std::time::Instant::now() + WAIT;
+    while broker.health().await != BrokerHealth::Ready {
+        assert!(std::time::Instant::now() < deadline, "{}", broker.health().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     broker.publish(vec![(name.clone(), message("again"))]).await.unwrap();
 }

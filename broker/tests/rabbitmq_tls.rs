@@ -66,7 +66,7 @@ async fn messages_travel_over_tls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_whose_certificate_is_not_trusted_is_refused() {
-    let timeouts = Timeouts { away: Duration::from_secs(3), ..Timeouts::default() };
+    let timeouts = Timeouts { reconnect: Duration::from_secs(3), ..Timeouts::default() };
     let options = RabbitMqOptions { timeouts, ..RabbitMqOptions::new(address().await) };
     let error = RabbitMqBroker::connect(options).await.unwrap_err();
     assert!(

@@ -261,7 +261,7 @@ fn latest_readings(devices: &[StoredReading], now: Timestamp) -> Markup {
                         th.wrap scope="row" { (r.device) }
                         td { time datetime=(r.ts.to_string()) title=(words::ago(r.ts, now)) { (words::time(r.ts)) } }
                         td.num { (r.sqn) }
-                        td.wrap { @for v in &r.values { span.pair { (v.p) " " b.num { (words::value(v.v)) } } " " } }
+                        td.wrap { @for v in &r.values { span.pair { (v.p) " " b.num { (words::exact(v.v)) } } " " } }
                         td.wrap { (r.flags.join(", ")) }
                     }
                 }

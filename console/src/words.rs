@@ -99,6 +99,14 @@ pub(super) fn value(v: f64) -> String {
     }
 }
 
+/// A number as it was sent: as few digits as bring back the same number.
+pub(super) fn exact(v: f64) -> String {
+    match v.abs() {
+        size if size == 0.0 || (1e-6..1e15).contains(&size) => v.to_string(),
+        _ => format!("{v:e}"),
+    }
+}
+
 fn trim(v: f64) -> String {
     let text = if v.abs() >= 100.0 { format!("{v:.0}") } else { format!("{v:.2}") };
     match text.contains('.') {
@@ -150,6 +158,20 @@ mod tests {
             [(0.0, "0"), (4900.5, "4900"), (0.82, "0.82"), (12_345.0, "12.35 k"), (-5e6, "-5 M")]
         {
             assert_eq!(value(v), shown);
+        }
+    }
+
+    #[test]
+    fn an_exact_number_brings_back_the_same_number() {
+        for (v, shown) in [
+            (4900.0, "4900"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (-0.0, "-0"),
+            (1e300, "1e300"),
+            (5e-324, "5e-324"),
+        ] {
+            assert_eq!(exact(v), shown);
+            assert_eq!(shown.parse::<f64>().map(f64::to_bits), Ok(v.to_bits()));
         }
     }
 

@@ -170,12 +170,20 @@ impl Standalone {
         self.supervisor.until(stop).await;
     }
 
-    /// Ends all, in order.
+    /// Ends all, in order, and closes the broker and the store: what is embedded is folded into its files, so that a copy of
+    /// a file alone is whole.
     ///
     /// # Errors
     /// What the first module that ended badly says.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.supervisor.stop().await
+        let stopped = self.supervisor.stop().await;
+        if let Err(error) = self.broker.close().await {
+            tracing::error!(%error, "the broker was not closed in good order");
+        }
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "the store was not closed in good order");
+        }
+        stopped
     }
 }
 

@@ -8,7 +8,7 @@ pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum StorageError {
     /// The store cannot be reached or did not answer in time; the call may be tried again.
-    #[error("store is away while {attempted}: {cause}")]
+    #[error("store is unavailable while {attempted}: {cause}")]
     Unavailable {
         /// What was tried.
         attempted: String,

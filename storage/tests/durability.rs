@@ -506,3 +506,63 @@ async fn documents_of_earlier_versions_are_united_with_what_comes() {
     assert_eq!(written.remove("values"), values.get("values").cloned());
     assert_eq!((written.get("rev"), written.get("sqn")), (Some(&Bson::Int64(1)), Some(&Bson::Int64(5))));
 }
+
+#[tokio::test]
+async fn a_damaged_embedded_store_is_an_error_that_names_the_file_and_never_an_empty_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |store: &std::path::Path, suffix: &str| {
+        std::path::PathBuf::from(format!("{}{suffix}", store.display()))
+    };
+    let path = folder.path().join("store.db");
+    let store = sqlite::open(&path).await.expect("it opens");
+    store.readings.store(&batch(0)).await.expect("stored");
+    let damages: [(&str, Option<&[u8]>); 5] =
+        [("-wal", None), ("-wal", Some(b"")), ("", None), ("", Some(b"")), ("", Some(&[0x5a; 20_000]))];
+    for (n, (suffix, bytes)) in damages.into_iter().enumerate() {
+        let damaged = folder.path().join(format!("damaged{n}/store.db"));
+        std::fs::create_dir_all(damaged.parent().expect("a folder")).expect("created");
+        // As `kill -9` would leave it.
+        for suffix in ["", "-wal", ".lock"] {
+            std::fs::copy(file(&path, suffix), file(&damaged, suffix)).expect("copied");
+        }
+        match bytes {
+            None => std::fs::remove_file(file(&damaged, suffix)).expect("removed"),
+            Some(bytes) => std::fs::write(file(&damaged, suffix), bytes).expect("written"),
+        }
+        let error = sqlite::open(&damaged).await.err().expect("refused").to_string();
+        let named = format!("{}: ", file(&damaged, suffix).display());
+        assert!(error.contains(&named), "{suffix} {bytes:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_statistics_file_of_an_earlier_version_is_taken_over_once() {
+    use galerna_storage::{Period, Scope, Tally};
+    let folder = tempfile::tempdir().expect("a folder");
+    let earlier = rusqlite::Connection::open(folder.path().join("statistics.db")).expect("opened");
+    earlier
+        .execute_batch(
+            "PRAGMA journal_mode = WAL;
+             CREATE TABLE tallies (scope TEXT, id TEXT, period TEXT, start INTEGER, messages INTEGER, readings INTEGER,
+                 \"values\" INTEGER, PRIMARY KEY (scope, id, period, start)) WITHOUT ROWID;
+             CREATE TABLE last_messages (number INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT, id TEXT, received INTEGER,
+                 readings INTEGER, rejected INTEGER, text TEXT, cut INTEGER);
+             CREATE TABLE writers (writer TEXT PRIMARY KEY, number INTEGER, at INTEGER);
+             INSERT INTO tallies VALUES ('all', '', 'hour', 0, 3, 5, 7);
+             INSERT INTO last_messages VALUES (4, 's', 'm', 9, 5, 0, 'text', 0);
+             INSERT INTO writers VALUES ('w', 2, 9);",
+        )
+        .expect("written");
+    drop(earlier);
+    for _ in 0..2 {
+        let store = sqlite::open(folder.path().join("store.db")).await.expect("it opens");
+        let hour = [(Period::Hour, Timestamp(0))];
+        let found = store.statistics.tallies(&[Scope::All], &hour, "w").await.expect("answered");
+        assert_eq!(found, (vec![vec![Tally { messages: 3, readings: 5, values: 7 }]], 2));
+        let source = galerna_model::SourceId::new("s").expect("valid");
+        let (messages, _) = store.statistics.last_messages(&source, "w").await.expect("answered");
+        assert_eq!(messages.iter().map(|m| m.id.as_str()).collect::<Vec<_>>(), ["m"]);
+        assert!(folder.path().join("statistics.db.merged").is_file());
+        store.close().await.expect("closed");
+    }
+}

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
-use super::Inner;
-use super::jobs::{Failed, Refill, Remove, SettleFailed, Uncount};
+use super::calls::OpenStore;
+use super::jobs::{Failed, Refill, ReleaseUncounted, Remove, SettleFailed};
 use super::queue::Queue;
 use crate::{BrokerError, Consumer, Delivery, DeliveryTag, Outcome, Result};
 
@@ -22,7 +22,7 @@ struct Unsettled {
 }
 
 pub(super) struct EmbeddedConsumer {
-    inner: Arc<Inner>,
+    store: Arc<OpenStore>,
     queue: Arc<Queue>,
     prefetch: usize,
     generation: u64,
@@ -30,9 +30,9 @@ pub(super) struct EmbeddedConsumer {
 }
 
 impl EmbeddedConsumer {
-    pub(super) fn new(inner: Arc<Inner>, queue: Arc<Queue>, prefetch: u16, generation: u64) -> Self {
+    pub(super) fn new(store: Arc<OpenStore>, queue: Arc<Queue>, prefetch: u16, generation: u64) -> Self {
         queue.state.lock().consumers += 1;
-        Self { inner, queue, prefetch: usize::from(prefetch.max(1)), generation, unsettled: HashMap::new() }
+        Self { store, queue, prefetch: usize::from(prefetch.max(1)), generation, unsettled: HashMap::new() }
     }
 
     fn lost(&self) -> BrokerError {
@@ -65,15 +65,15 @@ impl EmbeddedConsumer {
             {
                 state.mark = last.seq;
                 // Before anybody sees the message, and in the order of the marks.
-                self.inner.shared.marks.write(self.queue.qid, last.seq);
+                self.store.shared.marks.write(self.queue.qid, last.seq);
             }
             room > 0 && state.wants_refill()
         };
         if refill {
-            self.inner
-                .send_now(Box::new(Refill::new(Arc::clone(&self.inner.shared), Arc::clone(&self.queue))));
+            self.store
+                .send_now(Box::new(Refill::new(Arc::clone(&self.store.shared), Arc::clone(&self.queue))));
         }
-        self.inner.shared.counters.delivered.add(taken.len());
+        self.store.shared.counters.delivered.add(taken.len());
         Ok(taken
             .into_iter()
             .map(|stored| {
@@ -89,7 +89,7 @@ impl EmbeddedConsumer {
     }
 
     /// Gives messages back uncounted.
-    fn release(&self, mut messages: Vec<(u64, u32)>) -> Option<Uncount> {
+    fn release(&self, mut messages: Vec<(u64, u32)>) -> Option<ReleaseUncounted> {
         messages.sort_unstable();
         let mut state = self.queue.state.lock();
         if state.gone || messages.is_empty() {
@@ -100,7 +100,7 @@ impl EmbeddedConsumer {
         }
         drop(state);
         self.queue.arrived.notify_waiters();
-        Some(Uncount { queue: Arc::clone(&self.queue), messages })
+        Some(ReleaseUncounted { queue: Arc::clone(&self.queue), messages })
     }
 }
 
@@ -146,7 +146,7 @@ impl Consumer for EmbeddedConsumer {
                 }
                 Outcome::Retry(failure) => {
                     let failures = failures + 1;
-                    let what = match self.inner.shared.policy.delay_after(failures) {
+                    let what = match self.store.shared.policy.delay_after(failures) {
                         Some(after) => Failed::Delay { after, failures, returns },
                         None => Failed::DeadLetter { deliveries, returns, failure },
                     };
@@ -159,30 +159,30 @@ impl Consumer for EmbeddedConsumer {
         if !acked.is_empty() {
             acked.sort_unstable();
             self.queue.state.lock().unacked -= acked.len() as u64;
-            self.inner.shared.counters.acked.add(acked.len());
-            self.inner.send_now(Box::new(Remove { queue: Arc::clone(&self.queue), seqs: acked }));
+            self.store.shared.counters.acked.add(acked.len());
+            self.store.send_now(Box::new(Remove { queue: Arc::clone(&self.queue), seqs: acked }));
         }
         if let Some(uncount) = self.release(released) {
-            self.inner.send_now(Box::new(uncount));
+            self.store.send_now(Box::new(uncount));
         }
         if !failed.is_empty() {
-            let (shared, queue) = (Arc::clone(&self.inner.shared), Arc::clone(&self.queue));
+            let (shared, queue) = (Arc::clone(&self.store.shared), Arc::clone(&self.queue));
             let attempted = format!("settling failed messages of queue `{}`", self.queue.name);
             let answer = self
-                .inner
+                .store
                 .submit_now(|reply| Box::new(SettleFailed { shared, queue, messages: failed, reply }));
-            self.inner.answer(attempted, answer).await?;
+            self.store.answer(attempted, answer).await?;
         }
         // Settling faster than the disk takes it must not fill the memory.
-        self.inner.room().await
+        self.store.room().await
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {
         let all: Vec<_> = self.unsettled.drain().map(|(seq, u)| (seq, u.returns)).collect();
         if let Some(uncount) = self.release(all) {
-            self.inner.send_now(Box::new(uncount));
+            self.store.send_now(Box::new(uncount));
         }
-        self.inner.flush().await
+        self.store.flush().await
     }
 }
 

@@ -279,13 +279,13 @@ impl Job<EmbeddedSession> for SettleFailed {
 }
 
 /// Records that messages were given back uncounted, so that a restart does not count them either.
-pub(super) struct Uncount {
+pub(super) struct ReleaseUncounted {
     pub(super) queue: Arc<Queue>,
     /// Sequence number, and how often it counts as returned.
     pub(super) messages: Vec<(u64, u32)>,
 }
 
-impl Job<EmbeddedSession> for Uncount {
+impl Job<EmbeddedSession> for ReleaseUncounted {
     fn run(&mut self, stored: &mut Open) -> rusqlite::Result<()> {
         let tables = Tables(stored.connection());
         if self.queue.state.lock().gone {

@@ -7,6 +7,7 @@
 //! What was confirmed survives `kill -9` and power failure. After either, unsettled messages are delivered again and
 //! count one delivery more (after a power failure that count may be missing, see `marks`).
 
+mod calls;
 mod consumer;
 mod dead_letters;
 mod disk;
@@ -24,12 +25,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use galerna_sqlite::{Host, Job, Limits, OpenError, Session, SqliteError, Stored, Tuning, Writer};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
+use self::calls::OpenStore;
 use self::consumer::EmbeddedConsumer;
 use self::dead_letters::{AddDead, DeadLetterAction, EndDead, ListDead};
 use self::disk::{Disk, Probe};
-use self::jobs::{Again, Declare, Delete, Item, MoveDue, Open, Publish, Reply, answer};
+use self::jobs::{Declare, Delete, Item, MoveDue, Publish};
 use self::marks::Marks;
 use self::queue::{Queue, State};
 use self::tables::{FORMAT, Tables};
@@ -57,9 +59,6 @@ impl Default for EmbeddedOptions {
         Self { retry: RetryPolicy::default(), timeout: Duration::from_secs(30), max_bytes: None }
     }
 }
-
-/// Most jobs waiting for the writer before callers wait.
-const BACKLOG: usize = 1024;
 
 /// A transaction takes no further jobs after this: long, since few of them wait for it.
 const GROUP_TIME: Duration = Duration::from_millis(100);
@@ -130,138 +129,9 @@ impl Session for EmbeddedSession {
     }
 }
 
-/// A job that tells when it is done, which bounds how many may wait.
-struct Counted {
-    job: Box<dyn Job<EmbeddedSession>>,
-    ticket: Ticket,
-}
-
-struct Ticket(Arc<Shared>);
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if self.0.waiting.fetch_sub(1, Ordering::AcqRel) <= BACKLOG {
-            self.0.room.notify_waiters();
-        }
-    }
-}
-
-impl Job<EmbeddedSession> for Counted {
-    fn run(&mut self, stored: &mut Open) -> rusqlite::Result<()> {
-        self.job.run(stored)
-    }
-
-    fn done(self: Box<Self>, result: Result<(), SqliteError>) -> Again {
-        let Self { job, ticket } = *self;
-        let again = job.done(result)?;
-        Some(Box::new(Self { job: again, ticket }))
-    }
-
-    fn weight(&self) -> usize {
-        self.job.weight()
-    }
-
-    fn alone(&self) -> bool {
-        self.job.alone()
-    }
-}
-
-struct Inner {
-    shared: Arc<Shared>,
-    writer: Writer<EmbeddedSession>,
-    timeout: Duration,
-    generations: AtomicU64,
-}
-
-impl Inner {
-    /// Hands a job to the writer without waiting for room.
-    fn send_now(&self, job: Box<dyn Job<EmbeddedSession>>) {
-        self.shared.waiting.fetch_add(1, Ordering::AcqRel);
-        self.writer.send(Box::new(Counted { job, ticket: Ticket(Arc::clone(&self.shared)) }));
-    }
-
-    fn submit_now<T>(
-        &self,
-        job: impl FnOnce(Reply<T>) -> Box<dyn Job<EmbeddedSession>>,
-    ) -> oneshot::Receiver<Result<T, SqliteError>> {
-        let (reply, answer) = oneshot::channel();
-        self.send_now(job(reply));
-        answer
-    }
-
-    /// Waits until the writer has caught up to within its bound.
-    async fn room(&self) -> Result<()> {
-        let wait = async {
-            loop {
-                let mut room = std::pin::pin!(self.shared.room.notified());
-                room.as_mut().enable();
-                if self.shared.waiting.load(Ordering::Acquire) < BACKLOG {
-                    return;
-                }
-                room.await;
-            }
-        };
-        tokio::time::timeout(self.timeout, wait)
-            .await
-            .map_err(|_| self.late("waiting for the disk".to_owned()))
-    }
-
-    async fn answer<T>(
-        &self,
-        attempted: String,
-        answer: oneshot::Receiver<Result<T, SqliteError>>,
-    ) -> Result<T> {
-        match tokio::time::timeout(self.timeout, answer).await {
-            Err(_) => Err(self.late(attempted)),
-            Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(error))) => Err(BrokerError::Embedded { attempted, cause: error.cause }),
-            Ok(Err(_)) => Err(BrokerError::Embedded { attempted, cause: SqliteError::closed().cause }),
-        }
-    }
-
-    fn late(&self, attempted: String) -> BrokerError {
-        BrokerError::Timeout {
-            attempted,
-            millis: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
-        }
-    }
-
-    async fn call<T>(
-        &self,
-        attempted: String,
-        job: impl FnOnce(Reply<T>) -> Box<dyn Job<EmbeddedSession>>,
-    ) -> Result<T> {
-        self.room().await?;
-        let answer = self.submit_now(job);
-        self.answer(attempted, answer).await
-    }
-
-    /// Waits until everything sent so far is committed.
-    async fn flush(&self) -> Result<()> {
-        self.call("flushing".to_owned(), |reply| Box::new(Flush(reply))).await
-    }
-
-    fn queue(&self, name: &QueueName) -> Result<Arc<Queue>> {
-        self.shared.find(name).ok_or_else(|| BrokerError::UnknownQueue(name.clone()))
-    }
-}
-
-struct Flush(Reply<()>);
-
-impl Job<EmbeddedSession> for Flush {
-    fn run(&mut self, _: &mut Open) -> rusqlite::Result<()> {
-        Ok(())
-    }
-
-    fn done(self: Box<Self>, result: Result<(), SqliteError>) -> Again {
-        answer(self.0, result);
-        None
-    }
-}
-
 /// Queues in a file, for one process. Clones share it, as do handles that the process opens on the same path.
 #[derive(Clone)]
-pub struct EmbeddedBroker(Arc<Inner>);
+pub struct EmbeddedBroker(Arc<OpenStore>);
 
 impl std::fmt::Debug for EmbeddedBroker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -270,7 +140,7 @@ impl std::fmt::Debug for EmbeddedBroker {
 }
 
 /// The stores that this process has open, by path.
-static OPEN: Mutex<Option<HashMap<PathBuf, std::sync::Weak<Inner>>>> = Mutex::new(None);
+static OPEN: Mutex<Option<HashMap<PathBuf, std::sync::Weak<OpenStore>>>> = Mutex::new(None);
 
 impl EmbeddedBroker {
     /// Opens or creates the store at `path`, a file. Beside it lie `path-wal`, `path-shm` (SQLite's), `path-marks` and
@@ -295,11 +165,11 @@ impl EmbeddedBroker {
         // Held while opening, so that two threads do not open the same store twice.
         let mut open = OPEN.lock();
         let open = open.get_or_insert_default();
-        open.retain(|_, inner| inner.upgrade().is_some_and(|inner| !inner.writer.is_closed()));
-        if let Some(inner) =
+        open.retain(|_, store| store.upgrade().is_some_and(|store| !store.writer.is_closed()));
+        if let Some(store) =
             path.canonicalize().ok().and_then(|key| open.get(&key)).and_then(std::sync::Weak::upgrade)
         {
-            return Ok(Self(inner));
+            return Ok(Self(store));
         }
         let tuning = Tuning {
             page_bytes: 8192,
@@ -322,10 +192,10 @@ impl EmbeddedBroker {
         let shared =
             shared(Tables(opened.connection()), marks, &options).map_err(|e| failed(e.to_string()))?;
         let stored = opened.into_session(EmbeddedSession(Arc::clone(&shared)));
-        let inner = Arc::new(Self::start(shared, stored, &options).map_err(|e| failed(e.to_string()))?);
+        let store = Arc::new(Self::start(shared, stored, &options).map_err(|e| failed(e.to_string()))?);
         let key = path.canonicalize().map_err(|e| failed(e.to_string()))?;
-        open.insert(key, Arc::downgrade(&inner));
-        Ok(Self(inner))
+        open.insert(key, Arc::downgrade(&store));
+        Ok(Self(store))
     }
 
     /// Queues that end with the last handle, for tests.
@@ -347,18 +217,18 @@ impl EmbeddedBroker {
         });
         let stored = stored.map_err(|e| failed(e.to_string()))?;
         let shared = known.ok_or_else(|| failed("it has no tables".to_owned()))?;
-        let inner = Self::start(shared, stored, &options).map_err(|e| failed(e.to_string()))?;
-        Ok(Self(Arc::new(inner)))
+        let store = Self::start(shared, stored, &options).map_err(|e| failed(e.to_string()))?;
+        Ok(Self(Arc::new(store)))
     }
 
     fn start(
         shared: Arc<Shared>,
         stored: Stored<EmbeddedSession>,
         options: &EmbeddedOptions,
-    ) -> std::io::Result<Inner> {
+    ) -> std::io::Result<OpenStore> {
         let limits = Limits { time: GROUP_TIME, ..Limits::default() };
         let writer = Writer::start(stored, limits, Host::Thread("galerna-embedded-broker"))?;
-        Ok(Inner { shared, writer, timeout: options.timeout, generations: AtomicU64::new(1) })
+        Ok(OpenStore { shared, writer, timeout: options.timeout, generations: AtomicU64::new(1) })
     }
 
     async fn end_dead(
@@ -546,8 +416,8 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn close(&self) -> Result<()> {
-        let inner = Arc::clone(&self.0);
-        let closed = tokio::task::spawn_blocking(move || inner.writer.close()).await;
+        let store = Arc::clone(&self.0);
+        let closed = tokio::task::spawn_blocking(move || store.writer.close()).await;
         closed.map_err(|e| BrokerError::Embedded {
             attempted: "closing the store".to_owned(),
             cause: e.to_string(),

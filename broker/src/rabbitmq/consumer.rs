@@ -260,8 +260,8 @@ impl Consumer for RabbitConsumer {
         }
         // The answer comes on the channel of the messages, so behind all that were sent before.
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let look = self.channel.queue_declare(key(&self.queue), options, FieldTable::default());
-        match within(self.shared.options.timeouts.rpc, look).await {
+        let declared = self.channel.queue_declare(key(&self.queue), options, FieldTable::default());
+        match within(self.shared.options.timeouts.rpc, declared).await {
             Ok(queue) => Ok(Some(queue.message_count().into())),
             Err(Fault::Late(_)) => Ok(None),
             Err(Fault::Amqp(_)) => Err(self.lost()),

@@ -18,7 +18,7 @@ use super::Shared;
 use super::fault::{Fault, within};
 use super::headers;
 use super::publisher::Outgoing;
-use super::topology::{LookFault, dead_queue, key};
+use super::topology::{InspectError, dead_queue, key};
 use crate::{DeadLetter, DeadLetterSelection, Result};
 use galerna_model::QueueName;
 
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 const WINDOW: usize = 500;
 
 /// Dead letters on their way out of the queue.
-struct Look {
+struct Scan {
     channel: Channel,
     letters: lapin::Consumer,
     left: u32,
@@ -48,12 +48,12 @@ struct Letter {
 
 impl Shared {
     /// Takes every dead letter of a queue out; none when it has no dead letters.
-    async fn look(&self, queue: &QueueName, attempted: &str) -> Result<Option<Look>> {
+    async fn scan(&self, queue: &QueueName, attempted: &str) -> Result<Option<Scan>> {
         let mut tries = 1;
         loop {
             match self.take_out(queue, attempted).await {
                 // The queue has just been seen: this is the late answer to a look from before it was made.
-                Err(LookFault::Fault(fault)) if fault.not_found() && tries < TRIES => {
+                Err(InspectError::Fault(fault)) if fault.not_found() && tries < TRIES => {
                     tokio::time::sleep(PAUSE * tries).await;
                     tries += 1;
                 }
@@ -62,8 +62,8 @@ impl Shared {
         }
     }
 
-    async fn take_out(&self, queue: &QueueName, attempted: &str) -> Result<Option<Look>, LookFault> {
-        let (count, _) = match self.topology.look(dead_queue(queue)).await {
+    async fn take_out(&self, queue: &QueueName, attempted: &str) -> Result<Option<Scan>, InspectError> {
+        let (count, _) = match self.topology.inspect(dead_queue(queue)).await {
             Ok(found) => found,
             Err(fault) if fault.not_found() => return Ok(None),
             Err(fault) => return Err(fault),
@@ -71,31 +71,31 @@ impl Shared {
         if count == 0 {
             return Ok(None);
         }
-        let channel = self.topology.link.channel(attempted).await.map_err(LookFault::Away)?;
+        let channel = self.topology.link.channel(attempted).await.map_err(InspectError::Unavailable)?;
         let calls = async {
             channel.basic_qos(u16::try_from(count).unwrap_or(u16::MAX), BasicQosOptions::default()).await?;
             let options = BasicConsumeOptions::default();
             channel.basic_consume(dead_queue(queue), "".into(), options, FieldTable::default()).await
         };
-        let letters = within(self.options.timeouts.rpc, calls).await.map_err(LookFault::Fault)?;
-        Ok(Some(Look { channel, letters, left: count.min(u16::MAX.into()), count, last: 0, removed: 0 }))
+        let letters = within(self.options.timeouts.rpc, calls).await.map_err(InspectError::Fault)?;
+        Ok(Some(Scan { channel, letters, left: count.min(u16::MAX.into()), count, last: 0, removed: 0 }))
     }
 
     /// Puts back what has not been removed, and waits until the queue has it.
-    async fn put_back(&self, queue: &QueueName, look: Look, attempted: &str) -> Result<()> {
+    async fn put_back(&self, queue: &QueueName, scan: Scan, attempted: &str) -> Result<()> {
         let limit = self.options.timeouts.rpc;
         let back = BasicNackOptions { multiple: true, requeue: true };
         let calls = async {
             // 0 means all that are out, and is no error when there are none.
-            look.channel.basic_nack(0, back).await?;
-            look.channel.close(200, "done".into()).await
+            scan.channel.basic_nack(0, back).await?;
+            scan.channel.close(200, "done".into()).await
         };
         within(limit, calls).await.map_err(|fault| fault.into_error(attempted, None))?;
         // The queue takes them back in its own time, and the next look must find them.
         let deadline = Instant::now() + NEXT;
         while Instant::now() < deadline {
-            match self.topology.look(dead_queue(queue)).await {
-                Ok((count, _)) if count < look.count - look.removed => {
+            match self.topology.inspect(dead_queue(queue)).await {
+                Ok((count, _)) if count < scan.count - scan.removed => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 _ => break,
@@ -112,18 +112,18 @@ impl Shared {
     ) -> Result<Vec<DeadLetter>> {
         let attempted = format!("listing the dead letters of queue `{queue}`");
         let _turn = self.turn(&attempted).await?;
-        let Some(mut look) = self.look(queue, &attempted).await? else { return Ok(Vec::new()) };
+        let Some(mut scan) = self.scan(queue, &attempted).await? else { return Ok(Vec::new()) };
         // The oldest ones that the page needs, by id, which begins with the time.
         let wanted = offset.saturating_add(limit);
         let mut oldest = BTreeMap::new();
-        while let Some(letter) = look.next().await {
+        while let Some(letter) = scan.next().await {
             let letter = headers::dead_letter(&letter.properties, letter.body);
-            oldest.insert((letter.at, letter.id.clone(), look.last), letter);
+            oldest.insert((letter.at, letter.id.clone(), scan.last), letter);
             if oldest.len() > wanted {
                 oldest.pop_last();
             }
         }
-        self.put_back(queue, look, &attempted).await?;
+        self.put_back(queue, scan, &attempted).await?;
         Ok(oldest.into_values().skip(offset).collect())
     }
 
@@ -137,7 +137,7 @@ impl Shared {
         let verb = if replay { "replaying" } else { "discarding" };
         let attempted = format!("{verb} dead letters of queue `{queue}`");
         let _turn = self.turn(&attempted).await?;
-        let Some(mut look) = self.look(queue, &attempted).await? else { return Ok(0) };
+        let Some(mut scan) = self.scan(queue, &attempted).await? else { return Ok(0) };
         let ids: Option<HashSet<&str>> = match which {
             DeadLetterSelection::All => None,
             DeadLetterSelection::Ids(ids) => Some(ids.iter().map(String::as_str).collect()),
@@ -146,7 +146,7 @@ impl Shared {
         let mut window = Vec::new();
         let mut result = Ok(());
         loop {
-            let next = look.next().await;
+            let next = scan.next().await;
             let dry = next.is_none();
             if let Some(letter) = next
                 && ids
@@ -157,12 +157,12 @@ impl Shared {
             }
             if window.len() >= WINDOW || (dry && !window.is_empty()) {
                 match self
-                    .end_window(queue, &look.channel, std::mem::take(&mut window), replay, &attempted)
+                    .end_window(queue, &scan.channel, std::mem::take(&mut window), replay, &attempted)
                     .await
                 {
                     Ok(count) => {
                         ended += count;
-                        look.removed += u32::try_from(count).unwrap_or(u32::MAX);
+                        scan.removed += u32::try_from(count).unwrap_or(u32::MAX);
                     }
                     Err(e) => {
                         result = Err(e);
@@ -174,7 +174,7 @@ impl Shared {
                 break;
             }
         }
-        self.put_back(queue, look, &attempted).await?;
+        self.put_back(queue, scan, &attempted).await?;
         result.map(|()| ended)
     }
 
@@ -209,14 +209,14 @@ impl Shared {
     /// Two looks at once would each see a part.
     async fn turn(&self, attempted: &str) -> Result<tokio::sync::SemaphorePermit<'_>> {
         let limit = self.options.timeouts.confirm;
-        match timeout(limit, self.looking.acquire()).await {
+        match timeout(limit, self.scanning.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
             _ => Err(Fault::Late(limit).into_error(attempted, None)),
         }
     }
 }
 
-impl Look {
+impl Scan {
     async fn next(&mut self) -> Option<Letter> {
         if self.left == 0 {
             return None;

@@ -2,7 +2,7 @@
 //!
 //! Lapin can recover a connection by itself, replaying channels and consumers onto it. That is not used: a delivery tag or a
 //! confirm that outlives its channel is exactly what must not happen here, and it is easiest to see that it does not when a
-//! lost channel stays lost. So a keeper task connects, watches, and connects anew with growing, jittered pauses; whoever has a
+//! lost channel stays lost. So a task connects, watches, and connects anew with growing, jittered pauses; whoever has a
 //! channel of the old connection gets errors from it and asks for another.
 
 use std::sync::Arc;
@@ -28,14 +28,14 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How often a channel that cannot be opened on a sound connection is asked for again, with pauses that begin with this one
 /// and double: 0.5 s in all.
-const STRANGE: u32 = 8;
-const STRANGE_PAUSE: Duration = Duration::from_millis(2);
+const CHANNEL_RETRIES: u32 = 8;
+const CHANNEL_RETRY_PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Clone)]
 enum State {
     Up(Arc<Connection>),
     /// With the last error.
-    Away(String),
+    Down(String),
 }
 
 /// How to reach the server.
@@ -52,22 +52,22 @@ pub(super) struct Link {
     state: watch::Receiver<State>,
     blocked: watch::Receiver<Option<String>>,
     timeouts: Timeouts,
-    keeper: JoinHandle<()>,
+    connecting: JoinHandle<()>,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.connecting.abort();
     }
 }
 
 impl Link {
     /// Starts to connect.
     pub(super) fn start(address: Address, timeouts: Timeouts) -> Self {
-        let (state_to, state) = watch::channel(State::Away("not connected yet".to_owned()));
+        let (state_to, state) = watch::channel(State::Down("not connected yet".to_owned()));
         let (blocked_to, blocked) = watch::channel(None);
-        let keeper = tokio::spawn(keep(address, timeouts.connect, state_to, blocked_to));
-        Self { state, blocked, timeouts, keeper }
+        let connecting = tokio::spawn(keep_connected(address, timeouts.connect, state_to, blocked_to));
+        Self { state, blocked, timeouts, connecting }
     }
 
     /// Why the server blocks publishing on this connection, when it does.
@@ -80,15 +80,15 @@ impl Link {
         match &*self.state.borrow() {
             State::Up(connection) if connection.status().connected() => None,
             State::Up(_) => Some("the connection was lost".to_owned()),
-            State::Away(cause) => Some(cause.clone()),
+            State::Down(cause) => Some(cause.clone()),
         }
     }
 
-    /// A new channel; waits for a connection for as long as [`Timeouts::away`].
+    /// A new channel; waits for a connection for as long as [`Timeouts::reconnect`].
     pub(super) async fn channel(&self, attempted: &str) -> Result<Channel> {
-        let deadline = Instant::now() + self.timeouts.away;
+        let deadline = Instant::now() + self.timeouts.reconnect;
         let mut state = self.state.clone();
-        let mut strange = 0;
+        let mut retries = 0;
         loop {
             let current = state.borrow_and_update().clone();
             let cause = match current {
@@ -97,9 +97,9 @@ impl Link {
                         Ok(Ok(channel)) => return Ok(channel),
                         // The error of a channel that the server has just closed can meet those that are opened before the
                         // close is through.
-                        Ok(Err(_)) if connection.status().connected() && strange < STRANGE => {
-                            tokio::time::sleep(STRANGE_PAUSE * (1 << strange)).await;
-                            strange += 1;
+                        Ok(Err(_)) if connection.status().connected() && retries < CHANNEL_RETRIES => {
+                            tokio::time::sleep(CHANNEL_RETRY_PAUSE * (1 << retries)).await;
+                            retries += 1;
                             continue;
                         }
                         Ok(Err(e)) if connection.status().connected() => {
@@ -110,7 +110,7 @@ impl Link {
                     }
                 }
                 State::Up(_) => "the connection was lost".to_owned(),
-                State::Away(cause) => cause,
+                State::Down(cause) => cause,
             };
             if timeout_at(deadline, state.changed()).await.is_err() {
                 return Err(BrokerError::Unavailable { attempted: attempted.to_owned(), cause });
@@ -119,7 +119,7 @@ impl Link {
     }
 }
 
-async fn keep(
+async fn keep_connected(
     address: Address,
     limit: Duration,
     state: watch::Sender<State>,
@@ -140,8 +140,8 @@ async fn keep(
             Ok(Err(e)) => e.to_string(),
             Err(_) => format!("no answer within {limit:?}"),
         };
-        tracing::warn!(connection = address.name, cause, "RabbitMQ is away; connecting again");
-        state.send_replace(State::Away(cause));
+        tracing::warn!(connection = address.name, cause, "RabbitMQ is unavailable; connecting again");
+        state.send_replace(State::Down(cause));
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         pause = (pause * 2).min(PAUSES.1);
     }

@@ -81,13 +81,13 @@ impl QueueType {
     }
 }
 
-/// The longest that things may take. A call may take one of `away` and `connect`, and a few of `rpc` or one of `confirm`.
+/// The longest that things may take. A call may take one of `reconnect` and `connect`, and a few of `rpc` or one of `confirm`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
     /// One attempt to connect; 10 s by default.
     pub connect: Duration,
-    /// A call waits so long for a connection that is away; 5 s by default.
-    pub away: Duration,
+    /// A call waits so long for a connection that is lost; 5 s by default.
+    pub reconnect: Duration,
     /// An answer of the server to one request; 10 s by default.
     pub rpc: Duration,
     /// The confirms of a window; 30 s by default.
@@ -97,7 +97,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { connect: seconds(10), away: seconds(5), rpc: seconds(10), confirm: publisher::CONFIRM }
+        Self { connect: seconds(10), reconnect: seconds(5), rpc: seconds(10), confirm: publisher::CONFIRM }
     }
 }
 
@@ -153,7 +153,7 @@ struct Shared {
     declared: Mutex<Declared>,
     counters: Counters,
     generations: AtomicU64,
-    looking: Semaphore,
+    scanning: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -243,7 +243,7 @@ impl RabbitMqBroker {
     ///
     /// # Errors
     /// [`BrokerError::Invalid`] for a wrong address, [`BrokerError::Unavailable`] when there is no connection within
-    /// [`Timeouts::away`].
+    /// [`Timeouts::reconnect`].
     pub async fn connect(options: RabbitMqOptions) -> Result<Self> {
         crate::tls::install_default_provider();
         let mut uri: AMQPUri = options.amqp_uri.parse().map_err(|e| {
@@ -280,16 +280,16 @@ impl RabbitMqBroker {
             declared: Mutex::default(),
             counters: Counters::default(),
             generations: AtomicU64::new(1),
-            looking: Semaphore::new(1),
+            scanning: Semaphore::new(1),
         })))
     }
 
     /// Depths by asking for each queue known to this process; of them only ready messages are told.
-    async fn look_at_known(&self, of: impl Fn(&QueueName) -> ShortString) -> Result<Vec<(QueueName, u64)>> {
+    async fn depths_of_known(&self, of: impl Fn(&QueueName) -> ShortString) -> Result<Vec<(QueueName, u64)>> {
         let known: Vec<QueueName> = self.0.known.lock().iter().cloned().collect();
         let mut found = Vec::new();
         for name in known {
-            match self.0.topology.look(of(&name)).await {
+            match self.0.topology.inspect(of(&name)).await {
                 Ok((ready, _)) => found.push((name, ready.into())),
                 Err(fault) if fault.not_found() => {}
                 Err(fault) => return Err(fault.into_error("asking for queue depths", None)),
@@ -315,7 +315,7 @@ impl Broker for RabbitMqBroker {
         let attempted = format!("deleting queue `{queue}`");
         if when == DeleteWhen::Empty {
             // RabbitMQ 3.10 closes the connection when a quorum queue is to be deleted only if it is empty.
-            match self.0.topology.look(key(queue)).await {
+            match self.0.topology.inspect(key(queue)).await {
                 Ok((0, 0)) => {}
                 // A consumer may hold unacked messages, and nothing exact tells whether it does.
                 Ok(_) => return Ok(Deleted::NotEmpty),
@@ -365,7 +365,7 @@ impl Broker for RabbitMqBroker {
         let (ready, consumers) = self
             .0
             .topology
-            .look(key(queue))
+            .inspect(key(queue))
             .await
             .map_err(|fault| fault.into_error(&attempted, Some(queue)))?;
         let unacked = match &self.0.management {
@@ -387,7 +387,7 @@ impl Broker for RabbitMqBroker {
                 Ok(named.filter(|(name, _)| !name.is_reserved()).collect())
             }
             None => {
-                let ready = self.look_at_known(key).await?;
+                let ready = self.depths_of_known(key).await?;
                 Ok(ready
                     .into_iter()
                     .map(|(name, ready)| (name, Depth { ready, ..Depth::default() }))
@@ -426,7 +426,7 @@ impl Broker for RabbitMqBroker {
                 let all = management.all().await?;
                 all.iter().filter_map(|t| Some((queue_of_dead(&t.name)?, t.depth().ready))).collect()
             }
-            None => self.look_at_known(dead_queue).await?,
+            None => self.depths_of_known(dead_queue).await?,
         };
         counts.retain(|(_, count)| *count > 0);
         Ok(counts)

@@ -168,41 +168,44 @@ impl Topology {
                 } else {
                     tracing::warn!(queue = %name, "the queue exists with other arguments; it is used as it is");
                 }
-                self.look(name).await.map(drop).map_err(|fault| fault.into_error(attempted, None))
+                self.inspect(name).await.map(drop).map_err(|fault| fault.into_error(attempted, None))
             }
             Err(fault) => Err(fault.into_error(attempted, None)),
         }
     }
 
     /// Ready messages and consumers of a queue.
-    pub(super) async fn look(&self, name: ShortString) -> Result<(u32, u32), LookFault> {
-        let channel =
-            self.link.channel(&format!("looking at queue `{name}`")).await.map_err(LookFault::Away)?;
+    pub(super) async fn inspect(&self, name: ShortString) -> Result<(u32, u32), InspectError> {
+        let channel = self
+            .link
+            .channel(&format!("looking at queue `{name}`"))
+            .await
+            .map_err(InspectError::Unavailable)?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let queue = within(self.timeouts.rpc, channel.queue_declare(name, options, FieldTable::default()))
             .await
-            .map_err(LookFault::Fault)?;
+            .map_err(InspectError::Fault)?;
         Ok((queue.message_count(), queue.consumer_count()))
     }
 }
 
 /// Why a queue could not be looked at.
 #[derive(Debug)]
-pub(super) enum LookFault {
+pub(super) enum InspectError {
     /// There was no channel to ask on.
-    Away(crate::BrokerError),
+    Unavailable(crate::BrokerError),
     /// The server's answer.
     Fault(Fault),
 }
 
-impl LookFault {
+impl InspectError {
     pub(super) fn not_found(&self) -> bool {
         matches!(self, Self::Fault(fault) if fault.not_found())
     }
 
     pub(super) fn into_error(self, attempted: &str, queue: Option<&QueueName>) -> crate::BrokerError {
         match self {
-            Self::Away(error) => error,
+            Self::Unavailable(error) => error,
             Self::Fault(fault) => fault.into_error(attempted, queue),
         }
     }

@@ -18,18 +18,18 @@ const FRESH: Duration = Duration::from_secs(2);
 /// Longest time that a question for the health waits for a look.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// What was seen, and the task that looks.
+/// What was observed, and the task that looks.
 #[derive(Debug)]
 pub(super) struct Watch {
-    seen: Arc<Seen>,
+    observed: Arc<Observed>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct Observed {
     management: Management,
     last: Mutex<Option<(Instant, Vec<Limit>)>>,
-    looking: tokio::sync::Mutex<()>,
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Watch {
@@ -40,14 +40,17 @@ impl Drop for Watch {
 
 impl Watch {
     pub(super) fn start(management: Management) -> Self {
-        let seen =
-            Arc::new(Seen { management, last: Mutex::default(), looking: tokio::sync::Mutex::default() });
+        let observed = Arc::new(Observed {
+            management,
+            last: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+        });
         let task = tokio::spawn({
-            let seen = Arc::clone(&seen);
+            let observed = Arc::clone(&observed);
             async move {
                 let mut failed = false;
                 loop {
-                    match seen.look().await {
+                    match observed.refresh().await {
                         Ok(()) => failed = false,
                         Err(error) if !failed => {
                             failed = true;
@@ -59,20 +62,20 @@ impl Watch {
                 }
             }
         });
-        Self { seen, task }
+        Self { observed, task }
     }
 
     /// The limits as they are now, or were a moment ago.
     pub(super) async fn limits(&self) -> Result<Vec<Limit>> {
-        self.seen.fresh().await?;
-        Ok(self.seen.last.lock().as_ref().map(|(_, limits)| limits.clone()).unwrap_or_default())
+        self.observed.fresh().await?;
+        Ok(self.observed.last.lock().as_ref().map(|(_, limits)| limits.clone()).unwrap_or_default())
     }
 
     /// Why the server blocks publishers, as far as its nodes say; nothing when they cannot be asked in time.
     pub(super) async fn alarm(&self) -> Option<String> {
         // Without an answer the last one stands.
-        drop(tokio::time::timeout(WAIT, self.seen.fresh()).await);
-        let last = self.seen.last.lock();
+        drop(tokio::time::timeout(WAIT, self.observed.fresh()).await);
+        let last = self.observed.last.lock();
         let (_, limits) = last.as_ref()?;
         let blocks = |limit: &&Limit| {
             limit.nearness == Nearness::Reached && matches!(limit.resource, Resource::Memory | Resource::Disk)
@@ -83,7 +86,7 @@ impl Watch {
     /// Adds to an error that the server did not answer which limit explains it.
     pub(super) fn explain(&self, error: BrokerError) -> BrokerError {
         let limit = {
-            let last = self.seen.last.lock();
+            let last = self.observed.last.lock();
             let limits = last.as_ref().map(|(_, limits)| limits.as_slice()).unwrap_or_default();
             limits
                 .iter()
@@ -103,22 +106,22 @@ impl Watch {
     }
 }
 
-impl Seen {
+impl Observed {
     async fn fresh(&self) -> Result<()> {
         let is_fresh = || self.last.lock().as_ref().is_some_and(|(at, _)| at.elapsed() < FRESH);
         if is_fresh() {
             return Ok(());
         }
-        let _one = self.looking.lock().await;
-        if is_fresh() { Ok(()) } else { self.look_now().await }
+        let _one = self.refreshing.lock().await;
+        if is_fresh() { Ok(()) } else { self.refresh_now().await }
     }
 
-    async fn look(&self) -> Result<()> {
-        let _one = self.looking.lock().await;
-        self.look_now().await
+    async fn refresh(&self) -> Result<()> {
+        let _one = self.refreshing.lock().await;
+        self.refresh_now().await
     }
 
-    async fn look_now(&self) -> Result<()> {
+    async fn refresh_now(&self) -> Result<()> {
         let limits = self.management.limits().await?;
         let before = self.last.lock().replace((Instant::now(), limits.clone()));
         let before = before.map(|(_, limits)| limits).unwrap_or_default();

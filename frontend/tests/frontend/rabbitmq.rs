@@ -15,7 +15,7 @@ use crate::world::{GOOD, PATIENCE, World, queue};
 
 async fn world(server: &RabbitMq, options: Options) -> World {
     let timeouts = BrokerTimeouts {
-        away: Duration::from_secs(1),
+        reconnect: Duration::from_secs(1),
         rpc: Duration::from_secs(10),
         confirm: Duration::from_secs(10),
         ..BrokerTimeouts::default()

@@ -26,8 +26,8 @@ const IMMUTABLE_FIELD: i32 = 66;
 /// A sum would not fit in its number, among other wrong values.
 pub(super) const BAD_VALUE: i32 = 2;
 
-/// Codes of failures that pass: elections, shutdowns, time limits, a full disk.
-const PASSING: [i32; 24] = [
+/// Codes of transient failures: elections, shutdowns, time limits, a full disk.
+const TRANSIENT: [i32; 24] = [
     6, 7, 24, 46, 50, 64, 89, 91, 100, 112, 133, 134, 189, 202, 262, 317, 358, 9001, 10107, 11600, 11602,
     13435, 13436, 14031,
 ];
@@ -116,7 +116,7 @@ struct WriteReply {
     #[serde(rename = "writeErrors", default)]
     errors: Vec<WriteError>,
     #[serde(rename = "writeConcernError")]
-    concern: Option<Refusal>,
+    concern: Option<ConcernError>,
 }
 
 #[derive(Deserialize)]
@@ -128,7 +128,7 @@ struct WriteError {
 }
 
 #[derive(Deserialize)]
-struct Refusal {
+struct ConcernError {
     code: i32,
     #[serde(default)]
     errmsg: String,
@@ -268,7 +268,7 @@ fn encode(attempted: &str, command: &impl Serialize) -> Result<RawDocumentBuf> {
 
 fn by_code(attempted: &str, code: i32, message: String) -> StorageError {
     let (attempted, cause) = (attempted.to_owned(), format!("{message} ({code})"));
-    if PASSING.contains(&code) {
+    if TRANSIENT.contains(&code) {
         StorageError::Unavailable { attempted, cause }
     } else {
         StorageError::Failed { attempted, cause }
@@ -277,16 +277,16 @@ fn by_code(attempted: &str, code: i32, message: String) -> StorageError {
 
 /// What an error of the driver means to a caller.
 pub(super) fn fault(attempted: &str, error: &Error) -> StorageError {
-    let passing = match error.kind.as_ref() {
+    let transient = match error.kind.as_ref() {
         ErrorKind::Io(_)
         | ErrorKind::ConnectionPoolCleared { .. }
         | ErrorKind::ServerSelection { .. }
         | ErrorKind::DnsResolve { .. } => true,
-        ErrorKind::Command(refusal) => PASSING.contains(&refusal.code),
+        ErrorKind::Command(refusal) => TRANSIENT.contains(&refusal.code),
         _ => error.contains_label("RetryableWriteError") || error.contains_label("TransientTransactionError"),
     };
     let (attempted, cause) = (attempted.to_owned(), error.kind.to_string());
-    if passing {
+    if transient {
         StorageError::Unavailable { attempted, cause }
     } else {
         StorageError::Failed { attempted, cause }

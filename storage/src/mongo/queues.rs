@@ -37,7 +37,7 @@ pub(super) struct QueueDocument {
     #[serde(rename = "_id")]
     queue: QueueName,
     version: i64,
-    /// See [`Turn`].
+    /// See [`VersionGuard`].
     even: i64,
     odd: i64,
     record: RecordFields,
@@ -98,12 +98,12 @@ impl From<&QueueRecord> for RecordFields {
 
 impl From<&QueueRecord> for QueueDocument {
     fn from(record: &QueueRecord) -> Self {
-        let turn = Turn::of(int(record.version));
+        let guard = VersionGuard::of(int(record.version));
         Self {
             queue: record.queue.clone(),
             version: int(record.version),
-            even: turn.even,
-            odd: turn.odd,
+            even: guard.even,
+            odd: guard.odd,
             record: record.into(),
             ready: int(record.ready),
             unacked: int(record.unacked),
@@ -155,14 +155,14 @@ struct Versioned {
 }
 
 /// Which swaps a document lets through: the fields `even` and `odd`.
-struct Turn {
+struct VersionGuard {
     even: i64,
     odd: i64,
 }
 
-impl Turn {
+impl VersionGuard {
     /// Lets none through.
-    const NOBODY: Self = Self { even: i64::MAX, odd: i64::MAX };
+    const CLOSED: Self = Self { even: i64::MAX, odd: i64::MAX };
 
     /// Lets those from this version through.
     const fn of(version: i64) -> Self {
@@ -180,7 +180,7 @@ struct SwapOperators {
     #[serde(rename = "$set")]
     set: SwapFields,
     #[serde(rename = "$inc")]
-    guard: Guard,
+    guard: GuardIncrement,
     #[serde(rename = "$currentDate")]
     stamp: Stamp,
 }
@@ -195,9 +195,9 @@ struct SwapFields {
     record: RecordFields,
 }
 
-/// Makes the turn of one version the largest number, or more than that if it is past already.
+/// Makes the guard of one version the largest number, or more than that if it is past already.
 #[derive(Serialize)]
-enum Guard {
+enum GuardIncrement {
     #[serde(rename = "even")]
     Even(i64),
     #[serde(rename = "odd")]
@@ -208,9 +208,9 @@ impl From<&Swap> for SwapOperators {
     fn from(swap: &Swap) -> Self {
         let (from, to) = (int(swap.expected), int(swap.record.version));
         let (even, odd, guard) = if from % 2 == 0 {
-            (None, Some(to), Guard::Even(i64::MAX - from))
+            (None, Some(to), GuardIncrement::Even(i64::MAX - from))
         } else {
-            (Some(to), None, Guard::Odd(i64::MAX - from))
+            (Some(to), None, GuardIncrement::Odd(i64::MAX - from))
         };
         Self {
             set: SwapFields { version: to, even, odd, record: (&swap.record).into() },
@@ -457,7 +457,7 @@ impl QueueStates for Mongo {
             u: doc! {
                 "$set": {
                     "removed": true, "version": -1 - version,
-                    "even": Turn::NOBODY.even, "odd": Turn::NOBODY.odd,
+                    "even": VersionGuard::CLOSED.even, "odd": VersionGuard::CLOSED.odd,
                 },
                 "$unset": {
                     "record.account": "", "record.state": "", "record.lease": "", "record.last_delivered": "",

@@ -68,7 +68,7 @@ pub(super) fn from_variant<T: DeserializeOwned>(row: &Row<'_>, column: usize) ->
         .map_err(|e| unreadable(column, Box::new(e)))
 }
 
-/// Anything, as JSON text. Not for numbers with a fraction: reading them back may change the last digit.
+/// Anything, as JSON text.
 pub(super) fn json(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))
 }
