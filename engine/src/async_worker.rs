@@ -1,5 +1,6 @@
 //! The task loop of a bolt that waits.
 
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,20 +9,23 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use galerna_topology::Fault;
-use galerna_topology::runtime::{AnyBatch, AsyncBoltTask, OutgoingBatch};
+use galerna_topology::runtime::{AnyBatch, AsyncBoltTask, Delivery, Outbox, OutgoingBatch};
 
 use crate::clock::nanos;
 use crate::faults::{Backoff, FaultReporter};
+use crate::lanes::Message;
 use crate::metrics::{TaskStats, add};
 use crate::plan::TaskPlan;
-use crate::shared::{Message, Mode, Shared, collect};
-use crate::turn::Turn;
+use crate::shared::{Mode, Shared, collect};
+use crate::turn::{TURN, Turn};
 use crate::worker::{Inputs, sleep_until};
 
 /// Calls of `progress` in a row that may return at once and leave nothing behind, before it is called less often.
 const FUTILE_CALLS: u32 = 16;
 /// How often it is called then.
 const FUTILE_PAUSE: Duration = Duration::from_millis(1);
+/// Rows are held back to fill batches for no longer than this.
+const HOLD_BACK: Duration = Duration::from_millis(2);
 /// What it may take at once of the time for input, while there is any.
 const PROGRESS_CALLS: u32 = 64;
 
@@ -32,7 +36,12 @@ pub(crate) struct AsyncWorker {
     stats: Arc<TaskStats>,
     faults: FaultReporter,
     inputs: Inputs,
+    outbox: Arc<Outbox>,
     outgoing: Vec<OutgoingBatch>,
+    /// How many tuples to take at once, so that it does not take long until others can help with the rest.
+    limit: usize,
+    /// Since when rows may be held back.
+    flushed: Duration,
     tick: Option<Duration>,
     next_tick: Duration,
     /// Batches taken whose consequences have not all been sent.
@@ -51,6 +60,8 @@ pub(crate) struct AsyncWorker {
 
 enum Event {
     Message(Message),
+    /// There may be a message.
+    Input,
     /// It is time for a tick, or for something else that was put off.
     Time,
     Progress(Result<(), Fault>),
@@ -67,6 +78,9 @@ impl AsyncWorker {
     ) -> Self {
         let tick = shared.topology.components()[plan.component].settings.tick;
         Self {
+            outbox: bolt.outbox().clone(),
+            limit: 1,
+            flushed: shared.clock.now(),
             bolt,
             stats: shared.stats[plan.component][plan.task].clone(),
             faults: shared.fault_reporter(plan),
@@ -118,7 +132,15 @@ impl AsyncWorker {
                         self.drain().await;
                     }
                     self.shared.in_flight.end(std::mem::take(&mut self.taken));
-                    self.wait().await
+                    match self.inputs.take_or_idle() {
+                        Some(message) => Event::Message(message),
+                        None => {
+                            let event = self.wait().await;
+                            self.shared.lanes.set_idle(self.inputs.worker, false);
+                            turn.begin(self.shared.clock.now());
+                            event
+                        }
+                    }
                 }
             };
             match next {
@@ -128,7 +150,7 @@ impl AsyncWorker {
                     self.take(message).await;
                     self.progress_between().await;
                 }
-                Event::Time => {}
+                Event::Input | Event::Time => {}
                 Event::Progress(outcome) => self.progressed(outcome).await,
                 Event::Mode => self.drained = false,
                 Event::Close => return,
@@ -155,10 +177,9 @@ impl AsyncWorker {
         let retry_at = self.missing.as_ref().map_or(Duration::MAX, |(_, at)| *at);
         let progress_at = if may_progress { Duration::MAX } else { self.progress_at };
         let wake = self.next_tick.min(retry_at).min(progress_at);
-        let Inputs { queue, feedback, mode, closing } = &mut self.inputs;
+        let Inputs { worker, mode, closing, .. } = &mut self.inputs;
         let event = tokio::select! {
-            Some(message) = queue.recv() => Ok(Event::Message(message)),
-            Some(message) = feedback.recv() => Ok(Event::Message(message)),
+            () = self.shared.lanes.arrived(*worker) => Ok(Event::Input),
             () = sleep_until(clock, wake) => Ok(Event::Time),
             Ok(()) = mode.changed() => Ok(Event::Mode),
             Ok(_) = closing.wait_for(|closing| *closing) => Ok(Event::Close),
@@ -179,7 +200,7 @@ impl AsyncWorker {
     /// What the bolt has settled and emitted so far.
     fn traces(&mut self) -> (u64, u64, u64) {
         let acked = self.stats.acked.load(Ordering::Relaxed);
-        let emitted = self.stats.emitted.load(Ordering::Relaxed) + self.bolt.staged().emitted;
+        let emitted = self.stats.emitted.load(Ordering::Relaxed) + self.outbox.lock().emitted;
         (acked, self.stats.failures(), emitted)
     }
 
@@ -243,20 +264,34 @@ impl AsyncWorker {
         }
     }
 
-    async fn take(&mut self, message: Message) {
+    async fn take(&mut self, mut message: Message) {
         let target = self.shared.plan.targets[message.target as usize];
-        self.shared.loads[target.component].take(target.task);
+        let input = &self.shared.topology.components()[target.component].inputs[target.input];
+        if message.rows as usize > self.limit {
+            // The rest stays where others can take it.
+            let (tuples, rest) = input.split(message.tuples, self.limit);
+            message.tuples = tuples;
+            if let Some(tuples) = rest {
+                let rows = message.rows - self.limit as u32;
+                let bytes = message.bytes / message.rows as usize * rows as usize;
+                self.shared.put_back(self.inputs.worker, Message { rows, bytes, tuples, ..message });
+                message.rows = self.limit as u32;
+            }
+        }
         // Beside its tuples the batch itself: a bolt that has settled all of it early is busy until it has executed it.
         self.stats.unsettled.add(u64::from(message.rows) + 1, &*self.shared.clock);
-        let (tuples, lost) = {
-            let input = &self.shared.topology.components()[target.component].inputs[target.input];
-            input.convert(message.tuples)
-        };
+        let (tuples, lost) = input.convert(message.tuples);
         let rows = u64::from(message.rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
         if !lost.is_empty() {
             self.bolt.lose(lost);
         }
         let start = self.shared.clock.now();
+        let delivery = Delivery {
+            input: target.input,
+            sender: message.sender,
+            until: Duration::MAX,
+            check_after: usize::MAX,
+        };
         let mut rest = Some(tuples);
         while let Some(tuples) = rest.take() {
             if self.missing.is_some() && !self.prepare().await {
@@ -265,15 +300,69 @@ impl AsyncWorker {
                 }
                 break;
             }
-            if let Err(panic) = AssertUnwindSafe(self.bolt.process(tuples)).catch_unwind().await {
+            if let Err(panic) = self.process(tuples, delivery).await {
                 rest = self.recover(Fault::panicked(&*panic)).await;
             }
         }
-        let took = nanos(self.shared.clock.now().saturating_sub(start));
-        self.stats.count_executed(rows, took);
-        self.stats.count_returned(std::mem::take(&mut self.bolt.staged().returned), took);
+        let now = self.shared.clock.now();
+        let took = now.saturating_sub(start);
+        self.resize(rows, took);
+        self.stats.count_executed(rows, nanos(took));
+        let returned = std::mem::take(&mut self.outbox.lock().returned);
+        self.stats.count_returned(returned, nanos(took));
         self.stats.unsettled.remove(1, &*self.shared.clock);
-        self.send().await;
+        if now.saturating_sub(self.flushed) >= HOLD_BACK {
+            self.flush().await;
+        } else {
+            self.send().await;
+        }
+    }
+
+    /// Executes a batch, and meanwhile sends what is done.
+    async fn process(
+        &mut self,
+        tuples: AnyBatch,
+        delivery: Delivery,
+    ) -> Result<(), Box<dyn std::any::Any + Send>> {
+        let (lanes, worker) = (&self.shared.lanes, self.inputs.worker);
+        let mut processing = AssertUnwindSafe(self.bolt.process(tuples, delivery)).catch_unwind();
+        let mut waits = false;
+        let outcome = loop {
+            let step = poll_fn(|context| match processing.poll_unpin(context) {
+                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+                Poll::Pending => {
+                    if !std::mem::replace(&mut waits, true) {
+                        lanes.set_slow(worker, true);
+                    }
+                    if self.outbox.lock().batches.is_empty() { Poll::Pending } else { Poll::Ready(None) }
+                }
+            })
+            .await;
+            if let Some(outcome) = step {
+                break outcome;
+            }
+            // Where downstream has no room the bolt is not polled: that is what holds it back.
+            collect(&self.stats, &mut self.outbox.lock(), &mut self.outgoing);
+            self.shared.send_all(&mut self.outgoing, &self.stats).await;
+        };
+        if waits {
+            lanes.set_slow(worker, false);
+        }
+        outcome
+    }
+
+    /// Takes more tuples at once if they took little time, and fewer if they took long.
+    fn resize(&mut self, rows: u64, took: Duration) {
+        if !self.bolt.is_by_row() {
+            // It takes batches, and they are all the better the larger they are.
+            self.limit = usize::MAX;
+        } else if took < TURN {
+            self.limit = self.limit.saturating_mul(4);
+        } else if took > 2 * TURN {
+            let per_row =
+                (took / u32::try_from(rows.max(1)).unwrap_or(u32::MAX)).max(Duration::from_nanos(1));
+            self.limit = ((TURN.as_nanos() / per_row.as_nanos()) as usize).max(1);
+        }
     }
 
     /// After a panic: the instance is given up and a new one made. Returns the tuples that were not reached.
@@ -326,6 +415,7 @@ impl AsyncWorker {
     }
 
     async fn flush(&mut self) {
+        self.flushed = self.shared.clock.now();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.bolt.flush(true))) {
             self.faults.report(&Fault::panicked(&*panic));
         }
@@ -333,7 +423,7 @@ impl AsyncWorker {
     }
 
     async fn send(&mut self) {
-        collect(&self.stats, self.bolt.staged(), &mut self.outgoing);
+        collect(&self.stats, &mut self.outbox.lock(), &mut self.outgoing);
         self.shared.send_all(&mut self.outgoing, &self.stats).await;
     }
 }

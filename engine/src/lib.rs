@@ -46,6 +46,7 @@ mod error;
 mod faults;
 mod histogram;
 mod in_flight;
+mod lanes;
 pub mod ledger;
 mod metrics;
 mod plan;

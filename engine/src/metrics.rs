@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use galerna_topology::{Clock, Failure, FailureKind, FaultKind, TaskFactory};
+use galerna_topology::{Clock, Failure, FailureKind, FaultKind, TaskFactory, TaskMetrics};
 use serde::Serialize;
 
 use crate::clock::nanos;
@@ -215,6 +215,11 @@ pub struct ComponentMetrics {
     pub restarts: u64,
     /// The last error, of a hook or of a failed tuple.
     pub last_error: Option<LastError>,
+    /// Counters of the component's own, summed over its tasks; see
+    /// [`TaskContext::counter`](galerna_topology::TaskContext::counter).
+    pub counters: BTreeMap<String, u64>,
+    /// Gauges of the component's own, by name and task; see [`TaskContext::gauge`](galerna_topology::TaskContext::gauge).
+    pub gauges: BTreeMap<String, BTreeMap<usize, f64>>,
 }
 
 impl ComponentMetrics {
@@ -231,6 +236,8 @@ pub struct Metrics {
     pub topology: String,
     /// Milliseconds since it was submitted.
     pub uptime_ms: u64,
+    /// Bytes queued between tasks, by what tuples weigh.
+    pub queued_bytes: u64,
     /// Its components, in the order of declaration.
     pub components: Vec<ComponentMetrics>,
 }
@@ -250,6 +257,7 @@ pub(crate) struct Described<'a> {
     pub(crate) uptime: Duration,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) ids: &'a [Arc<str>],
+    pub(crate) task_metrics: &'a [Arc<TaskMetrics>],
 }
 
 pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> ComponentMetrics {
@@ -274,6 +282,16 @@ pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> Compo
         .iter()
         .filter_map(|task| task.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone())
         .max_by_key(|error| error.at_ms);
+    let mut counters = BTreeMap::new();
+    let mut gauges: BTreeMap<String, BTreeMap<usize, f64>> = BTreeMap::new();
+    for (task, metrics) in described.task_metrics.iter().enumerate() {
+        for (name, count) in metrics.counts() {
+            *counters.entry(name).or_default() += count;
+        }
+        for (name, value) in metrics.values() {
+            gauges.entry(name).or_default().insert(task, value);
+        }
+    }
     ComponentMetrics {
         id: component.id.to_string(),
         kind: component.factory.name(),
@@ -318,5 +336,7 @@ pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> Compo
         errors: sum(|task| &task.errors),
         restarts: sum(|task| &task.restarts),
         last_error,
+        counters,
+        gauges,
     }
 }

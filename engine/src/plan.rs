@@ -31,6 +31,8 @@ pub(crate) struct WorkerPlan {
     pub(crate) members: Vec<TaskPlan>,
     /// The component at the head of the flow.
     pub(crate) head: usize,
+    /// The workers that may take what was sent to each other, this one among them: the first of them and how many.
+    pub(crate) group: (usize, usize),
 }
 
 /// A route from an output of a component to a subscription.
@@ -98,7 +100,11 @@ impl Plan {
             let tasks = declared.settings.tasks();
             // A bolt that waits gets a task of tokio's for each of its own: they wait side by side anyway.
             let executors = if computing { declared.settings.parallelism } else { tasks };
+            // Where any task may get any tuple, they may do so also later.
+            let helps = declared.inputs.iter().all(|input| is_even(input.grouping));
+            let first = workers.len();
             for executor in 0..executors {
+                let helpers = if helps { (first, executors) } else { (workers.len(), 1) };
                 let mut members = Vec::new();
                 for &component in &group {
                     // Contiguous runs of tasks, as even as can be.
@@ -107,7 +113,7 @@ impl Plan {
                         members.push(TaskPlan { component, task });
                     }
                 }
-                workers.push(WorkerPlan { members, head });
+                workers.push(WorkerPlan { members, head, group: helpers });
             }
         }
 
@@ -123,6 +129,14 @@ impl Plan {
             }
         }
         Self { workers, targets, base, fused_with, edges, spouts }
+    }
+
+    /// The address of the same subscription with a task of this worker.
+    pub(crate) fn address(&self, target: Target, worker: usize) -> u32 {
+        let mut members = self.workers[worker].members.iter();
+        let task =
+            members.find(|member| member.component == target.component).map_or(target.task, |m| m.task);
+        (self.base[target.component][target.input] + task) as u32
     }
 
     /// The addresses that a task sends to over this edge: the one beside it if the two are fused.
@@ -171,7 +185,6 @@ fn fused_with(
     if !both_compute || !alike || input.feedback || !component.settings.fuse {
         return None;
     }
-    let is_even = |grouping| matches!(grouping, Grouping::Shuffle | Grouping::LocalOrShuffle);
     let one_to_one = match input.grouping {
         _ if component.settings.tasks() == 1 => input.grouping != Grouping::Custom,
         Grouping::LocalOrShuffle => true,
@@ -180,4 +193,8 @@ fn fused_with(
         _ => false,
     };
     one_to_one.then_some(from)
+}
+
+fn is_even(grouping: Grouping) -> bool {
+    matches!(grouping, Grouping::Shuffle | Grouping::LocalOrShuffle)
 }

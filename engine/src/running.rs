@@ -14,9 +14,10 @@ use tokio::task::JoinHandle;
 use crate::async_worker::AsyncWorker;
 use crate::clock::TokioClock;
 use crate::error::EngineError;
+use crate::lanes::{Budget, Lanes};
 use crate::metrics::{Described, Metrics, TaskStats, read};
 use crate::plan::Plan;
-use crate::shared::{Inbox, Mode, Shared};
+use crate::shared::{Mode, Shared};
 use crate::spout_worker::{SpoutProgress, SpoutWorker};
 use crate::start::{Started, TaskBuilder, WorkerBolts};
 use crate::worker::{Inputs, Worker};
@@ -25,7 +26,7 @@ use crate::worker::{Inputs, Worker};
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A channel whose bound is elsewhere: the spouts' pending limits and the bounded edges bound what can be in
-/// it (see [`Ledgers`] and [`Inbox::feedback`]), and its senders must never wait.
+/// it (see [`Ledgers`](crate::ack_sender::Ledgers)), and its senders must never wait.
 #[expect(
     clippy::disallowed_methods,
     reason = "pending roots bound it, and a bound of its own could deadlock"
@@ -49,6 +50,10 @@ pub struct EngineOptions {
     pub start_timeout: Duration,
     /// How long a task may take to end after everything is drained, before it is aborted. 10 s unless set.
     pub close_timeout: Duration,
+    /// How many bytes may be queued between the topology's tasks, by what tuples weigh (see
+    /// [`Stream::weigh`](galerna_topology::Stream::weigh)). Beyond it spouts emit nothing, and a bolt has room for one batch in an
+    /// empty queue. 512 MiB unless set.
+    pub queued_bytes: usize,
 }
 
 impl Default for EngineOptions {
@@ -60,6 +65,7 @@ impl Default for EngineOptions {
             fuse: true,
             start_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(10),
+            queued_bytes: 512 << 20,
         }
     }
 }
@@ -95,25 +101,24 @@ impl Engine {
         let per_task = |component: &galerna_topology::Component| {
             (0..component.settings.tasks()).map(|_| Arc::<TaskStats>::default()).collect()
         };
-        let (mut inboxes, mut receivers) = (Vec::new(), Vec::new());
-        for worker in &plan.workers {
-            let (queue, queue_rx) = mpsc::channel(components[worker.head].settings.queue);
-            let (feedback, feedback_rx) = unbounded();
-            inboxes.push(Inbox { queue, feedback });
-            receivers.push((queue_rx, feedback_rx));
-        }
+        let lanes = plan.workers.iter().map(|worker| (components[worker.head].settings.queue, worker.group));
+        let lanes = Lanes::new(lanes, Budget::new(options.queued_bytes));
         let (ledgers, acks): (Vec<_>, Vec<_>) = plan.spouts.iter().map(|_| unbounded()).unzip();
         let shared = Arc::new(Shared {
             clock,
             in_flight: Arc::default(),
             mode: watch::Sender::new(if options.active { Mode::Active } else { Mode::Inactive }),
             stats: components.iter().map(per_task).collect(),
+            task_metrics: components
+                .iter()
+                .map(|component| (0..component.settings.tasks()).map(|_| Arc::default()).collect())
+                .collect(),
             loads: components.iter().map(|component| Loads::new(component.settings.tasks())).collect(),
             pools: components
                 .iter()
                 .map(|c| c.inputs.iter().map(|_| BatchPool::default()).collect())
                 .collect(),
-            inboxes,
+            lanes,
             plan,
             topology: topology.clone(),
         });
@@ -129,13 +134,11 @@ impl Engine {
         let Started { bolts, spouts: opened } = builder.start().await?;
 
         let mut workers = Vec::new();
-        for (index, ((queue, feedback), bolts)) in receivers.into_iter().zip(bolts).enumerate() {
+        for (index, bolts) in bolts.into_iter().enumerate() {
             let (close, closing) = watch::channel(false);
-            let inputs = Inputs { queue, feedback, mode: shared.mode.subscribe(), closing };
+            let inputs = Inputs::new(shared.clone(), index, closing);
             let run: BoxFuture<'static, ()> = match bolts {
-                WorkerBolts::Computing(tasks) => {
-                    Box::pin(Worker::new(shared.clone(), index, tasks, inputs).run())
-                }
+                WorkerBolts::Computing(tasks) => Box::pin(Worker::new(shared.clone(), tasks, inputs).run()),
                 WorkerBolts::Waiting(bolt) => {
                     let plan = shared.plan.workers[index].members[0];
                     Box::pin(AsyncWorker::new(shared.clone(), bolt, plan, inputs).run())
@@ -265,12 +268,14 @@ impl Running {
                 uptime,
                 clock: &*shared.clock,
                 ids: &ids,
+                task_metrics: &shared.task_metrics[at],
             };
             read(&described, &shared.stats[at])
         };
         Metrics {
             topology: shared.topology.name().to_string(),
             uptime_ms: uptime.as_millis() as u64,
+            queued_bytes: shared.lanes.queued_bytes() as u64,
             components: shared.topology.components().iter().enumerate().map(read_one).collect(),
         }
     }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use galerna_topology::runtime::{AnyBatch, BatchPool, Loads, OutgoingBatch};
-use galerna_topology::{Clock, Topology};
-use tokio::sync::{mpsc, watch};
+use galerna_topology::runtime::{BatchPool, Loads, OutgoingBatch};
+use galerna_topology::{Clock, TaskMetrics, Topology};
+use tokio::sync::watch;
 
 use crate::faults::FaultReporter;
 use crate::in_flight::InFlight;
+use crate::lanes::{Lanes, Message, NotSent, SentBy};
 use crate::metrics::{State, TaskStats, add};
 use crate::plan::{Plan, TaskPlan};
 
@@ -22,31 +23,6 @@ pub(crate) enum Mode {
     Stopping,
 }
 
-/// A batch on its way to a worker.
-pub(crate) struct Message {
-    pub(crate) target: u32,
-    /// Which task of the emitting component sent it.
-    pub(crate) sender: u32,
-    pub(crate) rows: u32,
-    /// What the tuples weigh.
-    pub(crate) bytes: usize,
-    pub(crate) tuples: AnyBatch,
-}
-
-impl Message {
-    pub(crate) fn into_batch(self) -> OutgoingBatch {
-        let Self { target, sender, rows, bytes, tuples } = self;
-        OutgoingBatch { target, sender, rows, bytes, tuples }
-    }
-}
-
-/// The ways into a worker.
-pub(crate) struct Inbox {
-    pub(crate) queue: mpsc::Sender<Message>,
-    /// For feedback edges: without a bound of its own, since what circulates is bounded by what is pending.
-    pub(crate) feedback: mpsc::UnboundedSender<Message>,
-}
-
 /// What all tasks share.
 pub(crate) struct Shared {
     pub(crate) topology: Topology,
@@ -56,25 +32,33 @@ pub(crate) struct Shared {
     pub(crate) mode: watch::Sender<Mode>,
     /// By component and task.
     pub(crate) stats: Vec<Vec<Arc<TaskStats>>>,
+    /// What the tasks measure themselves, by component and task.
+    pub(crate) task_metrics: Vec<Vec<Arc<TaskMetrics>>>,
     /// By component.
     pub(crate) loads: Vec<Loads>,
     /// By component and subscription.
     pub(crate) pools: Vec<Vec<BatchPool>>,
-    pub(crate) inboxes: Vec<Inbox>,
+    pub(crate) lanes: Lanes,
 }
 
 impl Shared {
-    /// Sends batches to other workers in their order, waiting where a queue is full.
+    /// Sends batches of a bolt to other workers in their order, waiting where there is no room.
     pub(crate) async fn send_all(&self, batches: &mut Vec<OutgoingBatch>, from: &TaskStats) {
         for batch in batches.drain(..) {
-            if let Err(message) = self.try_send(batch) {
+            if let Err(message) = self.try_send(batch, SentBy::Bolt) {
                 let target = self.plan.targets[message.target as usize];
                 from.set_state(State::DownstreamFull, target.component);
-                if self.inboxes[target.worker].queue.send(message).await.is_err() {
-                    self.lost(target);
-                }
+                self.send(message, SentBy::Bolt).await;
                 from.set_state(State::Emitting, 0);
             }
+        }
+    }
+
+    /// Sends a batch that [`try_send`](Self::try_send) gave back, when there is room.
+    pub(crate) async fn send(&self, message: Message, by: SentBy) {
+        let target = self.plan.targets[message.target as usize];
+        if self.lanes.send(target.worker, message, by).await.is_err() {
+            self.lost(target);
         }
     }
 
@@ -86,26 +70,52 @@ impl Shared {
     }
 
     /// Sends a batch if there is room, or gives it back.
-    pub(crate) fn try_send(&self, batch: OutgoingBatch) -> Result<(), Message> {
-        let OutgoingBatch { target, sender, tuples, rows, bytes } = batch;
-        let to = self.plan.targets[target as usize];
-        let message = Message { target, sender, rows, bytes, tuples };
+    pub(crate) fn try_send(&self, batch: OutgoingBatch, by: SentBy) -> Result<(), Message> {
+        let message = Message::new(batch);
+        let to = self.plan.targets[message.target as usize];
         self.in_flight.begin(1);
         self.loads[to.component].add(to.task);
-        let inbox = &self.inboxes[to.worker];
-        if self.topology.components()[to.component].inputs[to.input].feedback {
-            if inbox.feedback.send(message).is_err() {
-                self.lost(to);
-            }
-            return Ok(());
-        }
-        match inbox.queue.try_send(message) {
+        let sent = if self.topology.components()[to.component].inputs[to.input].feedback {
+            self.lanes.send_back(to.worker, message).map_err(|_| NotSent::Closed)
+        } else {
+            self.lanes.try_send(to.worker, message, by)
+        };
+        match sent {
             Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(message)) => Err(message),
-            Err(mpsc::error::TrySendError::Closed(_)) => {
+            Err(NotSent::Full(message)) => Err(message),
+            Err(NotSent::Closed) => {
                 self.lost(to);
                 Ok(())
             }
+        }
+    }
+
+    /// What a worker is to do next: what was sent to it, or else to another one of its component that waits or is slow.
+    pub(crate) fn next_message(&self, worker: usize) -> Option<Message> {
+        if let Some(message) = self.lanes.try_take(worker) {
+            let target = self.plan.targets[message.target as usize];
+            self.loads[target.component].take(target.task);
+            return Some(message);
+        }
+        let mut message = self.lanes.try_take_from_others(worker)?;
+        let target = self.plan.targets[message.target as usize];
+        self.loads[target.component].take(target.task);
+        message.target = self.plan.address(target, worker);
+        Some(message)
+    }
+
+    /// Puts back what is left of a batch that was begun.
+    pub(crate) fn put_back(&self, worker: usize, message: Message) {
+        let target = self.plan.targets[message.target as usize];
+        self.in_flight.begin(1);
+        self.loads[target.component].add(target.task);
+        self.lanes.put_back(worker, message);
+    }
+
+    /// A worker has ended: what it has not taken is gone.
+    pub(crate) fn close_lane(&self, worker: usize) {
+        for message in self.lanes.close(worker) {
+            self.lost(self.plan.targets[message.target as usize]);
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::ack_sender::AckMessage;
 use crate::clock::nanos;
 use crate::faults::{Backoff, FaultReporter};
+use crate::lanes::SentBy;
 use crate::ledger::Ledger;
 use crate::metrics::{State, TaskStats, add};
 use crate::shared::{Mode, Shared, collect};
@@ -380,23 +381,18 @@ impl SpoutWorker {
         let mut waited = Duration::ZERO;
         let mut outgoing = std::mem::take(&mut self.run.outgoing);
         for batch in outgoing.drain(..) {
-            let Err(message) = self.shared.try_send(batch) else { continue };
+            let Err(message) = self.shared.try_send(batch, SentBy::Spout) else { continue };
             let target = self.shared.plan.targets[message.target as usize];
             self.stats.set_state(State::DownstreamFull, target.component);
             let since = self.shared.clock.now();
             let shared = self.shared.clone();
-            let sent = shared.inboxes[target.worker].queue.send(message);
+            let sent = shared.send(message, SentBy::Spout);
             tokio::pin!(sent);
             loop {
                 let expiry = self.ledger.check_at().map_or(Duration::MAX, Duration::from_nanos);
                 tokio::select! {
                     biased;
-                    sent = &mut sent => {
-                        if sent.is_err() {
-                            shared.lost(target);
-                        }
-                        break;
-                    }
+                    () = &mut sent => break,
                     Some(message) = self.acks.recv() => self.apply(message),
                     () = sleep_until(&shared.clock, expiry) => self.expire(shared.clock.now()),
                 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use galerna_topology::runtime::{AsyncBoltTask, BoltTask, BoxFuture, RouteSetup, SpoutTask, TaskSetup};
+use galerna_topology::runtime::{
+    AsyncBoltTask, BoltTask, BoxFuture, RouteSetup, SpoutTask, Subscription, TaskSetup,
+};
 use galerna_topology::{Fault, TaskContext, TaskFactory};
 use tokio::sync::Semaphore;
 
@@ -273,7 +275,8 @@ impl TaskBuilder {
                 plan.task,
                 self.peers.clone(),
                 shared.clock.clone(),
-            ),
+            )
+            .with_metrics(shared.task_metrics[plan.component][plan.task].clone()),
             acks: Arc::new(TaskAckSender {
                 component: id,
                 stats: shared.stats[plan.component][plan.task].clone(),
@@ -284,6 +287,14 @@ impl TaskBuilder {
             }),
             seed: self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             tracking: shared.topology.tracking(),
+            subscriptions: components[plan.component]
+                .inputs
+                .iter()
+                .map(|input| Subscription {
+                    component: input.component.clone(),
+                    stream: input.stream.clone(),
+                })
+                .collect(),
             routes,
         })
     }

@@ -27,6 +27,17 @@ impl Turn {
         Self { began: clock.now(), driver: clock.now(), threads }
     }
 
+    /// A turn begins: the task was idle.
+    pub(crate) fn begin(&mut self, now: Duration) {
+        self.began = now;
+        self.driver = now;
+    }
+
+    /// When this turn began.
+    pub(crate) fn began(&self) -> Duration {
+        self.began
+    }
+
     /// Whether it is time for others.
     pub(crate) fn is_over(&self, now: Duration) -> bool {
         now.saturating_sub(self.began) >= TURN

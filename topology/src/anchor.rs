@@ -580,23 +580,58 @@ impl<T: Send + 'static> Batch<T> {
     /// A panic of `execute` passes through, after the tuples not reached were stored for the engine,
     /// which fails the one at hand, rebuilds the bolt and carries on.
     pub fn each<O: Outputs>(
+        self,
+        out: &mut Emitter<O>,
+        execute: impl FnMut(T, &mut Emitter<O>) -> Result<(), Fault>,
+    ) {
+        self.each_until(out, usize::MAX, execute);
+    }
+
+    /// As [`each`](Self::each), but when the turn is over the tuples not reached are put aside for the engine, which goes on with
+    /// them later.
+    pub(crate) fn each_in_turn<O: Outputs>(
+        self,
+        out: &mut Emitter<O>,
+        execute: impl FnMut(T, &mut Emitter<O>) -> Result<(), Fault>,
+    ) {
+        out.set_by_row();
+        let check_after = out.check_after();
+        self.each_until(out, check_after, execute);
+    }
+
+    fn each_until<O: Outputs>(
         mut self,
         out: &mut Emitter<O>,
+        check_after: usize,
         mut execute: impl FnMut(T, &mut Emitter<O>) -> Result<(), Fault>,
     ) {
         self.acks = None;
         let EdgeBatch { values, lineage } = &mut self.tuples;
         let mut tokens = lineage.drain();
         let mut rows = values.drain(..);
+        let mut check = check_after;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            for value in rows.by_ref() {
-                out.begin_tuple(tokens.next().unwrap_or_default());
-                match execute(value, out) {
-                    Ok(()) => out.finish_tuple(),
-                    Err(fault) => out.fail_tuple(FailureKind::Error, fault),
+            // The clock is looked at after each doubling, so seldom where tuples cost little.
+            let all = rows.len();
+            loop {
+                for value in rows.by_ref().take(check) {
+                    out.begin_tuple(tokens.next().unwrap_or_default());
+                    match execute(value, out) {
+                        Ok(()) => out.finish_tuple(),
+                        Err(fault) => out.fail_tuple(FailureKind::Error, fault),
+                    }
+                }
+                check = all - rows.len();
+                if rows.len() == 0 || out.is_turn_over() {
+                    break;
                 }
             }
         }));
+        if outcome.is_ok() && rows.len() > 0 {
+            let rest = EdgeBatch { values: rows.collect(), lineage: tokens.into_rest() };
+            out.store_unreached(Box::new(rest) as Box<dyn Any + Send>);
+            return;
+        }
         if let Err(panic) = outcome {
             let rest = EdgeBatch { values: rows.collect(), lineage: tokens.into_rest() };
             out.store_unreached(Box::new(rest) as Box<dyn Any + Send>);
@@ -611,18 +646,53 @@ impl<T: Send + 'static> Batch<T> {
     ///
     /// # Panics
     /// As [`each`](Self::each).
-    pub fn map<U: Clone + Send + 'static>(
+    pub fn map<U: Clone + Send + 'static>(self, out: &mut Emitter<Output<U>>, map: impl FnMut(T) -> U) {
+        self.map_until(out, usize::MAX, map);
+    }
+
+    /// As [`map`](Self::map), and as [`each_in_turn`](Self::each_in_turn).
+    pub(crate) fn map_in_turn<U: Clone + Send + 'static>(
+        self,
+        out: &mut Emitter<Output<U>>,
+        map: impl FnMut(T) -> U,
+    ) {
+        out.set_by_row();
+        let check_after = out.check_after();
+        self.map_until(out, check_after, map);
+    }
+
+    fn map_until<U: Clone + Send + 'static>(
         mut self,
         out: &mut Emitter<Output<U>>,
+        check_after: usize,
         mut map: impl FnMut(T) -> U,
     ) {
         self.acks = None;
         let EdgeBatch { values, lineage } = &mut self.tuples;
         let before = out.output_mut().len();
         let mut rows = values.drain(..);
+        let mut check = check_after;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            out.output_mut().extend(rows.by_ref().map(&mut map));
+            let all = rows.len();
+            loop {
+                out.output_mut().extend(rows.by_ref().take(check).map(&mut map));
+                check = all - rows.len();
+                if rows.len() == 0 || out.is_turn_over() {
+                    break;
+                }
+            }
         }));
+        if outcome.is_ok() && rows.len() > 0 {
+            let mapped = out.output_mut().len() - before;
+            let mut tokens = lineage.drain();
+            for token in tokens.by_ref().take(mapped) {
+                out.output_mut().adopt(token);
+            }
+            out.count_acked(mapped as u64);
+            let rest = EdgeBatch { values: rows.collect(), lineage: tokens.into_rest() };
+            out.store_unreached(Box::new(rest) as Box<dyn Any + Send>);
+            return;
+        }
         if let Err(panic) = outcome {
             let mapped = out.output_mut().len() - before;
             let mut tokens = lineage.drain();

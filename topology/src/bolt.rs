@@ -41,7 +41,7 @@ pub trait Bolt: Send + 'static {
 
     /// Takes a batch. Override it where work is cheaper by the batch; by default it executes each tuple.
     fn execute_batch(&mut self, batch: Batch<Self::Input>, out: &mut Emitter<Self::Outputs>) {
-        batch.each(out, |input, out| self.execute(input, out));
+        batch.each_in_turn(out, |input, out| self.execute(input, out));
     }
 
     /// Called at the component's tick interval, if it has one.
@@ -105,6 +105,7 @@ pub trait AsyncBolt: Send + 'static {
         out: &mut Emitter<Self::Outputs>,
     ) -> impl Future<Output = ()> + Send {
         async move {
+            out.set_by_row();
             let mut rows = RemainingRows::new(batch, out.unreached());
             while let Some(value) = rows.next(out) {
                 match self.execute(value, out).await {
@@ -174,6 +175,8 @@ impl<T: Send + 'static> RemainingRows<T> {
     }
 
     fn next<O: Outputs>(&mut self, out: &mut Emitter<O>) -> Option<T> {
+        // What is done by now does not wait for the next one.
+        out.hand_over();
         let value = self.values.next()?;
         out.begin_tuple(std::mem::take(&mut self.tokens[self.at]));
         self.at += 1;

@@ -88,6 +88,7 @@ pub struct Input {
     pub(crate) type_name: &'static str,
     direct_type: bool,
     convert: fn(AnyBatch) -> (AnyBatch, Vec<LostTuples>),
+    split: fn(AnyBatch, usize) -> (AnyBatch, Option<AnyBatch>),
     route: Arc<dyn Fn(RouteSetup) -> Box<dyn Any + Send> + Send + Sync>,
 }
 
@@ -96,6 +97,11 @@ impl Input {
     /// are left out and returned beside it.
     pub fn convert(&self, tuples: AnyBatch) -> (AnyBatch, Vec<LostTuples>) {
         if self.direct_type { (tuples, Vec::new()) } else { (self.convert)(tuples) }
+    }
+
+    /// Cuts a batch of the stream's type after so many tuples, if it has more.
+    pub fn split(&self, tuples: AnyBatch, rows: usize) -> (AnyBatch, Option<AnyBatch>) {
+        (self.split)(tuples, rows.max(1))
     }
 
     /// Whether the stream's type is the bolt's input type, so that emptied batches can go back.
@@ -107,6 +113,22 @@ impl Input {
     pub fn route(&self, setup: RouteSetup) -> Box<dyn Any + Send> {
         (self.route)(setup)
     }
+}
+
+fn split<T: Send + 'static>(tuples: AnyBatch, rows: usize) -> (AnyBatch, Option<AnyBatch>) {
+    let mut tuples = match tuples.downcast::<EdgeBatch<T>>() {
+        Ok(tuples) => tuples,
+        Err(other) => return (other, None),
+    };
+    if tuples.values.len() <= rows {
+        return (tuples, None);
+    }
+    let values = tuples.values.split_off(rows);
+    let (mut first, mut tokens) = (Lineage::new(), tuples.lineage.drain());
+    tokens.by_ref().take(rows).for_each(|token| first.push(token));
+    let lineage = tokens.into_rest();
+    tuples.lineage = first;
+    (tuples, Some(Box::new(EdgeBatch { values, lineage })))
 }
 
 fn convert<T: IntoInput<I> + Send + 'static, I: Send + 'static>(
@@ -500,6 +522,7 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         T: Data + IntoInput<I>,
         R: Route<T> + 'static,
     {
+        let weigh = stream.weigh.map(|weigh| Arc::new(weigh) as Arc<dyn Any + Send + Sync>);
         self.component.inputs.push(Input {
             component: stream.source.component,
             stream: stream.name,
@@ -509,7 +532,9 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
             type_name: type_name::<T>(),
             direct_type: TypeId::of::<T>() == TypeId::of::<I>(),
             convert: convert::<T, I>,
-            route: Arc::new(move |setup| {
+            split: split::<T>,
+            route: Arc::new(move |mut setup| {
+                setup.weigh = weigh.clone();
                 let route: Box<dyn Route<T>> = Box::new(route(setup));
                 Box::new(route) as Box<dyn Any + Send>
             }),

@@ -50,7 +50,7 @@ impl<I: Send + 'static, U: Data, F: FnMut(I) -> U + Send + 'static> Bolt for Map
     }
 
     fn execute_batch(&mut self, batch: Batch<I>, out: &mut Emitter<Output<U>>) {
-        batch.map(out, &mut self.0);
+        batch.map_in_turn(out, &mut self.0);
     }
 }
 

@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::task_metrics::{Counter, Gauge, TaskMetrics};
+
 /// The one source of time of a running topology.
 ///
 /// Times are durations since some start of the clock's own choosing and never go backwards. The engine
@@ -32,6 +34,7 @@ struct Inner {
     tasks: usize,
     peers: Arc<BTreeMap<Arc<str>, usize>>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<TaskMetrics>,
 }
 
 impl TaskContext {
@@ -44,7 +47,45 @@ impl TaskContext {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let tasks = peers.get(&component).copied().unwrap_or(1);
-        Self { inner: Arc::new(Inner { topology, component, task, tasks, peers, clock }) }
+        Self {
+            inner: Arc::new(Inner {
+                topology,
+                component,
+                task,
+                tasks,
+                peers,
+                clock,
+                metrics: Arc::default(),
+            }),
+        }
+    }
+
+    /// As [`new`](Self::new), with what the task measures itself kept elsewhere.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<TaskMetrics>) -> Self {
+        let of = &self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                topology: of.topology.clone(),
+                component: of.component.clone(),
+                task: of.task,
+                tasks: of.tasks,
+                peers: of.peers.clone(),
+                clock: of.clock.clone(),
+                metrics,
+            }),
+        }
+    }
+
+    /// A counter of this task's own: the metrics show the sum over the tasks of its component. One name is one counter, also after
+    /// a panic.
+    pub fn counter(&self, name: &str) -> Counter {
+        self.inner.metrics.counter(name)
+    }
+
+    /// A gauge of this task's own: the metrics show it for each task.
+    pub fn gauge(&self, name: &str) -> Gauge {
+        self.inner.metrics.gauge(name)
     }
 
     /// The topology's name.

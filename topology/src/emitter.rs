@@ -10,7 +10,7 @@ use crate::context::TaskContext;
 use crate::failure::{Failure, FailureKind, Fault};
 use crate::lineage::{AckToken, Lineage, ShareRng};
 use crate::outputs::{Output, Outputs, TokenSplitter};
-use crate::runtime::{AckSender, EdgeBatch, LostTuples, Staged};
+use crate::runtime::{AckSender, Delivery, EdgeBatch, LostTuples, Outbox, Staged, Subscription};
 
 /// A bolt's outputs, and the tuple at hand.
 ///
@@ -30,13 +30,121 @@ pub struct Emitter<O> {
     kept: Option<Arc<KeptTuple>>,
     unreached: UnreachedSlot,
     spare: Option<Box<dyn Any + Send>>,
+    subscriptions: Arc<[Subscription]>,
+    /// The batch being executed.
+    delivery: Option<Delivery>,
+    /// Whether the bolt takes tuple by tuple.
+    by_row: bool,
+    /// What distributes the rows, where that may happen in the middle of a batch.
+    router: Option<SharedRouter<O>>,
+}
+
+/// The half of an async bolt's emitter that distributes what is done while the bolt has the other half.
+pub(crate) struct Router<O> {
+    outputs: O,
+    outbox: Arc<Outbox>,
+    acks: Arc<dyn AckSender>,
+    settled: Lineage,
+    acked: u64,
+    /// Whether anything was handed over since the last flush of all.
+    fresh: bool,
+}
+
+// Never contended: who polls the bolt takes it between polls.
+pub(crate) type SharedRouter<O> = Arc<Mutex<Router<O>>>;
+
+impl<O: Outputs> Router<O> {
+    pub(crate) fn new(outputs: O, acks: Arc<dyn AckSender>) -> Self {
+        let (outbox, settled) = (Arc::default(), Lineage::new());
+        Self { outputs, outbox, acks, settled, acked: 0, fresh: false }
+    }
+
+    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// Distributes what was handed over, and tells the ledger of what is done.
+    pub(crate) fn flush(&mut self, all: bool) {
+        let outbox = self.outbox.clone();
+        let mut staged = outbox.lock();
+        self.outputs.route(all, &mut staged);
+        staged.acked.settle_all(&mut self.settled);
+        settle(&mut staged, &mut self.acked, &*self.acks);
+        if all {
+            self.fresh = false;
+        }
+    }
+
+    /// The bolt waits: what is done need not.
+    pub(crate) fn flush_fresh(&mut self) {
+        if self.fresh {
+            self.flush(true);
+        }
+    }
+}
+
+/// Fails what was lost, and tells the ledger of what is done.
+fn settle(staged: &mut Staged, acked: &mut u64, acks: &dyn AckSender) {
+    if !staged.lost.is_empty() {
+        fail_lost(std::mem::take(&mut staged.lost), acks);
+    }
+    if *acked > 0 || !staged.acked.is_empty() {
+        acks.settle(&mut staged.acked, *acked, None);
+        staged.acked.clear();
+        staged.returned += std::mem::take(acked);
+    }
+}
+
+/// These tuples reach nobody: their roots fail here.
+#[cold]
+fn fail_lost(lost: Vec<LostTuples>, acks: &dyn AckSender) {
+    for LostTuples { mut lineage, rows, kind, fault } in lost {
+        let failure = Failure { kind, fault, component: acks.component().clone() };
+        acks.fail(&mut lineage, rows, &failure);
+    }
+}
+
+/// Where a tuple came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    input: usize,
+    task: usize,
+    subscription: &'a Subscription,
+}
+
+impl<'a> Origin<'a> {
+    /// The index of the subscription it came by, in the order in which the bolt declared them.
+    pub fn input(&self) -> usize {
+        self.input
+    }
+
+    /// The id of the component that emitted it.
+    pub fn component(&self) -> &'a str {
+        &self.subscription.component
+    }
+
+    /// The name of that component's output.
+    pub fn stream(&self) -> &'a str {
+        &self.subscription.stream
+    }
+
+    /// The index of the task that emitted it.
+    pub fn task(&self) -> usize {
+        self.task
+    }
 }
 
 /// Where a batch leaves the tuples it had not reached when its bolt panicked.
 pub(crate) type UnreachedSlot = Arc<Mutex<Option<Box<dyn Any + Send>>>>;
 
 impl<O: Outputs> Emitter<O> {
-    pub(crate) fn new(outputs: O, seed: u64, acks: Arc<dyn AckSender>, context: TaskContext) -> Self {
+    pub(crate) fn new(
+        outputs: O,
+        seed: u64,
+        acks: Arc<dyn AckSender>,
+        context: TaskContext,
+        subscriptions: Arc<[Subscription]>,
+    ) -> Self {
         Self {
             outputs,
             row: AckToken::Untracked,
@@ -49,7 +157,57 @@ impl<O: Outputs> Emitter<O> {
             kept: None,
             unreached: UnreachedSlot::default(),
             spare: None,
+            subscriptions,
+            delivery: None,
+            by_row: false,
+            router: None,
         }
+    }
+
+    /// As [`new`](Self::new), with another half that distributes what is emitted. `outputs` have no routes.
+    pub(crate) fn with_router(mut self, router: SharedRouter<O>) -> Self {
+        self.router = Some(router);
+        self
+    }
+
+    /// Where the tuple or batch being executed came from; nothing in `tick`, `progress`, `drain` and `close`.
+    pub fn origin(&self) -> Option<Origin<'_>> {
+        let delivery = self.delivery.as_ref()?;
+        let subscription = self.subscriptions.get(delivery.input)?;
+        Some(Origin { input: delivery.input, task: delivery.sender as usize, subscription })
+    }
+
+    /// Starts a batch, or ends it.
+    pub(crate) fn set_delivery(&mut self, delivery: Option<Delivery>) {
+        self.delivery = delivery;
+    }
+
+    /// After how many tuples to look at the clock first.
+    pub(crate) fn check_after(&self) -> usize {
+        self.delivery.as_ref().map_or(usize::MAX, |delivery| delivery.check_after)
+    }
+
+    /// Whether others are to have a turn.
+    pub(crate) fn is_turn_over(&self) -> bool {
+        self.delivery.as_ref().is_some_and(|delivery| self.context.now() >= delivery.until)
+    }
+
+    pub(crate) fn set_by_row(&mut self) {
+        self.by_row = true;
+    }
+
+    pub(crate) fn is_by_row(&self) -> bool {
+        self.by_row
+    }
+
+    /// Hands what is done over to the half that distributes it, if there is one.
+    pub(crate) fn hand_over(&mut self) {
+        let Some(router) = &self.router else { return };
+        let mut router = router.lock().unwrap_or_else(PoisonError::into_inner);
+        self.outputs.hand_over(&mut router.outputs);
+        router.settled.settle_all(&mut self.staged.acked);
+        router.acked += std::mem::take(&mut self.acked);
+        router.fresh = true;
     }
 
     /// Keeps the tuple at hand: returning `Ok` from `execute` no longer acks it, the handle does. A tuple kept several times is
@@ -158,27 +316,18 @@ impl<O: Outputs> Emitter<O> {
 
     /// Routes what is staged and tells the ledger what is done.
     pub(crate) fn flush(&mut self, all: bool) {
-        self.outputs.route(all, &mut self.staged);
-        if !self.staged.lost.is_empty() {
-            let lost = std::mem::take(&mut self.staged.lost);
-            self.lose(lost);
-        }
-        if self.acked > 0 || !self.staged.acked.is_empty() {
-            self.acks.settle(&mut self.staged.acked, self.acked, None);
-            self.staged.acked.clear();
-            self.staged.returned += self.acked;
-            self.acked = 0;
+        self.hand_over();
+        if let Some(router) = &self.router {
+            router.lock().unwrap_or_else(PoisonError::into_inner).flush(all);
+        } else {
+            self.outputs.route(all, &mut self.staged);
+            settle(&mut self.staged, &mut self.acked, &*self.acks);
         }
     }
 
     /// These tuples reach nobody: their roots fail here.
-    #[cold]
     pub(crate) fn lose(&mut self, lost: Vec<LostTuples>) {
-        for LostTuples { mut lineage, rows, kind, fault } in lost {
-            let component = self.acks.component().clone();
-            let failure = Failure { kind, fault, component };
-            self.acks.fail(&mut lineage, rows, &failure);
-        }
+        fail_lost(lost, &*self.acks);
     }
 
     pub(crate) fn staged(&mut self) -> &mut Staged {

@@ -52,8 +52,9 @@ mod spout;
 mod stable_hasher;
 mod stream;
 mod task;
+mod task_metrics;
 
-pub use anchor::{Anchor, Anchors, Batch, Tuple};
+pub use anchor::{Anchor, AnchorSet, Anchors, Batch, Tuple};
 pub use bolt::{AsyncBolt, Bolt};
 pub use builder::{
     BoltDeclarer, Component, ComponentSettings, Input, IntoInput, SpoutDeclarer, TaskFactory, Topology,
@@ -62,7 +63,7 @@ pub use builder::{
 pub use check::BuildError;
 pub use closure::{Filter, FlatMap, ForEach, IntoTupleResult, Map};
 pub use context::{Clock, TaskContext};
-pub use emitter::Emitter;
+pub use emitter::{Emitter, Origin};
 pub use factory::{AsyncBoltSource, BoltSource, Constructor, Prototype, SpoutSource};
 pub use failure::{Failed, Failure, FailureKind, Fault, FaultKind, OrFault};
 pub use grouping::{CustomGrouping, Grouping};
@@ -70,6 +71,7 @@ pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
 pub use spout::{Next, Roots, Spout};
 pub use stable_hasher::StableHasher;
 pub use stream::Stream;
+pub use task_metrics::{Counter, Gauge, TaskMetrics};
 
 /// What [`outputs!`] expands to needs; not for anything else, and not stable.
 #[doc(hidden)]

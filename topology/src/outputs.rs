@@ -175,6 +175,8 @@ pub trait OutputSet: Send + Sized + 'static {
     }
     /// Takes back the rows not sealed yet.
     fn discard(&mut self);
+    /// Moves the rows, all of them sealed, behind those of `to`, which distributes them.
+    fn hand_over(&mut self, to: &mut Self);
     /// Distributes the rows.
     fn route(&mut self, flush: bool, into: &mut Staged);
 }
@@ -268,6 +270,21 @@ impl<T: Data> OutputSet for Output<T> {
                 self.sealed += 1;
             }
         }
+    }
+
+    fn hand_over(&mut self, to: &mut Self) {
+        debug_assert_eq!(self.sealed, self.values.len(), "handing over rows without a token");
+        let before = to.values.len();
+        let moved = self.direct.drain(..).map(|direct| DirectRow { row: direct.row + before, ..direct });
+        to.direct.extend(moved);
+        if before == 0 {
+            std::mem::swap(&mut self.values, &mut to.values);
+            std::mem::swap(&mut self.lineage, &mut to.lineage);
+        } else {
+            to.values.append(&mut self.values);
+            to.lineage.append(&mut self.lineage);
+        }
+        to.sealed += std::mem::take(&mut self.sealed);
     }
 
     fn route(&mut self, flush: bool, into: &mut Staged) {
@@ -416,6 +433,7 @@ impl OutputSet for () {
     #[inline]
     fn seal(&mut self, _splitter: &mut TokenSplitter<'_>) {}
     fn discard(&mut self) {}
+    fn hand_over(&mut self, _to: &mut Self) {}
     fn route(&mut self, _flush: bool, _into: &mut Staged) {}
 }
 
@@ -543,6 +561,9 @@ macro_rules! outputs {
             }
             fn discard(&mut self) {
                 $( $crate::sealed::OutputSet::discard(&mut self.$field); )+
+            }
+            fn hand_over(&mut self, to: &mut Self) {
+                $( $crate::sealed::OutputSet::hand_over(&mut self.$field, &mut to.$field); )+
             }
             fn route(&mut self, flush: bool, into: &mut $crate::sealed::Staged) {
                 $( $crate::sealed::OutputSet::route(&mut self.$field, flush, into); )+

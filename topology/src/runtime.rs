@@ -9,7 +9,8 @@ use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::context::{Clock, TaskContext};
 use crate::failure::{Failure, FailureKind, Fault};
@@ -165,6 +166,53 @@ impl Staged {
     }
 }
 
+/// What a task that waits has ready to be sent. It is looked at also while the task is in the middle of a batch.
+#[derive(Default)]
+pub struct Outbox {
+    // Never contended: who runs the task looks at it between polling it.
+    staged: Mutex<Staged>,
+}
+
+impl Outbox {
+    /// What there is.
+    pub fn lock(&self) -> MutexGuard<'_, Staged> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A subscription, as the bolt that has it may ask for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// The component subscribed to.
+    pub component: Arc<str>,
+    /// Its output.
+    pub stream: Arc<str>,
+}
+
+/// Where a batch comes from, and how long it may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery {
+    /// The subscription of the bolt, by index.
+    pub input: usize,
+    /// The index of the task that emitted it.
+    pub sender: u32,
+    /// When others are to have a turn, by the topology's clock: a bolt that executes tuple by tuple stops soon after.
+    pub until: Duration,
+    /// After how many tuples to look at the clock first.
+    pub check_after: usize,
+}
+
+/// What came of a batch.
+#[derive(Default)]
+pub struct Processed {
+    /// The emptied batch, for its memory.
+    pub spare: Option<AnyBatch>,
+    /// What to report: each panic of the bolt, and that it could not be rebuilt.
+    pub faults: Vec<Fault>,
+    /// The tuples not reached when the turn was over, and how many they are.
+    pub rest: Option<(AnyBatch, u32)>,
+}
+
 /// A row emitted by direct grouping.
 #[derive(Debug, Clone, Copy)]
 pub struct DirectRow {
@@ -282,6 +330,8 @@ pub struct TaskSetup {
     pub seed: u64,
     /// Whether roots are tracked at all; if not, they are acked when emitted.
     pub tracking: bool,
+    /// What it subscribes to, by input.
+    pub subscriptions: Arc<[Subscription]>,
     /// Its routes: the index of the output, and what [`crate::Input`] made.
     pub routes: Vec<(usize, Box<dyn Any + Send>)>,
 }
@@ -293,9 +343,8 @@ pub trait BoltTask: Send {
     /// # Errors
     /// What `prepare` says.
     fn prepare(&mut self) -> Result<(), Fault>;
-    /// Executes a batch of the bolt's input type. Returns the emptied batch, and what to report: each
-    /// panic of the bolt, and that it could not be rebuilt.
-    fn process(&mut self, tuples: AnyBatch) -> (Option<AnyBatch>, Vec<Fault>);
+    /// Executes a batch of the bolt's input type, or as much of it as its turn lasts.
+    fn process(&mut self, tuples: AnyBatch, delivery: &Delivery) -> Processed;
     /// Fails tuples that could not be made ones of the bolt's input type.
     fn lose(&mut self, lost: Vec<LostTuples>);
     /// Runs the tick hook.
@@ -323,8 +372,13 @@ pub trait BoltTask: Send {
 pub trait AsyncBoltTask: Send {
     /// Makes and prepares the bolt.
     fn prepare(&mut self) -> BoxFuture<'_, Result<(), Fault>>;
-    /// Executes a batch of the bolt's input type. If polling it panics, call [`recover`](Self::recover).
-    fn process(&mut self, tuples: AnyBatch) -> BoxFuture<'_, ()>;
+    /// Executes a batch of the bolt's input type. Whenever polling it is pending, what is done is in the
+    /// [`outbox`](Self::outbox). If polling it panics, call [`recover`](Self::recover).
+    fn process(&mut self, tuples: AnyBatch, delivery: Delivery) -> BoxFuture<'_, ()>;
+    /// Whether it takes tuple by tuple, as far as is known: it loses nothing by smaller batches.
+    fn is_by_row(&self) -> bool;
+    /// What there is to send.
+    fn outbox(&self) -> &Arc<Outbox>;
     /// After a panic: fails the tuple at hand with this fault, forgets the bolt, and returns the tuples not reached.
     /// [`prepare`](Self::prepare) makes a new one.
     fn recover(&mut self, fault: &Fault) -> Option<AnyBatch>;
@@ -342,8 +396,6 @@ pub trait AsyncBoltTask: Send {
     fn close(&mut self) -> BoxFuture<'_, ()>;
     /// Stages batches to send: full ones, or all.
     fn flush(&mut self, all: bool);
-    /// What there is to send.
-    fn staged(&mut self) -> &mut Staged;
 }
 
 /// A run of slots whose roots are done.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use crate::grouping::Weigh;
+
 /// The handle of a stream of tuples of type `T`: one named output of one component.
 ///
 /// Handles come from `outputs()` of a declared component. They are cheap to clone; grouping methods take
@@ -13,6 +15,7 @@ pub struct Stream<T> {
     pub(crate) source: StreamSource,
     pub(crate) name: Arc<str>,
     pub(crate) feedback: bool,
+    pub(crate) weigh: Option<Weigh<T>>,
     marker: PhantomData<fn() -> T>,
 }
 
@@ -25,6 +28,7 @@ impl<T> Stream<T> {
             source: StreamSource { component: component.into() },
             name: output.into(),
             feedback: false,
+            weigh: None,
             marker: PhantomData,
         }
     }
@@ -36,6 +40,15 @@ impl<T> Stream<T> {
         let mut marked = self.clone();
         marked.feedback = true;
         marked
+    }
+
+    /// Says what a tuple weighs in bytes, for the subscription made with this handle: by that, batches and what is queued are
+    /// bounded. Without it a tuple counts as what its type has in itself, whatever it has on the heap.
+    #[must_use]
+    pub fn weigh(&self, weigh: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
+        let mut weighed = self.clone();
+        weighed.weigh = Some(Arc::new(weigh));
+        weighed
     }
 
     /// The id of the component that emits it.
@@ -55,6 +68,7 @@ impl<T> Clone for Stream<T> {
             source: self.source.clone(),
             name: self.name.clone(),
             feedback: self.feedback,
+            weigh: self.weigh.clone(),
             marker: PhantomData,
         }
     }

@@ -1,18 +1,21 @@
 //! The typed halves of tasks: a spout or bolt with its outputs, behind the traits of [`crate::runtime`].
 
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::anchor::Batch;
 use crate::bolt::{AsyncBolt, Bolt};
 use crate::context::TaskContext;
-use crate::emitter::Emitter;
+use crate::emitter::{Emitter, Router, SharedRouter};
 use crate::factory::Factory;
 use crate::failure::{Failed, Failure, FailureKind, Fault};
 use crate::lineage::ShareRng;
 use crate::outputs::{OutputSet, Outputs};
 use crate::runtime::{
-    AnyBatch, AsyncBoltTask, BoltTask, BoxFuture, EdgeBatch, LostTuples, RootAllocator, SlotRange, SpoutTask,
-    Staged, TaskSetup,
+    AnyBatch, AsyncBoltTask, BoltTask, BoxFuture, Delivery, EdgeBatch, LostTuples, Outbox, Processed,
+    RootAllocator, SlotRange, SpoutTask, Staged, TaskSetup,
 };
 use crate::spout::{Next, Roots, Spout};
 
@@ -35,7 +38,7 @@ pub struct TypedBoltTask<B: Bolt> {
 impl<B: Bolt> TypedBoltTask<B> {
     pub(crate) fn new(factory: Factory<B>, mut setup: TaskSetup) -> Self {
         let outputs = open_outputs(&mut setup);
-        let out = Emitter::new(outputs, setup.seed, setup.acks, setup.context.clone());
+        let out = Emitter::new(outputs, setup.seed, setup.acks, setup.context.clone(), setup.subscriptions);
         Self { factory, bolt: None, out, context: setup.context }
     }
 
@@ -80,37 +83,49 @@ impl<B: Bolt> BoltTask for TypedBoltTask<B> {
         self.make()
     }
 
-    fn process(&mut self, tuples: AnyBatch) -> (Option<AnyBatch>, Vec<Fault>) {
+    fn process(&mut self, tuples: AnyBatch, delivery: &Delivery) -> Processed {
+        let mut processed = Processed::default();
         let Ok(mut boxed) = tuples.downcast::<EdgeBatch<B::Input>>() else {
-            return (None, vec![Fault::transient("a batch of another type arrived")]);
+            processed.faults.push(Fault::permanent("a batch of another type arrived"));
+            return processed;
         };
         let mut tuples = std::mem::take(&mut *boxed);
         self.out.set_spare(boxed);
-        let mut faults = Vec::new();
+        self.out.set_delivery(Some(*delivery));
         loop {
             let batch = Batch::new(tuples, self.out.acks().clone());
             if self.bolt.is_none()
                 && let Err(error) = self.make()
             {
                 batch.fail(error.clone());
-                faults.push(error);
+                processed.faults.push(error);
                 break;
             }
             let Self { bolt: Some(bolt), out, .. } = self else { break };
-            let Err(panic) = catch_unwind(AssertUnwindSafe(|| bolt.execute_batch(batch, out))) else { break };
+            let executed = catch_unwind(AssertUnwindSafe(|| bolt.execute_batch(batch, out)));
+            let rest = self.out.take_unreached().and_then(|rest| rest.downcast::<EdgeBatch<B::Input>>().ok());
+            let Err(panic) = executed else {
+                processed.rest = rest.map(|rest| {
+                    let rows = rest.values.len() as u32;
+                    (rest as AnyBatch, rows)
+                });
+                break;
+            };
             let fault = Fault::panicked(&*panic);
             self.out.fail_tuple(FailureKind::Panic, fault.clone());
-            faults.push(fault);
+            processed.faults.push(fault);
             self.discard_instance();
-            match self.out.take_unreached().and_then(|rest| rest.downcast::<EdgeBatch<B::Input>>().ok()) {
+            match rest {
                 Some(rest) => tuples = *rest,
                 None => break,
             }
         }
+        self.out.set_delivery(None);
         // A batch override may have emitted without a tuple at hand.
         self.out.seal_unanchored();
         self.out.flush(false);
-        (self.out.take_spare(), faults)
+        processed.spare = self.out.take_spare();
+        processed
     }
 
     fn lose(&mut self, lost: Vec<LostTuples>) {
@@ -150,14 +165,20 @@ pub struct TypedAsyncBoltTask<B: AsyncBolt> {
     factory: Factory<B>,
     bolt: Option<B>,
     out: Emitter<B::Outputs>,
+    router: SharedRouter<B::Outputs>,
+    outbox: Arc<Outbox>,
     context: TaskContext,
 }
 
 impl<B: AsyncBolt> TypedAsyncBoltTask<B> {
     pub(crate) fn new(factory: Factory<B>, mut setup: TaskSetup) -> Self {
-        let outputs = open_outputs(&mut setup);
-        let out = Emitter::new(outputs, setup.seed, setup.acks, setup.context.clone());
-        Self { factory, bolt: None, out, context: setup.context }
+        let router = Router::new(open_outputs(&mut setup), setup.acks.clone());
+        let (outbox, router) = (router.outbox().clone(), Arc::new(Mutex::new(router)));
+        // The other half has no routes: it hands over what it has.
+        let outputs = B::Outputs::open(setup.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let out = Emitter::new(outputs, setup.seed, setup.acks, setup.context.clone(), setup.subscriptions)
+            .with_router(router.clone());
+        Self { factory, bolt: None, out, router, outbox, context: setup.context }
     }
 }
 
@@ -172,21 +193,43 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
         })
     }
 
-    fn process(&mut self, tuples: AnyBatch) -> BoxFuture<'_, ()> {
+    fn process(&mut self, tuples: AnyBatch, delivery: Delivery) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let Ok(tuples) = tuples.downcast::<EdgeBatch<B::Input>>() else { return };
             let batch = Batch::new(*tuples, self.out.acks().clone());
-            match &mut self.bolt {
-                Some(bolt) => bolt.execute_batch(batch, &mut self.out).await,
-                None => batch.fail(Fault::transient("the bolt could not be rebuilt after a panic")),
+            let Self { bolt: Some(bolt), out, router, .. } = self else {
+                batch.fail(Fault::transient("the bolt could not be rebuilt after a panic"));
+                return;
+            };
+            out.set_delivery(Some(delivery));
+            {
+                let mut executing = pin!(bolt.execute_batch(batch, out));
+                poll_fn(|context| {
+                    let polled = executing.as_mut().poll(context);
+                    if polled.is_pending() {
+                        router.lock().unwrap_or_else(PoisonError::into_inner).flush_fresh();
+                    }
+                    polled
+                })
+                .await;
             }
+            self.out.set_delivery(None);
             self.out.seal_unanchored();
             self.out.flush(false);
         })
     }
 
+    fn is_by_row(&self) -> bool {
+        self.out.is_by_row()
+    }
+
+    fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
     fn recover(&mut self, fault: &Fault) -> Option<AnyBatch> {
         self.out.fail_tuple(FailureKind::Panic, fault.clone());
+        self.out.set_delivery(None);
         self.out.seal_unanchored();
         self.out.flush(false);
         drop_panicked(&mut self.bolt);
@@ -194,7 +237,7 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
     }
 
     fn lose(&mut self, lost: Vec<LostTuples>) {
-        self.out.staged().panics += lost.len() as u64;
+        self.outbox.lock().panics += lost.len() as u64;
         self.out.lose(lost);
     }
 
@@ -244,10 +287,6 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
         // A progress call that was dropped half-way may have left rows without a token.
         self.out.seal_unanchored();
         self.out.flush(all);
-    }
-
-    fn staged(&mut self) -> &mut Staged {
-        self.out.staged()
     }
 }
 

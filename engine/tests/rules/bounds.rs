@@ -1,12 +1,13 @@
 //! What is bounded, and what is even.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use galerna_engine::testing::Harness;
 use galerna_engine::{Engine, EngineOptions};
 use galerna_topology::prelude::*;
+use galerna_topology::{Counter, Gauge};
 
 /// Whole numbers, as fast as may be, with roots or without.
 struct Numbers {
@@ -95,4 +96,196 @@ async fn direct_to_a_task_that_does_not_exist_fails() {
     let failure = &failed[0].failure;
     assert_eq!((failure.kind, &*failure.component), (FailureKind::Error, "route"));
     assert!(failure.reason().contains("task 3") && failure.reason().contains("has 3 tasks"), "{failure}");
+}
+
+outputs! {
+    struct Rounds {
+        again: u64,
+        done: u64,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_round_untracked_is_bounded_by_the_budget() {
+    /// Sends numbers round so many times, and counts those on their way.
+    struct Round {
+        inside: Arc<AtomicU64>,
+        most: Arc<AtomicU64>,
+    }
+    impl Bolt for Round {
+        type Input = (u64, bool);
+        type Outputs = Rounds;
+        fn execute(&mut self, (n, first): (u64, bool), out: &mut Emitter<Rounds>) -> Result<(), Fault> {
+            if first {
+                let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+                self.most.fetch_max(inside, Ordering::SeqCst);
+                out.again.emit(200);
+            } else if n > 0 {
+                out.again.emit(n - 1);
+            } else {
+                self.inside.fetch_sub(1, Ordering::SeqCst);
+                out.done.emit(n);
+            }
+            Ok(())
+        }
+    }
+    const TUPLES: u64 = 100_000;
+    let (inside, most, done) =
+        (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let mut topology = TopologyBuilder::new("rounds");
+    let stream = topology.spout("numbers", numbers(TUPLES, false)).outputs();
+    let first = topology.map("first", |n: u64| (n, true)).shuffle(stream).outputs();
+    let again = Stream::<(u64, bool)>::named("again", "default").feedback();
+    let (counted, greatest) = (inside.clone(), most.clone());
+    let rounds = topology
+        .bolt("round", move || Round { inside: counted.clone(), most: greatest.clone() })
+        .shuffle(first)
+        .shuffle(again)
+        .unfused()
+        .outputs();
+    topology.map("again", |n: u64| (n, false)).shuffle(&rounds.again).unfused();
+    let count = done.clone();
+    topology
+        .for_each("done", move |_: u64| {
+            count.fetch_add(1, Ordering::SeqCst);
+        })
+        .shuffle(&rounds.done);
+    // 64 KiB are 4,096 tuples of 16 bytes.
+    let options = EngineOptions { queued_bytes: 64 << 10, ..EngineOptions::default() };
+    let running = Engine::submit(topology.build().unwrap(), options).await.unwrap();
+    let all = async {
+        while done.load(Ordering::SeqCst) < TUPLES {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), all).await.unwrap();
+    let most = most.load(Ordering::SeqCst);
+    assert!(most < 20_000, "{most} tuples were going round at once");
+    assert!(running.drain(Duration::from_secs(30)).await.drained);
+}
+
+#[tokio::test]
+async fn queues_are_bounded_in_bytes_by_what_tuples_weigh() {
+    /// Holds the tuples up until the test lets it go.
+    struct Gate(Arc<tokio::sync::Semaphore>, Arc<Mutex<u64>>);
+    impl AsyncBolt for Gate {
+        type Input = Vec<u8>;
+        type Outputs = ();
+        async fn execute(&mut self, _: Vec<u8>, _: &mut Emitter<()>) -> Result<(), Fault> {
+            self.0.acquire().await?.forget();
+            *self.1.lock().unwrap() += 1;
+            Ok(())
+        }
+    }
+    const SIZE: usize = 256 << 10;
+    let (gate, passed) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::<Mutex<u64>>::default());
+    let options = EngineOptions { queued_bytes: 16 << 20, ..EngineOptions::default() };
+    let harness = Harness::new().with_options(options);
+    let mut topology = TopologyBuilder::new("bytes");
+    topology.message_timeout(None);
+    let stream = topology.spout("numbers", numbers(2_000, true)).outputs();
+    let large = topology.map("large", |_: u64| vec![0u8; SIZE]).shuffle(stream).outputs();
+    let (permits, count) = (gate.clone(), passed.clone());
+    topology
+        .async_bolt("gate", move || Gate(permits.clone(), count.clone()))
+        .shuffle(large.weigh(|bytes: &Vec<u8>| bytes.len()));
+    let run = harness.start(topology.build().unwrap()).await.unwrap();
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let queued = run.metrics().queued_bytes;
+    assert!(queued > 0 && queued <= 20 << 20, "{queued} bytes are queued");
+    gate.add_permits(2_000);
+    run.until("all passed", || *passed.lock().unwrap() == 2_000).await;
+    run.until("nothing is queued", || run.metrics().queued_bytes == 0).await;
+}
+
+#[tokio::test]
+async fn a_bolt_knows_where_a_tuple_came_from() {
+    type Origins = Arc<Mutex<Vec<(u64, usize, String, String, usize)>>>;
+    struct Noting(Origins);
+    impl Bolt for Noting {
+        type Input = u64;
+        type Outputs = ();
+        fn execute(&mut self, n: u64, out: &mut Emitter<()>) -> Result<(), Fault> {
+            let origin = out.origin().ok_or(Fault::transient("from nowhere"))?;
+            let (component, stream) = (origin.component().to_owned(), origin.stream().to_owned());
+            self.0.lock().unwrap().push((n, origin.input(), component, stream, origin.task()));
+            Ok(())
+        }
+        fn tick(&mut self, out: &mut Emitter<()>) -> Result<(), Fault> {
+            assert!(out.origin().is_none(), "a tick comes from nowhere");
+            Ok(())
+        }
+    }
+    for fuse in [true, false] {
+        let origins = Origins::default();
+        let harness = Harness::new().with_options(EngineOptions { fuse, ..EngineOptions::default() });
+        let feed = harness.feed::<u64>();
+        let mut topology = TopologyBuilder::new("origins");
+        let stream = topology.spout("feed", feed.spout()).outputs();
+        struct Task;
+        impl Bolt for Task {
+            type Input = u64;
+            type Outputs = Output<u64>;
+            fn execute(&mut self, n: u64, out: &mut Emitter<Output<u64>>) -> Result<(), Fault> {
+                let task = out.context().task() as u64;
+                out.emit(n + 100 * (task + 1));
+                Ok(())
+            }
+        }
+        let tasks = topology.bolt("tasks", || Task).fields(&stream, |n| n).parallelism(3).outputs();
+        let notes = origins.clone();
+        topology
+            .bolt("note", move || Noting(notes.clone()))
+            .global(&stream)
+            .shuffle(&tasks)
+            .tick_every(Duration::from_secs(1));
+        let run = harness.start(topology.build().unwrap()).await.unwrap();
+        (0..20).for_each(|n| feed.emit(n, n));
+        run.settle().await;
+        run.advance(Duration::from_secs(1)).await;
+        let origins = origins.lock().unwrap().clone();
+        assert_eq!((origins.len(), feed.acked().len()), (40, 20));
+        for (n, input, component, stream, task) in origins {
+            let expected = match n / 100 {
+                0 => (0, "feed", 0),
+                task => (1, "tasks", task as usize - 1),
+            };
+            assert_eq!((input, &*component, task), expected, "{n}");
+            assert_eq!(stream, "default");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_component_has_metrics_of_its_own() {
+    struct Counting(Option<(Counter, Gauge)>);
+    impl Bolt for Counting {
+        type Input = u64;
+        type Outputs = ();
+        fn prepare(&mut self, context: &TaskContext) -> Result<(), Fault> {
+            self.0 = Some((context.counter("odd"), context.gauge("last")));
+            Ok(())
+        }
+        fn execute(&mut self, n: u64, _: &mut Emitter<()>) -> Result<(), Fault> {
+            let (odd, last) = self.0.as_ref().ok_or(Fault::transient("not prepared"))?;
+            odd.add(n % 2);
+            last.set(n as f64);
+            Ok(())
+        }
+    }
+    let harness = Harness::new();
+    let feed = harness.feed::<u64>();
+    let mut topology = TopologyBuilder::new("own");
+    let stream = topology.spout("feed", feed.spout()).outputs();
+    topology.bolt("count", || Counting(None)).fields(stream, |n| n).parallelism(2);
+    let run = harness.start(topology.build().unwrap()).await.unwrap();
+    (0..100).for_each(|n| feed.emit(n, n));
+    run.settle().await;
+    let metrics = run.metrics();
+    let count = metrics.component("count").unwrap();
+    assert_eq!(count.counters["odd"], 50);
+    assert_eq!(count.gauges["last"].len(), 2, "one for each task");
+    assert!(count.gauges["last"].values().any(|last| *last == 99.0));
 }

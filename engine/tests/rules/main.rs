@@ -12,4 +12,6 @@ mod metrics;
 mod panics;
 mod panics_between;
 mod properties;
+mod sharing;
 mod starting;
+mod waiting;
