@@ -5,6 +5,7 @@ mod floor;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -46,18 +47,19 @@ impl Spout for Counter {
     }
 }
 
+/// Sentences as a user has them: each is a string of its own.
 struct Sentences(usize);
 
 impl Spout for Sentences {
     type MessageId = usize;
-    type Outputs = Output<&'static str>;
+    type Outputs = Output<String>;
 
     async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
         for _ in 0..out.room() {
             if self.0 as u64 == TUPLES / 20 {
                 return Ok(Next::Done);
             }
-            out.root(self.0).emit(SENTENCES[self.0 % SENTENCES.len()]);
+            out.root(self.0).emit(SENTENCES[self.0 % SENTENCES.len()].to_owned());
             self.0 += 1;
         }
         Ok(Next::Ready)
@@ -66,16 +68,106 @@ impl Spout for Sentences {
 
 /// Counts in a map with this hasher.
 #[derive(Default)]
-struct Count<H>(HashMap<&'static str, u64, H>);
+struct Count<H>(HashMap<String, u64, H>);
 
 impl<H: BuildHasher + Default + Send + 'static> Bolt for Count<H> {
-    type Input = &'static str;
+    type Input = String;
     type Outputs = ();
 
-    fn execute(&mut self, word: &'static str, _out: &mut Emitter<()>) -> Result<(), Fault> {
-        *self.0.entry(word).or_default() += 1;
+    fn execute(&mut self, word: String, _out: &mut Emitter<()>) -> Result<(), Fault> {
+        match self.0.get_mut(&word) {
+            Some(count) => *count += 1,
+            None => {
+                self.0.insert(word, 1);
+            }
+        }
         Ok(())
     }
+}
+
+/// Words, the n-th of them 1/n times as often as the first (Zipf), each a string of its own.
+struct Skewed {
+    vocabulary: Arc<[String]>,
+    /// A sample of the distribution, gone through again and again.
+    sample: Arc<[u16]>,
+    next: u64,
+}
+
+impl Skewed {
+    fn new() -> Self {
+        let vocabulary: Arc<[String]> = (0..10_000).map(|n| format!("word-{n}")).collect();
+        let mut cumulative = Vec::new();
+        let mut sum = 0.0;
+        for n in 1..=vocabulary.len() {
+            sum += 1.0 / n as f64;
+            cumulative.push(sum);
+        }
+        let mut rng = fastrand::Rng::with_seed(7);
+        let draw =
+            |_| cumulative.partition_point(|&upto| upto < rng.f64() * sum).min(cumulative.len() - 1) as u16;
+        Self { vocabulary, sample: (0..1 << 16).map(draw).collect(), next: 0 }
+    }
+}
+
+impl Clone for Skewed {
+    fn clone(&self) -> Self {
+        Self { vocabulary: self.vocabulary.clone(), sample: self.sample.clone(), next: 0 }
+    }
+}
+
+impl Spout for Skewed {
+    type MessageId = u64;
+    type Outputs = Output<String>;
+
+    async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+        let upto = (TUPLES / 4).min(self.next + out.room() as u64);
+        for n in self.next..upto {
+            let word = self.sample[n as usize % self.sample.len()];
+            out.root(n).emit(self.vocabulary[word as usize].clone());
+        }
+        self.next = upto;
+        Ok(if upto == TUPLES / 4 { Next::Done } else { Next::Ready })
+    }
+}
+
+/// Tuples of so many bytes on the heap.
+struct Payloads {
+    bytes: usize,
+    next: u64,
+}
+
+impl Spout for Payloads {
+    type MessageId = u64;
+    type Outputs = Output<Vec<u8>>;
+
+    async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+        let upto = (TUPLES / 4).min(self.next + out.room() as u64);
+        for n in self.next..upto {
+            out.root(n).emit(vec![n as u8; self.bytes]);
+        }
+        self.next = upto;
+        Ok(if upto == TUPLES / 4 { Next::Done } else { Next::Ready })
+    }
+}
+
+/// Payloads over an unfused identity to a sink.
+fn payloads(bytes: usize) -> Topology {
+    let mut topology = TopologyBuilder::new("payloads");
+    let stream = topology.spout("payloads", move || Payloads { bytes, next: 0 }).outputs();
+    let passed = topology.map("identity", |bytes: Vec<u8>| bytes).shuffle(stream).outputs();
+    let sink = |bytes: Vec<u8>| {
+        std::hint::black_box(bytes.len());
+    };
+    topology.for_each("sink", sink).shuffle(passed).unfused();
+    topology.build().expect("the topology is right")
+}
+
+fn skewed_count(skewed: &Skewed) -> Topology {
+    let skewed = skewed.clone();
+    let mut topology = TopologyBuilder::new("skewed");
+    let words = topology.spout("words", move || skewed.clone()).outputs();
+    topology.bolt("count", Count::<RandomState>::default).fields(words, |word| word.as_str()).parallelism(2);
+    topology.build().expect("the topology is right")
 }
 
 /// A spout, so many identities, and a sink.
@@ -95,8 +187,9 @@ fn chain(identities: usize, tracked: bool) -> Topology {
 fn word_count<H: BuildHasher + Default + Send + 'static>() -> Topology {
     let mut topology = TopologyBuilder::new("words");
     let sentences = topology.spout("sentences", || Sentences(0)).outputs();
-    let words = topology.flat_map("split", |s: &'static str| s.split(' ')).shuffle(sentences).outputs();
-    topology.bolt("count", Count::<H>::default).fields(words, |word| *word).parallelism(2);
+    let split = |sentence: String| sentence.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let words = topology.flat_map("split", split).shuffle(sentences).outputs();
+    topology.bolt("count", Count::<H>::default).fields(words, |word| word.as_str()).parallelism(2);
     topology.build().expect("the topology is right")
 }
 
@@ -151,6 +244,28 @@ fn engine(criterion: &mut Criterion) {
                 let mut took = Duration::ZERO;
                 for _ in 0..runs {
                     took += time(word_count(), true).await;
+                }
+                took
+            });
+        });
+    }
+    group.throughput(Throughput::Elements(TUPLES / 4));
+    let skewed = Skewed::new();
+    group.bench_function("skewed words, one hop by key/tracked", |bencher| {
+        bencher.to_async(&runtime).iter_custom(async |runs| {
+            let mut took = Duration::ZERO;
+            for _ in 0..runs {
+                took += time(skewed_count(&skewed), true).await;
+            }
+            took
+        });
+    });
+    for bytes in [100, 1_024] {
+        group.bench_function(format!("spout-identity-sink unfused, {bytes} bytes/tracked"), |bencher| {
+            bencher.to_async(&runtime).iter_custom(async |runs| {
+                let mut took = Duration::ZERO;
+                for _ in 0..runs {
+                    took += time(payloads(bytes), true).await;
                 }
                 took
             });

@@ -233,6 +233,8 @@ impl Lanes {
             self.taken(other, &message, has_room);
             if more {
                 self.wake_idle(other);
+            } else {
+                self.lanes[other].emptied.notify_waiters();
             }
             return Some(message);
         }

@@ -2,6 +2,16 @@
 //!
 //! This crate runs what `galerna-topology` declares, on tokio. It knows no broker and no store, and must not.
 //!
+//! - **Work goes to idle tasks.** Tuples are dealt evenly over the tasks of a shuffled bolt, one by one if it waits; what waits for
+//!   a task that is slow or in the middle of waiting is taken by one with nothing to do. What is done is acked and goes on while
+//!   the bolt waits for the next tuple. Batches taken as a whole are left whole.
+//! - **Time is shared by the clock.** A computing worker gives others a turn after a millisecond, in the middle of a batch if it
+//!   must; then ticks that are due come, and what was held back to fill batches for two milliseconds goes on. Bolts that block
+//!   have threads of their own (`blocking`), and those that want a core to themselves one each (`pinned`).
+//! - **Everything between tasks is bounded**, in batches and in bytes ([`EngineOptions::queued_bytes`]).
+//! - **No task ends unseen.** A panic costs a tuple and is told in the metrics and, at a limited rate, in the log; an instance that
+//!   cannot be made again is tried again, with pauses that grow to a second.
+//!
 //! ```
 //! use galerna_engine::{Engine, EngineOptions};
 //! use galerna_topology::prelude::*;
@@ -55,6 +65,7 @@ mod shared;
 mod spout_worker;
 mod start;
 pub mod testing;
+mod threads;
 mod turn;
 mod unsettled;
 mod worker;

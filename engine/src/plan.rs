@@ -181,7 +181,8 @@ fn fused_with(
     let both_compute =
         matches!(component.factory, TaskFactory::Bolt(_)) && matches!(before.factory, TaskFactory::Bolt(_));
     let alike = component.settings.tasks() == before.settings.tasks()
-        && component.settings.parallelism == before.settings.parallelism;
+        && component.settings.parallelism == before.settings.parallelism
+        && component.settings.threads == before.settings.threads;
     if !both_compute || !alike || input.feedback || !component.settings.fuse {
         return None;
     }

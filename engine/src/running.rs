@@ -20,6 +20,7 @@ use crate::plan::Plan;
 use crate::shared::{Mode, Shared};
 use crate::spout_worker::{SpoutProgress, SpoutWorker};
 use crate::start::{Started, TaskBuilder, WorkerBolts};
+use crate::threads;
 use crate::worker::{Inputs, Worker};
 
 /// How long an aborted task may take to let go of what it holds.
@@ -156,16 +157,20 @@ impl Engine {
         }
 
         let started = shared.clock.now();
-        let start = |(close, component, run): (watch::Sender<bool>, usize, BoxFuture<'static, ()>)| Task {
-            close,
-            component,
-            handle: tokio::spawn(run),
-        };
+        let mut cores = threads::Cores::new();
+        let mut start =
+            |(close, component, run): (watch::Sender<bool>, usize, BoxFuture<'static, ()>)| Task {
+                close,
+                component,
+                handle: threads::spawn(&topology.components()[component], &mut cores, run),
+            };
+        let workers = workers.into_iter().map(&mut start).collect();
+        let spouts = spouts.into_iter().map(&mut start).collect();
         Ok(Running {
             started,
             close_timeout: options.close_timeout,
-            workers: workers.into_iter().map(start).collect(),
-            spouts: spouts.into_iter().map(start).collect(),
+            workers,
+            spouts,
             states: states.into(),
             shared,
         })

@@ -287,9 +287,7 @@ impl Worker {
         }
         let now = self.shared.clock.now();
         let took = nanos(now.saturating_sub(start));
-        if executed > 0 {
-            task.per_row = took / executed;
-        }
+        task.per_row = took.checked_div(executed).unwrap_or(task.per_row);
         task.stats.count_executed(executed, took);
         add(&task.stats.busy, took);
         task.stats.count_returned(std::mem::take(&mut task.bolt.staged().returned), took);

@@ -183,6 +183,24 @@ pub struct ComponentSettings {
     pub queue: usize,
     /// For a bolt that computes: whether it may share a task with the bolt before it. Yes unless set.
     pub fuse: bool,
+    /// For a bolt: the threads that its executors run on. Those of the runtime unless set.
+    pub threads: Threads,
+    /// For a bolt: how many tuples each of its tasks may keep unsettled until more come, if it says.
+    pub holds: Option<usize>,
+    /// For a bolt: how long it may keep a tuple unsettled, if it says.
+    pub holds_for: Option<Duration>,
+}
+
+/// The threads that the executors of a bolt run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Threads {
+    /// Those of the runtime, which all tasks share.
+    #[default]
+    Shared,
+    /// Each executor has a thread of its own.
+    Own,
+    /// Each executor has a thread of its own that stays on one core, as far as the system lets it.
+    Pinned,
 }
 
 impl Default for ComponentSettings {
@@ -196,6 +214,9 @@ impl Default for ComponentSettings {
             batch: 512,
             queue: 16,
             fuse: true,
+            threads: Threads::Shared,
+            holds: None,
+            holds_for: None,
         }
     }
 }
@@ -509,6 +530,34 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
     /// Gives it tasks of its own, even where it could share those of the bolt before it.
     pub fn unfused(self) -> Self {
         self.component.settings.fuse = false;
+        self
+    }
+
+    /// Gives each of its executors a thread of its own: for a bolt whose `execute` blocks, on a file or a client that is not async.
+    /// On the runtime's threads it would hold up its neighbours.
+    pub fn blocking(self) -> Self {
+        self.component.settings.threads = Threads::Own;
+        self
+    }
+
+    /// Gives each of its executors a thread of its own that stays on one core, the executors of the topology on one core after
+    /// the other: for bolts that compute all the time and gain by warm caches.
+    pub fn pinned(self) -> Self {
+        self.component.settings.threads = Threads::Pinned;
+        self
+    }
+
+    /// Says that each of its tasks may keep so many tuples unsettled until more come, as a window by count or a join does. A
+    /// topology in which the spouts' pending limits would keep that many from ever coming is not built.
+    pub fn holds(self, tuples: usize) -> Self {
+        self.component.settings.holds = Some(tuples);
+        self
+    }
+
+    /// Says that it may keep a tuple unsettled for so long, as a window by time or a join does. A topology in which its roots would
+    /// time out meanwhile is not built.
+    pub fn holds_for(self, time: Duration) -> Self {
+        self.component.settings.holds_for = Some(time);
         self
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::builder::{Component, Topology};
 
@@ -111,6 +112,49 @@ pub enum BuildError {
         /// The type of the output.
         carried: &'static str,
     },
+    /// The topology's own message timeout is 0.
+    #[error(
+        "topology `{topology}` has a message timeout of 0, by which every root would fail at once: set it to more, or to `None` \
+         to switch timeouts off"
+    )]
+    ZeroTimeout {
+        /// The topology.
+        topology: Arc<str>,
+    },
+    /// A bolt keeps more tuples than can be pending.
+    #[error(
+        "bolt `{component}` holds {holds} tuples in {tasks} tasks, but spout `{spout}` has at most {pending} roots pending, so they \
+         would never come: raise `max_pending` of `{spout}` to at least {needed} a task, or have `{component}` hold fewer"
+    )]
+    HoldsTooMany {
+        /// The bolt.
+        component: Arc<str>,
+        /// How many tuples a task of it holds.
+        holds: usize,
+        /// Its tasks.
+        tasks: usize,
+        /// The spout whose tuples reach it.
+        spout: Arc<str>,
+        /// The roots that this spout may have pending in all.
+        pending: usize,
+        /// What the pending limit of the spout would have to be.
+        needed: usize,
+    },
+    /// A bolt keeps tuples for longer than their roots may take.
+    #[error(
+        "bolt `{component}` holds tuples for {holds:?}, but roots of spout `{spout}` time out after {timeout:?}: raise the message \
+         timeout above that, switch it off, or have `{component}` hold them for less"
+    )]
+    HoldsTooLong {
+        /// The bolt.
+        component: Arc<str>,
+        /// For how long it holds a tuple.
+        holds: Duration,
+        /// The spout whose tuples reach it.
+        spout: Arc<str>,
+        /// The message timeout of that spout.
+        timeout: Duration,
+    },
     /// A cycle in which no subscription is marked.
     #[error(
         "the cycle {path} has no feedback edge: mark the subscription that closes it with \
@@ -146,10 +190,59 @@ pub(crate) fn check(topology: &Topology) -> Result<(), BuildError> {
     if tasks > usize::from(u16::MAX) + 1 {
         return Err(BuildError::TooManySpoutTasks { tasks });
     }
+    if topology.message_timeout.is_some_and(|timeout| timeout.is_zero()) {
+        return Err(BuildError::ZeroTimeout { topology: topology.name.clone() });
+    }
     for component in &topology.components {
         check_inputs(topology, component)?;
     }
-    check_cycles(topology)
+    check_cycles(topology)?;
+    topology.components.iter().try_for_each(|component| check_holds(topology, component))
+}
+
+/// What a bolt keeps must be able to come, and to stay.
+fn check_holds(topology: &Topology, bolt: &Component) -> Result<(), BuildError> {
+    let settings = &bolt.settings;
+    if !topology.tracking || (settings.holds.is_none() && settings.holds_for.is_none()) {
+        return Ok(());
+    }
+    let mut upstream: Vec<&Component> = vec![bolt];
+    let mut at = 0;
+    while let Some(component) = upstream.get(at).copied() {
+        at += 1;
+        for input in &component.inputs {
+            if let Some(source) = topology.component(&input.component)
+                && !upstream.iter().any(|known| known.id == source.id)
+            {
+                upstream.push(source);
+            }
+        }
+    }
+    for spout in upstream.into_iter().filter(|component| component.factory.is_spout()) {
+        let pending = spout.settings.max_pending.saturating_mul(spout.settings.tasks());
+        if let Some(holds) = settings.holds.filter(|holds| holds.saturating_mul(settings.tasks()) > pending) {
+            let (tasks, needed) = (settings.tasks(), holds.saturating_mul(settings.tasks()));
+            return Err(BuildError::HoldsTooMany {
+                component: bolt.id.clone(),
+                holds,
+                tasks,
+                spout: spout.id.clone(),
+                pending,
+                needed: needed.div_ceil(spout.settings.tasks()),
+            });
+        }
+        if let (Some(holds), Some(timeout)) = (settings.holds_for, topology.message_timeout(spout))
+            && holds >= timeout
+        {
+            return Err(BuildError::HoldsTooLong {
+                component: bolt.id.clone(),
+                holds,
+                spout: spout.id.clone(),
+                timeout,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn check_id(component: &Component) -> Result<(), BuildError> {

@@ -22,6 +22,9 @@ pub struct Emitter<O> {
     row: AckToken,
     /// Whether a tuple is being executed.
     at_hand: bool,
+    /// A part of what each tuple of the batch holds that the bolt has as a whole: what it emits then is anchored to all of them.
+    batch: Lineage,
+    has_outputs: bool,
     shares: ShareRng,
     acks: Arc<dyn AckSender>,
     context: TaskContext,
@@ -149,6 +152,12 @@ impl<O: Outputs> Emitter<O> {
             outputs,
             row: AckToken::Untracked,
             at_hand: false,
+            batch: Lineage::new(),
+            has_outputs: {
+                let mut outputs = Vec::new();
+                O::describe(&mut outputs);
+                !outputs.is_empty()
+            },
             shares: ShareRng::new(seed),
             acks,
             context,
@@ -192,6 +201,35 @@ impl<O: Outputs> Emitter<O> {
         self.delivery.as_ref().is_some_and(|delivery| self.context.now() >= delivery.until)
     }
 
+    /// Starts a batch that the bolt may take as a whole. Keeps a part of its tuples' roots, if anything may be anchored to it.
+    pub(crate) fn begin_batch(&mut self, lineage: &mut Lineage) {
+        if self.has_outputs && !self.by_row {
+            self.batch = lineage.split(&mut self.shares);
+        }
+    }
+
+    /// The batch was executed: what was emitted without a tuple at hand has its part of all tuples' roots.
+    pub(crate) fn finish_batch(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        match self.outputs.unsealed() {
+            0 => self.staged.acked.settle_all(&mut batch),
+            rows => {
+                let token = AckToken::merge_all(batch.drain());
+                self.outputs.seal(&mut TokenSplitter::new(token, rows, &mut self.shares));
+            }
+        }
+    }
+
+    /// The bolt panicked: the part that is kept here fails with those that the bolt had.
+    #[cold]
+    fn fail_batch(&mut self, kind: FailureKind, fault: Fault) {
+        let mut batch = std::mem::take(&mut self.batch);
+        if !batch.is_empty() {
+            let failure = Failure { kind, fault, component: self.acks.component().clone() };
+            self.acks.fail(&mut batch, 0, &failure);
+        }
+    }
+
     pub(crate) fn set_by_row(&mut self) {
         self.by_row = true;
     }
@@ -211,9 +249,14 @@ impl<O: Outputs> Emitter<O> {
     }
 
     /// Keeps the tuple at hand: returning `Ok` from `execute` no longer acks it, the handle does. A tuple kept several times is
-    /// acked when all its handles are, and counts once. With no tuple at hand (in `tick`, `progress`, `close`) the handle is
-    /// of nothing.
+    /// acked when all its handles are, and counts once. In a batch taken as a whole the handle is of all its tuples, beside the
+    /// batch's own; with nothing at hand (in `tick`, `progress`, `close`) it is of nothing.
     pub fn keep(&mut self) -> Anchor {
+        if !self.at_hand && !self.batch.is_empty() {
+            // Of the batch: its tuples count where the bolt settles them.
+            let token = AckToken::merge_all(self.batch.split(&mut self.shares).drain());
+            return Anchor::new(token, self.acks.now(), Weight::Nothing, self.acks.clone());
+        }
         let weight = if self.at_hand {
             let kept = self.kept.get_or_insert_with(KeptTuple::new);
             kept.add_handle();
@@ -263,6 +306,9 @@ impl<O: Outputs> Emitter<O> {
     pub(crate) fn fail_tuple(&mut self, kind: FailureKind, fault: Fault) {
         self.outputs.discard();
         let kept = self.kept.take();
+        if kind == FailureKind::Panic && !self.at_hand {
+            self.fail_batch(kind, fault.clone());
+        }
         if !std::mem::take(&mut self.at_hand) {
             return;
         }
@@ -342,8 +388,8 @@ impl<O: Outputs> Emitter<O> {
 impl<O> Drop for Emitter<O> {
     fn drop(&mut self) {
         // A call was cut off in the middle of a tuple (its task was aborted): the tuple must not just vanish.
-        if self.row.is_tracked() {
-            let mut lost = Lineage::new();
+        if self.row.is_tracked() || !self.batch.is_empty() {
+            let mut lost = std::mem::take(&mut self.batch);
             lost.push(std::mem::take(&mut self.row));
             let failure = Failure::new(
                 FailureKind::Dropped,

@@ -57,8 +57,8 @@ mod task_metrics;
 pub use anchor::{Anchor, AnchorSet, Anchors, Batch, Tuple};
 pub use bolt::{AsyncBolt, Bolt};
 pub use builder::{
-    BoltDeclarer, Component, ComponentSettings, Input, IntoInput, SpoutDeclarer, TaskFactory, Topology,
-    TopologyBuilder,
+    BoltDeclarer, Component, ComponentSettings, Input, IntoInput, SpoutDeclarer, TaskFactory, Threads,
+    Topology, TopologyBuilder,
 };
 pub use check::BuildError;
 pub use closure::{Filter, FlatMap, ForEach, IntoTupleResult, Map};

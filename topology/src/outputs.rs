@@ -22,8 +22,8 @@ impl<T: Clone + Send + 'static> Data for T {}
 
 /// One output of a running component: what is emitted here goes to all subscribers of the stream.
 ///
-/// While a bolt executes a tuple, [`emit`](Self::emit) anchors to that tuple. In `tick`, `progress` and
-/// `close` there is no such tuple and `emit` is unanchored.
+/// While a bolt executes a tuple, [`emit`](Self::emit) anchors to that tuple; while it has a batch as a whole, to all tuples of the
+/// batch. In `tick`, `progress` and `close` there is nothing to anchor to and `emit` is unanchored.
 pub struct Output<T> {
     values: Vec<T>,
     lineage: Lineage,

@@ -93,6 +93,7 @@ impl<B: Bolt> BoltTask for TypedBoltTask<B> {
         self.out.set_spare(boxed);
         self.out.set_delivery(Some(*delivery));
         loop {
+            self.out.begin_batch(&mut tuples.lineage);
             let batch = Batch::new(tuples, self.out.acks().clone());
             if self.bolt.is_none()
                 && let Err(error) = self.make()
@@ -105,6 +106,7 @@ impl<B: Bolt> BoltTask for TypedBoltTask<B> {
             let executed = catch_unwind(AssertUnwindSafe(|| bolt.execute_batch(batch, out)));
             let rest = self.out.take_unreached().and_then(|rest| rest.downcast::<EdgeBatch<B::Input>>().ok());
             let Err(panic) = executed else {
+                self.out.finish_batch();
                 processed.rest = rest.map(|rest| {
                     let rows = rest.values.len() as u32;
                     (rest as AnyBatch, rows)
@@ -113,6 +115,7 @@ impl<B: Bolt> BoltTask for TypedBoltTask<B> {
             };
             let fault = Fault::panicked(&*panic);
             self.out.fail_tuple(FailureKind::Panic, fault.clone());
+            self.out.finish_batch();
             processed.faults.push(fault);
             self.discard_instance();
             match rest {
@@ -195,7 +198,10 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
 
     fn process(&mut self, tuples: AnyBatch, delivery: Delivery) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let Ok(tuples) = tuples.downcast::<EdgeBatch<B::Input>>() else { return };
+            let Ok(mut tuples) = tuples.downcast::<EdgeBatch<B::Input>>() else { return };
+            if self.bolt.is_some() {
+                self.out.begin_batch(&mut tuples.lineage);
+            }
             let batch = Batch::new(*tuples, self.out.acks().clone());
             let Self { bolt: Some(bolt), out, router, .. } = self else {
                 batch.fail(Fault::transient("the bolt could not be rebuilt after a panic"));
@@ -213,6 +219,7 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
                 })
                 .await;
             }
+            self.out.finish_batch();
             self.out.set_delivery(None);
             self.out.seal_unanchored();
             self.out.flush(false);
@@ -229,6 +236,7 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
 
     fn recover(&mut self, fault: &Fault) -> Option<AnyBatch> {
         self.out.fail_tuple(FailureKind::Panic, fault.clone());
+        self.out.finish_batch();
         self.out.set_delivery(None);
         self.out.seal_unanchored();
         self.out.flush(false);

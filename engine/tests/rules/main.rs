@@ -2,6 +2,7 @@
 
 mod acking;
 mod anchors;
+mod batches;
 mod bolts;
 mod bounds;
 mod flow;
@@ -14,4 +15,5 @@ mod panics_between;
 mod properties;
 mod sharing;
 mod starting;
+mod threads;
 mod waiting;

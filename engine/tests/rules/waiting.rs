@@ -168,7 +168,7 @@ impl AsyncBolt for Unequal {
 
     async fn execute(&mut self, n: u64, _: &mut Emitter<()>) -> Result<(), Fault> {
         // One of a hundred hangs.
-        tokio::time::sleep(Duration::from_millis(if n % 100 == 0 { 20_000 } else { 10 })).await;
+        tokio::time::sleep(Duration::from_millis(if n.is_multiple_of(100) { 20_000 } else { 10 })).await;
         Ok(())
     }
 }
