@@ -131,7 +131,7 @@ impl Command {
 
     /// Defaults that differ from those of the settings.
     pub(crate) fn defaults(&self) -> Vec<(&'static str, String)> {
-        let quiet = ("log.level", "warn,galerna_dispatcher::core=error".to_owned());
+        let quiet = ("log.level", "warn,galerna_dispatcher::planner=error".to_owned());
         match self {
             // Bars and a table are shown; the log would only be in their way. Nobody calls the API of a run that ends.
             Self::Demo(DemoCommand { args, .. }) => {
