@@ -23,7 +23,9 @@ async fn run(name: &str, environment: &[(&str, &str)]) -> Vec<String> {
     let output = tokio::time::timeout(LIMIT, command.output())
         .await
         .unwrap_or_else(|_| panic!("`{name}` did not end in {LIMIT:?}"))
-        .unwrap_or_else(|error| panic!("`{name}` cannot be run: {error}"));
+        .unwrap_or_else(|error| {
+            panic!("`{name}` cannot be run, is it built (`cargo build --examples`)? {error}")
+        });
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "`{name}` ended with {}: {errors}", output.status);
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
