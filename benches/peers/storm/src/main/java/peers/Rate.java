@@ -32,15 +32,14 @@ public class Rate {
         @Override public void declareOutputFields(OutputFieldsDeclarer d) { d.declare(new Fields("n")); }
     }
 
+    /** Sentences, each a string of its own. */
     public static class Sentences extends BaseRichSpout {
-        private static final String[] LINES = {
-            "the cow jumped over the moon", "an apple a day keeps the doctor away",
-            "four score and seven years ago", "snow white and the seven dwarfs", "i am at two with nature" };
+        private transient String[] lines;
         private SpoutOutputCollector out;
         private long next;
 
-        @Override public void open(Map<String, Object> conf, TopologyContext context, SpoutOutputCollector out) { this.out = out; }
-        @Override public void nextTuple() { next++; out.emit(new Values(LINES[(int) (next % LINES.length)]), next); }
+        @Override public void open(Map<String, Object> conf, TopologyContext context, SpoutOutputCollector out) { this.out = out; lines = Words.sentences(); }
+        @Override public void nextTuple() { next++; out.emit(new Values(new String(lines[(int) (next % lines.length)])), next); }
         @Override public void ack(Object id) { ACKED.increment(); }
         @Override public void declareOutputFields(OutputFieldsDeclarer d) { d.declare(new Fields("line")); }
     }
@@ -99,7 +98,7 @@ public class Rate {
             long acked = ACKED.sum(), words = WORDS.sum(), start = System.nanoTime();
             Thread.sleep(seconds * 1000L);
             double s = (System.nanoTime() - start) / 1e9;
-            System.out.printf("RESULT %s acked/s %.0f words/s %.0f%n", args[0], (ACKED.sum() - acked) / s, (WORDS.sum() - words) / s);
+            System.out.printf("RESULT storm %s %.0f%n", args[0], args[0].equals("words") ? (WORDS.sum() - words) / s : (ACKED.sum() - acked) / s);
             System.out.flush();
             Runtime.getRuntime().halt(0);
         }
