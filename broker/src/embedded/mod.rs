@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use galerna_sqlite::{Host, Job, Limits, OpenError, Session, SqliteError, Stored, Tuning, Writer};
+use galerna_sqlite::{Host, Job, Limits, OpenError, Session, Stored, Tuning, Writer};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
