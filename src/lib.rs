@@ -2,7 +2,7 @@
 //!
 //! Meters' concentrators post readings; one durable queue per customer account holds them; a dispatcher leases queues to
 //! topologies, whose bolts validate, store and raise alerts. This crate is the face of it all: it re-exports the crates by
-//! their short names. [`prelude`] has what a topology's author needs, and [`ingest::prelude`] what topologies over the
+//! their short names. [`prelude`] has what a topology's author needs, and `ingest::prelude` what topologies over the
 //! accounts' queues need beside that.
 //!
 //! ```
@@ -20,31 +20,45 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`ingest`] is the one topology that the `galerna` command runs: from leased queues to stored readings and alerts.
+//! # Features
 //!
-//! The crate holds no logic that a module crate could hold; the command (`main.rs` and the modules beside it) is the only
-//! thing that knows all of them.
+//! Without features the crate is topologies, their engine, and the spouts that need nothing else: what one depends on with
+//! `default-features = false` to write a topology over streams of one's own.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `ingest` | the module `ingest`: leased queues, the bolts that validate, store and raise alerts, and the one topology of the command |
+//! | `embedded` (default) | broker and store in this process, on SQLite |
+//! | `rabbitmq`, `mongodb` | broker and store for any number of processes |
+//! | `cli` (default) | the `galerna` command, with all of the above |
+//!
+//! The crate holds no logic that a module crate could hold.
 
+#[cfg(feature = "ingest")]
 pub use galerna_bolts as bolts;
+#[cfg(feature = "ingest")]
 pub use galerna_broker as broker;
-pub use galerna_directory as directory;
+#[cfg(feature = "ingest")]
 pub use galerna_dispatcher as dispatcher;
 pub use galerna_engine as engine;
+#[cfg(feature = "ingest")]
 pub use galerna_ingest as ingest;
+#[cfg(feature = "ingest")]
 pub use galerna_lease as lease;
-pub use galerna_maintainer as maintainer;
+#[cfg(feature = "ingest")]
 pub use galerna_model as model;
 pub use galerna_spouts as spouts;
+#[cfg(feature = "ingest")]
 pub use galerna_storage as storage;
 pub use galerna_topology as topology;
 
-/// Everything that a file of a topology over streams of one's own needs; [`ingest::prelude`] has what ingestion adds.
+/// Everything that a file of a topology over streams of one's own needs; `ingest::prelude` has what ingestion adds.
 pub mod prelude {
     pub use galerna_engine::{Engine, EngineOptions};
     pub use galerna_spouts::{FileSpout, IntervalSpout, IteratorSpout};
     pub use galerna_topology::prelude::*;
 }
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "cli"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

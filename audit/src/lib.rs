@@ -18,7 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What operators do to queues and to the dispatcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
+pub enum Action {
     /// Block a queue.
     Pause,
     /// Unblock a queue.
@@ -35,7 +35,7 @@ pub enum Deed {
     Discard,
 }
 
-impl Deed {
+impl Action {
     /// Its name in the audit log.
     pub const fn name(self) -> &'static str {
         match self {
@@ -100,7 +100,7 @@ pub fn letters<Id: AsRef<str>>(queue: &str, all: bool, ids: &[Id]) -> String {
 
 /// An entry of now. The outcome is an error's message when it was not done.
 pub fn entry(
-    deed: Deed,
+    action: Action,
     who: &str,
     target: String,
     why: Option<&str>,
@@ -112,7 +112,7 @@ pub fn entry(
         at: SystemClock.now(),
         role: ROLE.to_owned(),
         who: short(who),
-        action: deed.name().to_owned(),
+        action: action.name().to_owned(),
         target,
         why: why.map(|why| why.trim().chars().take(REASON).collect()).filter(|why: &String| !why.is_empty()),
         outcome: outcome.unwrap_or_else(|message| message),
@@ -169,23 +169,23 @@ mod tests {
     #[test]
     fn what_was_acted_on_is_named_as_on_the_page() {
         let some = json!({"ids": ["7", "8"], "reason": "r"});
-        for (deed, asked, target) in [
-            (Deed::Pause, json!({"reason": "r"}), "Q"),
-            (Deed::Stop, Value::Null, "dispatcher"),
-            (Deed::Strategy, json!({"strategy": "fair"}), "fair"),
-            (Deed::Strategy, json!([]), "dispatcher"),
-            (Deed::Discard, json!({"all": true}), "Q: all"),
-            (Deed::Discard, json!({"ids": ["7"]}), "Q: 7"),
-            (Deed::Replay, some, "Q: 2 letters"),
-            (Deed::Replay, json!("nonsense"), "Q"),
+        for (action, asked, target) in [
+            (Action::Pause, json!({"reason": "r"}), "Q"),
+            (Action::Stop, Value::Null, "dispatcher"),
+            (Action::Strategy, json!({"strategy": "fair"}), "fair"),
+            (Action::Strategy, json!([]), "dispatcher"),
+            (Action::Discard, json!({"all": true}), "Q: all"),
+            (Action::Discard, json!({"ids": ["7"]}), "Q: 7"),
+            (Action::Replay, some, "Q: 2 letters"),
+            (Action::Replay, json!("nonsense"), "Q"),
         ] {
-            assert_eq!(deed.target("Q", &asked), target, "{deed:?} {asked}");
+            assert_eq!(action.target("Q", &asked), target, "{action:?} {asked}");
         }
     }
 
     #[test]
     fn reasons_are_kept_short_and_empty_ones_not_at_all() {
-        let why = |why: &str| entry(Deed::Stop, "", String::new(), Some(why), Ok(String::new())).why;
+        let why = |why: &str| entry(Action::Stop, "", String::new(), Some(why), Ok(String::new())).why;
         assert_eq!((why(" "), why("works")), (None, Some("works".to_owned())));
         assert_eq!(why(&"é".repeat(5_000)).map(|why| why.chars().count()), Some(REASON));
     }

@@ -202,7 +202,7 @@ pub(crate) enum Command {
     Alerting(AlertingCommand),
     /// Post readings to a frontend, as fast as asked, and measure how long it takes
     Load(LoadArgs),
-    /// Show a message's way with times: from the call that brought it to the store and the delivery of its alerts
+    /// Show the history of a message with times: from the call that brought it to the store and the delivery of its alerts
     Trace(TraceArgs),
     /// Print the ingestion topology
     Topology(TopologyArgs),

@@ -15,7 +15,7 @@ use clap::Parser;
 use galerna_server::{modules, separate, signals, standalone};
 use galerna_settings::{Inputs, Settings};
 use galerna_telemetry as telemetry;
-use galerna_terminal::tell;
+use galerna_terminal::eprint;
 
 use crate::args::{BenchCommand, Cli, Command, DemoCommand, MaintainerArgs, MaintainerOnce};
 
@@ -30,21 +30,21 @@ pub fn main() -> ExitCode {
     let settings = match configuration(&cli) {
         Ok(settings) => settings,
         Err(message) => {
-            tell(format_args!("error: {message}"));
+            eprint(format_args!("error: {message}"));
             return ExitCode::from(WRONG);
         }
     };
     let exporter = match telemetry::start(&settings) {
         Ok(exporter) => exporter,
         Err(e) => {
-            tell(format_args!("error: {e:#}"));
+            eprint(format_args!("error: {e:#}"));
             return ExitCode::from(WRONG);
         }
     };
     match run(cli.command, settings, exporter) {
         Ok(code) => code,
         Err(e) => {
-            tell(format_args!("error: {e:#}"));
+            eprint(format_args!("error: {e:#}"));
             ExitCode::FAILURE
         }
     }

@@ -55,7 +55,7 @@ impl PageApi {
 
     async fn call(&self, request: RequestBuilder) -> anyhow::Result<Value> {
         let url = &self.url;
-        let answer = request.send().await.map_err(|e| self.away(&e))?;
+        let answer = request.send().await.map_err(|e| self.unavailable(&e))?;
         let status = answer.status();
         let text = answer.text().await.with_context(|| format!("the answer of {url} was cut"))?;
         let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
@@ -78,7 +78,7 @@ impl PageApi {
         Err(anyhow!("{message}{help}"))
     }
 
-    fn away(&self, error: &reqwest::Error) -> anyhow::Error {
+    fn unavailable(&self, error: &reqwest::Error) -> anyhow::Error {
         let url = &self.url;
         if error.is_timeout() {
             return anyhow!("the page at {url} did not answer within {} s", TIMEOUT.as_secs());

@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 use super::access::{Visitor, local_path};
 use super::fields::Fields;
 use super::problem::Problem;
-use super::{Page, Told, body, dead_letters, deliveries, endpoints, layout, queues, rules, silences, watch};
+use super::{
+    Feedback, Page, body, dead_letters, deliveries, endpoints, layout, observer, queues, rules, silences,
+};
 
 /// What an action did.
 pub(super) struct Done {
@@ -131,18 +133,18 @@ async fn form<A: Act>(
         Ok(done) => {
             // A form that was taken leads on from itself.
             let next = fields.given("next").map_or(back, |path| local_path(path).to_owned());
-            go_back(&page, &next, Told { well: true, text: done.message, fields: Fields::default() })
+            go_back(&page, &next, Feedback { well: true, text: done.message, fields: Fields::default() })
         }
         Err(problem) => go_back(&page, &back, refused(&problem, fields)),
     }
 }
 
-fn refused(problem: &Problem, fields: Fields) -> Told {
-    Told { well: false, text: problem.to_string(), fields }
+fn refused(problem: &Problem, fields: Fields) -> Feedback {
+    Feedback { well: false, text: problem.to_string(), fields }
 }
 
-fn go_back(page: &Page, back: &str, told: Told) -> Response {
-    let key = page.keep_told(told);
+fn go_back(page: &Page, back: &str, told: Feedback) -> Response {
+    let key = page.keep_feedback(told);
     // What an earlier action told is over.
     let (path, query) = back.split_once('?').unwrap_or((back, ""));
     let kept: Vec<&str> =
@@ -177,7 +179,7 @@ async fn call<A: Act>(
 
 async fn perform<A: Act>(page: &Page, visitor: &Visitor, action: &A) -> Result<Done, Problem> {
     let result = action.run(page, visitor).await;
-    page.watch.forget().await;
+    page.observer.forget().await;
     let (outcome, done) = match &result {
         Ok(done) => (done.message.clone(), true),
         Err(problem) => (problem.to_string(), false),
@@ -194,7 +196,7 @@ async fn perform<A: Act>(page: &Page, visitor: &Visitor, action: &A) -> Result<D
         outcome,
         done,
     };
-    match audit::record(&*page.parts.store.audit, &entry, watch::PATIENCE).await {
+    match audit::record(&*page.parts.store.audit, &entry, observer::TIMEOUT).await {
         Ok(()) => result,
         Err(e) => result.map(|done| Done {
             message: format!("{} – but the audit log could not be written: {e}", done.message),

@@ -8,8 +8,8 @@ use maud::{Markup, html};
 
 use super::access::Visitor;
 use super::layout::{Query, open_pager, scrolling};
-use super::watch::{MOST_FIRING, in_time};
-use super::{Page, Params, layout, notices, page_number, param, words};
+use super::observer::{MAX_FIRING, within_timeout};
+use super::{Page, Params, format, layout, notices, page_number, param};
 
 /// Events on a page.
 const LIMIT: usize = 50;
@@ -30,8 +30,8 @@ pub(super) async fn show(
     Extension(visitor): Extension<Visitor>,
     axum::extract::Query(params): Params,
 ) -> Response {
-    let look = page.look().await;
-    let mut notices = notices(&look);
+    let snapshot = page.snapshot().await;
+    let mut notices = notices(&snapshot);
     let account = param(&params, "account");
     let only = match account {
         "" => None,
@@ -39,13 +39,13 @@ pub(super) async fn show(
     };
     let number = page_number(&params);
     let events = page.parts.store.alert_states.events(only.as_ref(), (number - 1) * LIMIT, LIMIT);
-    let events = in_time("the store", events).await.unwrap_or_else(|e| {
+    let events = within_timeout("the store", events).await.unwrap_or_else(|e| {
         if !notices.contains(&e) {
             notices.push(e);
         }
         Vec::new()
     });
-    let all = look.firing.as_deref().map_or(&[][..], |f| f.as_slice());
+    let all = snapshot.firing.as_deref().map_or(&[][..], |f| f.as_slice());
     let firing: Vec<&AlertState> =
         all.iter().filter(|s| only.as_ref().is_none_or(|a| *a == s.account)).collect();
     let query = Query(vec![("account", account.to_owned()), ("page", number.to_string())]);
@@ -56,9 +56,9 @@ pub(super) async fn show(
             button type="submit" { "Show" }
         }
         section #firing data-refresh="5" aria-labelledby="firing-title" {
-            h2 #firing-title { "Firing now " span.count { (firing.len()) @if all.len() >= MOST_FIRING { "+" } } }
+            h2 #firing-title { "Firing now " span.count { (firing.len()) @if all.len() >= MAX_FIRING { "+" } } }
             @if firing.is_empty() { (layout::nothing("Nothing fires.")) }
-            @else { (scrolling("Firing alerts", &firing_table(&firing, &look.rules))) }
+            @else { (scrolling("Firing alerts", &firing_table(&firing, &snapshot.rules))) }
         }
         section #history data-refresh="10" aria-labelledby="history-title" {
             h2 #history-title { "History" }
@@ -87,8 +87,8 @@ fn firing_table(firing: &[&AlertState], rules: &[Rule]) -> Markup {
                         td { (s.account) }
                         td { a href={ "/sources/" (layout::encoded(s.source.as_str())) } { (s.source) } }
                         td.wrap { (s.device) }
-                        td.num { (s.last_value.map_or("–".to_owned(), words::value)) }
-                        td { (words::time(s.since)) }
+                        td.num { (s.last_value.map_or("–".to_owned(), format::value)) }
+                        td { (format::time(s.since)) }
                         td.act { a.button.small href=(silence.link("/silences")) { "Silence" } }
                     }
                 }
@@ -105,7 +105,7 @@ fn history(events: &[AlertEvent]) -> Markup {
             tbody {
                 @for e in events {
                     tr {
-                        td { time datetime=(e.ts.to_string()) { (words::time(e.ts)) } }
+                        td { time datetime=(e.ts.to_string()) { (format::time(e.ts)) } }
                         td { @match e.kind {
                             AlertEventKind::Raised => span.pill data-tone="bad" { "raised" },
                             AlertEventKind::Resolved => span.pill data-tone="good" { "resolved" },

@@ -7,7 +7,7 @@ use maud::html;
 
 use super::access::Visitor;
 use super::layout::{Query, open_pager, scrolling};
-use super::watch::in_time;
+use super::observer::within_timeout;
 use super::{Page, Params, layout, page_number, param};
 
 /// Entries on a page.
@@ -24,7 +24,7 @@ pub(super) async fn show(
     let number = page_number(&params);
     let wanted = Some(search).filter(|s| !s.is_empty());
     let listed = page.parts.store.audit.list(wanted, (number - 1) * LIMIT, LIMIT);
-    let entries = in_time("the store", listed).await.unwrap_or_else(|e| {
+    let entries = within_timeout("the store", listed).await.unwrap_or_else(|e| {
         notices.push(e);
         Vec::new()
     });

@@ -8,7 +8,7 @@ use galerna_dispatcher::{
     AdminError, Dispatcher, DispatcherClient, QueueView, StatusPage, StatusQuery, StrategyName,
 };
 use galerna_model::{QueueName, Timestamp};
-use galerna_telemetry::{Asking, Peers, Step};
+use galerna_telemetry::{Peers, RemoteHistory, Step};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ fn actor(who: &str) -> String {
 
 /// A dispatcher, here or elsewhere.
 #[async_trait]
-pub trait Dispatching: Send + Sync {
+pub trait DispatcherAdmin: Send + Sync {
     /// A page of queues.
     async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError>;
     /// One queue.
@@ -35,7 +35,7 @@ pub trait Dispatching: Send + Sync {
 }
 
 #[async_trait]
-impl Dispatching for Dispatcher {
+impl DispatcherAdmin for Dispatcher {
     async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError> {
         Dispatcher::status(self, query)
     }
@@ -63,7 +63,7 @@ impl Dispatching for Dispatcher {
 
 /// The dispatcher's API names no actor: its log then says `operator api`, the audit log of the page who it was.
 #[async_trait]
-impl Dispatching for DispatcherClient {
+impl DispatcherAdmin for DispatcherClient {
     async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError> {
         DispatcherClient::status(self, query).await
     }
@@ -146,9 +146,9 @@ pub struct WorkerReports {
     /// Of each topology that runs where one answers.
     pub reports: Vec<WorkerReport>,
     /// Who does not answer, and why.
-    pub silent: Vec<String>,
+    pub unresponsive: Vec<String>,
     /// Nobody could be asked: there are no workers here, and none elsewhere are named.
-    pub nobody_named: bool,
+    pub none_configured: bool,
 }
 
 /// The metrics of every topology that runs.
@@ -164,9 +164,9 @@ pub struct RemoteWorkers {
 }
 
 /// How long a worker may take to tell what it does: with the look-up of its name less than a look waits.
-const WORKER_PATIENCE: Duration = Duration::from_secs(2);
+const WORKER_TIMEOUT: Duration = Duration::from_secs(2);
 /// For so long a worker that did not answer is not asked again: it would hold up every look at the others.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
 struct Reports {
@@ -179,7 +179,7 @@ impl RemoteWorkers {
     /// # Errors
     /// When no HTTP client can be made.
     pub fn new(urls: Vec<String>, token: Option<String>) -> anyhow::Result<Self> {
-        Ok(Self { peers: Peers::new(urls, token, WORKER_PATIENCE, ASK_AGAIN)? })
+        Ok(Self { peers: Peers::new(urls, token, WORKER_TIMEOUT, RETRY_AFTER)? })
     }
 }
 
@@ -187,21 +187,21 @@ impl RemoteWorkers {
 impl WorkersView for RemoteWorkers {
     async fn reports(&self) -> WorkerReports {
         let mut all =
-            WorkerReports { nobody_named: self.peers.urls().is_empty(), ..WorkerReports::default() };
+            WorkerReports { none_configured: self.peers.urls().is_empty(), ..WorkerReports::default() };
         for answer in self.peers.get::<Reports>("workers").await {
             match answer {
                 // A module without topologies has nothing to tell.
                 Ok(told) => all.reports.extend(told.into_iter().flat_map(|told| told.workers)),
-                Err(e) => all.silent.push(e),
+                Err(e) => all.unresponsive.push(e),
             }
         }
         all
     }
 }
 
-/// A step of a message's way.
+/// A step in the history of a message.
 #[derive(Debug, Clone)]
-pub struct TraceStep {
+pub struct HistoryStep {
     /// When.
     pub at: Timestamp,
     /// Where: frontend, broker, a component, the store, the notifier.
@@ -210,42 +210,42 @@ pub struct TraceStep {
     pub what: String,
 }
 
-/// Finds the way that a message took.
+/// Finds the history of a message.
 #[async_trait]
-pub trait Traces: Send + Sync {
+pub trait MessageHistory: Send + Sync {
     /// Its steps in order; empty when nothing is known of it.
     ///
     /// # Errors
     /// A sentence that says why nothing can be told.
-    async fn trace(&self, message: &str) -> Result<Vec<TraceStep>, String>;
+    async fn trace(&self, message: &str) -> Result<Vec<HistoryStep>, String>;
 }
 
-/// The ways that this process knows, for its page.
-pub struct LocalTraces;
+/// What this process has recorded, for its page.
+pub struct LocalHistory;
 
-fn for_the_page(steps: Vec<Step>, whole: &str) -> Vec<TraceStep> {
+fn for_the_page(steps: Vec<Step>, whole: &str) -> Vec<HistoryStep> {
     let shown = steps.into_iter().map(|Step { at, place, what, message }| {
         // Asked for a call, the page tells its messages apart.
         let of = message.strip_prefix(whole).filter(|rest| !rest.is_empty());
         let what = of.map_or_else(|| what.clone(), |rest| format!("{what} ({rest})"));
-        TraceStep { at, place, what }
+        HistoryStep { at, place, what }
     });
     shown.collect()
 }
 
 #[async_trait]
-impl Traces for LocalTraces {
-    async fn trace(&self, message: &str) -> Result<Vec<TraceStep>, String> {
-        if !galerna_telemetry::is_kept() {
-            return Err("the ways of messages are not kept: `trace.messages` is 0".to_owned());
+impl MessageHistory for LocalHistory {
+    async fn trace(&self, message: &str) -> Result<Vec<HistoryStep>, String> {
+        if !galerna_telemetry::is_recording() {
+            return Err("the history of messages is not kept: `trace.messages` is 0".to_owned());
         }
-        Ok(for_the_page(galerna_telemetry::known(message), message))
+        Ok(for_the_page(galerna_telemetry::history(message), message))
     }
 }
 
 #[async_trait]
-impl Traces for Asking {
-    async fn trace(&self, message: &str) -> Result<Vec<TraceStep>, String> {
+impl MessageHistory for RemoteHistory {
+    async fn trace(&self, message: &str) -> Result<Vec<HistoryStep>, String> {
         if self.urls().is_empty() {
             let why =
                 "nobody is known who could tell: name workers, notifiers and frontends in `page.workers`";

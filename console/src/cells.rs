@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use galerna_dispatcher::QueueView;
 use maud::{Markup, html};
 
-use super::watch::{Component, Look};
-use super::words;
+use super::format;
+use super::observer::{Component, Snapshot};
 
 /// How something stands; never told by colour alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Cells {
         for (cell, name) in [("o-accepted", "accepted"), ("o-emitted", "emitted"), ("o-done", "done")] {
             let is_unknown = self.0.get(cell).is_some_and(|(text, _)| text == "–");
             if let Some(value) = sample.values.get(name).filter(|_| is_unknown) {
-                self.plain(cell, words::rate(*value));
+                self.plain(cell, format::rate(*value));
             }
         }
     }
@@ -79,7 +79,7 @@ impl Cells {
 }
 
 fn rate(of: Option<f64>) -> String {
-    of.map_or_else(|| "–".to_owned(), words::rate)
+    of.map_or_else(|| "–".to_owned(), format::rate)
 }
 
 /// The tone of a queue's state.
@@ -154,10 +154,10 @@ pub(super) fn spout_states(component: &Component) -> (String, Tone) {
 }
 
 /// Everything that every page may show live.
-pub(super) fn of_look(look: &Look) -> Cells {
+pub(super) fn of_look(snapshot: &Snapshot) -> Cells {
     let mut cells = Cells::default();
-    cells.plain("o-time", words::time(look.at));
-    match &look.dispatcher {
+    cells.plain("o-time", format::time(snapshot.at));
+    match &snapshot.dispatcher {
         Ok(page) => {
             let view = &page.dispatcher;
             let (text, tone) = if view.running { ("running", Tone::Good) } else { ("stopped", Tone::Warn) };
@@ -165,27 +165,27 @@ pub(super) fn of_look(look: &Look) -> Cells {
             let fell_back = view.strategy != view.configured;
             cells.set("o-strategy", view.strategy.as_str(), if fell_back { Tone::Warn } else { Tone::Plain });
             cells.plain("o-why", why_strategy(view));
-            cells.plain("o-leases", words::count(view.leases));
+            cells.plain("o-leases", format::count(view.leases));
             for (state, n) in &page.counts {
-                cells.plain(format!("o-queues-{state}"), words::count(*n as u64));
+                cells.plain(format!("o-queues-{state}"), format::count(*n as u64));
                 let backlog = page.backlog.get(state).copied().unwrap_or_default();
-                cells.plain(format!("o-ready-{state}"), words::count(backlog.ready));
-                cells.plain(format!("o-unacked-{state}"), words::count(backlog.unacked));
+                cells.plain(format!("o-ready-{state}"), format::count(backlog.ready));
+                cells.plain(format!("o-unacked-{state}"), format::count(backlog.unacked));
             }
-            cells.plain("o-queues", words::count(page.counts.values().sum::<usize>() as u64));
+            cells.plain("o-queues", format::count(page.counts.values().sum::<usize>() as u64));
         }
         Err(_) => cells.set("o-running", "no answer", Tone::Bad),
     }
-    if let Some((ready, unacked)) = look.backlog() {
-        cells.plain("o-ready", words::count(ready));
-        cells.plain("o-unacked", words::count(unacked));
+    if let Some((ready, unacked)) = snapshot.backlog() {
+        cells.plain("o-ready", format::count(ready));
+        cells.plain("o-unacked", format::count(unacked));
     }
-    match &look.waiting {
+    match &snapshot.waiting {
         Some(queue) => {
-            let since = galerna_model::Timestamp::parse(&queue.since).unwrap_or(look.at);
-            let waited = look.at.millis_since(since);
+            let since = galerna_model::Timestamp::parse(&queue.since).unwrap_or(snapshot.at);
+            let waited = snapshot.at.millis_since(since);
             let tone = if waited > 300_000 { Tone::Warn } else { Tone::Plain };
-            cells.set("o-oldest", words::span(waited), tone);
+            cells.set("o-oldest", format::span(waited), tone);
             cells.plain("o-oldest-queue", queue.queue.clone());
         }
         None => {
@@ -193,31 +193,32 @@ pub(super) fn of_look(look: &Look) -> Cells {
             cells.plain("o-oldest-queue", "no queue with messages waits");
         }
     }
-    match look.dead_total() {
-        Some(n) => cells.set("o-dead", words::count(n), if n > 0 { Tone::Warn } else { Tone::Plain }),
+    match snapshot.dead_total() {
+        Some(n) => cells.set("o-dead", format::count(n), if n > 0 { Tone::Warn } else { Tone::Plain }),
         None => cells.plain("o-dead", "–"),
     }
-    if let Ok(firing) = &look.firing {
+    if let Ok(firing) = &snapshot.firing {
         let n = firing.len() as u64;
-        let text = if firing.len() >= super::watch::MOST_FIRING { format!("{n}+") } else { words::count(n) };
+        let text =
+            if firing.len() >= super::observer::MAX_FIRING { format!("{n}+") } else { format::count(n) };
         cells.set("o-firing", text, if n > 0 { Tone::Bad } else { Tone::Plain });
     }
-    cells.plain("o-accepted", rate(look.accepted_rate));
-    cells.plain("o-emitted", rate(look.spouts(|c| c.rate)));
-    cells.plain("o-done", rate(look.spouts(|c| c.acked_rate)));
-    let failed = look.spouts(|c| c.failed_rate);
+    cells.plain("o-accepted", rate(snapshot.accepted_rate));
+    cells.plain("o-emitted", rate(snapshot.spouts(|c| c.rate)));
+    cells.plain("o-done", rate(snapshot.spouts(|c| c.acked_rate)));
+    let failed = snapshot.spouts(|c| c.failed_rate);
     cells.set(
         "o-failed",
         rate(failed),
         if failed.is_some_and(|f| f > 0.0) { Tone::Warn } else { Tone::Plain },
     );
-    let (workers, silent) = (words::count(look.workers as u64), look.silent.len());
-    match (look.workers, silent) {
+    let (workers, unresponsive) = (format::count(snapshot.workers as u64), snapshot.unresponsive.len());
+    match (snapshot.workers, unresponsive) {
         (0, 0) => cells.set("o-workers", "0", Tone::Warn),
         (_, 0) => cells.plain("o-workers", workers),
-        _ => cells.set("o-workers", format!("{workers}, no answer from {silent}"), Tone::Bad),
+        _ => cells.set("o-workers", format!("{workers}, no answer from {unresponsive}"), Tone::Bad),
     }
-    for c in &look.components {
+    for c in &snapshot.components {
         of_component(&mut cells, c);
     }
     cells
@@ -228,19 +229,19 @@ fn of_component(cells: &mut Cells, c: &Component) {
     cells.plain(id("rate"), format!("{}/s", rate(c.rate)));
     let capacity = c.capacity.map_or_else(|| "–".to_owned(), |p| format!("{:.0} %", p * 100.0));
     cells.set(id("capacity"), capacity, capacity_tone(c.capacity));
-    cells.plain(id("p50"), words::millis(c.latency.p50_ms));
-    cells.plain(id("p99"), words::millis(c.latency.p99_ms));
+    cells.plain(id("p50"), format::millis(c.latency.p50_ms));
+    cells.plain(id("p99"), format::millis(c.latency.p99_ms));
     let failures = c.failures();
     let tone = match c.failed_rate {
         Some(rate) if rate > 0.0 => Tone::Bad,
         _ if failures > 0 => Tone::Warn,
         _ => Tone::Plain,
     };
-    cells.set(id("failed"), words::count(failures), tone);
-    cells.plain(id("queued"), words::count(c.queued));
-    cells.plain(id("pending"), words::count(c.pending));
-    cells.plain(id("done"), words::count(if c.is_spout() { c.emitted } else { c.executed }));
-    cells.plain(id("acked"), words::count(c.acked));
+    cells.set(id("failed"), format::count(failures), tone);
+    cells.plain(id("queued"), format::count(c.queued));
+    cells.plain(id("pending"), format::count(c.pending));
+    cells.plain(id("done"), format::count(if c.is_spout() { c.emitted } else { c.executed }));
+    cells.plain(id("acked"), format::count(c.acked));
     if c.is_spout() {
         let (text, tone) = spout_states(c);
         cells.set(id("state"), text, tone);
@@ -250,13 +251,13 @@ fn of_component(cells: &mut Cells, c: &Component) {
 /// One queue's numbers.
 pub(super) fn of_queue(cells: &mut Cells, queue: &QueueView) {
     cells.set("q-state", state_word(&queue.state), state_tone(&queue.state));
-    cells.plain("q-ready", words::count(queue.ready));
-    cells.plain("q-unacked", words::count(queue.unacked));
-    cells.plain("q-epoch", words::count(queue.epoch));
+    cells.plain("q-ready", format::count(queue.ready));
+    cells.plain("q-unacked", format::count(queue.unacked));
+    cells.plain("q-epoch", format::count(queue.epoch));
     cells.plain("q-holder", queue.holder.clone().unwrap_or_else(|| "nobody".to_owned()));
     let left = queue
         .expires_in_ms
-        .map_or_else(|| "–".to_owned(), |ms| words::span(i64::try_from(ms).unwrap_or(i64::MAX)));
+        .map_or_else(|| "–".to_owned(), |ms| format::span(i64::try_from(ms).unwrap_or(i64::MAX)));
     cells.plain("q-left", left);
     let crashed = if queue.re_leases > 0 { Tone::Warn } else { Tone::Plain };
     cells.set("q-re-leases", queue.re_leases.to_string(), crashed);

@@ -4,7 +4,7 @@ use galerna_model::Timestamp;
 use galerna_storage::Sample;
 use maud::{Markup, html};
 
-use super::words;
+use super::format;
 
 /// The time that charts show.
 pub(super) const SHOWN_MS: i64 = 3_600_000;
@@ -81,7 +81,7 @@ impl Chart {
         let told = lines
             .iter()
             .map(|(line, runs)| {
-                format!("{}: {}", line.name, last(runs).map_or("no data".to_owned(), words::value))
+                format!("{}: {}", line.name, last(runs).map_or("no data".to_owned(), format::value))
             })
             .collect::<Vec<_>>()
             .join(", ");
@@ -92,17 +92,17 @@ impl Chart {
                     span.legend {
                         @for (line, runs) in &lines {
                             span { i.{ "key tone-" (line.tone) } {} (line.name) " "
-                                b { (last(runs).map_or("–".to_owned(), words::value)) } }
+                                b { (last(runs).map_or("–".to_owned(), format::value)) } }
                         }
                     }
                 }
                 svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label={ (self.title) " in the last hour, " (self.unit) ". Last: " (told) } {
                     @for v in rows {
                         line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(format!("{:.1}", y(v))) y2=(format!("{:.1}", y(v))) {}
-                        text.tick x=(LEFT - 6.0) y=(format!("{:.1}", y(v) + 3.5)) text-anchor="end" { (words::value(v)) }
+                        text.tick x=(LEFT - 6.0) y=(format!("{:.1}", y(v) + 3.5)) text-anchor="end" { (format::value(v)) }
                     }
                     @for at in marks {
-                        text.tick x=(format!("{:.1}", x(at))) y=(HEIGHT - 5.0) text-anchor="middle" { (words::clock(Timestamp(at))) }
+                        text.tick x=(format!("{:.1}", x(at))) y=(HEIGHT - 5.0) text-anchor="middle" { (format::clock(Timestamp(at))) }
                     }
                     @for (line, runs) in &lines {
                         @for run in runs {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use galerna_audit::{Deed, letters};
+use galerna_audit::{Action, letters};
 use galerna_broker::{DeadLetter, DeadLetterSelection};
 use galerna_model::QueueName;
 use maud::{Markup, html};
@@ -17,9 +17,9 @@ use super::access::Visitor;
 use super::act::{Act, Done, Question};
 use super::fields::Fields;
 use super::layout::{Query, form_start, open_pager, pager, scrolling};
+use super::observer::within_timeout;
 use super::problem::Problem;
-use super::watch::in_time;
-use super::{Page, Params, layout, notices, page_number, param, shown, words};
+use super::{Page, Params, format, layout, notices, page_number, param, shown};
 
 /// Rows on a page.
 const LIMIT: usize = 50;
@@ -36,15 +36,15 @@ pub(super) async fn queues(
     Extension(visitor): Extension<Visitor>,
     axum::extract::Query(params): Params,
 ) -> Response {
-    let look = page.look().await;
+    let snapshot = page.snapshot().await;
     let search = param(&params, "search").to_lowercase();
     let number = page_number(&params);
-    let all = look.dead.as_deref().map_or(&[][..], |dead| dead.as_slice());
+    let all = snapshot.dead.as_deref().map_or(&[][..], |dead| dead.as_slice());
     let matching: Vec<_> = all.iter().filter(|(q, _)| q.as_str().to_lowercase().contains(&search)).collect();
     let total = matching.len();
     let query = Query(vec![("search", search.clone()), ("page", number.to_string())]);
     let content = html! {
-        div.title { h1 { "Dead letters" } p.dim { (words::count(look.dead_total().unwrap_or(0))) " in " (words::count(all.len() as u64)) " " (words::plural(all.len() as u64, "queue", "queues")) } }
+        div.title { h1 { "Dead letters" } p.dim { (format::count(snapshot.dead_total().unwrap_or(0))) " in " (format::count(all.len() as u64)) " " (format::plural(all.len() as u64, "queue", "queues")) } }
         p.hint { "Messages that failed too often, or hold a reading that can never be stored. They are kept until they are replayed or discarded." }
         form.search method="get" action="/dead-letters" role="search" {
             label.inline { span.sr { "Queue contains" } input type="search" name="search" value=(search) placeholder="Queue" maxlength="200"; }
@@ -60,7 +60,7 @@ pub(super) async fn queues(
                             @for (queue, n) in matching.into_iter().skip((number - 1) * LIMIT).take(LIMIT) {
                                 tr {
                                     th scope="row" { a href={ "/dead-letters/" (layout::encoded(queue.as_str())) } { (queue) } }
-                                    td.num { (words::count(*n)) }
+                                    td.num { (format::count(*n)) }
                                 }
                             }
                         }
@@ -71,7 +71,7 @@ pub(super) async fn queues(
             }
         }
     };
-    page.frame(&visitor, "/dead-letters", "Dead letters", &params, notices(&look), &content)
+    page.frame(&visitor, "/dead-letters", "Dead letters", &params, notices(&snapshot), &content)
 }
 
 /// `GET /dead-letters/<queue>`
@@ -93,7 +93,8 @@ async fn show(
     let name = name_of(queue)?;
     let number = page_number(params);
     let letters =
-        in_time("the broker", page.parts.broker.dead_letters(&name, (number - 1) * LIMIT, LIMIT)).await;
+        within_timeout("the broker", page.parts.broker.dead_letters(&name, (number - 1) * LIMIT, LIMIT))
+            .await;
     let (letters, notices) = match letters {
         Ok(letters) => (letters, Vec::new()),
         Err(e) => (Vec::new(), vec![e]),
@@ -135,12 +136,12 @@ fn table(letters: &[DeadLetter], now: galerna_model::Timestamp) -> Markup {
                     tr {
                         td { label { span.sr { "Select " (letter.id) } input type="checkbox" name="ids[]" value=(letter.id); } }
                         td { (layout::when(letter.at, now)) }
-                        td.wrap { (words::shortened(&letter.failure.reason, 400)) }
+                        td.wrap { (format::shortened(&letter.failure.reason, 400)) }
                         td { (letter.failure.component) }
                         td.num { (letter.deliveries) }
                         td.wrap {
                             details {
-                                summary { (words::count(letter.body.len() as u64)) " bytes " span.dim { (letter.content_type) } }
+                                summary { (format::count(letter.body.len() as u64)) " bytes " span.dim { (letter.content_type) } }
                                 pre { (body_text(letter)) }
                                 p.dim { "id " code { (letter.id) } }
                             }
@@ -160,7 +161,7 @@ fn body_text(letter: &DeadLetter) -> String {
         .filter(|v| v.is_object() || v.is_array())
         .and_then(|v| serde_json::to_string_pretty(&v).ok())
         .unwrap_or_else(|| String::from_utf8_lossy(&letter.body).into_owned());
-    words::shortened(&text, BODY_SHOWN)
+    format::shortened(&text, BODY_SHOWN)
 }
 
 /// Which letters: all, or those with these ids.
@@ -185,7 +186,7 @@ fn of_form(fields: &Fields) -> (String, bool, Vec<String>, Option<String>) {
 fn told(n: usize, verb: &str, queue: &str) -> String {
     format!(
         "{} of {queue} {verb}",
-        if n == 1 { "1 dead letter".to_owned() } else { format!("{} dead letters", words::count(n as u64)) }
+        if n == 1 { "1 dead letter".to_owned() } else { format!("{} dead letters", format::count(n as u64)) }
     )
 }
 
@@ -203,7 +204,7 @@ pub(super) struct Replay {
 
 #[async_trait]
 impl Act for Replay {
-    const NAME: &'static str = Deed::Replay.name();
+    const NAME: &'static str = Action::Replay.name();
 
     fn from_form(fields: &Fields) -> Result<Self, Problem> {
         let (queue, all, ids, reason) = of_form(fields);
@@ -243,7 +244,7 @@ pub(super) struct Discard {
 
 #[async_trait]
 impl Act for Discard {
-    const NAME: &'static str = Deed::Discard.name();
+    const NAME: &'static str = Action::Discard.name();
 
     fn from_form(fields: &Fields) -> Result<Self, Problem> {
         let (queue, all, ids, reason) = of_form(fields);

@@ -13,9 +13,9 @@ use super::access::Visitor;
 use super::act::{Act, Done};
 use super::cells::Tone;
 use super::layout::{Query, pager, scrolling};
+use super::observer::within_timeout;
 use super::problem::Problem;
-use super::watch::in_time;
-use super::{Page, Params, layout, page_number, param, words};
+use super::{Page, Params, format, layout, page_number, param};
 
 /// Deliveries on a page.
 const LIMIT: usize = 50;
@@ -43,7 +43,7 @@ pub(super) async fn list(
     let filter = DeliveryFilter { status, endpoint: text("endpoint"), account, text: text("text") };
     let number = page_number(&params);
     let found = page.parts.store.notifications.deliveries(&filter, (number - 1) * LIMIT, LIMIT);
-    let found = in_time("the store", found).await.map_err(|e| notices.push(e)).ok();
+    let found = within_timeout("the store", found).await.map_err(|e| notices.push(e)).ok();
     let query = Query(vec![
         ("status", status.map_or(String::new(), |s| s.as_str().to_owned())),
         ("endpoint", text("endpoint").unwrap_or_default()),
@@ -87,7 +87,7 @@ fn chips(found: &DeliveryPage, status: Option<DeliveryStatus>, query: &Query<'_>
         let name = of.map_or("all", DeliveryStatus::as_str);
         let link =
             query.with("status", of.map_or("", DeliveryStatus::as_str)).with("page", "").link("/deliveries");
-        html! { a.chip href=(link) aria-current=[(status == of).then_some("true")] { (name) " " b { (words::count(n)) } } }
+        html! { a.chip href=(link) aria-current=[(status == of).then_some("true")] { (name) " " b { (format::count(n)) } } }
     };
     html! {
         nav.chips #chips data-refresh="5" aria-label="By status" {
@@ -107,10 +107,10 @@ fn table(visitor: &Visitor, deliveries: &[Delivery], back: &str, now: Timestamp)
                     tr {
                         td { (layout::when(d.created, now)) }
                         th scope="row" { (d.endpoint) @if d.test { " " span.pill data-tone="plain" { "test" } } }
-                        td.wrap { span.pill data-tone=(tone(d.status).as_str()) { (d.status.as_str()) } @if let Some(reason) = &d.reason { " " span.dim { (words::shortened(reason, 200)) } } }
+                        td.wrap { span.pill data-tone=(tone(d.status).as_str()) { (d.status.as_str()) } @if let Some(reason) = &d.reason { " " span.dim { (format::shortened(reason, 200)) } } }
                         td.wrap {
                             @for e in d.events.iter().take(3) {
-                                div { (match e.kind { AlertEventKind::Raised => "raised", AlertEventKind::Resolved => "resolved" }) ": " b { (e.rule_name) } " " (e.device) " " span.dim { (words::shortened(&e.message, 120)) } }
+                                div { (match e.kind { AlertEventKind::Raised => "raised", AlertEventKind::Resolved => "resolved" }) ": " b { (e.rule_name) } " " (e.device) " " span.dim { (format::shortened(&e.message, 120)) } }
                             }
                             @if d.events.len() > 3 { div.dim { "and " (d.events.len() - 3) " more" } }
                         }
@@ -120,8 +120,8 @@ fn table(visitor: &Visitor, deliveries: &[Delivery], back: &str, now: Timestamp)
                                 details {
                                     summary { (d.attempts.len()) @if let Some(last) = d.attempts.last() { ", last " (layout::when(last.at, now)) } }
                                     ol.lines { @for a in &d.attempts {
-                                        li { (words::time(a.at)) " · " (a.status.map_or("no answer".to_owned(), |s| s.to_string())) " · " (words::millis(a.took_ms as f64))
-                                            @if let Some(error) = &a.error { " · " (words::shortened(error, 300)) } }
+                                        li { (format::time(a.at)) " · " (a.status.map_or("no answer".to_owned(), |s| s.to_string())) " · " (format::millis(a.took_ms as f64))
+                                            @if let Some(error) = &a.error { " · " (format::shortened(error, 300)) } }
                                     } }
                                 }
                             }

@@ -16,9 +16,9 @@ use super::access::Visitor;
 use super::act::{Act, Done, Question};
 use super::fields::Fields;
 use super::layout::{Query, button, form_start, scrolling};
+use super::observer::within_timeout;
 use super::problem::Problem;
 use super::rules::seconds;
-use super::watch::in_time;
 use super::{Page, Params, layout, param, shown};
 
 /// `GET /endpoints`
@@ -29,7 +29,7 @@ pub(super) async fn list(
 ) -> Response {
     let mut notices = Vec::new();
     let endpoints =
-        in_time("the store", page.parts.store.notifications.endpoints()).await.unwrap_or_else(|e| {
+        within_timeout("the store", page.parts.store.notifications.endpoints()).await.unwrap_or_else(|e| {
             notices.push(e);
             Vec::new()
         });

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::cells::Cells;
-use super::watch::Look;
+use super::observer::Snapshot;
 
 /// A topology as `galerna_topology::Topology::json` tells it.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -64,7 +64,7 @@ impl Graph {
     }
 
     /// The drawing. Each component leads to its row (`#component-<id>`).
-    pub(super) fn draw(&self, look: &Look, cells: &Cells) -> Markup {
+    pub(super) fn draw(&self, snapshot: &Snapshot, cells: &Cells) -> Markup {
         let layers = self.layers();
         let depth = layers.iter().max().map_or(0, |l| l + 1);
         let mut rows = vec![0_usize; depth];
@@ -106,7 +106,7 @@ impl Graph {
                     text.edge-how text-anchor="middle" x=(f64::midpoint(x1, x2)) y=(f64::midpoint(y1, y2) + 14.0) { (input.grouping) }
                 }
                 @for (node, (x, y)) in self.components.iter().zip(&place) {
-                    @let now = look.component(&node.id);
+                    @let now = snapshot.component(&node.id);
                     @let tone = node_tone(now);
                     @let cell = |what: &str| format!("c-{}-{what}", node.id);
                     @let is_spout = node.kind == "spout";
@@ -139,7 +139,7 @@ impl Graph {
     }
 }
 
-fn node_tone(now: Option<&super::watch::Component>) -> &'static str {
+fn node_tone(now: Option<&super::observer::Component>) -> &'static str {
     let Some(c) = now else { return "plain" };
     match () {
         () if c.failed_rate.is_some_and(|r| r > 0.0) => "bad",

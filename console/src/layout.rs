@@ -4,8 +4,8 @@ use galerna_model::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::access::Visitor;
+use super::format;
 use super::problem::Problem;
-use super::words;
 
 /// The pages in the order of the navigation: path, name.
 const PAGES: [(&str, &str); 13] = [
@@ -162,7 +162,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
 
 /// A time with how long ago it is.
 pub(super) fn when(at: Timestamp, now: Timestamp) -> Markup {
-    html! { time datetime=(at.to_string()) title={ (words::time(at)) " UTC" } { (words::ago(at, now)) } }
+    html! { time datetime=(at.to_string()) title={ (format::time(at)) " UTC" } { (format::ago(at, now)) } }
 }
 
 /// A time written as RFC 3339.
@@ -217,7 +217,7 @@ pub(super) fn pager(path: &str, query: &Query<'_>, page: usize, limit: usize, to
     let first_row = if total == 0 { 0 } else { (page - 1) * limit + 1 };
     html! {
         nav.pager aria-label="Pages of the list" {
-            span { (words::count(first_row as u64)) "–" (words::count((page * limit).min(total) as u64)) " of " b { (words::count(total as u64)) } }
+            span { (format::count(first_row as u64)) "–" (format::count((page * limit).min(total) as u64)) " of " b { (format::count(total as u64)) } }
             (step_link(path, query, "First", 1, page > 1))
             (step_link(path, query, "Previous", page.saturating_sub(1), page > 1))
             span { "page " (page) " of " (last) }

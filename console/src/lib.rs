@@ -49,22 +49,22 @@ mod dead_letters;
 mod deliveries;
 mod endpoints;
 mod fields;
+mod format;
 mod graph;
-mod history;
 mod layout;
 mod live;
+mod message_history;
 mod metrics;
+mod observer;
 mod overview;
 mod problem;
 mod queues;
 mod read;
 mod rules;
+mod samples;
 mod silences;
 mod sources;
 mod topology;
-mod trace;
-mod watch;
-mod words;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
@@ -89,19 +89,19 @@ use tokio_util::sync::CancellationToken;
 pub use self::access::Access;
 use self::access::{Gate, SharedGate, Visitor};
 pub use self::backends::{
-    ComponentReport, Dispatching, ErrorReport, LatencyReport, LocalTraces, RemoteWorkers, TraceStep, Traces,
-    WorkerReport, WorkerReports, WorkersView,
+    ComponentReport, DispatcherAdmin, ErrorReport, HistoryStep, LatencyReport, LocalHistory, MessageHistory,
+    RemoteWorkers, WorkerReport, WorkerReports, WorkersView,
 };
 use self::layout::Frame;
 use self::metrics::Metrics;
+use self::observer::{Observer, Snapshot};
 use self::problem::Problem;
-use self::watch::{Look, Watch};
 
 /// Streams of updates at once; more are refused and try again later.
 const MAX_VIEWERS: usize = 64;
 /// Messages kept for those who just did something, and for how long.
-const MAX_TOLD: usize = 256;
-const TOLD_FOR: std::time::Duration = std::time::Duration::from_secs(600);
+const MAX_FEEDBACK: usize = 256;
+const FEEDBACK_TTL: std::time::Duration = std::time::Duration::from_secs(600);
 /// Longest form or JSON body.
 const BODY_LIMIT: usize = 1 << 20;
 
@@ -120,7 +120,7 @@ pub struct Setting {
 #[derive(Clone)]
 pub struct Parts {
     /// The dispatcher, here or elsewhere.
-    pub dispatcher: Arc<dyn Dispatching>,
+    pub dispatcher: Arc<dyn DispatcherAdmin>,
     /// The broker: dead letters are there.
     pub broker: Arc<dyn Broker>,
     /// The store.
@@ -135,8 +135,8 @@ pub struct Parts {
     pub config: Vec<Setting>,
     /// Version of the program.
     pub version: &'static str,
-    /// Finds the way of a message.
-    pub traces: Option<Arc<dyn Traces>>,
+    /// Finds the history of a message.
+    pub traces: Option<Arc<dyn MessageHistory>>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Ends the streams of updates, so that they do not hold up the end of the process.
@@ -145,7 +145,7 @@ pub struct Parts {
 
 /// What to tell who just did something.
 #[derive(Debug, Clone)]
-struct Told {
+struct Feedback {
     /// Whether it was done.
     well: bool,
     text: String,
@@ -153,13 +153,13 @@ struct Told {
     fields: fields::Fields,
 }
 
-struct Inner {
+struct Shared {
     parts: Parts,
     gate: SharedGate,
-    watch: Watch,
+    observer: Observer,
     metrics: Metrics,
     /// What to tell who just did something, by a random key.
-    told: Mutex<VecDeque<(String, Instant, Told)>>,
+    told: Mutex<VecDeque<(String, Instant, Feedback)>>,
     viewers: Arc<Semaphore>,
     topology: graph::Graph,
     started: Instant,
@@ -167,11 +167,11 @@ struct Inner {
 
 /// All that handlers share.
 #[derive(Clone)]
-struct Page(Arc<Inner>);
+struct Page(Arc<Shared>);
 
 impl Deref for Page {
-    type Target = Inner;
-    fn deref(&self) -> &Inner {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
         &self.0
     }
 }
@@ -180,27 +180,27 @@ impl Deref for Page {
 type Params = axum::extract::Query<HashMap<String, String>>;
 
 impl Page {
-    async fn look(&self) -> Arc<Look> {
-        self.watch.look(&self.parts).await
+    async fn snapshot(&self) -> Arc<Snapshot> {
+        self.observer.snapshot(&self.parts).await
     }
 
     fn now(&self) -> galerna_model::Timestamp {
         self.parts.clock.now()
     }
 
-    fn keep_told(&self, told: Told) -> String {
+    fn keep_feedback(&self, told: Feedback) -> String {
         let key = galerna_audit::random();
         let now = Instant::now();
         let mut all = self.told.lock();
-        all.retain(|(_, at, _)| now - *at < TOLD_FOR);
-        if all.len() >= MAX_TOLD {
+        all.retain(|(_, at, _)| now - *at < FEEDBACK_TTL);
+        if all.len() >= MAX_FEEDBACK {
             all.pop_front();
         }
         all.push_back((key.clone(), now, told));
         key
     }
 
-    fn told(&self, params: &HashMap<String, String>) -> Option<Told> {
+    fn told(&self, params: &HashMap<String, String>) -> Option<Feedback> {
         let key = params.get("told")?;
         self.told.lock().iter().find(|(k, ..)| k == key).map(|(.., told)| told.clone())
     }
@@ -232,7 +232,7 @@ impl Page {
 }
 
 /// What a look could not learn, in words.
-fn notices(look: &Look) -> Vec<String> {
+fn notices(snapshot: &Snapshot) -> Vec<String> {
     let mut notices: Vec<String> = Vec::new();
     let mut add = |text: Option<&String>| {
         if let Some(text) = text
@@ -241,17 +241,17 @@ fn notices(look: &Look) -> Vec<String> {
             notices.push(text.clone());
         }
     };
-    add(look.dispatcher.as_ref().err());
-    look.silent.iter().for_each(|why| add(Some(why)));
-    add(look.dead.as_ref().err());
-    add(look.firing.as_ref().err());
+    add(snapshot.dispatcher.as_ref().err());
+    snapshot.unresponsive.iter().for_each(|why| add(Some(why)));
+    add(snapshot.dead.as_ref().err());
+    add(snapshot.firing.as_ref().err());
     notices
 }
 
 /// Why nothing is told of workers that may well run.
-fn nobody_named(look: &Look) -> Markup {
+fn none_configured(snapshot: &Snapshot) -> Markup {
     html! {
-        @if look.nobody_named {
+        @if snapshot.none_configured {
             div.notice data-tone="warn" {
                 strong { "No workers known" }
                 " This page runs apart from them and none are named: set " code { "page.workers" }
@@ -284,9 +284,9 @@ fn shown(result: Result<Response, Problem>) -> Response {
 pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error> {
     let metrics_token = access.metrics_token.as_deref().map(Arc::from);
     let topology = serde_json::from_value(parts.topology.clone()).unwrap_or_default();
-    let page = Page(Arc::new(Inner {
+    let page = Page(Arc::new(Shared {
         gate: Arc::new(Gate::new(access)),
-        watch: Watch::new(parts.clock.clone()),
+        observer: Observer::new(parts.clock.clone()),
         metrics: Metrics::new()?,
         told: Mutex::default(),
         viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
@@ -310,8 +310,8 @@ pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error>
         .route("/endpoints/edit", get(endpoints::edit))
         .route("/deliveries", get(deliveries::list))
         .route("/silences", get(silences::list))
-        .route("/trace", get(trace::ask))
-        .route("/trace/{message}", get(trace::show))
+        .route("/trace", get(message_history::ask))
+        .route("/trace/{message}", get(message_history::show))
         .route("/audit", get(audit::show))
         .route("/about", get(about))
         .route("/events", get(live::events))
@@ -335,8 +335,8 @@ pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error>
 }
 
 /// Takes a sample for the charts once in ten seconds and keeps a day of them, until `stop`.
-pub fn spawn_history(parts: Parts, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(history::keep(parts, stop))
+pub fn spawn_samples(parts: Parts, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(samples::keep(parts, stop))
 }
 
 async fn unknown() -> Response {
@@ -364,7 +364,7 @@ async fn about(
         h1 { "About" }
         dl.facts {
             div { dt { "Galerna" } dd { (page.parts.version) } }
-            div { dt { "This page runs for" } dd { (words::span(uptime)) } }
+            div { dt { "This page runs for" } dd { (format::span(uptime)) } }
             div { dt { "Broker" } dd { (page.parts.broker.kind()) } }
             div { dt { "Statistics of sources" } dd { (if page.parts.statistics.is_some() { "kept" } else { "not kept here" }) } }
             div { dt { "Access" } dd {

@@ -13,8 +13,8 @@ use galerna_model::QueueName;
 
 use super::access::Visitor;
 use super::cells::{self, Cells};
+use super::observer::within_timeout;
 use super::problem::Problem;
-use super::watch::in_time;
 use super::{Page, Params};
 
 /// How often updates are sent.
@@ -62,9 +62,9 @@ impl Listening {
             _ = self.ticks.tick() => {}
             () = stop.cancelled() => return None,
         }
-        let mut cells = cells::of_look(&*self.page.look().await);
+        let mut cells = cells::of_look(&*self.page.snapshot().await);
         if let Some(queue) = &self.queue
-            && let Ok(view) = in_time("the dispatcher", self.page.parts.dispatcher.queue(queue)).await
+            && let Ok(view) = within_timeout("the dispatcher", self.page.parts.dispatcher.queue(queue)).await
         {
             cells::of_queue(&mut cells, &view);
         }

@@ -8,7 +8,7 @@ use prometheus::{
 };
 use tokio::time::Instant;
 
-use super::watch::Look;
+use super::observer::Snapshot;
 use super::{MAX_VIEWERS, Page};
 use crate::auth::metrics_answer;
 
@@ -77,12 +77,12 @@ impl Metrics {
         self.actions.with_label_values(&[action, if done { "done" } else { "refused" }]).inc();
     }
 
-    fn text(&self, look: &Look, streams: usize) -> Result<String, prometheus::Error> {
+    fn text(&self, snapshot: &Snapshot, streams: usize) -> Result<String, prometheus::Error> {
         let set = |gauge: &IntGauge, n: u64| gauge.set(i64::try_from(n).unwrap_or(i64::MAX));
         set(&self.streams, streams as u64);
-        set(&self.silent_workers, look.silent.len() as u64);
+        set(&self.silent_workers, snapshot.unresponsive.len() as u64);
         // While the broker does not answer, what it said last stands.
-        if let Some(dead) = look.dead_total() {
+        if let Some(dead) = snapshot.dead_total() {
             set(&self.dead_letters, dead);
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())
@@ -91,9 +91,9 @@ impl Metrics {
 
 /// `GET /metrics`
 pub(super) async fn show(State(page): State<Page>) -> Response {
-    let look = page.look().await;
+    let snapshot = page.snapshot().await;
     let streams = MAX_VIEWERS - page.viewers.available_permits();
-    metrics_answer(page.metrics.text(&look, streams))
+    metrics_answer(page.metrics.text(&snapshot, streams))
 }
 
 /// Counts a call. What no route takes is one route, so that nobody can add to their number.

@@ -9,8 +9,8 @@ use maud::{Markup, html};
 use super::access::Visitor;
 use super::cells::{self, Cells, state_word};
 use super::chart::{Chart, Line, SHOWN_MS};
-use super::watch::{Look, in_time};
-use super::{Page, Params, layout, nobody_named, notices, words};
+use super::observer::{Snapshot, within_timeout};
+use super::{Page, Params, format, layout, none_configured, notices};
 
 const CHARTS: [Chart; 6] = [
     Chart {
@@ -55,10 +55,10 @@ pub(super) async fn show(
 ) -> Response {
     let from = page.now().plus_millis(-SHOWN_MS);
     // At once: a store that is away is waited for once.
-    let (look, samples) =
-        tokio::join!(page.look(), in_time("the store", page.parts.store.history.since(from)));
-    let mut cells = cells::of_look(&look);
-    let mut notices = notices(&look);
+    let (snapshot, samples) =
+        tokio::join!(page.snapshot(), within_timeout("the store", page.parts.store.history.since(from)));
+    let mut cells = cells::of_look(&snapshot);
+    let mut notices = notices(&snapshot);
     let samples = match samples {
         Ok(samples) => samples,
         Err(e) => {
@@ -66,12 +66,12 @@ pub(super) async fn show(
             Vec::new()
         }
     };
-    if let Some(last) = samples.last().filter(|last| look.at.millis_since(last.at) < RECENT_MS) {
+    if let Some(last) = samples.last().filter(|last| snapshot.at.millis_since(last.at) < RECENT_MS) {
         cells.rates_of(last);
     }
     let content = html! {
         div.title { h1 { "Overview" } p.dim { (cells.show("o-time")) " UTC" } }
-        (nobody_named(&look))
+        (none_configured(&snapshot))
         section.tiles aria-label="Now" {
             (tile("Readings accepted", &cells, "o-accepted", "a second", Some("/sources")))
             (tile("Messages taken", &cells, "o-emitted", "a second", Some("/topology")))
@@ -99,12 +99,12 @@ pub(super) async fn show(
                 h2 #states-title { "Queues by state" }
                 (states(&cells))
             }
-            (firing(&look))
+            (firing(&snapshot))
         }
         section aria-labelledby="charts-title" {
             h2 #charts-title { "Last hour" }
             div.charts #charts data-refresh="10" {
-                @for chart in &CHARTS { (chart.draw(&samples, look.at)) }
+                @for chart in &CHARTS { (chart.draw(&samples, snapshot.at)) }
             }
         }
     };
@@ -143,22 +143,22 @@ fn states(cells: &Cells) -> Markup {
     }
 }
 
-fn firing(look: &Look) -> Markup {
+fn firing(snapshot: &Snapshot) -> Markup {
     const SHOWN: usize = 6;
-    let firing = look.firing.as_deref().map_or(&[][..], |f| f.as_slice());
+    let firing = snapshot.firing.as_deref().map_or(&[][..], |f| f.as_slice());
     html! {
         section.card #firing data-refresh="5" aria-labelledby="firing-title" {
             h2 #firing-title { "Firing now" }
             @if firing.is_empty() {
-                (layout::nothing(if look.firing.is_ok() { "Nothing fires." } else { "Not known: the store does not answer." }))
+                (layout::nothing(if snapshot.firing.is_ok() { "Nothing fires." } else { "Not known: the store does not answer." }))
             } @else {
                 ul.lines {
                     @for state in firing.iter().take(SHOWN) {
-                        @let rule = look.rules.iter().find(|r| r.id == state.rule);
+                        @let rule = snapshot.rules.iter().find(|r| r.id == state.rule);
                         li {
                             span.dot data-tone="bad" {} " "
                             b { (rule.map_or(state.rule.as_str(), |r| r.name.as_str())) }
-                            " " span.dim { (state.device) " of " (state.account) ", since " (words::time(state.since)) }
+                            " " span.dim { (state.device) " of " (state.account) ", since " (format::time(state.since)) }
                         }
                     }
                 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use galerna_audit::Deed;
+use galerna_audit::Action;
 use galerna_dispatcher::{QueueView, StatusPage, StatusQuery, StrategyName};
 use galerna_model::QueueName;
 use galerna_storage::QueueState;
@@ -17,20 +17,18 @@ use super::access::Visitor;
 use super::act::{Act, Done, Question};
 use super::cells::{self, state_tone, state_word};
 use super::layout::{Frame, Query, asking_button, button, form_start, pager, scrolling, sortable, when_text};
+use super::observer::{TIMEOUT, within_timeout};
 use super::problem::Problem;
-use super::watch::{PATIENCE, in_time};
-use super::{Page, Params, layout, notices, page_number, param, shown, words};
+use super::{Page, Params, format, layout, notices, page_number, param, shown};
 
 /// Queues on a page.
 const LIMITS: [usize; 4] = [25, 50, 100, 500];
 
 /// Calls the dispatcher with patience.
 async fn ask<T>(call: impl Future<Output = Result<T, galerna_dispatcher::AdminError>>) -> Result<T, Problem> {
-    match tokio::time::timeout(PATIENCE, call).await {
+    match tokio::time::timeout(TIMEOUT, call).await {
         Ok(answer) => answer.map_err(Problem::from),
-        Err(_) => {
-            Err(Problem::Away(format!("the dispatcher did not answer within {} s", PATIENCE.as_secs())))
-        }
+        Err(_) => Err(Problem::Away(format!("the dispatcher did not answer within {} s", TIMEOUT.as_secs()))),
     }
 }
 
@@ -54,8 +52,8 @@ pub(super) async fn list(
         page: Some(number),
         limit: Some(limit),
     };
-    let look = page.look().await;
-    let mut notices = notices(&look);
+    let snapshot = page.snapshot().await;
+    let mut notices = notices(&snapshot);
     let status = match ask(page.parts.dispatcher.status(&wanted)).await {
         Ok(status) => Some(status),
         Err(problem) => {
@@ -73,10 +71,10 @@ pub(super) async fn list(
         ("limit", if limit == 50 { String::new() } else { limit.to_string() }),
         ("page", if number == 1 { String::new() } else { number.to_string() }),
     ]);
-    let cells = cells::of_look(&look);
+    let cells = cells::of_look(&snapshot);
     let content = html! {
         div.title { h1 { "Queues" } p.dim { (cells.show("o-queues")) " queues, " (cells.show("o-ready")) " messages ready" } }
-        (dispatching(&visitor, &look.dispatcher, &query))
+        (dispatching(&visitor, &snapshot.dispatcher, &query))
         @if let Some(status) = &status {
             (filters(status, &query, limit))
             section #rows data-refresh="5" {
@@ -129,7 +127,7 @@ fn filters(status: &StatusPage, query: &Query<'_>, limit: usize) -> Markup {
     let value = |key: &str| query.0.iter().find(|(k, _)| *k == key).map_or("", |(_, v)| v.as_str());
     let chip = |state: &str, name: &str, n: usize| {
         let link = query.with("state", state).with("page", "").link("/queues");
-        html! { a.chip href=(link) aria-current=[(value("state") == state).then_some("true")] { (name) " " b { (words::count(n as u64)) } } }
+        html! { a.chip href=(link) aria-current=[(value("state") == state).then_some("true")] { (name) " " b { (format::count(n as u64)) } } }
     };
     html! {
         div.filters {
@@ -170,8 +168,8 @@ fn table(visitor: &Visitor, status: &StatusPage, query: &Query<'_>, now: galerna
                         th scope="row" { a href={ "/queues/" (layout::encoded(&q.queue)) } { (q.queue) } }
                         td { (q.account) }
                         td { span.pill data-tone=(state_tone(&q.state).as_str()) { (state_word(&q.state)) } }
-                        td.num { (words::count(q.ready)) }
-                        td.num { (words::count(q.unacked)) }
+                        td.num { (format::count(q.ready)) }
+                        td.num { (format::count(q.unacked)) }
                         td.dim { (q.holder.as_deref().unwrap_or("–")) }
                         td.num { (when_text(q.last_delivered.as_deref(), now)) }
                         td.num { (when_text(Some(&q.since), now)) }
@@ -213,9 +211,9 @@ async fn show_one(
 ) -> Result<Response, Problem> {
     let name = name_of(queue)?;
     let view = ask(page.parts.dispatcher.queue(&name)).await?;
-    let look = page.look().await;
-    let mut notices = notices(&look);
-    let depth = match in_time("the broker", page.parts.broker.depth(&name)).await {
+    let snapshot = page.snapshot().await;
+    let mut notices = notices(&snapshot);
+    let depth = match within_timeout("the broker", page.parts.broker.depth(&name)).await {
         Ok(depth) => Some(depth),
         Err(e) => {
             notices.push(e);
@@ -223,8 +221,8 @@ async fn show_one(
         }
     };
     let dead =
-        look.dead.as_ref().ok().map(|dead| dead.iter().find(|(q, _)| *q == name).map_or(0, |(_, n)| *n));
-    let mut cells = cells::of_look(&look);
+        snapshot.dead.as_ref().ok().map(|dead| dead.iter().find(|(q, _)| *q == name).map_or(0, |(_, n)| *n));
+    let mut cells = cells::of_look(&snapshot);
     cells::of_queue(&mut cells, &view);
     let path = format!("/queues/{}", layout::encoded(queue));
     let now = page.now();
@@ -271,11 +269,11 @@ async fn show_one(
                     div { dt { "In flight, last counted" } dd.num { (cells.show("q-unacked")) } }
                     div { dt { "Counted" } dd { (when_text(view.counted_at.as_deref(), now)) } }
                     @if let Some(depth) = depth {
-                        div { dt { "Broker says now" } dd.num { (words::count(depth.ready)) " ready, " (words::count(depth.unacked)) " in flight"
-                            @if depth.delayed > 0 { ", " (words::count(depth.delayed)) " wait for redelivery" } } }
+                        div { dt { "Broker says now" } dd.num { (format::count(depth.ready)) " ready, " (format::count(depth.unacked)) " in flight"
+                            @if depth.delayed > 0 { ", " (format::count(depth.delayed)) " wait for redelivery" } } }
                     }
                     div { dt { "Dead letters" } dd.num {
-                        a href={ "/dead-letters/" (layout::encoded(queue)) } { (dead.map_or("–".to_owned(), words::count)) } } }
+                        a href={ "/dead-letters/" (layout::encoded(queue)) } { (dead.map_or("–".to_owned(), format::count)) } } }
                 }
             }
         }
@@ -297,7 +295,7 @@ pub(super) struct Pause {
 
 #[async_trait]
 impl Act for Pause {
-    const NAME: &'static str = Deed::Pause.name();
+    const NAME: &'static str = Action::Pause.name();
 
     fn target(&self) -> String {
         self.queue.clone()
@@ -328,7 +326,7 @@ pub(super) struct Unpause {
 
 #[async_trait]
 impl Act for Unpause {
-    const NAME: &'static str = Deed::Unpause.name();
+    const NAME: &'static str = Action::Unpause.name();
 
     fn target(&self) -> String {
         self.queue.clone()
@@ -358,7 +356,7 @@ pub(super) struct Stop {
 
 #[async_trait]
 impl Act for Stop {
-    const NAME: &'static str = Deed::Stop.name();
+    const NAME: &'static str = Action::Stop.name();
 
     fn target(&self) -> String {
         "dispatcher".to_owned()
@@ -397,7 +395,7 @@ pub(super) struct Start {
 
 #[async_trait]
 impl Act for Start {
-    const NAME: &'static str = Deed::Start.name();
+    const NAME: &'static str = Action::Start.name();
 
     fn target(&self) -> String {
         "dispatcher".to_owned()
@@ -427,7 +425,7 @@ pub(super) struct SetStrategy {
 
 #[async_trait]
 impl Act for SetStrategy {
-    const NAME: &'static str = Deed::Strategy.name();
+    const NAME: &'static str = Action::Strategy.name();
 
     fn target(&self) -> String {
         self.strategy.to_string()

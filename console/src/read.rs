@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::access::Visitor;
+use super::observer::{MAX_FIRING, within_timeout};
 use super::problem::Problem;
-use super::watch::{MOST_FIRING, in_time};
 use super::{Page, notices};
 
 /// Entries of a page when the call does not say, and the most that it may ask for.
@@ -90,7 +90,7 @@ fn account(text: Option<String>) -> Result<Option<AccountId>, Problem> {
 async fn stored<T>(
     call: impl Future<Output = Result<T, galerna_storage::StorageError>>,
 ) -> Result<T, Problem> {
-    in_time("the store", call).await.map_err(Problem::Away)
+    within_timeout("the store", call).await.map_err(Problem::Away)
 }
 
 /// Keeps the one that was asked for by its id.
@@ -221,7 +221,7 @@ async fn alerts(State(page): State<Page>, asked: Asked<WhichAlerts>) -> Answer {
             return Ok(json!({ "events": events, "page": cut.page, "limit": cut.limit }));
         }
         let rules = stored(store.rules.list()).await?;
-        let firing = stored(store.alert_states.firing(MOST_FIRING)).await?;
+        let firing = stored(store.alert_states.firing(MAX_FIRING)).await?;
         let all: Vec<_> =
             firing.iter().filter(|state| only.as_ref().is_none_or(|a| *a == state.account)).collect();
         let shown: Vec<Value> = all
@@ -236,7 +236,7 @@ async fn alerts(State(page): State<Page>, asked: Asked<WhichAlerts>) -> Answer {
                 value
             })
             .collect();
-        Ok(json!({ "firing": shown, "total": all.len(), "more": firing.len() >= MOST_FIRING,
+        Ok(json!({ "firing": shown, "total": all.len(), "more": firing.len() >= MAX_FIRING,
             "page": cut.page, "limit": cut.limit }))
     };
     Answer(found.await)
@@ -271,22 +271,22 @@ async fn status(
     if let Err(problem) = read(asked) {
         return Answer(Err(problem));
     }
-    let look = page.look().await;
-    let dispatcher = look.dispatcher.as_ref().ok();
-    let (ready, unacked) = look.backlog().unzip();
+    let snapshot = page.snapshot().await;
+    let dispatcher = snapshot.dispatcher.as_ref().ok();
+    let (ready, unacked) = snapshot.backlog().unzip();
     Answer(Ok(json!({
-        "at": look.at,
+        "at": snapshot.at,
         "version": page.parts.version,
         "role": visitor.role.as_str(),
         "dispatcher": dispatcher.map(|d| &d.dispatcher),
         "queues": dispatcher.map(|d| &d.counts),
         "ready": ready,
         "unacked": unacked,
-        "workers": look.workers,
-        "dead_letters": look.dead_total(),
-        "firing": look.firing.as_ref().ok().map(|firing| firing.len()),
-        "rules": look.rules.len(),
-        "accepted_per_second": look.accepted_rate,
-        "away": notices(&look),
+        "workers": snapshot.workers,
+        "dead_letters": snapshot.dead_total(),
+        "firing": snapshot.firing.as_ref().ok().map(|firing| firing.len()),
+        "rules": snapshot.rules.len(),
+        "accepted_per_second": snapshot.accepted_rate,
+        "away": notices(&snapshot),
     })))
 }

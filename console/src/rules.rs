@@ -18,9 +18,9 @@ use super::act::{Act, Done, Question};
 use super::alerts::severity;
 use super::fields::Fields;
 use super::layout::{Query, button, form_start, scrolling};
+use super::observer::within_timeout;
 use super::problem::Problem;
-use super::watch::in_time;
-use super::{Page, Params, layout, param, shown, words};
+use super::{Page, Params, format, layout, param, shown};
 
 /// `GET /rules`
 pub(super) async fn list(
@@ -29,7 +29,7 @@ pub(super) async fn list(
     axum::extract::Query(params): Params,
 ) -> Response {
     let mut notices = Vec::new();
-    let rules = in_time("the store", page.parts.store.rules.list()).await.unwrap_or_else(|e| {
+    let rules = within_timeout("the store", page.parts.store.rules.list()).await.unwrap_or_else(|e| {
         notices.push(e);
         Vec::new()
     });
@@ -43,7 +43,7 @@ pub(super) async fn list(
 
 /// What a rule watches, in words.
 fn condition(rule: &Rule, parameters: &ParameterRegistry) -> String {
-    let length = |ms: u64| words::span(i64::try_from(ms).unwrap_or(i64::MAX));
+    let length = |ms: u64| format::span(i64::try_from(ms).unwrap_or(i64::MAX));
     match &rule.condition {
         Condition::Threshold { parameter, comparison, limit, clear, for_ms } => {
             let (name, unit) = parameters.get(*parameter).map_or((String::new(), ""), |p| {
@@ -54,8 +54,8 @@ fn condition(rule: &Rule, parameters: &ParameterRegistry) -> String {
                 Comparison::Below => "below",
             };
             let held = if *for_ms > 0 { format!(" for {}", length(*for_ms)) } else { String::new() };
-            let clear = clear.map_or(String::new(), |c| format!(", clears at {}", words::value(c)));
-            format!("{parameter}{name} {side} {} {unit}{held}{clear}", words::value(*limit))
+            let clear = clear.map_or(String::new(), |c| format!(", clears at {}", format::value(c)));
+            format!("{parameter}{name} {side} {} {unit}{held}{clear}", format::value(*limit))
         }
         Condition::Silent { after_ms } => format!("no reading for {}", length(*after_ms)),
     }
@@ -392,7 +392,7 @@ impl Act for Test {
         let n = fired.len() as u64;
         let message = format!(
             "a test alert is on its way to {n} {}; see the deliveries",
-            words::plural(n, "endpoint", "endpoints")
+            format::plural(n, "endpoint", "endpoints")
         );
         Ok(Done::with(message, json!({ "deliveries": fired })))
     }
@@ -430,8 +430,8 @@ mod tests {
         };
         assert_eq!(rule, wanted);
         assert_eq!(Save::from_form(&fields_of(&wanted)).unwrap().rule, wanted);
-        let silent = Rule { condition: Condition::Silent { after_ms: 1_500 }, enabled: false, ..wanted };
-        assert_eq!(Save::from_form(&fields_of(&silent)).unwrap().rule, silent);
+        let silence = Rule { condition: Condition::Silent { after_ms: 1_500 }, enabled: false, ..wanted };
+        assert_eq!(Save::from_form(&fields_of(&silence)).unwrap().rule, silence);
     }
 
     #[test]

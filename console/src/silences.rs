@@ -15,9 +15,9 @@ use super::access::Visitor;
 use super::act::{Act, Done, Question};
 use super::fields::Fields;
 use super::layout::{button, form_start, scrolling};
+use super::observer::within_timeout;
 use super::problem::Problem;
-use super::watch::in_time;
-use super::{Page, Params, layout, param, words};
+use super::{Page, Params, format, layout, param};
 
 /// `GET /silences`
 pub(super) async fn list(
@@ -27,7 +27,7 @@ pub(super) async fn list(
 ) -> Response {
     let mut notices = Vec::new();
     let mut silences =
-        in_time("the store", page.parts.store.notifications.silences()).await.unwrap_or_else(|e| {
+        within_timeout("the store", page.parts.store.notifications.silences()).await.unwrap_or_else(|e| {
             notices.push(e);
             Vec::new()
         });
@@ -183,7 +183,7 @@ impl Act for Create {
             created: now,
         };
         galerna_notifier::put_silence(&page.parts.store, &silence).await?;
-        let message = format!("{} silenced until {} UTC", self.target(), words::time(until));
+        let message = format!("{} silenced until {} UTC", self.target(), format::time(until));
         Ok(Done::with(message, json!({ "id": id })))
     }
 }

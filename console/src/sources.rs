@@ -12,9 +12,9 @@ use maud::{Markup, html};
 
 use super::access::Visitor;
 use super::layout::{Query, pager, scrolling};
+use super::observer::within_timeout;
 use super::problem::Problem;
-use super::watch::in_time;
-use super::{Page, Params, layout, page_number, param, shown, words};
+use super::{Page, Params, format, layout, page_number, param, shown};
 
 /// Sources on a page.
 const LIMIT: usize = 50;
@@ -41,7 +41,7 @@ pub(super) async fn list(
     axum::extract::Query(params): Params,
 ) -> Response {
     let mut notices = Vec::new();
-    let all = match in_time("the store", page.parts.store.sources.list()).await {
+    let all = match within_timeout("the store", page.parts.store.sources.list()).await {
         Ok(all) => all,
         Err(e) => {
             notices.push(e);
@@ -66,7 +66,9 @@ pub(super) async fn list(
         // Nothing is asked of a store that has just not answered.
         Some(_) if rows.is_empty() => Vec::new(),
         Some(statistics) => {
-            match in_time("the store of statistics", statistics.tallies(&scopes, &periods, READER)).await {
+            match within_timeout("the store of statistics", statistics.tallies(&scopes, &periods, READER))
+                .await
+            {
                 Ok((tallies, _)) => tallies,
                 Err(e) => {
                     notices.push(e);
@@ -80,10 +82,10 @@ pub(super) async fn list(
         tallies
             .get(row)
             .and_then(|t: &Vec<Tally>| t.get(at))
-            .map_or("–".to_owned(), |t| words::count(t.readings))
+            .map_or("–".to_owned(), |t| format::count(t.readings))
     };
     let content = html! {
-        div.title { h1 { "Sources" } p.dim { (words::count(all.len() as u64)) " known; readings of each, in periods of UTC" } }
+        div.title { h1 { "Sources" } p.dim { (format::count(all.len() as u64)) " known; readings of each, in periods of UTC" } }
         form.search method="get" action="/sources" role="search" {
             label.inline { span.sr { "Source or account contains" } input type="search" name="search" value=(search) placeholder="Source or account" maxlength="200"; }
             button type="submit" { "Search" }
@@ -146,14 +148,14 @@ async fn show_one(
         let statistics = page.parts.statistics.as_ref()?;
         let (scopes, periods) = ([Scope::Source(id.clone())], periods(now));
         Some(tokio::join!(
-            in_time("the store of statistics", statistics.tallies(&scopes, &periods, READER)),
-            in_time("the store of statistics", statistics.last_messages(&id, READER)),
+            within_timeout("the store of statistics", statistics.tallies(&scopes, &periods, READER)),
+            within_timeout("the store of statistics", statistics.last_messages(&id, READER)),
         ))
     };
     // At once: what is away is waited for once.
     let (known, latest, counted) = tokio::join!(
-        in_time("the store", page.parts.store.sources.list()),
-        in_time("the store", page.parts.store.readings.latest(&id)),
+        within_timeout("the store", page.parts.store.sources.list()),
+        within_timeout("the store", page.parts.store.readings.latest(&id)),
         counted,
     );
     let known = match known {
@@ -220,9 +222,9 @@ fn traffic(tallies: &[Tally]) -> Markup {
                 @for (period, three) in Period::ALL.into_iter().zip(tallies.chunks(3)) {
                     tr {
                         th scope="row" { (period.as_str()) }
-                        @for t in three { td.num { (words::count(t.messages)) } }
-                        @for t in three { td.num { (words::count(t.readings)) } }
-                        @for t in three { td.num { (words::count(t.values)) } }
+                        @for t in three { td.num { (format::count(t.messages)) } }
+                        @for t in three { td.num { (format::count(t.readings)) } }
+                        @for t in three { td.num { (format::count(t.values)) } }
                     }
                 }
             }
@@ -239,9 +241,9 @@ fn last_messages(messages: &[LastMessage], now: Timestamp) -> Markup {
                 @for m in messages {
                     tr {
                         td { (layout::when(m.received, now)) }
-                        td.num { (words::count(m.readings)) }
-                        td.num { @if m.rejected > 0 { b data-tone="warn" { (words::count(m.rejected)) } } @else { "0" } }
-                        td.wrap { details { summary { code { (words::shortened(&m.text, 80)) } } pre { (m.text) @if m.cut { "…" } } } }
+                        td.num { (format::count(m.readings)) }
+                        td.num { @if m.rejected > 0 { b data-tone="warn" { (format::count(m.rejected)) } } @else { "0" } }
+                        td.wrap { details { summary { code { (format::shortened(&m.text, 80)) } } pre { (m.text) @if m.cut { "…" } } } }
                         td { a href={ "/trace/" (layout::encoded(&m.id)) } { "trace" } }
                     }
                 }
@@ -259,9 +261,9 @@ fn latest_readings(devices: &[StoredReading], now: Timestamp) -> Markup {
                 @for r in devices.iter().take(DEVICES) {
                     tr {
                         th.wrap scope="row" { (r.device) }
-                        td { time datetime=(r.ts.to_string()) title=(words::ago(r.ts, now)) { (words::time(r.ts)) } }
+                        td { time datetime=(r.ts.to_string()) title=(format::ago(r.ts, now)) { (format::time(r.ts)) } }
                         td.num { (r.sqn) }
-                        td.wrap { @for v in &r.values { span.pair { (v.p) " " b.num { (words::exact(v.v)) } } " " } }
+                        td.wrap { @for v in &r.values { span.pair { (v.p) " " b.num { (format::exact(v.v)) } } " " } }
                         td.wrap { (r.flags.join(", ")) }
                     }
                 }
@@ -270,7 +272,7 @@ fn latest_readings(devices: &[StoredReading], now: Timestamp) -> Markup {
     };
     html! {
         (scrolling("Devices", &table))
-        @if devices.len() > DEVICES { p.dim { "The " (DEVICES) " heard of last, of " (words::count(devices.len() as u64)) "." } }
+        @if devices.len() > DEVICES { p.dim { "The " (DEVICES) " heard of last, of " (format::count(devices.len() as u64)) "." } }
     }
 }
 

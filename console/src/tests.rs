@@ -660,7 +660,7 @@ async fn samples_are_taken_and_kept() {
     let folder = tempfile::tempdir().unwrap();
     let parts = parts(&folder, 5).await;
     let stop = CancellationToken::new();
-    let keeping = spawn_history(parts.clone(), stop.clone());
+    let keeping = spawn_samples(parts.clone(), stop.clone());
     let taken = loop {
         let samples = parts.store.history.since(Timestamp(0)).await.unwrap();
         if let Some(sample) = samples.into_iter().next() {
@@ -671,7 +671,7 @@ async fn samples_are_taken_and_kept() {
     stop.cancel();
     keeping.await.unwrap();
     assert_eq!(
-        (taken.values["ready"], taken.values["dead"], taken.at.as_millis() % history::EVERY_MS),
+        (taken.values["ready"], taken.values["dead"], taken.at.as_millis() % samples::EVERY_MS),
         (0.0, 0.0, 0)
     );
     let world = World::with(folder, parts, Access::default()).await;

@@ -7,8 +7,8 @@ use maud::{Markup, html};
 
 use super::access::Visitor;
 use super::cells::{self, Cells};
-use super::watch::{Component, Look};
-use super::{Page, Params, layout, nobody_named, notices, words};
+use super::observer::{Component, Snapshot};
+use super::{Page, Params, format, layout, none_configured, notices};
 
 /// What each state of a spout means, and what helps.
 const STATES: [(&str, &str); 7] = [
@@ -36,22 +36,22 @@ pub(super) async fn show(
     Extension(visitor): Extension<Visitor>,
     axum::extract::Query(params): Params,
 ) -> Response {
-    let look = page.look().await;
-    let cells = cells::of_look(&look);
+    let snapshot = page.snapshot().await;
+    let cells = cells::of_look(&snapshot);
     let graph = &page.topology;
-    let table = table(&look, &cells);
-    let spouts: Vec<&Component> = look.components.iter().filter(|c| c.is_spout()).collect();
+    let table = table(&snapshot, &cells);
+    let spouts: Vec<&Component> = snapshot.components.iter().filter(|c| c.is_spout()).collect();
     let content = html! {
         div.title {
             h1 { "Topology " span.dim { (graph.name) } }
             p.dim {
                 (cells.show("o-workers")) " running"
-                @if let Some(ms) = graph.message_timeout_ms { " · message timeout " (words::span(i64::try_from(ms).unwrap_or(i64::MAX))) }
+                @if let Some(ms) = graph.message_timeout_ms { " · message timeout " (format::span(i64::try_from(ms).unwrap_or(i64::MAX))) }
                 " · rates of the last seconds, latencies since the start" }
         }
-        (nobody_named(&look))
-        (layout::scrolling("The graph of the topology", &graph.draw(&look, &cells)))
-        @if look.components.is_empty() && look.silent.is_empty() && !look.nobody_named { (layout::nothing("No worker runs here. Start one with `galerna worker`, or `galerna up`.")) }
+        (none_configured(&snapshot))
+        (layout::scrolling("The graph of the topology", &graph.draw(&snapshot, &cells)))
+        @if snapshot.components.is_empty() && snapshot.unresponsive.is_empty() && !snapshot.none_configured { (layout::nothing("No worker runs here. Start one with `galerna worker`, or `galerna up`.")) }
         section.card aria-labelledby="why-title" {
             h2 #why-title { "Why is a spout not emitting?" }
             @for spout in &spouts {
@@ -65,13 +65,13 @@ pub(super) async fn show(
         (layout::scrolling("Components", &table))
         section #failures data-refresh="5" aria-labelledby="failures-title" {
             h2 #failures-title { "Failures" }
-            (failures(&look))
+            (failures(&snapshot))
         }
     };
-    page.frame(&visitor, "/topology", "Topology", &params, notices(&look), &content)
+    page.frame(&visitor, "/topology", "Topology", &params, notices(&snapshot), &content)
 }
 
-fn table(look: &Look, cells: &Cells) -> Markup {
+fn table(snapshot: &Snapshot, cells: &Cells) -> Markup {
     html! {
         table {
             thead { tr {
@@ -80,7 +80,7 @@ fn table(look: &Look, cells: &Cells) -> Markup {
                 th.num scope="col" { "p50" } th.num scope="col" { "p99" } th.num scope="col" { "Longest" } th.num scope="col" { "Errors" } th.num scope="col" { "Restarts" }
             } }
             tbody {
-                @for c in &look.components {
+                @for c in &snapshot.components {
                     @let cell = |what: &str| cells.show(&format!("c-{}-{what}", c.id));
                     tr id={ "component-" (c.id) } {
                         th scope="row" { (c.id) }
@@ -89,8 +89,8 @@ fn table(look: &Look, cells: &Cells) -> Markup {
                         td.num { (cell(if c.is_spout() { "pending" } else { "queued" })) }
                         td.num { @if c.is_spout() { span.dim { "–" } } @else { (cell("capacity")) } }
                         td.num { (cell("p50")) } td.num { (cell("p99")) }
-                        td.num title={ "latency to " (c.latency_of) } { (words::millis(c.latency.max_ms)) }
-                        td.num { (words::count(c.errors)) } td.num { (words::count(c.restarts)) }
+                        td.num title={ "latency to " (c.latency_of) } { (format::millis(c.latency.max_ms)) }
+                        td.num { (format::count(c.errors)) } td.num { (format::count(c.restarts)) }
                     }
                 }
             }
@@ -98,9 +98,9 @@ fn table(look: &Look, cells: &Cells) -> Markup {
     }
 }
 
-fn failures(look: &Look) -> Markup {
+fn failures(snapshot: &Snapshot) -> Markup {
     let failing: Vec<&Component> =
-        look.components.iter().filter(|c| c.failures() > 0 || c.last_error.is_some()).collect();
+        snapshot.components.iter().filter(|c| c.failures() > 0 || c.last_error.is_some()).collect();
     html! {
         @if failing.is_empty() { (layout::nothing("Nothing has failed since the workers started.")) }
         @else {
@@ -111,10 +111,10 @@ fn failures(look: &Look) -> Markup {
                         @for c in failing {
                             tr {
                                 th scope="row" { (c.id) }
-                                td { @for (kind, n) in c.failed.iter().filter(|(_, n)| **n > 0) { span.pair { (kind) " " b.num { (words::count(*n)) } } " " } }
+                                td { @for (kind, n) in c.failed.iter().filter(|(_, n)| **n > 0) { span.pair { (kind) " " b.num { (format::count(*n)) } } " " } }
                                 @if let Some((error, at)) = &c.last_error {
-                                    td.wrap { (words::shortened(&error.reason, 400)) }
-                                    td { (layout::when(*at, look.at)) }
+                                    td.wrap { (format::shortened(&error.reason, 400)) }
+                                    td { (layout::when(*at, snapshot.at)) }
                                 } @else { td.dim { "–" } td {} }
                             }
                         }

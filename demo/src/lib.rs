@@ -34,39 +34,39 @@ pub use self::args::DemoArgs;
 use self::extract::{Extract, Load};
 use self::ledger::Ledger;
 use self::poster::{Poster, token_of};
-use self::probe::{MeasuredLeases, MeasuredReadings, Measures, Spread};
+use self::probe::{Distribution, MeasuredLeases, MeasuredReadings, Measures};
 use self::progress::{Progress, Snapshot};
-use self::publisher::{Manner, Order, Published};
+use self::publisher::{Order, PublishOptions, Published};
 use self::report::{BigWait, Report, Waits};
 use self::webhook::Webhook;
 use galerna_server::standalone::{Listeners, Parts, Standalone};
 use galerna_server::{backends, modules};
 use galerna_settings::Settings;
-use galerna_terminal::{print, tell, thousands};
+use galerna_terminal::{eprint, print, thousands};
 
 /// Exit code when a reading is not where it must be.
 const LOST: u8 = 3;
 /// Exit code of an interrupted run.
 const INTERRUPTED: u8 = 130;
 /// Between two looks at how far it is.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two counts of what waits in the queues.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// When all queues are empty and nothing has moved for so long, what is missing will not come: it is counted as lost.
-const QUIET: Duration = Duration::from_secs(15);
+const QUIET_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the dispatcher may take to hear from the maintainer, and a broker to count what it has.
-const SETTLING: Duration = Duration::from_secs(15);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// When nothing has moved for so long, the log says where it hangs.
-const SLOW: Duration = Duration::from_secs(10);
+const STALL_WARNING: Duration = Duration::from_secs(10);
 /// When nothing at all has moved for so long, the run is given up.
-const STUCK: Duration = Duration::from_secs(120);
+const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Everything that a running demo holds.
 struct Demo {
     load: Arc<Load>,
     queues: Arc<[QueueName]>,
     all: Standalone,
-    before: Before,
+    before: Baseline,
     measures: Arc<Measures>,
     published: Arc<Published>,
     webhook: Webhook,
@@ -75,13 +75,13 @@ struct Demo {
 
 /// What was in the store before this run: it is not counted.
 #[derive(Debug)]
-struct Before {
+struct Baseline {
     rejected: HashMap<String, u64>,
     raised: u64,
     resolved: u64,
 }
 
-impl Before {
+impl Baseline {
     async fn of(store: &Store) -> anyhow::Result<Self> {
         Ok(Self {
             rejected: store.rejected.counts().await?.into_iter().collect(),
@@ -132,10 +132,10 @@ pub async fn run(args: DemoArgs, settings: Settings, stop: CancellationToken) ->
     let known = store.queues.all().await?;
     if let Some(suffix) = suffix(&load, &known) {
         load.renamed(&suffix)?;
-        tell(format_args!("the store has accounts of these names already: this run's end in `{suffix}`"));
+        eprint(format_args!("the store has accounts of these names already: this run's end in `{suffix}`"));
     }
     let load = Arc::new(load);
-    tell(format_args!(
+    eprint(format_args!(
         "{} readings of {} accounts; broker {}, store {}{}",
         thousands(load.readings()),
         thousands(load.tenants.len() as u64),
@@ -155,16 +155,18 @@ pub async fn run(args: DemoArgs, settings: Settings, stop: CancellationToken) ->
     let directory = Directory::new(HttpDirectory::new(&accounts_api, HttpOptions::default())?);
     let webhook = Webhook::start(&store, &services).await?;
     modules::put_rules(&store, rules::rules()).await?;
-    let before = Before::of(&store).await?;
+    let before = Baseline::of(&store).await?;
     // The workers are started when there is something to measure.
     let parts = Parts { broker, store, directory, makes_accounts: false, workers: 0 };
     let all = Standalone::start(&settings, listeners, parts).await?;
     let created = all.accounts.as_ref().context("the accounts API of the demo cannot be read")?;
-    tell(format_args!("the maintainer made {} queues for {} accounts", created.created, created.listed));
+    eprint(format_args!("the maintainer made {} queues for {} accounts", created.created, created.listed));
 
     // The dispatcher leases by `fifo` until it has heard from the maintainer; what is measured is the chosen strategy.
     let begun = Instant::now();
-    while all.dispatcher.view().strategy != all.dispatcher.view().configured && begun.elapsed() < SETTLING {
+    while all.dispatcher.view().strategy != all.dispatcher.view().configured
+        && begun.elapsed() < SETTLE_TIMEOUT
+    {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let measures = Arc::new(Measures::new());
@@ -286,7 +288,7 @@ impl Demo {
             self.queues.clone(),
             self.all.broker.clone(),
             Poster::new(&format!("http://{}", self.all.frontend_address))?,
-            Manner { order, rate: args.rate },
+            PublishOptions { order, rate: args.rate },
             self.published.clone(),
             self.all.dispatcher.clone(),
         ));
@@ -296,7 +298,8 @@ impl Demo {
             // The readings are consumed while they come.
             self.start_workers(args, settings).await?;
         }
-        let mut watch = Watch { waiting: 0, counted: None, moved: Instant::now(), told: false, last: 0 };
+        let mut observed =
+            Observed { waiting: 0, counted: None, moved: Instant::now(), told: false, last: 0 };
         let ended = loop {
             if ledger.is_none() && publishing.is_finished() {
                 ledger = Some((&mut publishing).await.context("publishing panicked")??);
@@ -305,10 +308,10 @@ impl Demo {
                     began_ms = self.measures.elapsed_ms();
                     self.start_workers(args, settings).await?;
                     // Nothing could be settled while the backlog was made.
-                    watch.moved = Instant::now();
+                    observed.moved = Instant::now();
                 }
             }
-            let snapshot = self.look(&mut watch).await?;
+            let snapshot = self.observe(&mut observed).await?;
             progress.show(&snapshot);
             let all_published = ledger.is_some();
             if let Some(ledger) = &ledger
@@ -316,23 +319,23 @@ impl Demo {
             {
                 break true;
             }
-            if all_published && watch.moved.elapsed() > QUIET && self.queues_are_empty().await {
+            if all_published && observed.moved.elapsed() > QUIET_TIMEOUT && self.queues_are_empty().await {
                 tracing::error!("nothing waits any more, and not all has arrived");
                 break true;
             }
-            if all_published && watch.moved.elapsed() > STUCK {
+            if all_published && observed.moved.elapsed() > STALL_TIMEOUT {
                 bail!(
-                    "nothing has moved for {STUCK:?}: {} of {} readings settled",
+                    "nothing has moved for {STALL_TIMEOUT:?}: {} of {} readings settled",
                     snapshot.settled,
                     snapshot.published
                 );
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = stop.cancelled() => break false,
             }
         };
-        let last = self.look(&mut watch).await?;
+        let last = self.observe(&mut observed).await?;
         progress.show(&last);
         progress.finish();
         let Some(ledger) = ledger.filter(|_| ended) else {
@@ -366,25 +369,25 @@ impl Demo {
         Ok(())
     }
 
-    async fn look(&self, watch: &mut Watch) -> anyhow::Result<Snapshot> {
+    async fn observe(&self, observed: &mut Observed) -> anyhow::Result<Snapshot> {
         let refused: u64 = self.before.rejected_since(&self.all.store).await?.values().sum();
         let settled = self.measures.settled() + refused;
-        if settled != watch.last {
-            (watch.last, watch.moved, watch.told) = (settled, Instant::now(), false);
-        } else if watch.moved.elapsed() > SLOW && !watch.told {
-            watch.told = true;
+        if settled != observed.last {
+            (observed.last, observed.moved, observed.told) = (settled, Instant::now(), false);
+        } else if observed.moved.elapsed() > STALL_WARNING && !observed.told {
+            observed.told = true;
             // Where it hangs: what each component has done and waits for.
             for worker in self.all.workers.metrics() {
                 let metrics = serde_json::to_string(&worker).unwrap_or_default();
-                tracing::warn!(metrics, "nothing was settled for {SLOW:?}");
+                tracing::warn!(metrics, "nothing was settled for {STALL_WARNING:?}");
             }
         }
-        if watch.counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
-            watch.counted = Some(Instant::now());
+        if observed.counted.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL) {
+            observed.counted = Some(Instant::now());
             // Only for show: a broker that cannot count now does not end the demo.
             if let Ok(depths) = self.all.broker.depths().await {
                 let customers = depths.iter().filter(|(queue, _)| queue.as_str() != ALERTS_QUEUE);
-                watch.waiting = customers.map(|(_, depth)| depth.ready + depth.unacked).sum();
+                observed.waiting = customers.map(|(_, depth)| depth.ready + depth.unacked).sum();
             }
         }
         let page = self.all.dispatcher.status(&StatusQuery { limit: Some(1), ..StatusQuery::default() })?;
@@ -392,7 +395,7 @@ impl Demo {
             published: self.published.readings.load(Ordering::Relaxed),
             settled,
             states: page.counts.into_iter().map(|(state, n)| (state, n as u64)).collect(),
-            waiting: watch.waiting,
+            waiting: observed.waiting,
             alerts: self.all.store.alert_states.count(AlertEventKind::Raised).await? - self.before.raised,
         })
     }
@@ -423,20 +426,20 @@ impl Demo {
         true
     }
 
-    /// Waits until the webhook has heard of every alert, within reason, and counts what it heard.
+    /// Waits until the webhook has received every alert, within reason, and counts what it received.
     async fn told(&self, report: &mut Report) {
         let begun = Instant::now();
         let expected = report.alerts_raised + report.alerts_resolved;
         loop {
-            let (calls, events, forged) = self.webhook.heard();
+            let (calls, events, forged) = self.webhook.received();
             (report.webhook_calls, report.alerts_delivered) = (calls, events);
             if forged > 0 {
                 tracing::error!(forged, "calls of the webhook were not signed by the notifier");
             }
-            if events >= expected || begun.elapsed() > QUIET {
+            if events >= expected || begun.elapsed() > QUIET_TIMEOUT {
                 return;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -508,10 +511,10 @@ impl Demo {
         let others = self.load.tenants.len() - usize::from(!args.alone);
         Waits {
             others_readings: self.load.tenants[0].readings,
-            others_first_lease_ms: Spread::of(
+            others_first_lease_ms: Distribution::of(
                 self.queues[..others].iter().map(|q| since(first_lease.get(q))),
             ),
-            others_last_stored_ms: Spread::of(
+            others_last_stored_ms: Distribution::of(
                 self.load.tenants[..others].iter().map(|t| since(last_stored.get(&t.account))),
             ),
             big: self.load.tenants.get(others).map(|tenant| BigWait {
@@ -524,7 +527,7 @@ impl Demo {
 }
 
 /// What is remembered from one look to the next.
-struct Watch {
+struct Observed {
     waiting: u64,
     counted: Option<Instant>,
     moved: Instant,

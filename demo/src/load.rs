@@ -31,9 +31,9 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::calls::{Caller, Ended};
-use self::concentrators::{Concentrator, Shape, listed, named};
-use self::report::{Asked, Run, Sent, Size, Spread, Sweep, Tally};
+use self::calls::{CallResult, Caller};
+use self::concentrators::{BodyShape, Concentrator, listed, named};
+use self::report::{Distribution, LoadPlan, Run, Sent, Size, Sweep, Tally};
 use galerna_settings::Settings;
 use galerna_terminal::print_json;
 
@@ -145,9 +145,14 @@ pub async fn run(args: &LoadArgs, settings: &Settings, stop: &CancellationToken)
         concentrators: credentials.into_iter().map(Concentrator::new).collect(),
         tally: Mutex::new(Tally::new()),
         next: AtomicU64::new(0),
-        shape: Shape { readings: args.readings, devices: args.devices, repeat: args.repeat, gzip: args.gzip },
+        shape: BodyShape {
+            readings: args.readings,
+            devices: args.devices,
+            repeat: args.repeat,
+            gzip: args.gzip,
+        },
     };
-    let asked = Asked {
+    let asked = LoadPlan {
         url: url.clone(),
         sources: load.concentrators.len(),
         devices: args.devices,
@@ -190,7 +195,7 @@ struct Load {
     tally: Mutex<Tally>,
     /// Calls begun.
     next: AtomicU64,
-    shape: Shape,
+    shape: BodyShape,
 }
 
 impl Load {
@@ -200,7 +205,7 @@ impl Load {
     }
 
     /// Makes a call, at `due` when that is to come, and counts it.
-    async fn call(&self, number: u64, shape: Shape, due: Option<Instant>) -> anyhow::Result<Ended> {
+    async fn call(&self, number: u64, shape: BodyShape, due: Option<Instant>) -> anyhow::Result<CallResult> {
         let who = self.who(number);
         let body = who.body(shape)?;
         if let Some(due) = due {
@@ -216,15 +221,15 @@ impl Load {
     }
 
     /// Waits as the frontend asks, but not beyond `end`.
-    async fn wait(&self, ended: &Ended, end: Option<Instant>) {
+    async fn wait(&self, ended: &CallResult, end: Option<Instant>) {
         let wait = match ended {
-            Ended::Refused { wait: Some(wait), .. } => *wait,
+            CallResult::Refused { wait: Some(wait), .. } => *wait,
             // Without an answer there is nothing that would slow the loop down.
-            Ended::Failed { .. } => Duration::from_millis(100),
+            CallResult::Failed { .. } => Duration::from_millis(100),
             _ => return,
         };
         let wait = end.map_or(wait, |end| wait.min(end.saturating_duration_since(Instant::now())));
-        if matches!(ended, Ended::Refused { .. }) {
+        if matches!(ended, CallResult::Refused { .. }) {
             self.tally.lock().waited(wait);
         }
         tokio::time::sleep(wait).await;
@@ -232,7 +237,12 @@ impl Load {
 }
 
 /// Calls at a rate, or as fast as answers come, over all connections.
-async fn steady(load: Load, args: &LoadArgs, asked: Asked, stop: &CancellationToken) -> anyhow::Result<Run> {
+async fn steady(
+    load: Load,
+    args: &LoadArgs,
+    asked: LoadPlan,
+    stop: &CancellationToken,
+) -> anyhow::Result<Run> {
     let (began, start) = (SystemClock.now(), Instant::now());
     let end = start + Duration::from_secs(args.seconds);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 10^6 times 604,800")]
@@ -294,21 +304,26 @@ async fn steady(load: Load, args: &LoadArgs, asked: Asked, stop: &CancellationTo
         readings_per_second: calls.accepted_readings as f64 / seconds,
         seconds,
         not_sent,
-        latency_ms: Spread::from(&tally.from_due),
-        from_sending_ms: Spread::from(&tally.from_sending),
+        latency_ms: Distribution::from(&tally.from_due),
+        from_sending_ms: Distribution::from(&tally.from_sending),
         calls,
     })
 }
 
 /// Calls of each size, one after another.
-async fn sizes(load: Load, args: &LoadArgs, asked: Asked, stop: &CancellationToken) -> anyhow::Result<Sweep> {
+async fn sizes(
+    load: Load,
+    args: &LoadArgs,
+    asked: LoadPlan,
+    stop: &CancellationToken,
+) -> anyhow::Result<Sweep> {
     let began = SystemClock.now();
     // The connection is made before anything is measured. What becomes of this call is told by the next.
-    drop(load.call(0, Shape { readings: 1, ..load.shape }, None).await?);
+    drop(load.call(0, BodyShape { readings: 1, ..load.shape }, None).await?);
     let mut sizes = Vec::new();
     for readings in &args.sweep {
         *load.tally.lock() = Tally::new();
-        let shape = Shape { readings: *readings, ..load.shape };
+        let shape = BodyShape { readings: *readings, ..load.shape };
         let tries = u64::from(args.calls) * u64::from(TRIES);
         for number in 0..tries {
             let taken = load.tally.lock().calls.taken();
@@ -316,7 +331,8 @@ async fn sizes(load: Load, args: &LoadArgs, asked: Asked, stop: &CancellationTok
                 break;
             }
             let ended = load.call(number, shape, None).await?;
-            let hopeless = matches!(&ended, Ended::Refused { wait: None, .. } | Ended::Failed { .. });
+            let hopeless =
+                matches!(&ended, CallResult::Refused { wait: None, .. } | CallResult::Failed { .. });
             if hopeless && taken == 0 {
                 break;
             }
@@ -329,7 +345,7 @@ async fn sizes(load: Load, args: &LoadArgs, asked: Asked, stop: &CancellationTok
         sizes.push(Size {
             readings_per_call: *readings,
             calls: tally.calls.clone(),
-            latency_ms: Spread::from(&tally.from_due),
+            latency_ms: Distribution::from(&tally.from_due),
         });
     }
     Ok(Sweep { began, asked, calls_per_size: args.calls, sizes })

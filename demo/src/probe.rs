@@ -28,13 +28,13 @@ pub(crate) struct Measures {
 
 /// Half, nearly all and all of some times, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
-pub(crate) struct Spread {
+pub(crate) struct Distribution {
     pub(crate) p50: u64,
     pub(crate) p99: u64,
     pub(crate) max: u64,
 }
 
-impl Spread {
+impl Distribution {
     pub(crate) fn of(times: impl IntoIterator<Item = u64>) -> Self {
         let mut histogram = histogram();
         for time in times {
@@ -44,7 +44,7 @@ impl Spread {
     }
 }
 
-impl From<&Histogram<u64>> for Spread {
+impl From<&Histogram<u64>> for Distribution {
     fn from(h: &Histogram<u64>) -> Self {
         Self { p50: h.value_at_quantile(0.5), p99: h.value_at_quantile(0.99), max: h.max() }
     }
@@ -81,8 +81,8 @@ impl Measures {
     }
 
     /// From published to stored.
-    pub(crate) fn latency(&self) -> Spread {
-        Spread::from(&*self.latency.lock())
+    pub(crate) fn latency(&self) -> Distribution {
+        Distribution::from(&*self.latency.lock())
     }
 
     /// When each queue was first leased, in milliseconds since the measuring began.

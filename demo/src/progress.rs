@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use galerna_terminal::{tell, thousands};
+use galerna_terminal::{eprint, thousands};
 
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -97,7 +97,7 @@ impl Progress {
             }
             Form::Lines { next } if now >= *next => {
                 *next = now + LINE_EVERY;
-                tell(format_args!(
+                eprint(format_args!(
                     "published {} ({}/s), settled {} ({}/s) of about {}; queues: {queues}",
                     thousands(snapshot.published),
                     thousands(publishing),

@@ -66,7 +66,7 @@ pub(crate) enum Order {
 
 /// How the load is sent.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Manner {
+pub(crate) struct PublishOptions {
     pub(crate) order: Order,
     /// Readings a second; none for as fast as they are taken.
     pub(crate) rate: Option<u32>,
@@ -104,7 +104,7 @@ pub(crate) async fn publish(
     queues: Arc<[QueueName]>,
     broker: Arc<dyn Broker>,
     poster: Poster,
-    manner: Manner,
+    manner: PublishOptions,
     progress: Arc<Published>,
     dispatcher: Dispatcher,
 ) -> anyhow::Result<Ledger> {

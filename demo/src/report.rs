@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::ledger::Comparison;
-use super::probe::Spread;
+use super::probe::Distribution;
 use galerna_terminal::{table, thousands};
 
 /// The report: `--report` writes it as JSON, the closing table shows it.
@@ -57,7 +57,7 @@ pub(crate) struct Report {
     /// Distinct readings stored a second.
     pub(crate) readings_per_second: f64,
     /// From published to stored; with a backlog it is the time spent waiting in the queue.
-    pub(crate) latency_ms: Spread,
+    pub(crate) latency_ms: Distribution,
     pub(crate) leases: u64,
     pub(crate) strategy: String,
     /// With `--readings`: how long accounts waited beside one with a thousand times their backlog.
@@ -73,9 +73,9 @@ pub(crate) struct Waits {
     /// Readings of each of the others.
     pub(crate) others_readings: u64,
     /// Until an account's queue was leased for the first time: the others.
-    pub(crate) others_first_lease_ms: Spread,
+    pub(crate) others_first_lease_ms: Distribution,
     /// Until the last reading of an account was stored: the others.
-    pub(crate) others_last_stored_ms: Spread,
+    pub(crate) others_last_stored_ms: Distribution,
     /// The big account; none with `--alone`.
     pub(crate) big: Option<BigWait>,
 }
@@ -128,15 +128,15 @@ impl Report {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         // a rate: positive, far below 2^52
         row("readings a second", self.readings_per_second as u64, format!("in {:.1} s", self.seconds));
-        let Spread { p50, p99, max } = self.latency_ms;
+        let Distribution { p50, p99, max } = self.latency_ms;
         row("latency, ms", p50, format!("median; p99 {}, longest {}", thousands(p99), thousands(max)));
         if let Some(w) = &self.waits {
-            let Spread { p50, p99, max } = w.others_first_lease_ms;
+            let Distribution { p50, p99, max } = w.others_first_lease_ms;
             let which = |p99, max| {
                 format!("median of the others; p99 {}, longest {}", thousands(p99), thousands(max))
             };
             row("first lease, ms", p50, which(p99, max));
-            let Spread { p50, p99, max } = w.others_last_stored_ms;
+            let Distribution { p50, p99, max } = w.others_last_stored_ms;
             row("last stored, ms", p50, which(p99, max));
             if let Some(big) = &w.big {
                 let (readings, others) = (thousands(big.readings), thousands(w.others_readings));

@@ -23,7 +23,7 @@ pub(crate) const ENDPOINT: &str = "demo-webhook";
 const GROUP_MS: u64 = 250;
 
 #[derive(Debug, Default)]
-struct Heard {
+struct Received {
     deliveries: HashSet<String>,
     events: HashSet<String>,
     forged: u64,
@@ -32,7 +32,7 @@ struct Heard {
 /// What was received.
 #[derive(Debug, Clone)]
 pub(crate) struct Webhook {
-    heard: Arc<Mutex<Heard>>,
+    received: Arc<Mutex<Received>>,
     secret: Arc<str>,
 }
 
@@ -52,7 +52,7 @@ impl Webhook {
     pub(crate) async fn start(store: &Store, services: &CancellationToken) -> anyhow::Result<Self> {
         let listener = modules::listen(([127, 0, 0, 1], 0).into(), "the webhook").await?;
         let url = format!("http://{}/alerts", listener.local_addr()?);
-        let webhook = Self { heard: Arc::default(), secret: galerna_notifier::new_secret()?.into() };
+        let webhook = Self { received: Arc::default(), secret: galerna_notifier::new_secret()?.into() };
         let kind = EndpointKind::Webhook {
             url,
             method: "POST".to_owned(),
@@ -84,9 +84,9 @@ impl Webhook {
     }
 
     /// Calls, distinct alert events in them, and calls that were not believed.
-    pub(crate) fn heard(&self) -> (u64, u64, u64) {
-        let heard = self.heard.lock();
-        (heard.deliveries.len() as u64, heard.events.len() as u64, heard.forged)
+    pub(crate) fn received(&self) -> (u64, u64, u64) {
+        let received = self.received.lock();
+        (received.deliveries.len() as u64, received.events.len() as u64, received.forged)
     }
 }
 
@@ -99,14 +99,14 @@ async fn receive(
     let (id, at, signature) =
         (header("webhook-id"), header("webhook-timestamp"), header("webhook-signature"));
     if !galerna_notifier::verify(&webhook.secret, id, at, signature, &body) {
-        webhook.heard.lock().forged += 1;
+        webhook.received.lock().forged += 1;
         return (StatusCode::UNAUTHORIZED, Json(json!({ "error": "the signature is wrong" })));
     }
     match serde_json::from_slice::<Body>(&body) {
         Ok(body) => {
-            let mut heard = webhook.heard.lock();
-            heard.deliveries.insert(id.to_owned());
-            heard.events.extend(body.data.events.into_iter().map(|event| event.id));
+            let mut received = webhook.received.lock();
+            received.deliveries.insert(id.to_owned());
+            received.events.extend(body.data.events.into_iter().map(|event| event.id));
             (StatusCode::OK, Json(json!({ "ok": true })))
         }
         Err(e) => (StatusCode::BAD_REQUEST, Json(json!({ "error": e.to_string() }))),

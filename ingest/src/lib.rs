@@ -10,7 +10,7 @@
 //! A message is one root: it is acked to its queue when its readings are stored, its alerts recorded and its bad readings
 //! among the dead letters, and comes again when any of these fails.
 
-mod owners;
+mod account_resolver;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +20,13 @@ use galerna_bolts::{
     ValidationLimits,
 };
 use galerna_broker::Broker;
-use galerna_dispatcher::Leases;
+use galerna_lease::Leases;
 use galerna_model::{AccountId, QueueName};
 use galerna_spouts::{LeasedOptions, LeasedQueues};
 use galerna_storage::Store;
 use galerna_topology::{BuildError, Topology, TopologyBuilder};
 
-pub use owners::KnownOwners;
+pub use account_resolver::AccountResolver;
 
 /// What topologies of readings need beside `galerna::prelude`: the queues, what they hold, and the bolts that
 /// check, store and watch it.

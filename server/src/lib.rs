@@ -19,5 +19,5 @@ pub mod signals;
 pub mod standalone;
 pub mod topology;
 
-pub use api::routes::{explained, must_exist, shown as dead_letter};
+pub use api::routes::{check_exists, describe_broker_error, shown as dead_letter};
 pub use api::serve as serve_api;

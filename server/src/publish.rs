@@ -15,7 +15,7 @@ use galerna_storage::{QueueRecord, QueueState, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::api::routes::explained;
+use crate::api::routes::describe_broker_error;
 
 /// Readings in one message.
 pub const BATCH: usize = 200;
@@ -183,7 +183,7 @@ pub struct Outgoing<'a> {
     plain_json: bool,
     window: Vec<(QueueName, Message)>,
     /// Account and readings of each message of the window.
-    noted: Vec<(AccountId, u64)>,
+    in_window: Vec<(AccountId, u64)>,
     summary: Summary,
     /// Begins the ids of the messages.
     name: String,
@@ -205,7 +205,7 @@ impl<'a> Outgoing<'a> {
             owner,
             plain_json,
             window: Vec::with_capacity(WINDOW),
-            noted: Vec::with_capacity(WINDOW),
+            in_window: Vec::with_capacity(WINDOW),
             summary: Summary::default(),
             name: name.replace(char::is_whitespace, "_"),
             made: 0,
@@ -284,7 +284,7 @@ impl Target for Outgoing<'_> {
                 envelope.encode()
             };
             self.window.push((queue.clone(), message));
-            self.noted.push((account.clone(), batch.len() as u64));
+            self.in_window.push((account.clone(), batch.len() as u64));
             if self.window.len() >= WINDOW {
                 self.flush().await?;
             }
@@ -305,7 +305,7 @@ impl Target for Outgoing<'_> {
             // Nothing is known of any of them.
             Err(_) => (0..queues.len()).collect(),
         };
-        for (i, ((account, readings), queue)) in self.noted.drain(..).zip(queues).enumerate() {
+        for (i, ((account, readings), queue)) in self.in_window.drain(..).zip(queues).enumerate() {
             if unconfirmed.contains(&i) {
                 continue;
             }
@@ -314,7 +314,7 @@ impl Target for Outgoing<'_> {
             sent.messages += 1;
             sent.readings += readings;
         }
-        ended.map_err(|e| anyhow!(explained(&e)))
+        ended.map_err(|e| anyhow!(describe_broker_error(&e)))
     }
 
     fn summary(&mut self) -> &mut Summary {

@@ -7,7 +7,7 @@ use galerna_console::RemoteWorkers;
 use galerna_console::auth::authorise;
 use galerna_dispatcher::{ClientOptions, DispatcherClient, MaintainerLink};
 use galerna_settings::Settings;
-use galerna_telemetry::{Asking, process_name};
+use galerna_telemetry::{RemoteHistory, process_name};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -86,7 +86,7 @@ pub async fn page(settings: &Settings, stop: CancellationToken) -> anyhow::Resul
         broker,
         statistics: store.statistics.clone(),
         store,
-        traces: Arc::new(Asking::new(others.clone(), token.clone())?),
+        traces: Arc::new(RemoteHistory::new(others.clone(), token.clone())?),
         workers: Arc::new(RemoteWorkers::new(others, token)?),
     };
     tracing::info!(address = %listener.local_addr()?, "the page is served");

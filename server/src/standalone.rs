@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use galerna_broker::Broker;
-use galerna_console::LocalTraces;
+use galerna_console::LocalHistory;
 use galerna_dispatcher::{Dispatcher, MaintainerLink};
 use galerna_frontend::Directory;
 use galerna_maintainer::{Run, Task};
@@ -136,7 +136,7 @@ impl Standalone {
             store: store.clone(),
             statistics,
             workers: Arc::new(workers.clone()),
-            traces: Arc::new(LocalTraces),
+            traces: Arc::new(LocalHistory),
         };
         let readiness = Readiness::default();
         let (api_address, page_address) = (listeners.api.local_addr()?, listeners.page.local_addr()?);

@@ -2,7 +2,7 @@
 //!
 //! | spout | emits |
 //! |---|---|
-//! | [`LeasedQueues`] | the messages of the accounts' queues, leased from the dispatcher |
+//! | `LeasedQueues` (feature `leased`) | the messages of the accounts' queues, leased from the dispatcher |
 //! | [`FileSpout`] | the rows of an NDJSON or CSV file |
 //! | [`IteratorSpout`] | what an iterator gives |
 //! | [`IntervalSpout`] | a [`Firing`] at regular times |
@@ -23,11 +23,13 @@
 mod file;
 mod interval;
 mod iterator;
+#[cfg(feature = "leased")]
 mod leased;
 mod rows;
 
 pub use file::{Attempt as FileAttempt, FileError, FileSpout, FileTally, open_file};
 pub use interval::{Firing, IntervalSpout};
 pub use iterator::{Attempt, DEFAULT_ATTEMPTS, IteratorSpout};
+#[cfg(feature = "leased")]
 pub use leased::{AccountOf, LeaseTally, LeasedOptions, LeasedQueues, Receipt};
 pub use rows::{BadRow, FileForm, Row, RowReader};

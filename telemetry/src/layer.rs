@@ -14,7 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::TARGET;
 use super::otlp::Sender;
-use super::ring::{ID_BYTES, Ring, Taken, call_of, is_call};
+use super::ring::{ID_BYTES, RecordedStep, Ring, call_of, is_call};
 
 /// Longest text of a step in bytes; a reason may quote a whole reading.
 const WHAT_BYTES: usize = 600;
@@ -44,7 +44,7 @@ impl<S: Subscriber> Layer<S> for Recorder {
         let (call, part) = call_of(&fields.id);
         // Of messages that no frontend made it is when they were validated, which is told anyway.
         let received = fields.received.map(Timestamp).filter(|_| is_call(call));
-        let step = Taken { at: SystemClock.now(), place, what: fields.what.0.into(), part };
+        let step = RecordedStep { at: SystemClock.now(), place, what: fields.what.0.into(), part };
         if let Some(export) = &self.export {
             export.send(call, &step);
         }
@@ -122,10 +122,10 @@ mod tests {
             tracing::trace!(target: "galerna::trace::store", id = "", "of nobody");
             tracing::trace!(target: "galerna::trace::reject", id = "long", "{}", "ä".repeat(1_000));
         });
-        let way = ring.way("m");
-        let told: Vec<_> = way.iter().map(|step| (&*step.place, &*step.what)).collect();
+        let history = ring.history("m");
+        let told: Vec<_> = history.iter().map(|step| (&*step.place, &*step.what)).collect();
         assert_eq!(told, [("store", "3 readings stored"), ("queues", "acked")]);
-        assert_eq!(ring.way("long")[0].what, "ä".repeat(WHAT_BYTES / 2));
-        assert!(ring.way("").is_empty());
+        assert_eq!(ring.history("long")[0].what, "ä".repeat(WHAT_BYTES / 2));
+        assert!(ring.history("").is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The way of a message, by its id: from the call that brought it to the store, and of its alerts to their endpoints.
+//! Logs, and the history of each message by its id: from the call that brought it to the store, and of its alerts to their endpoints.
 //!
 //! *How.* A frontend gives each call an id (its answer's `x-request-id`), and each message that it makes of the call the id
 //! `<call>.<n>`. The broker carries it, the tuples of the topology carry it, and an alert event carries the id of the message
@@ -6,14 +6,14 @@
 //! as a `tracing` event of level `TRACE` under the target `galerna::trace::<place>`; a layer of the subscriber ([`layer`])
 //! takes these down, whatever the filter of the log is.
 //!
-//! *What is kept where, and for how long.* Each process keeps the ways of the last `trace.messages` calls in its memory
+//! *What is kept where, and for how long.* Each process keeps the history of the last `trace.messages` calls in its memory
 //! ([`ring`]); they end with the process. What must last is elsewhere, with the id in it: dead letters on the broker, and
-//! rejected readings, alert events and deliveries in the store. Whoever wants the ways for longer sends them to a collector
+//! rejected readings, alert events and deliveries in the store. Who wants it for longer sends it to a collector
 //! (`trace.otlp`, [`otlp`]).
 //!
 //! *Who tells it.* `GET /trace/<id>` on the API of `up` and `demo`, and on the services of a worker, a notifier and a frontend of
 //! their own; a frontend that can be reached from other machines only when there is an `api.token`.
-//! `galerna trace` and the page of a process of its own ask those that they know of ([`Asking`]).
+//! `galerna trace` and the page of a process of its own ask those that they know of ([`RemoteHistory`]).
 
 mod layer;
 mod log;
@@ -32,19 +32,19 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
 pub use log::start;
-pub use otlp::{Exporter, Exporting};
+pub use otlp::{Exporter, RunningExporter};
 pub use peers::Peers;
 use ring::Ring;
 
 /// What modules tell of messages stands under these targets; the rest of the target is the place.
 const TARGET: &str = "galerna::trace::";
-/// How long another process may take to tell a way.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long another process may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The ways that this process knows. There is one subscriber in a process, so there is one of these.
+/// What this process has recorded. There is one subscriber in a process, so there is one of these.
 static RING: OnceLock<Arc<Ring>> = OnceLock::new();
 
-/// A step of a message's way, as it is told.
+/// A step in the history of a message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// When, to the millisecond, by the clock of the machine where it happened.
@@ -58,8 +58,8 @@ pub struct Step {
     pub message: String,
 }
 
-/// Whether this process keeps the ways of messages at all.
-pub fn is_kept() -> bool {
+/// Whether this process keeps the history of messages at all.
+pub fn is_recording() -> bool {
     RING.get().is_some()
 }
 
@@ -71,8 +71,8 @@ pub fn process_name(kind: &str) -> String {
     format!("{kind}-{}-{}", host.trim(), std::process::id())
 }
 
-/// The layer that takes down the ways of messages, and what sends them on; nothing when both are turned off.
-fn recording<S>(settings: &Settings) -> (Option<impl Layer<S> + use<S>>, Option<Exporter>)
+/// The layer that records the history of messages, and what exports it; nothing when both are turned off.
+fn history_layer<S>(settings: &Settings) -> (Option<impl Layer<S> + use<S>>, Option<Exporter>)
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -83,19 +83,19 @@ where
     (layer, exporter)
 }
 
-/// The way of a message or of a call as this process knows it; empty when it knows nothing of it.
-pub fn known(id: &str) -> Vec<Step> {
-    RING.get().map(|ring| ring.way(id)).unwrap_or_default()
+/// The history of a message or of a call as this process knows it; empty when it knows nothing of it.
+pub fn history(id: &str) -> Vec<Step> {
+    RING.get().map(|ring| ring.history(id)).unwrap_or_default()
 }
 
 /// The first step of a call that a frontend elsewhere took.
-const AS_THE_MESSAGE_SAYS: &str = "call received, as the message says";
+const AS_STATED_BY_THE_MESSAGE: &str = "call received, as the message says";
 
 /// In order of time, without what was told twice.
 fn in_order(mut steps: Vec<Step>) -> Vec<Step> {
     // What a message says of its call is worth nothing beside what the frontend itself tells.
-    if steps.iter().any(|step| step.place == "frontend" && step.what != AS_THE_MESSAGE_SAYS) {
-        steps.retain(|step| step.what != AS_THE_MESSAGE_SAYS);
+    if steps.iter().any(|step| step.place == "frontend" && step.what != AS_STATED_BY_THE_MESSAGE) {
+        steps.retain(|step| step.what != AS_STATED_BY_THE_MESSAGE);
     }
     steps.sort_by_key(|step| step.at);
     let mut told: Vec<Step> = Vec::with_capacity(steps.len());
@@ -109,22 +109,22 @@ fn in_order(mut steps: Vec<Step>) -> Vec<Step> {
 }
 
 /// Asks other processes.
-pub struct Asking {
+pub struct RemoteHistory {
     peers: Peers,
 }
 
 #[derive(Deserialize)]
-struct Told {
+struct Answer {
     steps: Vec<Step>,
 }
 
-impl Asking {
+impl RemoteHistory {
     /// Those at these base URLs, which may each stand for several and take this token.
     ///
     /// # Errors
     /// When no HTTP client can be made.
     pub fn new(urls: Vec<String>, token: Option<String>) -> anyhow::Result<Self> {
-        Ok(Self { peers: Peers::new(urls, token, PATIENCE, Duration::ZERO)? })
+        Ok(Self { peers: Peers::new(urls, token, TIMEOUT, Duration::ZERO)? })
     }
 
     /// Who is asked.
@@ -137,7 +137,7 @@ impl Asking {
         let id: String =
             form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20");
         let (mut steps, mut problems) = (Vec::new(), Vec::new());
-        for answer in self.peers.get::<Told>(&format!("trace/{id}")).await {
+        for answer in self.peers.get::<Answer>(&format!("trace/{id}")).await {
             match answer {
                 Ok(told) => steps.extend(told.into_iter().flat_map(|told| told.steps)),
                 Err(problem) => problems.push(problem),
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(in_order(told), [step(1, "a"), step(2, "b"), step(2, "c"), step(3, "b")]);
 
         let of_frontend = |at, what: &str| Step { place: "frontend".into(), ..step(at, what) };
-        let said = of_frontend(1, AS_THE_MESSAGE_SAYS);
+        let said = of_frontend(1, AS_STATED_BY_THE_MESSAGE);
         assert_eq!(in_order(vec![step(2, "b"), said.clone()]), [said.clone(), step(2, "b")]);
         let received = of_frontend(2, "call received from S1: 2 readings");
         assert_eq!(in_order(vec![said, received.clone()]), [received]);

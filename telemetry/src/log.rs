@@ -10,7 +10,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::Exporter;
 
-/// Starts the log, and beside it, with a filter of its own, what takes the ways of messages down. Returns what sends those on,
+/// Starts the log, and beside it, with a filter of its own, what records the history of messages. Returns what exports it,
 /// if that is wanted.
 ///
 /// # Errors
@@ -32,8 +32,8 @@ pub fn start(settings: &Settings) -> anyhow::Result<Option<Exporter>> {
         LogFormat::Json => log.json().with_current_span(false).with_filter(filter).boxed(),
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
     };
-    let (ways, exporter) = crate::recording(settings);
-    let started = tracing_subscriber::registry().with(log).with(ways).try_init();
+    let (histories, exporter) = crate::history_layer(settings);
+    let started = tracing_subscriber::registry().with(log).with(histories).try_init();
     started.map_err(|e| anyhow!("the log cannot be started: {e}"))?;
     Ok(exporter)
 }

@@ -1,4 +1,4 @@
-//! Ways as spans, for a collector.
+//! Histories as spans, for a collector.
 //!
 //! OTLP/HTTP with JSON bodies: `POST <url>/v1/traces`, names in lowerCamelCase, trace and span ids in hexadecimal, times as
 //! decimal text of Unix nanoseconds, enums as numbers (OpenTelemetry Protocol specification, sections "OTLP/HTTP Request" and
@@ -26,26 +26,26 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::ring::{Taken, is_call, message_id};
+use super::ring::{RecordedStep, is_call, message_id};
 use crate::process_name;
 
 /// Steps on their way to the exporter.
 const STEPS: usize = 65_536;
-/// Ways that are not over yet, and most steps of one.
+/// Histories that are not over yet, and most steps of one.
 const OPEN: usize = 50_000;
 const STEPS_OF_ONE: usize = 1_024;
-/// Ways that wait for the collector.
+/// Histories that wait for the collector.
 const READY: usize = 8_192;
-/// Ways in one request.
+/// Histories in one request.
 const BATCH: usize = 512;
 /// A way is over when nothing has happened for so long.
 const QUIET: Duration = Duration::from_secs(2);
 const EVERY: Duration = Duration::from_secs(1);
 /// How long the collector may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the end waits for the collector, and between attempts.
-const PARTING: Duration = Duration::from_secs(3);
-const PARTING_PAUSE: Duration = Duration::from_millis(200);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+const SHUTDOWN_RETRY: Duration = Duration::from_millis(200);
 
 /// Numbers of the enums of `trace.proto`.
 const KIND_INTERNAL: u8 = 1;
@@ -55,13 +55,13 @@ const STATUS_ERROR: u8 = 2;
 
 /// Hands steps to the exporter.
 pub(super) struct Sender {
-    steps: mpsc::Sender<(String, Taken)>,
+    steps: mpsc::Sender<(String, RecordedStep)>,
     drops: Arc<Drops>,
 }
 
 impl Sender {
     /// Never waits.
-    pub(super) fn send(&self, call: &str, step: &Taken) {
+    pub(super) fn send(&self, call: &str, step: &RecordedStep) {
         if self.steps.try_send((call.to_owned(), step.clone())).is_err() {
             self.drops.count.fetch_add(1, Relaxed);
         }
@@ -81,7 +81,7 @@ impl Drops {
     }
 
     /// Said by the exporter, not where it happens: the log may be what is slow.
-    fn tell_once(&self) {
+    fn warn_once(&self) {
         let steps = self.count.load(Relaxed);
         if steps > 0 && !self.told.swap(true, Relaxed) {
             tracing::warn!(steps, "steps of messages are not exported: the collector is away or too slow");
@@ -92,27 +92,27 @@ impl Drops {
 /// Sends ways to a collector.
 pub struct Exporter {
     url: String,
-    steps: mpsc::Receiver<(String, Taken)>,
+    steps: mpsc::Receiver<(String, RecordedStep)>,
     drops: Arc<Drops>,
     instance: String,
     /// Makes span ids differ.
     spans: u64,
-    open: HashMap<String, Open>,
-    ready: VecDeque<(String, Vec<Taken>)>,
+    open: HashMap<String, Unfinished>,
+    ready: VecDeque<(String, Vec<RecordedStep>)>,
 }
 
-struct Open {
-    steps: Vec<Taken>,
+struct Unfinished {
+    steps: Vec<RecordedStep>,
     last: Instant,
 }
 
 /// The exporter at work.
-pub struct Exporting {
+pub struct RunningExporter {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-impl Exporting {
+impl RunningExporter {
     /// Sends what there is, as long as the collector does not take too long, and ends.
     pub async fn finish(self) {
         self.stop.cancel();
@@ -141,12 +141,12 @@ impl Exporter {
     ///
     /// # Errors
     /// When no HTTP client can be made.
-    pub fn start(self) -> anyhow::Result<Exporting> {
+    pub fn start(self) -> anyhow::Result<RunningExporter> {
         galerna_broker::tls::install_default_provider();
-        let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(self.run(client, stop.clone()));
-        Ok(Exporting { stop, task })
+        Ok(RunningExporter { stop, task })
     }
 
     async fn run(mut self, client: reqwest::Client, stop: CancellationToken) {
@@ -160,7 +160,7 @@ impl Exporter {
                 _ = ticks.tick() => {
                     self.close(Some(QUIET));
                     self.send(&client).await;
-                    self.drops.tell_once();
+                    self.drops.warn_once();
                 }
                 _ = self.steps.recv_many(&mut taken, 1_024) => self.take(&mut taken),
             }
@@ -173,11 +173,11 @@ impl Exporter {
         let rest = async {
             self.send(&client).await;
             while !self.ready.is_empty() {
-                sleep(PARTING_PAUSE).await;
+                sleep(SHUTDOWN_RETRY).await;
                 self.send(&client).await;
             }
         };
-        if timeout(PARTING, rest).await.is_err() {
+        if timeout(SHUTDOWN_TIMEOUT, rest).await.is_err() {
             self.drops.add(self.ready.iter().map(|(_, steps)| steps.len()).sum());
         }
         let steps = self.drops.count.load(Relaxed);
@@ -186,14 +186,14 @@ impl Exporter {
         }
     }
 
-    fn take(&mut self, taken: &mut Vec<(String, Taken)>) {
+    fn take(&mut self, taken: &mut Vec<(String, RecordedStep)>) {
         let now = Instant::now();
         for (call, step) in taken.drain(..) {
             if self.open.len() >= OPEN && !self.open.contains_key(&call) {
                 self.drops.add(1);
                 continue;
             }
-            let open = self.open.entry(call).or_insert(Open { steps: Vec::new(), last: now });
+            let open = self.open.entry(call).or_insert(Unfinished { steps: Vec::new(), last: now });
             open.last = now;
             if open.steps.len() < STEPS_OF_ONE {
                 open.steps.push(step);
@@ -205,7 +205,7 @@ impl Exporter {
 
     /// Readies the ways that have been quiet for so long; all when `None`.
     fn close(&mut self, quiet: Option<Duration>) {
-        let over = |open: &Open| quiet.is_none_or(|quiet| open.last.elapsed() >= quiet);
+        let over = |open: &Unfinished| quiet.is_none_or(|quiet| open.last.elapsed() >= quiet);
         self.ready.extend(self.open.extract_if(|_, open| over(open)).map(|(call, open)| (call, open.steps)));
         while self.ready.len() > READY {
             let dropped = self.ready.pop_front();
@@ -262,8 +262,8 @@ impl Exporter {
     }
 
     /// The spans of a way: one for all of it, and its steps.
-    fn spans_of(&mut self, call: &str, steps: &[Taken], spans: &mut Vec<Value>) {
-        let mut steps: Vec<&Taken> = steps.iter().collect();
+    fn spans_of(&mut self, call: &str, steps: &[RecordedStep], spans: &mut Vec<Value>) {
+        let mut steps: Vec<&RecordedStep> = steps.iter().collect();
         steps.sort_by_key(|step| step.at);
         let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return };
         let hash = Sha256::digest(call);
@@ -326,11 +326,11 @@ mod tests {
 
     const CALL: &str = "015f3b2f4c00a1b2c3d4e5f60718";
 
-    fn step(part: Option<u32>, at: i64, place: &'static str, what: &str) -> Taken {
-        Taken { at: Timestamp(at), place, what: what.into(), part }
+    fn step(part: Option<u32>, at: i64, place: &'static str, what: &str) -> RecordedStep {
+        RecordedStep { at: Timestamp(at), place, what: what.into(), part }
     }
 
-    fn spans(call: &str, steps: &[Taken]) -> Vec<Value> {
+    fn spans(call: &str, steps: &[RecordedStep]) -> Vec<Value> {
         let mut spans = Vec::new();
         Exporter::new("http://localhost:4318").1.spans_of(call, steps, &mut spans);
         spans

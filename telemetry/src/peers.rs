@@ -2,7 +2,7 @@
 //!
 //! A name often stands for several processes: a service of containers, or a headless Service of Kubernetes, resolves to the
 //! addresses of all of them. So the host of an `http` URL is looked up at each question (what was found is kept for
-//! [`NAMES_KEPT`]), and every address is asked, with the name as `Host`. A host may have addresses of both families, which
+//! [`NAMES_TTL`]), and every address is asked, with the name as `Host`. A host may have addresses of both families, which
 //! then lead to the same processes: those of the family that the system would try first are asked, the others only when none
 //! of these can be reached. `https` is asked once, by the name: its certificate is that of one service.
 
@@ -20,11 +20,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
 /// For so long the addresses of a name are used again.
-const NAMES_KEPT: Duration = Duration::from_secs(5);
+const NAMES_TTL: Duration = Duration::from_secs(5);
 /// How long a look-up may take; after that the name itself is asked.
 const LOOKUP: Duration = Duration::from_millis(700);
 /// Addresses of one name that are asked; more are told as a problem.
-const MOST_ADDRESSES: usize = 128;
+const MAX_ADDRESSES: usize = 128;
 
 /// Finds the addresses of a host.
 #[async_trait]
@@ -63,11 +63,11 @@ pub struct Peers {
     urls: Vec<String>,
     token: Option<String>,
     /// Who did not answer is not asked again for so long.
-    ask_again: Duration,
+    retry_after: Duration,
     resolver: Arc<dyn Resolve>,
     names: Mutex<HashMap<String, (Instant, Vec<IpAddr>)>>,
     /// Who did not answer: until when it is not asked again, and why.
-    silent: Mutex<HashMap<Process, (Instant, Problem)>>,
+    unresponsive: Mutex<HashMap<Process, (Instant, Problem)>>,
 }
 
 impl Peers {
@@ -80,7 +80,7 @@ impl Peers {
         urls: Vec<String>,
         token: Option<String>,
         patience: Duration,
-        ask_again: Duration,
+        retry_after: Duration,
     ) -> anyhow::Result<Self> {
         galerna_broker::tls::install_default_provider();
         let client = || reqwest::Client::builder().timeout(patience);
@@ -90,10 +90,10 @@ impl Peers {
             direct: client().no_proxy().build().context(why)?,
             urls,
             token,
-            ask_again,
+            retry_after,
             resolver: Arc::new(System),
             names: Mutex::default(),
-            silent: Mutex::default(),
+            unresponsive: Mutex::default(),
         })
     }
 
@@ -112,7 +112,7 @@ impl Peers {
     /// `GET <url>/<path>` of everybody: what each tells, `None` of those who know nothing of it (404), and in words why somebody
     /// does not tell. It takes no longer than a look-up and twice the patience.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Vec<Result<Option<T>, String>> {
-        self.silent.lock().retain(|_, (until, _)| *until > Instant::now());
+        self.unresponsive.lock().retain(|_, (until, _)| *until > Instant::now());
         let asked = self.urls.iter().map(|url| self.get_at(url, path));
         futures_util::future::join_all(asked).await.into_iter().flatten().collect()
     }
@@ -148,10 +148,10 @@ impl Peers {
         url: &Url,
         addresses: &[IpAddr],
     ) -> Vec<Result<Option<T>, Problem>> {
-        let asked = addresses.iter().take(MOST_ADDRESSES).map(|ip| self.ask(base, url, Some(*ip)));
+        let asked = addresses.iter().take(MAX_ADDRESSES).map(|ip| self.ask(base, url, Some(*ip)));
         let mut answers = futures_util::future::join_all(asked).await;
-        if addresses.len() > MOST_ADDRESSES {
-            let why = format!("{base}: of its {} addresses, {MOST_ADDRESSES} are asked", addresses.len());
+        if addresses.len() > MAX_ADDRESSES {
+            let why = format!("{base}: of its {} addresses, {MAX_ADDRESSES} are asked", addresses.len());
             answers.push(Err(Problem { why, unreachable: false }));
         }
         answers
@@ -161,7 +161,7 @@ impl Peers {
     async fn addresses(&self, url: &Url) -> Vec<IpAddr> {
         let Some(host) = url.domain().filter(|_| url.scheme() == "http") else { return Vec::new() };
         if let Some((at, known)) = self.names.lock().get(host)
-            && at.elapsed() < NAMES_KEPT
+            && at.elapsed() < NAMES_TTL
         {
             return known.clone();
         }
@@ -183,16 +183,16 @@ impl Peers {
         ip: Option<IpAddr>,
     ) -> Result<Option<T>, Problem> {
         let key = (base.to_owned(), ip);
-        if let Some((until, problem)) = self.silent.lock().get(&key)
+        if let Some((until, problem)) = self.unresponsive.lock().get(&key)
             && *until > Instant::now()
         {
             return Err(problem.clone());
         }
         let answer = self.call(base, url, ip).await;
         if let Err(problem) = &answer
-            && !self.ask_again.is_zero()
+            && !self.retry_after.is_zero()
         {
-            self.silent.lock().insert(key, (Instant::now() + self.ask_again, problem.clone()));
+            self.unresponsive.lock().insert(key, (Instant::now() + self.retry_after, problem.clone()));
         }
         answer
     }
@@ -203,7 +203,7 @@ impl Peers {
         url: &Url,
         ip: Option<IpAddr>,
     ) -> Result<Option<T>, Problem> {
-        let away = |e: reqwest::Error| {
+        let unavailable = |e: reqwest::Error| {
             let unreachable = e.is_connect() || e.is_timeout();
             let cause = std::iter::successors(std::error::Error::source(&e), |e| e.source()).last();
             let cause = cause.map(ToString::to_string);
@@ -223,12 +223,12 @@ impl Peers {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        let answer = request.send().await.map_err(away)?;
+        let answer = request.send().await.map_err(unavailable)?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let answer = answer.error_for_status().map_err(away)?;
-        answer.json().await.map(Some).map_err(away)
+        let answer = answer.error_for_status().map_err(unavailable)?;
+        answer.json().await.map(Some).map_err(unavailable)
     }
 }
 

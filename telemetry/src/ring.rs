@@ -6,13 +6,13 @@ use std::sync::Arc;
 use galerna_model::Timestamp;
 use parking_lot::Mutex;
 
-use super::{AS_THE_MESSAGE_SAYS, Step, in_order};
+use super::{AS_STATED_BY_THE_MESSAGE, Step, in_order};
 
-/// Most steps that are kept of one message; of a call of many messages, so many times [`MESSAGES_OF_A_CALL`].
+/// Most steps that are kept of one message; of a call of many messages, so many times [`MESSAGES_PER_CALL`].
 const STEPS: usize = 64;
-const MESSAGES_OF_A_CALL: usize = 16;
+const MESSAGES_PER_CALL: usize = 16;
 /// Steps of all ways together, for each way that is kept: beyond, the oldest ways are forgotten.
-const STEPS_PER_WAY: usize = 16;
+const STEPS_PER_HISTORY: usize = 16;
 /// Longer ids are not taken down.
 pub(super) const ID_BYTES: usize = 256;
 /// Letters of a call's id, all of them hexadecimal digits.
@@ -20,7 +20,7 @@ const CALL_ID: usize = 28;
 
 /// What is known of a step when it happens.
 #[derive(Debug, Clone)]
-pub(super) struct Taken {
+pub(super) struct RecordedStep {
     pub(super) at: Timestamp,
     pub(super) place: &'static str,
     pub(super) what: Box<str>,
@@ -53,20 +53,20 @@ pub(super) fn message_id(call: &str, part: Option<u32>) -> String {
 /// The ways of the calls and messages that were heard of last.
 pub(super) struct Ring {
     most: usize,
-    ways: Mutex<Ways>,
+    histories: Mutex<Histories>,
 }
 
 #[derive(Default)]
-struct Ways {
-    of: HashMap<Arc<str>, Way>,
+struct Histories {
+    of: HashMap<Arc<str>, History>,
     /// Those who were heard of first, first.
     order: VecDeque<Arc<str>>,
     steps: usize,
 }
 
 #[derive(Default)]
-struct Way {
-    steps: Vec<Taken>,
+struct History {
+    steps: Vec<RecordedStep>,
     /// When a frontend took the call, as its messages say.
     received: Option<Timestamp>,
 }
@@ -74,45 +74,47 @@ struct Way {
 impl Ring {
     /// Keeps so many ways.
     pub(super) fn new(most: usize) -> Self {
-        Self { most, ways: Mutex::default() }
+        Self { most, histories: Mutex::default() }
     }
 
     /// Adds a step to the way of a call.
-    pub(super) fn add(&self, call: &str, step: Taken, received: Option<Timestamp>) {
-        let mut ways = self.ways.lock();
-        let ways = &mut *ways;
-        if !ways.of.contains_key(call) {
+    pub(super) fn add(&self, call: &str, step: RecordedStep, received: Option<Timestamp>) {
+        let mut histories = self.histories.lock();
+        let histories = &mut *histories;
+        if !histories.of.contains_key(call) {
             let key: Arc<str> = call.into();
-            ways.order.push_back(key.clone());
-            ways.of.insert(key, Way::default());
+            histories.order.push_back(key.clone());
+            histories.of.insert(key, History::default());
         }
-        if let Some(way) = ways.of.get_mut(call) {
-            way.received = way.received.or(received);
-            let most = if step.part.is_some() { STEPS * MESSAGES_OF_A_CALL } else { STEPS };
-            if way.steps.len() < most {
-                way.steps.push(step);
-                ways.steps += 1;
+        if let Some(history) = histories.of.get_mut(call) {
+            history.received = history.received.or(received);
+            let most = if step.part.is_some() { STEPS * MESSAGES_PER_CALL } else { STEPS };
+            if history.steps.len() < most {
+                history.steps.push(step);
+                histories.steps += 1;
             }
         }
-        while ways.order.len() > self.most || ways.steps > self.most.saturating_mul(STEPS_PER_WAY) {
-            let Some(oldest) = ways.order.pop_front() else { break };
-            ways.steps -= ways.of.remove(&oldest).map_or(0, |way| way.steps.len());
+        while histories.order.len() > self.most
+            || histories.steps > self.most.saturating_mul(STEPS_PER_HISTORY)
+        {
+            let Some(oldest) = histories.order.pop_front() else { break };
+            histories.steps -= histories.of.remove(&oldest).map_or(0, |history| history.steps.len());
         }
     }
 
     /// The way of a message, or of all messages of a call; empty when nothing is known.
-    pub(super) fn way(&self, id: &str) -> Vec<Step> {
+    pub(super) fn history(&self, id: &str) -> Vec<Step> {
         let (call, part) = call_of(id);
         let (steps, received) = {
-            let ways = self.ways.lock();
-            let Some(way) = ways.of.get(call) else { return Vec::new() };
-            (way.steps.clone(), way.received)
+            let histories = self.histories.lock();
+            let Some(history) = histories.of.get(call) else { return Vec::new() };
+            (history.steps.clone(), history.received)
         };
-        let asked = |step: &Taken| part.is_none() || step.part.is_none() || step.part == part;
+        let asked = |step: &RecordedStep| part.is_none() || step.part.is_none() || step.part == part;
         let mut told: Vec<Step> = Vec::with_capacity(steps.len() + 1);
         // A frontend elsewhere took it; when it did stands in the message.
         if let Some(at) = received.filter(|_| steps.iter().all(|step| step.place != "frontend")) {
-            let what = AS_THE_MESSAGE_SAYS.to_owned();
+            let what = AS_STATED_BY_THE_MESSAGE.to_owned();
             told.push(Step { at, place: "frontend".to_owned(), what, message: call.to_owned() });
         }
         told.extend(steps.into_iter().filter(asked).map(|step| Step {
@@ -131,8 +133,8 @@ mod tests {
 
     const CALL: &str = "015f3b2f4c00a1b2c3d4e5f60718";
 
-    fn step(part: Option<u32>, at: i64, place: &'static str) -> Taken {
-        Taken { at: Timestamp(at), place, what: "did".into(), part }
+    fn step(part: Option<u32>, at: i64, place: &'static str) -> RecordedStep {
+        RecordedStep { at: Timestamp(at), place, what: "did".into(), part }
     }
 
     #[test]
@@ -157,7 +159,7 @@ mod tests {
         ring.add(CALL, step(Some(0), 2, "queues"), None);
         ring.add(CALL, step(Some(1), 3, "queues"), None);
         ring.add(CALL, step(None, 1, "frontend"), None);
-        let told = |id: &str| ring.way(id).into_iter().map(|s| (s.at.0, s.message)).collect::<Vec<_>>();
+        let told = |id: &str| ring.history(id).into_iter().map(|s| (s.at.0, s.message)).collect::<Vec<_>>();
         let (zero, one) = (format!("{CALL}.0"), format!("{CALL}.1"));
         assert_eq!(told(CALL), [(1, CALL.to_owned()), (2, zero.clone()), (3, one.clone())]);
         assert_eq!(told(&one), [(1, CALL.to_owned()), (3, one)]);
@@ -169,10 +171,10 @@ mod tests {
         let ring = Ring::new(10);
         ring.add(CALL, step(Some(0), 5, "queues"), None);
         ring.add(CALL, step(Some(0), 6, "validate"), Some(Timestamp(2)));
-        let way = ring.way(CALL);
-        assert_eq!((way[0].at, &*way[0].place, way.len()), (Timestamp(2), "frontend", 3));
+        let history = ring.history(CALL);
+        assert_eq!((history[0].at, &*history[0].place, history.len()), (Timestamp(2), "frontend", 3));
         ring.add(CALL, step(None, 3, "frontend"), None);
-        assert_eq!(ring.way(CALL)[0].at, Timestamp(3));
+        assert_eq!(ring.history(CALL)[0].at, Timestamp(3));
     }
 
     #[test]
@@ -181,13 +183,15 @@ mod tests {
         for n in 0..5 {
             ring.add(&format!("m{n}"), step(None, n, "queues"), None);
         }
-        assert!(ring.way("m1").is_empty() && !ring.way("m2").is_empty() && !ring.way("m4").is_empty());
+        assert!(
+            ring.history("m1").is_empty() && !ring.history("m2").is_empty() && !ring.history("m4").is_empty()
+        );
         for n in 0..1_000 {
             ring.add("loud", step(None, n, "queues"), None);
         }
-        assert!(ring.way("loud").len() <= STEPS, "{}", ring.way("loud").len());
-        let ways = ring.ways.lock();
-        assert_eq!(ways.steps, ways.of.values().map(|way| way.steps.len()).sum::<usize>());
-        assert_eq!(ways.of.len(), ways.order.len());
+        assert!(ring.history("loud").len() <= STEPS, "{}", ring.history("loud").len());
+        let histories = ring.histories.lock();
+        assert_eq!(histories.steps, histories.of.values().map(|history| history.steps.len()).sum::<usize>());
+        assert_eq!(histories.of.len(), histories.order.len());
     }
 }

@@ -26,7 +26,7 @@ pub fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
 }
 
 /// Prints a line to standard error, for people; nobody there to read it (`2>&1 | head`) is no error.
-pub fn tell(text: impl std::fmt::Display) {
+pub fn eprint(text: impl std::fmt::Display) {
     use std::io::Write;
     drop(writeln!(std::io::stderr().lock(), "{text}"));
 }

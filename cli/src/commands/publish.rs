@@ -10,7 +10,7 @@ use galerna_model::{AccountId, Reading, SourceId};
 use galerna_server::backends;
 use galerna_server::publish::{BATCH, Directory, Outgoing, Owner, Summary, Target, document, lines};
 use galerna_settings::Settings;
-use galerna_terminal::{print, print_json, table, tell, thousands};
+use galerna_terminal::{eprint, print, print_json, table, thousands};
 use serde::Serialize;
 use serde_json::json;
 
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: &PublishArgs, settings: &Settings) -> anyhow::Resu
     }
     // What is wrong with some lines matters less than that the rest was not read.
     if let Err(refused) = print_summary(&summary, args.json) {
-        tell(refused);
+        eprint(refused);
     }
     Err(cause.context(format!(
         "not all of it was published: {} readings were, for certain, and publishing the file again is harmless",

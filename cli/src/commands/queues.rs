@@ -13,10 +13,10 @@ use crate::api_client::Api;
 use crate::args::{DeadCommand, DeadSelection, QueuesArgs, QueuesCommand};
 use crate::commands::alerts::Reason;
 use crate::page_client::actor;
-use galerna_audit::{self as audit, Deed};
+use galerna_audit::{self as audit, Action};
 use galerna_server::backends;
 use galerna_settings::Settings;
-use galerna_terminal::{print, print_json, table, tell, thousands};
+use galerna_terminal::{eprint, print, print_json, table, thousands};
 
 /// Runs the command.
 pub(crate) async fn run(args: QueuesArgs, settings: &Settings) -> anyhow::Result<()> {
@@ -231,7 +231,7 @@ impl DeadLetters {
                 let queue = QueueName::new(queue)?;
                 let letters = broker.dead_letters(&queue, offset, limit).await.map_err(told)?;
                 if letters.is_empty() {
-                    galerna_server::must_exist(&**broker, &queue).await.map_err(told)?;
+                    galerna_server::check_exists(&**broker, &queue).await.map_err(told)?;
                 }
                 let letters: Vec<Value> =
                     letters.iter().map(|letter| galerna_server::dead_letter(letter, bodies)).collect();
@@ -241,17 +241,17 @@ impl DeadLetters {
     }
 
     async fn replay(&self, which: &DeadSelection, reason: Reason) -> anyhow::Result<Value> {
-        self.end(Deed::Replay, which, reason).await
+        self.end(Action::Replay, which, reason).await
     }
 
     async fn discard(&self, which: &DeadSelection, reason: Reason) -> anyhow::Result<Value> {
-        self.end(Deed::Discard, which, reason).await
+        self.end(Action::Discard, which, reason).await
     }
 
-    async fn end(&self, deed: Deed, which: &DeadSelection, reason: Reason) -> anyhow::Result<Value> {
+    async fn end(&self, deed: Action, which: &DeadSelection, reason: Reason) -> anyhow::Result<Value> {
         match self {
             Self::Api(api) => {
-                let verb = if deed == Deed::Replay { "replay" } else { "discard" };
+                let verb = if deed == Action::Replay { "replay" } else { "discard" };
                 let body = if which.all { json!({ "all": true }) } else { json!({ "ids": which.ids }) };
                 let body = because(body, reason.reason);
                 api.post(&path(&which.queue, &format!("/dead/{verb}"))?, &body).await
@@ -263,7 +263,7 @@ impl DeadLetters {
                     let target = audit::letters(&which.queue, which.all, &which.ids);
                     let outcome = match &ended {
                         Ok(answer) => Ok(deed.outcome(&which.queue, answer)),
-                        Err(e) => Err(galerna_server::explained(e)),
+                        Err(e) => Err(galerna_server::describe_broker_error(e)),
                     };
                     let entry = audit::entry(deed, &actor(), target, reason.reason.as_deref(), outcome);
                     // That it is not in the audit log stands in the log, as at the API.
@@ -278,7 +278,7 @@ impl DeadLetters {
 /// Replays or discards at the broker; answers as the API does.
 async fn end(
     broker: &dyn Broker,
-    deed: Deed,
+    deed: Action,
     queue: &QueueName,
     which: &DeadSelection,
 ) -> Result<Value, BrokerError> {
@@ -287,11 +287,11 @@ async fn end(
         false => DeadLetterSelection::Ids(which.ids.clone()),
     };
     let (done, ended) = match deed {
-        Deed::Replay => ("replayed", broker.replay(queue, selection).await?),
+        Action::Replay => ("replayed", broker.replay(queue, selection).await?),
         _ => ("discarded", broker.discard(queue, selection).await?),
     };
     if ended == 0 {
-        galerna_server::must_exist(broker, queue).await?;
+        galerna_server::check_exists(broker, queue).await?;
     }
     Ok(json!({ done: ended }))
 }
@@ -354,10 +354,10 @@ fn all_found(which: &DeadSelection, found: &Value) -> anyhow::Result<()> {
     }
     let help = format!("`galerna queues dead list {queue}` shows those that are there");
     ensure!(found > 0, "none of the {named} ids named is a dead letter of {queue}; {help}");
-    tell(format_args!("{found} of the {named} ids named were found; {help}"));
+    eprint(format_args!("{found} of the {named} ids named were found; {help}"));
     Ok(())
 }
 
 fn told(error: BrokerError) -> anyhow::Error {
-    anyhow!(galerna_server::explained(&error))
+    anyhow!(galerna_server::describe_broker_error(&error))
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use galerna_server::backends;
 use galerna_settings::{Settings, TOKEN_VARIABLE};
-use galerna_terminal::{print, print_json, table, tell};
+use galerna_terminal::{eprint, print, print_json, table};
 
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
@@ -66,7 +66,7 @@ pub(crate) async fn run(args: &SourcesArgs, settings: &Settings) -> anyhow::Resu
         None => ("maintainer.accounts", &settings.maintainer.accounts),
     };
     if !value.is_empty() && value != "store" {
-        tell(format_args!(
+        eprint(format_args!(
             "note: `{name}` is `{value}`: frontends with this setting take sources from there, not from the store"
         ));
     }
@@ -191,7 +191,7 @@ async fn add(
             "the token (--token or {TOKEN_VARIABLE}) must be visible ASCII characters without spaces; leave it out for a random one"
         );
         if token.len() < WEAK {
-            tell(format_args!("note: a token of fewer than {WEAK} characters may be guessed"));
+            eprint(format_args!("note: a token of fewer than {WEAK} characters may be guessed"));
         }
     }
     let before = store.sources.list().await?.into_iter().find(|s| s.id == source);

@@ -1,6 +1,6 @@
-//! `galerna trace`: the way of a message, or of all messages of a call.
+//! `galerna trace`: the history of a message, or of all messages of a call.
 //!
-//! The process at `dispatcher.url` is asked, and all of `page.workers`. Each keeps the ways of the last `trace.messages` calls in
+//! The process at `dispatcher.url` is asked, and all of `page.workers`. Each keeps the history of the last `trace.messages` calls in
 //! its memory, for as long as it runs; a process that was started anew knows nothing of what was before. The id itself lasts
 //! longer: dead letters, rejected readings and alert events have it in the broker and the store.
 
@@ -8,17 +8,17 @@ use std::process::ExitCode;
 
 use crate::args::TraceArgs;
 use galerna_settings::Settings;
-use galerna_telemetry::Asking;
-use galerna_terminal::{print, print_json, table, tell, thousands};
+use galerna_telemetry::RemoteHistory;
+use galerna_terminal::{eprint, print, print_json, table, thousands};
 
 /// Asks and prints; exit code 1 when nobody knows the message.
 pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
     let mut urls = vec![settings.dispatcher.url.clone()];
     urls.extend(settings.page.workers.iter().cloned());
-    let asking = Asking::new(urls, settings.api.token.clone())?;
+    let asking = RemoteHistory::new(urls, settings.api.token.clone())?;
     let (steps, problems) = asking.ask(&args.id).await;
     for problem in &problems {
-        tell(format_args!("warning: not asked, since there is no good answer: {problem}"));
+        eprint(format_args!("warning: not asked, since there is no good answer: {problem}"));
     }
     if args.json {
         print_json(&serde_json::json!({ "message": args.id, "steps": steps }))?;
@@ -31,7 +31,7 @@ pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> anyhow::Result
         print(shown)?;
     }
     if steps.is_empty() {
-        tell(format_args!(
+        eprint(format_args!(
             "error: nothing is known of `{}`; asked: {}. Each process keeps the last `trace.messages` calls while it runs; name \
              workers and notifiers elsewhere in `page.workers`",
             args.id,

@@ -25,7 +25,7 @@ pub(super) struct Caller {
 
 /// How a call ended.
 #[derive(Debug, Clone)]
-pub(super) enum Ended {
+pub(super) enum CallResult {
     /// 202.
     Taken { accepted: u64, rejected: u64 },
     /// Any other answer, with the wait that 429 and 503 ask for.
@@ -63,7 +63,7 @@ impl Caller {
     }
 
     /// Posts a body as this concentrator.
-    pub(super) async fn call(&self, from: &Concentrator, body: Body, gzip: bool) -> Ended {
+    pub(super) async fn call(&self, from: &Concentrator, body: Body, gzip: bool) -> CallResult {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("source_key", from.credentials.source.as_str());
         let mut request = self
@@ -91,21 +91,23 @@ impl Caller {
         };
         if status != StatusCode::ACCEPTED {
             let text = text.chars().take(SHOWN).collect();
-            return Ended::Refused { status: status.as_u16(), text, wait };
+            return CallResult::Refused { status: status.as_u16(), text, wait };
         }
         match serde_json::from_str::<Answer>(&text) {
-            Ok(Answer { accepted, rejected }) => Ended::Taken { accepted, rejected: rejected.len() as u64 },
-            Err(e) => Ended::Failed { kind: "not a frontend's answer", text: e.to_string() },
+            Ok(Answer { accepted, rejected }) => {
+                CallResult::Taken { accepted, rejected: rejected.len() as u64 }
+            }
+            Err(e) => CallResult::Failed { kind: "not a frontend's answer", text: e.to_string() },
         }
     }
 }
 
-fn failed(error: &reqwest::Error) -> Ended {
+fn failed(error: &reqwest::Error) -> CallResult {
     let kind = match error {
         e if e.is_timeout() => "timeout",
         e if e.is_connect() => "no connection",
         _ => "broken connection",
     };
     let cause = std::iter::successors(std::error::Error::source(error), |e| e.source()).last();
-    Ended::Failed { kind, text: cause.map_or_else(|| error.to_string(), ToString::to_string) }
+    CallResult::Failed { kind, text: cause.map_or_else(|| error.to_string(), ToString::to_string) }
 }

@@ -63,7 +63,7 @@ fn read(input: impl Read) -> anyhow::Result<Vec<Credentials>> {
 
 /// How the bodies of calls are made.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
+pub(super) struct BodyShape {
     /// Readings of a call.
     pub(super) readings: usize,
     /// Devices of a source.
@@ -113,7 +113,7 @@ impl Concentrator {
     ///
     /// # Errors
     /// When the readings cannot be written as JSON or compressed, which memory alone could cause.
-    pub(super) fn body(&self, shape: Shape) -> anyhow::Result<Body> {
+    pub(super) fn body(&self, shape: BodyShape) -> anyhow::Result<Body> {
         let readings: Vec<Reading> = {
             let mut meters = self.meters.lock();
             if let (true, Some((readings, body))) = (shape.repeat, &meters.kept)
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn each_reading_is_new_and_each_devices_readings_grow() {
         let concentrator = Concentrator::new(named("s", "t", None).unwrap().remove(0));
-        let shape = Shape { readings: 7, devices: 3, repeat: false, gzip: false };
+        let shape = BodyShape { readings: 7, devices: 3, repeat: false, gzip: false };
         let mut seen = HashSet::new();
         let mut last = std::collections::HashMap::new();
         for _ in 0..20 {
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_body_is_repeated_and_compressed_when_asked() {
         let concentrator = Concentrator::new(named("s", "t", None).unwrap().remove(0));
-        let shape = Shape { readings: 50, devices: 5, repeat: true, gzip: true };
+        let shape = BodyShape { readings: 50, devices: 5, repeat: true, gzip: true };
         let (one, two) = (concentrator.body(shape).unwrap(), concentrator.body(shape).unwrap());
         assert_eq!(one.bytes, two.bytes);
         assert!(one.bytes.len() < one.unpacked / 2);

@@ -7,7 +7,7 @@ use galerna_model::Timestamp;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::calls::Ended;
+use super::calls::CallResult;
 use galerna_terminal::{print, table, thousands};
 
 /// Counts of calls, and the latencies of those that were taken.
@@ -65,13 +65,13 @@ impl Tally {
         Self { from_due: histogram(), from_sending: histogram(), calls: Calls::default() }
     }
 
-    pub(super) fn add(&mut self, sent: Sent, ended: &Ended) {
+    pub(super) fn add(&mut self, sent: Sent, ended: &CallResult) {
         let calls = &mut self.calls;
         calls.sent += 1;
         calls.bytes += sent.bytes as u64;
         calls.bytes_unpacked += sent.unpacked as u64;
         let problem = match ended {
-            Ended::Taken { accepted, rejected } => {
+            CallResult::Taken { accepted, rejected } => {
                 *calls.statuses.entry(202).or_default() += 1;
                 calls.accepted_readings += accepted;
                 calls.rejected_readings += rejected;
@@ -79,11 +79,11 @@ impl Tally {
                 self.from_sending.saturating_record(micros(sent.from_sending));
                 return;
             }
-            Ended::Refused { status, text, .. } => {
+            CallResult::Refused { status, text, .. } => {
                 *calls.statuses.entry(*status).or_default() += 1;
                 format!("HTTP {status}: {text}")
             }
-            Ended::Failed { kind, text } => {
+            CallResult::Failed { kind, text } => {
                 *calls.errors.entry((*kind).to_owned()).or_default() += 1;
                 format!("{kind}: {text}")
             }
@@ -113,7 +113,7 @@ fn histogram() -> Histogram<u64> {
 
 /// A distribution of latencies, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Spread {
+pub(super) struct Distribution {
     pub(super) mean: f64,
     pub(super) p50: f64,
     pub(super) p90: f64,
@@ -123,7 +123,7 @@ pub(super) struct Spread {
     pub(super) max: f64,
 }
 
-impl From<&Histogram<u64>> for Spread {
+impl From<&Histogram<u64>> for Distribution {
     fn from(h: &Histogram<u64>) -> Self {
         let at = |q| h.value_at_quantile(q) as f64 / 1_000.0;
         Self {
@@ -139,7 +139,7 @@ impl From<&Histogram<u64>> for Spread {
 
 /// What was asked for.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Asked {
+pub(super) struct LoadPlan {
     pub(super) url: String,
     pub(super) sources: usize,
     pub(super) devices: usize,
@@ -153,7 +153,7 @@ pub(super) struct Asked {
 pub(super) struct Run {
     pub(super) began: Timestamp,
     #[serde(flatten)]
-    pub(super) asked: Asked,
+    pub(super) asked: LoadPlan,
     pub(super) readings_per_call: usize,
     /// `open`: calls are due at the asked rate, whatever the answers do; `closed`: each connection sends when it is answered.
     #[serde(rename = "loop")]
@@ -171,9 +171,9 @@ pub(super) struct Run {
     #[serde(flatten)]
     pub(super) calls: Calls,
     /// From when a call was due to its answer; of calls taken.
-    pub(super) latency_ms: Spread,
+    pub(super) latency_ms: Distribution,
     /// From when a call was sent to its answer; of calls taken.
-    pub(super) from_sending_ms: Spread,
+    pub(super) from_sending_ms: Distribution,
 }
 
 impl Run {
@@ -234,7 +234,7 @@ pub(super) struct Size {
     pub(super) readings_per_call: usize,
     #[serde(flatten)]
     pub(super) calls: Calls,
-    pub(super) latency_ms: Spread,
+    pub(super) latency_ms: Distribution,
 }
 
 /// A run through several sizes.
@@ -242,7 +242,7 @@ pub(super) struct Size {
 pub(super) struct Sweep {
     pub(super) began: Timestamp,
     #[serde(flatten)]
-    pub(super) asked: Asked,
+    pub(super) asked: LoadPlan,
     pub(super) calls_per_size: u32,
     pub(super) sizes: Vec<Size>,
 }
@@ -262,7 +262,7 @@ impl Sweep {
         ]);
         for size in &self.sizes {
             let ms = |v: f64| format!("{v:.2}");
-            let Spread { mean, p50, p99, max, .. } = size.latency_ms;
+            let Distribution { mean, p50, p99, max, .. } = size.latency_ms;
             let rate = if mean > 0.0 {
                 whole(size.readings_per_call as f64 * 1_000.0 / mean)
             } else {
@@ -293,7 +293,7 @@ fn problem(calls: &Calls) -> anyhow::Result<()> {
     }
 }
 
-fn cells(name: &str, s: &Spread) -> Vec<String> {
+fn cells(name: &str, s: &Distribution) -> Vec<String> {
     let ms = [s.mean, s.p50, s.p90, s.p99, s.p999, s.max].map(|v| format!("{v:.2}"));
     [name.to_owned()].into_iter().chain(ms).collect()
 }
@@ -320,20 +320,21 @@ mod tests {
             bytes: 10,
             unpacked: 100,
         };
-        tally.add(sent(100), &Ended::Taken { accepted: 299, rejected: 1 });
-        tally.add(sent(9_000), &Ended::Refused { status: 429, text: "slow down".to_owned(), wait: None });
-        tally.add(sent(9_000), &Ended::Failed { kind: "timeout", text: String::new() });
+        tally.add(sent(100), &CallResult::Taken { accepted: 299, rejected: 1 });
+        tally
+            .add(sent(9_000), &CallResult::Refused { status: 429, text: "slow down".to_owned(), wait: None });
+        tally.add(sent(9_000), &CallResult::Failed { kind: "timeout", text: String::new() });
         let calls = &tally.calls;
         assert_eq!((calls.sent, calls.taken(), calls.bytes, calls.bytes_unpacked), (3, 1, 30, 300));
         assert_eq!((calls.accepted_readings, calls.rejected_readings), (299, 1));
         assert_eq!(calls.statuses, BTreeMap::from([(202, 1), (429, 1)]));
         assert_eq!(calls.errors, BTreeMap::from([("timeout".to_owned(), 1)]));
         assert_eq!(calls.first_problem.as_deref(), Some("HTTP 429: slow down"));
-        let (due, sending) = (Spread::from(&tally.from_due), Spread::from(&tally.from_sending));
+        let (due, sending) = (Distribution::from(&tally.from_due), Distribution::from(&tally.from_sending));
         assert!((due.max - 100.0).abs() < 0.2 && (sending.max - 50.0).abs() < 0.2, "{due:?} {sending:?}");
         // Nor can a server look fast that kept others from being sent.
         tally.never_sent(Duration::from_secs(4));
-        let due = Spread::from(&tally.from_due);
+        let due = Distribution::from(&tally.from_due);
         assert!((due.max - 4_000.0).abs() < 8.0 && tally.calls.sent == 3, "{due:?}");
     }
 }

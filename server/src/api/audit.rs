@@ -22,7 +22,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use galerna_audit::{ACTOR, Deed, PATIENCE, entry, record};
+use galerna_audit::{ACTOR, Action, PATIENCE, entry, record};
 use galerna_console::auth::{bearer, same};
 use galerna_dispatcher::AUDITED;
 use galerna_storage::AuditLog;
@@ -35,18 +35,18 @@ use super::routes::Refusal;
 const ANSWER: usize = 4 << 20;
 
 /// All actions: how the API is asked for each.
-const ROUTES: [(Method, &str, Deed); 7] = [
-    (Method::POST, "/queue/{id}/pause", Deed::Pause),
-    (Method::POST, "/queue/{id}/unpause", Deed::Unpause),
-    (Method::POST, "/stop", Deed::Stop),
-    (Method::POST, "/start", Deed::Start),
-    (Method::PUT, "/strategy", Deed::Strategy),
-    (Method::POST, "/queue/{id}/dead/replay", Deed::Replay),
-    (Method::POST, "/queue/{id}/dead/discard", Deed::Discard),
+const ROUTES: [(Method, &str, Action); 7] = [
+    (Method::POST, "/queue/{id}/pause", Action::Pause),
+    (Method::POST, "/queue/{id}/unpause", Action::Unpause),
+    (Method::POST, "/stop", Action::Stop),
+    (Method::POST, "/start", Action::Start),
+    (Method::PUT, "/strategy", Action::Strategy),
+    (Method::POST, "/queue/{id}/dead/replay", Action::Replay),
+    (Method::POST, "/queue/{id}/dead/discard", Action::Discard),
 ];
 
-fn deed_of(method: &Method, path: &str) -> Option<Deed> {
-    ROUTES.iter().find(|(its, route, _)| its == method && *route == path).map(|(_, _, deed)| *deed)
+fn action_of(method: &Method, path: &str) -> Option<Action> {
+    ROUTES.iter().find(|(its, route, _)| its == method && *route == path).map(|(_, _, action)| *action)
 }
 
 /// Keeps the log of calls.
@@ -71,8 +71,8 @@ impl Auditor {
 /// Writes an entry for each call that is an action, before it is answered.
 pub(super) async fn audit(State(auditor): State<Auditor>, mut request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>();
-    let deed = path.and_then(|path| deed_of(request.method(), path.as_str()));
-    let Some(deed) = deed.filter(|_| auditor.minds(request.headers())) else {
+    let action = path.and_then(|path| action_of(request.method(), path.as_str()));
+    let Some(action) = action.filter(|_| auditor.minds(request.headers())) else {
         return next.run(request).await;
     };
     // A path that is no text is refused further in.
@@ -93,13 +93,13 @@ pub(super) async fn audit(State(auditor): State<Auditor>, mut request: Request, 
         let body = to_bytes(body, ANSWER).await.unwrap_or_default();
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
         let outcome = if parts.status.is_success() {
-            Ok(deed.outcome(&queue, &answer))
+            Ok(action.outcome(&queue, &answer))
         } else {
             let message = answer["error"]["message"].as_str();
             Err(message.map_or_else(|| parts.status.to_string(), str::to_owned))
         };
-        let target = deed.target(&queue, &asked);
-        let entry = entry(deed, &who, target, asked["reason"].as_str(), outcome);
+        let target = action.target(&queue, &asked);
+        let entry = entry(action, &who, target, asked["reason"].as_str(), outcome);
         // Whoever asked is told what was done; that the audit log lacks it stands in the log.
         let _ = record(&*auditor.log, &entry, PATIENCE).await;
         Response::from_parts(parts, Body::from(body))
@@ -120,7 +120,7 @@ async fn to_its_end(acting: impl Future<Output = Response> + Send + 'static) -> 
 
 /// Adds to a description of the API what all of these calls take.
 pub(crate) fn describe(document: &mut Value) {
-    for (method, path, deed) in &ROUTES {
+    for (method, path, action) in &ROUTES {
         let Some(call) = document.pointer_mut(&format!(
             "/paths/{}/{}",
             path.replace('/', "~1"),
@@ -136,7 +136,7 @@ pub(crate) fn describe(document: &mut Value) {
             Some(parameters) => parameters.push(actor),
             None => call["parameters"] = json!([actor]),
         }
-        if matches!(deed, Deed::Unpause | Deed::Stop | Deed::Start) {
+        if matches!(action, Action::Unpause | Action::Stop | Action::Start) {
             call["requestBody"] = json!({
                 "required": false, "description": "why, for the audit log",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PauseBody"}}},

@@ -23,7 +23,7 @@ pub(crate) fn routes() -> Router {
         (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
         (status = 404, description = "`unknown_message`: it is unknown or too old", body = ref("#/components/schemas/ErrorBody"))))]
 pub(crate) async fn history(Path(message): Path<String>) -> Response {
-    let steps = galerna_telemetry::known(&message);
+    let steps = galerna_telemetry::history(&message);
     if steps.is_empty() {
         let why = "nothing is known here of this message: it is unknown, too old, or still on its way";
         let error = json!({"error": {"code": "unknown_message", "message": why}});

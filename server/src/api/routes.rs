@@ -8,7 +8,7 @@
 //! | `POST /queue/<id>/dead/replay` | `{"all":true}` or `{"ids":[…]}`, and `"reason"` for the audit log | `{"replayed":n}` |
 //! | `POST /queue/<id>/dead/discard` | as replay | `{"discarded":n}` |
 //! | `GET /workers` | | `{"workers":[{…}]}`: of each topology what its components have done and what they wait for |
-//! | `GET /trace/<id>` | | `{"message":…,"steps":[{"at":…,"where":…,"what":…,"message":…}]}`: the way of a message or a call |
+//! | `GET /trace/<id>` | | `{"message":…,"steps":[{"at":…,"where":…,"what":…,"message":…}]}`: the history of a message or a call |
 //! | `POST /tasks/<name>/run` | `?force=` | with `galerna up`: what the maintainer's task did, as on a maintainer of its own |
 //! | `POST /publish` | NDJSON: a line is a reading, an array or a post with `account` or `source` | what was published |
 //!
@@ -57,18 +57,18 @@ pub(crate) fn router(
         .route("/queue/{id}/dead/discard", post(discard))
         .route("/workers", get(engine))
         .route("/publish", post(publish).layer(DefaultBodyLimit::max(PUBLISH_LIMIT)))
-        .with_state(Held { broker, store, dispatcher, workers, makes_accounts })
+        .with_state(ApiState { broker, store, dispatcher, workers, makes_accounts })
         .merge(message_history::routes())
 }
 
-/// What a worker of its own tells of its topologies, and of the ways of messages.
+/// What a worker of its own tells of its topologies, and of the history of messages.
 pub(crate) fn workers(workers: Workers) -> Router {
     let told = move || async move { Json(json!({ "workers": workers.metrics() })) };
     Router::new().route("/workers", get(told)).merge(message_history::routes())
 }
 
 #[derive(Clone)]
-struct Held {
+struct ApiState {
     broker: Arc<dyn Broker>,
     store: Store,
     dispatcher: Dispatcher,
@@ -86,7 +86,7 @@ impl IntoResponse for Refusal {
 }
 
 /// An error of the broker in the words of those who operate the queues, and do not declare them.
-pub fn explained(error: &BrokerError) -> String {
+pub fn describe_broker_error(error: &BrokerError) -> String {
     match error {
         BrokerError::UnknownQueue(queue) => {
             format!(
@@ -102,15 +102,17 @@ pub fn explained(error: &BrokerError) -> String {
 ///
 /// # Errors
 /// [`BrokerError::UnknownQueue`], or that the broker is away.
-pub async fn must_exist(broker: &dyn Broker, queue: &QueueName) -> Result<(), BrokerError> {
+pub async fn check_exists(broker: &dyn Broker, queue: &QueueName) -> Result<(), BrokerError> {
     broker.depth(queue).await.map(drop)
 }
 
 impl From<BrokerError> for Refusal {
     fn from(e: BrokerError) -> Self {
         match e {
-            BrokerError::UnknownQueue(_) => Self(StatusCode::NOT_FOUND, "unknown_queue", explained(&e)),
-            _ => Self(StatusCode::SERVICE_UNAVAILABLE, "unavailable", explained(&e)),
+            BrokerError::UnknownQueue(_) => {
+                Self(StatusCode::NOT_FOUND, "unknown_queue", describe_broker_error(&e))
+            }
+            _ => Self(StatusCode::SERVICE_UNAVAILABLE, "unavailable", describe_broker_error(&e)),
         }
     }
 }
@@ -174,8 +176,8 @@ fn queue_name(text: &str) -> Result<QueueName, Refusal> {
     responses(
         (status = 200, description = "the workers", body = Object, example = json!({"workers": []})),
         (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody"))))]
-async fn engine(State(held): State<Held>) -> Json<Value> {
-    Json(json!({ "workers": held.workers.metrics() }))
+async fn engine(State(state): State<ApiState>) -> Json<Value> {
+    Json(json!({ "workers": state.workers.metrics() }))
 }
 
 /// How many dead letters each queue has.
@@ -184,8 +186,8 @@ async fn engine(State(held): State<Held>) -> Json<Value> {
         (status = 200, description = "queues that have dead letters", body = Object, example = json!({"queues": [{"queue": "D0000591", "dead": 2}]})),
         (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
         (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
-async fn counts(State(held): State<Held>) -> Answer {
-    let counts = held.broker.dead_letter_counts().await?;
+async fn counts(State(state): State<ApiState>) -> Answer {
+    let counts = state.broker.dead_letter_counts().await?;
     let queues: Vec<Value> =
         counts.into_iter().map(|(queue, dead)| json!({"queue": queue, "dead": dead})).collect();
     Ok(Json(json!({ "queues": queues })))
@@ -235,15 +237,15 @@ pub fn shown(letter: &DeadLetter, bodies: bool) -> Value {
         (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),
         (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
 async fn list(
-    State(held): State<Held>,
+    State(state): State<ApiState>,
     Path(queue): Path<String>,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Answer {
     let (queue, Query(page)) = (queue_name(&queue)?, page?);
     let limit = page.limit.unwrap_or(50).min(MOST);
-    let letters = held.broker.dead_letters(&queue, page.offset, limit).await?;
+    let letters = state.broker.dead_letters(&queue, page.offset, limit).await?;
     if letters.is_empty() {
-        must_exist(&*held.broker, &queue).await?;
+        check_exists(&*state.broker, &queue).await?;
     }
     let letters: Vec<Value> = letters.iter().map(|letter| shown(letter, page.bodies)).collect();
     Ok(Json(json!({ "dead": letters })))
@@ -299,14 +301,14 @@ impl Which {
         (status = 422, description = "`wrong_shape`: the body has other fields than these", body = ref("#/components/schemas/ErrorBody")),
         (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
 async fn replay(
-    State(held): State<Held>,
+    State(state): State<ApiState>,
     Path(queue): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
     let (queue, which) = (queue_name(&queue)?, Which::read(&body?)?);
-    let replayed = held.broker.replay(&queue, which.selection()?).await?;
+    let replayed = state.broker.replay(&queue, which.selection()?).await?;
     if replayed == 0 {
-        must_exist(&*held.broker, &queue).await?;
+        check_exists(&*state.broker, &queue).await?;
     }
     tracing::info!(%queue, replayed, "dead letters replayed");
     Ok(Json(json!({ "replayed": replayed })))
@@ -325,14 +327,14 @@ async fn replay(
         (status = 422, description = "`wrong_shape`: the body has other fields than these", body = ref("#/components/schemas/ErrorBody")),
         (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
 async fn discard(
-    State(held): State<Held>,
+    State(state): State<ApiState>,
     Path(queue): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
     let (queue, which) = (queue_name(&queue)?, Which::read(&body?)?);
-    let discarded = held.broker.discard(&queue, which.selection()?).await?;
+    let discarded = state.broker.discard(&queue, which.selection()?).await?;
     if discarded == 0 {
-        must_exist(&*held.broker, &queue).await?;
+        check_exists(&*state.broker, &queue).await?;
     }
     tracing::info!(%queue, discarded, "dead letters discarded");
     Ok(Json(json!({ "discarded": discarded })))
@@ -358,17 +360,19 @@ struct PublishForm {
         (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),
         (status = 503, description = "`unavailable`: the broker or the store is away; what was published before is said in the message", body = ref("#/components/schemas/ErrorBody"))))]
 async fn publish(
-    State(held): State<Held>,
+    State(state): State<ApiState>,
     form: Result<Query<PublishForm>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
     let (Query(form), body) = (form?, body?);
-    let away = |e: String| Refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", e);
+    let unavailable = |e: String| Refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", e);
     let directory =
-        Directory::read(&held.store, held.makes_accounts).await.map_err(|e| away(e.to_string()))?;
-    let outgoing = Outgoing::new(&*held.broker, directory, Owner::default(), form.plain_json, "api");
+        Directory::read(&state.store, state.makes_accounts).await.map_err(|e| unavailable(e.to_string()))?;
+    let outgoing = Outgoing::new(&*state.broker, directory, Owner::default(), form.plain_json, "api");
     let (summary, ended) = publish_lines(&body, outgoing).await;
-    held.dispatcher.hint(&summary.queues());
-    ended.map_err(|e| away(format!("{e:#}; {} readings of this call were published", summary.readings())))?;
-    serde_json::to_value(&summary).map(Json).map_err(|e| away(e.to_string()))
+    state.dispatcher.hint(&summary.queues());
+    ended.map_err(|e| {
+        unavailable(format!("{e:#}; {} readings of this call were published", summary.readings()))
+    })?;
+    serde_json::to_value(&summary).map(Json).map_err(|e| unavailable(e.to_string()))
 }

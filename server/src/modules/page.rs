@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::routing::get;
 use galerna_broker::Broker;
-use galerna_console::{Access, Dispatching, Setting, Traces, WorkersView};
+use galerna_console::{Access, DispatcherAdmin, MessageHistory, Setting, WorkersView};
 use galerna_model::SystemClock;
 use galerna_settings::Settings;
 use galerna_storage::{StatisticsStore, Store};
@@ -33,12 +33,12 @@ pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
 
 /// What the page shows and acts on.
 pub(crate) struct PageParts {
-    pub(crate) dispatcher: Arc<dyn Dispatching>,
+    pub(crate) dispatcher: Arc<dyn DispatcherAdmin>,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) store: Store,
     pub(crate) statistics: Arc<dyn StatisticsStore>,
     pub(crate) workers: Arc<dyn WorkersView>,
-    pub(crate) traces: Arc<dyn Traces>,
+    pub(crate) traces: Arc<dyn MessageHistory>,
 }
 
 /// The page at its listener.
@@ -99,7 +99,7 @@ fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> any
         clock: Arc::new(SystemClock),
         stop: stop.clone(),
     };
-    drop(galerna_console::spawn_history(parts.clone(), stop));
+    drop(galerna_console::spawn_samples(parts.clone(), stop));
     let galerna_settings::Page { viewer_token, operator_token, .. } = &settings.page;
     let access = Access {
         viewer_token: viewer_token.clone(),

@@ -9,7 +9,7 @@ use galerna_bolts::{AlertOptions, ParameterRegistry, StoreOptions, ValidationLim
 use galerna_broker::Broker;
 use galerna_console::{WorkerReports, WorkersView};
 use galerna_engine::{Engine, EngineOptions, Metrics, Running};
-use galerna_ingest::{Ingestion, KnownOwners};
+use galerna_ingest::{AccountResolver, Ingestion};
 use galerna_lease::Leases;
 use galerna_settings::Settings;
 use galerna_spouts::LeasedOptions;
@@ -37,13 +37,13 @@ pub fn ingestion(
     leases: Arc<dyn Leases>,
     store: Store,
 ) -> anyhow::Result<Ingestion> {
-    let owners = Arc::new(KnownOwners::new(leases, store.queues.clone()));
+    let resolver = Arc::new(AccountResolver::new(leases, store.queues.clone()));
     let parameters = parameters(settings)?;
     Ok(Ingestion {
         consumer: name.to_owned(),
         broker,
-        account_of: owners.account_of(),
-        leases: owners,
+        account_of: resolver.account_of(),
+        leases: resolver,
         store,
         parameters: Arc::new(parameters),
         limits: ValidationLimits { max_ahead: settings.ingest.max_ahead, ..ValidationLimits::default() },
@@ -98,7 +98,7 @@ impl WorkersView for Workers {
     async fn reports(&self) -> WorkerReports {
         match serde_json::to_value(self.metrics()).and_then(serde_json::from_value) {
             Ok(reports) => WorkerReports { reports, ..WorkerReports::default() },
-            Err(e) => WorkerReports { silent: vec![e.to_string()], ..WorkerReports::default() },
+            Err(e) => WorkerReports { unresponsive: vec![e.to_string()], ..WorkerReports::default() },
         }
     }
 }

@@ -14,17 +14,17 @@ use super::Parts;
 use super::backends::{ErrorReport, LatencyReport, WorkerReport, WorkerReports};
 
 /// How long a look may wait for any module.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 /// A look is shared as long as it is younger than this.
-const FRESH: Duration = Duration::from_millis(900);
+const SHARED_FOR: Duration = Duration::from_millis(900);
 /// Rates are taken over about this time.
 const RATE_WINDOW: Duration = Duration::from_secs(12);
 /// What was seen longer ago says nothing of now.
-const STALE: Duration = Duration::from_secs(60);
+const RATE_MAX_AGE: Duration = Duration::from_secs(60);
 /// What changes slowly or costs more is asked for this often.
-const SLOW: Duration = Duration::from_secs(5);
+const SLOW_INTERVAL: Duration = Duration::from_secs(5);
 /// Alerts that are looked at.
-pub(super) const MOST_FIRING: usize = 500;
+pub(super) const MAX_FIRING: usize = 500;
 
 /// A component, summed over all topologies that have it.
 #[derive(Debug, Clone, Default)]
@@ -96,7 +96,7 @@ struct Counters {
 
 /// What was seen at one moment. What could not be asked says why.
 #[derive(Debug, Clone)]
-pub(super) struct Look {
+pub(super) struct Snapshot {
     pub(super) at: Timestamp,
     pub(super) dispatcher: Result<StatusPage, String>,
     /// The queue with messages that waits the longest for a consumer.
@@ -104,9 +104,9 @@ pub(super) struct Look {
     /// Topologies that run and tell what they do.
     pub(super) workers: usize,
     /// Workers that do not answer, and why.
-    pub(super) silent: Vec<String>,
+    pub(super) unresponsive: Vec<String>,
     /// No worker is known that could be asked.
-    pub(super) nobody_named: bool,
+    pub(super) none_configured: bool,
     pub(super) components: Vec<Component>,
     pub(super) dead: Result<Arc<Vec<(QueueName, u64)>>, String>,
     pub(super) firing: Result<Arc<Vec<AlertState>>, String>,
@@ -115,7 +115,7 @@ pub(super) struct Look {
     pub(super) accepted_rate: Option<f64>,
 }
 
-impl Look {
+impl Snapshot {
     pub(super) fn component(&self, id: &str) -> Option<&Component> {
         self.components.iter().find(|c| c.id == id)
     }
@@ -138,20 +138,20 @@ impl Look {
 }
 
 /// Something that is asked for now and then.
-struct Slowly<T> {
+struct Cached<T> {
     asked: Option<Instant>,
     last: Result<T, String>,
 }
 
-impl<T> Default for Slowly<T> {
+impl<T> Default for Cached<T> {
     fn default() -> Self {
         Self { asked: None, last: Err("not asked yet".to_owned()) }
     }
 }
 
-impl<T> Slowly<T> {
+impl<T> Cached<T> {
     fn is_due(&self) -> bool {
-        self.asked.is_none_or(|at| at.elapsed() >= SLOW)
+        self.asked.is_none_or(|at| at.elapsed() >= SLOW_INTERVAL)
     }
 
     fn set(&mut self, answer: Option<Result<T, String>>) {
@@ -163,7 +163,7 @@ impl<T> Slowly<T> {
 }
 
 /// Counters of a past look.
-struct Past {
+struct PastCounters {
     at: Instant,
     components: BTreeMap<String, Counters>,
     accepted: Option<(Timestamp, u64)>,
@@ -171,49 +171,49 @@ struct Past {
 
 #[derive(Default)]
 struct State {
-    last: Option<(Instant, Arc<Look>)>,
-    past: VecDeque<Past>,
-    dead: Slowly<Arc<Vec<(QueueName, u64)>>>,
-    firing: Slowly<Arc<Vec<AlertState>>>,
-    rules: Slowly<Arc<Vec<Rule>>>,
-    accepted: Slowly<Option<(Timestamp, Tally)>>,
+    last: Option<(Instant, Arc<Snapshot>)>,
+    past: VecDeque<PastCounters>,
+    dead: Cached<Arc<Vec<(QueueName, u64)>>>,
+    firing: Cached<Arc<Vec<AlertState>>>,
+    rules: Cached<Arc<Vec<Rule>>>,
+    accepted: Cached<Option<(Timestamp, Tally)>>,
     /// Until when a dispatcher that did not answer is not asked again.
-    dispatcher_away: Option<(Instant, String)>,
+    dispatcher_unavailable: Option<(Instant, String)>,
 }
 
 /// Looks, one at a time.
-pub(super) struct Watch {
+pub(super) struct Observer {
     state: tokio::sync::Mutex<State>,
     clock: Arc<dyn Clock>,
 }
 
 /// Asks with patience.
-pub(super) async fn in_time<T, E: std::fmt::Display>(
+pub(super) async fn within_timeout<T, E: std::fmt::Display>(
     who: &str,
     call: impl Future<Output = Result<T, E>>,
 ) -> Result<T, String> {
-    match timeout(PATIENCE, call).await {
+    match timeout(TIMEOUT, call).await {
         Ok(answer) => answer.map_err(|e| e.to_string()),
-        Err(_) => Err(format!("{who} did not answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("{who} did not answer within {} s", TIMEOUT.as_secs())),
     }
 }
 
-impl Watch {
+impl Observer {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self { state: tokio::sync::Mutex::default(), clock }
     }
 
     /// What is seen now, or was less than a second ago.
-    pub(super) async fn look(&self, parts: &Parts) -> Arc<Look> {
+    pub(super) async fn snapshot(&self, parts: &Parts) -> Arc<Snapshot> {
         let mut state = self.state.lock().await;
-        if let Some((at, look)) = &state.last
-            && at.elapsed() < FRESH
+        if let Some((at, snapshot)) = &state.last
+            && at.elapsed() < SHARED_FOR
         {
-            return Arc::clone(look);
+            return Arc::clone(snapshot);
         }
-        let look = Arc::new(self.take(&mut state, parts).await);
-        state.last = Some((Instant::now(), Arc::clone(&look)));
-        look
+        let snapshot = Arc::new(self.take(&mut state, parts).await);
+        state.last = Some((Instant::now(), Arc::clone(&snapshot)));
+        snapshot
     }
 
     /// Forgets what was seen, after something was changed.
@@ -223,17 +223,17 @@ impl Watch {
         (state.dead.asked, state.firing.asked, state.rules.asked) = (None, None, None);
     }
 
-    async fn take(&self, state: &mut State, parts: &Parts) -> Look {
+    async fn take(&self, state: &mut State, parts: &Parts) -> Snapshot {
         let now = Instant::now();
         let at = self.clock.now();
-        let away = |known: &Option<(Instant, String)>| {
+        let unavailable = |known: &Option<(Instant, String)>| {
             known.as_ref().filter(|(until, _)| *until > now).map(|(_, why)| why.clone())
         };
-        let dispatcher_away = away(&state.dispatcher_away);
+        let dispatcher_unavailable = unavailable(&state.dispatcher_unavailable);
         let hour = Period::Hour.start(at);
         let (dispatcher, workers, dead, firing, rules, accepted) = tokio::join!(
             async {
-                match dispatcher_away {
+                match dispatcher_unavailable {
                     Some(why) => Err(why),
                     None => {
                         let query = StatusQuery {
@@ -242,13 +242,13 @@ impl Watch {
                             limit: Some(100),
                             ..StatusQuery::default()
                         };
-                        in_time("the dispatcher", parts.dispatcher.status(&query)).await
+                        within_timeout("the dispatcher", parts.dispatcher.status(&query)).await
                     }
                 }
             },
             async {
-                timeout(PATIENCE, parts.workers.reports()).await.unwrap_or_else(|_| WorkerReports {
-                    silent: vec![format!("no worker answered within {} s", PATIENCE.as_secs())],
+                timeout(TIMEOUT, parts.workers.reports()).await.unwrap_or_else(|_| WorkerReports {
+                    unresponsive: vec![format!("no worker answered within {} s", TIMEOUT.as_secs())],
                     ..WorkerReports::default()
                 })
             },
@@ -256,7 +256,7 @@ impl Watch {
                 if !state.dead.is_due() {
                     return None;
                 }
-                let mut counts = in_time("the broker", parts.broker.dead_letter_counts()).await;
+                let mut counts = within_timeout("the broker", parts.broker.dead_letter_counts()).await;
                 if let Ok(counts) = &mut counts {
                     counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
                 }
@@ -266,13 +266,17 @@ impl Watch {
                 if !state.firing.is_due() {
                     return None;
                 }
-                Some(in_time("the store", parts.store.alert_states.firing(MOST_FIRING)).await.map(Arc::new))
+                Some(
+                    within_timeout("the store", parts.store.alert_states.firing(MAX_FIRING))
+                        .await
+                        .map(Arc::new),
+                )
             },
             async {
                 if !state.rules.is_due() {
                     return None;
                 }
-                Some(in_time("the store", parts.store.rules.list()).await.map(Arc::new))
+                Some(within_timeout("the store", parts.store.rules.list()).await.map(Arc::new))
             },
             async {
                 if !state.accepted.is_due() {
@@ -281,12 +285,12 @@ impl Watch {
                 let Some(statistics) = &parts.statistics else { return Some(Ok(None)) };
                 let periods = [(Period::Hour, hour)];
                 let tallies = statistics.tallies(&[Scope::All], &periods, "");
-                let tallies = in_time("the store of statistics", tallies).await;
+                let tallies = within_timeout("the store of statistics", tallies).await;
                 Some(tallies.map(|(found, _)| found.first().and_then(|t| t.first()).map(|t| (hour, *t))))
             },
         );
-        let later = |why: &String| Some((Instant::now() + PATIENCE, why.clone()));
-        state.dispatcher_away = dispatcher.as_ref().err().and_then(later);
+        let later = |why: &String| Some((Instant::now() + TIMEOUT, why.clone()));
+        state.dispatcher_unavailable = dispatcher.as_ref().err().and_then(later);
         let accepted_is_new = accepted.is_some();
         state.dead.set(dead);
         state.firing.set(firing);
@@ -297,7 +301,7 @@ impl Watch {
         let accepted = state.accepted.last.clone().unwrap_or_default();
         let counted = accepted.map(|(hour, tally)| (hour, tally.readings));
         // Nobody looked for a while: an average over that would tell nothing of now.
-        state.past.retain(|past| past.at.elapsed() < STALE);
+        state.past.retain(|past| past.at.elapsed() < RATE_MAX_AGE);
         let mut accepted_rate = None;
         if let Some(past) = state.past.front() {
             let seconds = past.at.elapsed().as_secs_f64();
@@ -316,10 +320,10 @@ impl Watch {
             };
         }
         // Frontends add to the statistics every few seconds: a look in between would tell nothing of their rate.
-        if state.past.back().is_none_or(|last| last.at.elapsed() >= FRESH)
+        if state.past.back().is_none_or(|last| last.at.elapsed() >= SHARED_FOR)
             && (accepted_is_new || counted.is_none())
         {
-            state.past.push_back(Past {
+            state.past.push_back(PastCounters {
                 at: Instant::now(),
                 components: components.iter().map(|c| (c.id.clone(), c.counters())).collect(),
                 accepted: counted,
@@ -330,13 +334,13 @@ impl Watch {
         }
         let waiting =
             dispatcher.as_ref().ok().and_then(|page| page.queues.iter().find(|q| q.ready > 0)).cloned();
-        Look {
+        Snapshot {
             at,
             dispatcher,
             waiting,
             workers: workers.reports.len(),
-            silent: workers.silent,
-            nobody_named: workers.nobody_named,
+            unresponsive: workers.unresponsive,
+            none_configured: workers.none_configured,
             components,
             dead: state.dead.last.clone(),
             firing: state.firing.last.clone(),

@@ -6,7 +6,7 @@ use galerna_storage::Sample;
 use tokio_util::sync::CancellationToken;
 
 use super::Parts;
-use super::watch::{Look, Watch, in_time};
+use super::observer::{Observer, Snapshot, within_timeout};
 
 /// Time between samples, in milliseconds.
 pub(super) const EVERY_MS: i64 = 10_000;
@@ -16,31 +16,31 @@ const KEPT_MS: i64 = 24 * 3_600_000;
 const PRUNE_EVERY: u32 = 60;
 
 /// What of a look is kept.
-pub(super) fn sample(look: &Look) -> Sample {
+pub(super) fn sample(snapshot: &Snapshot) -> Sample {
     let mut values = std::collections::BTreeMap::new();
     let mut keep = |name: &str, value: Option<f64>| {
         if let Some(value) = value.filter(|v| v.is_finite()) {
             values.insert(name.to_owned(), value);
         }
     };
-    keep("accepted", look.accepted_rate);
-    keep("emitted", look.spouts(|c| c.rate));
-    keep("done", look.spouts(|c| c.acked_rate));
-    keep("failed", look.spouts(|c| c.failed_rate));
-    keep("ready", look.backlog().map(|(ready, _)| ready as f64));
-    keep("unacked", look.backlog().map(|(_, unacked)| unacked as f64));
-    keep("dead", look.dead_total().map(|n| n as f64));
-    keep("firing", look.firing.as_ref().ok().map(|firing| firing.len() as f64));
-    let spouts = look.components.iter().filter(|c| c.is_spout());
+    keep("accepted", snapshot.accepted_rate);
+    keep("emitted", snapshot.spouts(|c| c.rate));
+    keep("done", snapshot.spouts(|c| c.acked_rate));
+    keep("failed", snapshot.spouts(|c| c.failed_rate));
+    keep("ready", snapshot.backlog().map(|(ready, _)| ready as f64));
+    keep("unacked", snapshot.backlog().map(|(_, unacked)| unacked as f64));
+    keep("dead", snapshot.dead_total().map(|n| n as f64));
+    keep("firing", snapshot.firing.as_ref().ok().map(|firing| firing.len() as f64));
+    let spouts = snapshot.components.iter().filter(|c| c.is_spout());
     keep("p50", spouts.clone().map(|c| c.latency.p50_ms).reduce(f64::max));
     keep("p99", spouts.map(|c| c.latency.p99_ms).reduce(f64::max));
-    let at = look.at.as_millis();
+    let at = snapshot.at.as_millis();
     Sample { at: galerna_model::Timestamp(at - at.rem_euclid(EVERY_MS)), values }
 }
 
 /// Samples until `stop`. A store that does not answer costs the sample, no more.
 pub(super) async fn keep(parts: Parts, stop: CancellationToken) {
-    let watch = Watch::new(parts.clock.clone());
+    let observer = Observer::new(parts.clock.clone());
     let mut ticks = tokio::time::interval(Duration::from_millis(EVERY_MS.unsigned_abs()));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut until_pruning = 0_u32;
@@ -49,14 +49,14 @@ pub(super) async fn keep(parts: Parts, stop: CancellationToken) {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let look = watch.look(&parts).await;
-        if let Err(e) = in_time("the store", parts.store.history.put(&sample(&look))).await {
+        let snapshot = observer.snapshot(&parts).await;
+        if let Err(e) = within_timeout("the store", parts.store.history.put(&sample(&snapshot))).await {
             tracing::warn!(error = e, "a sample for the charts was not kept");
             continue;
         }
         if until_pruning == 0 {
-            let before = look.at.plus_millis(-KEPT_MS);
-            if let Err(e) = in_time("the store", parts.store.history.prune(before)).await {
+            let before = snapshot.at.plus_millis(-KEPT_MS);
+            if let Err(e) = within_timeout("the store", parts.store.history.prune(before)).await {
                 tracing::warn!(error = e, "old samples of the charts were not removed");
                 continue;
             }

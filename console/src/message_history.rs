@@ -1,4 +1,4 @@
-//! The way of a message: from the call that brought it to the store and the alerts.
+//! The history of a message: from the call that brought it to the store and the alerts.
 
 use axum::Extension;
 use axum::extract::{Path, State};
@@ -7,8 +7,8 @@ use maud::html;
 
 use super::access::Visitor;
 use super::layout::scrolling;
-use super::watch::in_time;
-use super::{Page, Params, layout, param, words};
+use super::observer::within_timeout;
+use super::{Page, Params, format, layout, param};
 
 /// `GET /trace`
 pub(super) async fn ask(
@@ -41,18 +41,20 @@ pub(super) async fn show(
     let mut notices = Vec::new();
     let steps = match &page.parts.traces {
         None => {
-            notices.push("the ways of messages are not kept here".to_owned());
+            notices.push("the history of messages is not kept here".to_owned());
             Vec::new()
         }
-        Some(traces) => in_time("the store of traces", traces.trace(&message)).await.unwrap_or_else(|e| {
-            notices.push(e);
-            Vec::new()
-        }),
+        Some(traces) => {
+            within_timeout("the store of traces", traces.trace(&message)).await.unwrap_or_else(|e| {
+                notices.push(e);
+                Vec::new()
+            })
+        }
     };
     let first = steps.first().map(|step| step.at);
     let content = html! {
-        p.crumbs { a href="/trace" { "Trace" } " / " (words::shortened(&message, 60)) }
-        h1 { "Message " code { (words::shortened(&message, 80)) } }
+        p.crumbs { a href="/trace" { "Trace" } " / " (format::shortened(&message, 60)) }
+        h1 { "Message " code { (format::shortened(&message, 80)) } }
         @if steps.is_empty() { (layout::nothing("Nothing is known of this message: it is unknown, too old, or still on its way.")) }
         @else {
             @let table = html! {
@@ -62,7 +64,7 @@ pub(super) async fn show(
                         @for step in &steps {
                             tr {
                                 td { time datetime=(step.at.to_string()) { (step.at.to_string()) } }
-                                td.num { (first.map_or(String::new(), |f| words::span(step.at.millis_since(f)))) }
+                                td.num { (first.map_or(String::new(), |f| format::span(step.at.millis_since(f)))) }
                                 th scope="row" { (step.place) }
                                 td.wrap { (step.what) }
                             }

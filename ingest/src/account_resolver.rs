@@ -14,13 +14,13 @@ use crate::AccountOf;
 /// Looks up the account of a queue when it is leased for the first time, so that it is known before the first message is.
 ///
 /// A queue belongs to one account for as long as it exists.
-pub struct KnownOwners {
+pub struct AccountResolver {
     leases: Arc<dyn Leases>,
     queues: Arc<dyn QueueStates>,
     accounts: Arc<RwLock<HashMap<QueueName, AccountId>>>,
 }
 
-impl KnownOwners {
+impl AccountResolver {
     /// On these leases; accounts are looked up in the queues' states.
     pub fn new(leases: Arc<dyn Leases>, queues: Arc<dyn QueueStates>) -> Self {
         Self { leases, queues, accounts: Arc::default() }
@@ -34,7 +34,7 @@ impl KnownOwners {
 }
 
 #[async_trait]
-impl Leases for KnownOwners {
+impl Leases for AccountResolver {
     async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
         let granted = self.leases.next(request).await?;
         let mut known = Vec::with_capacity(granted.len());
