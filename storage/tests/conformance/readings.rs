@@ -189,7 +189,8 @@ pub(super) async fn values_of_one_meter_and_time_are_united_by_parameter(store: 
     // Sequence numbers with values, what each did, what is left, and what was not taken.
     type Values = &'static [(u32, f64)];
     type NotTaken = &'static [(usize, u32, f64, f64)];
-    let cases: [(&[(u64, Values)], &[ReadingOutcome], (u64, Values), NotTaken); 7] = [
+    type Case = (&'static [(u64, Values)], &'static [ReadingOutcome], (u64, Values), NotTaken);
+    let cases: [Case; 7] = [
         (&[(1, &[(401, 1.0)]), (1, &[(402, 2.0)])], &[Inserted, Added], (1, &[(401, 1.0), (402, 2.0)]), &[]),
         (&[(5, &[(401, 1.0)]), (3, &[(402, 2.0)])], &[Inserted, Added], (5, &[(401, 1.0), (402, 2.0)]), &[]),
         // The value that a lower number has added gives way to any higher one.
