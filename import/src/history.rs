@@ -12,8 +12,8 @@ use crate::number::{float, float_15};
 use crate::row::{Amount, MeterValue};
 use crate::units::Series;
 
-/// Times are kept in chunks of so many milliseconds, so that a month more costs a month's writing.
-const CHUNK_MS: i64 = 30 * 86_400_000;
+/// Times are kept in chunks of so many milliseconds, so that a week more costs the writing of a week.
+const CHUNK_MS: i64 = 7 * 86_400_000;
 const VERSION: u8 = 1;
 const MILLIS_OF_HOUR: i64 = 3_600_000;
 
@@ -243,7 +243,7 @@ impl History {
         }
         let written = |chunk: Chunk| {
             // Plain data, written to memory.
-            let body = rmp_serde::to_vec_named(&chunk).unwrap_or_default();
+            let body = rmp_serde::to_vec(&chunk).unwrap_or_default();
             [&[VERSION], &body[..]].concat()
         };
         chunks.into_iter().map(|(number, chunk)| (number, written(chunk))).collect()

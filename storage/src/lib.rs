@@ -46,6 +46,7 @@ mod alerts;
 mod audit;
 mod error;
 mod history;
+mod imports;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
 mod notifications;
@@ -66,6 +67,7 @@ pub use audit::{AuditEntry, AuditLog};
 pub use error::{Result, StorageError};
 pub use galerna_lease::{Lease, QueueRecord, QueueState};
 pub use history::{History, Sample};
+pub use imports::{ImportChunk, Imports};
 pub use notifications::{
     Attempt, Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, EndpointKind, Enqueued,
     MAX_GROUP, Notifications, REDACTED, Resent, Silence, alert_key,
@@ -103,6 +105,8 @@ pub struct Store {
     pub audit: Arc<dyn AuditLog>,
     /// Samples for charts.
     pub history: Arc<dyn History>,
+    /// What was imported of meters' intervals.
+    pub imports: Arc<dyn Imports>,
     /// What sources have sent.
     pub statistics: Arc<dyn StatisticsStore>,
     closing: Arc<dyn Closing>,

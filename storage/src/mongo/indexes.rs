@@ -23,6 +23,8 @@ pub(super) const TAKEN_EVENTS: &str = "taken_events";
 
 pub(super) const AUDIT: &str = "audit";
 pub(super) const HISTORY: &str = "history";
+pub(super) const IMPORT_CHUNKS: &str = "import_chunks";
+pub(super) const IMPORT_SEQUENCES: &str = "import_sequences";
 pub(super) const STATISTICS: &str = "statistics";
 pub(super) const STATISTICS_MESSAGES: &str = "statistics_messages";
 pub(super) const STATISTICS_WRITERS: &str = "statistics_writers";

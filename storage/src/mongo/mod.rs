@@ -13,6 +13,7 @@ mod alerts;
 mod changes;
 mod commands;
 mod documents;
+mod imports;
 mod indexes;
 mod notifications;
 mod operations;
@@ -124,6 +125,7 @@ impl Mongo {
             notifications: store.clone(),
             audit: store.clone(),
             history: store.clone(),
+            imports: store.clone(),
             statistics: store.clone(),
             closing: store,
         }

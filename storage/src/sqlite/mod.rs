@@ -7,6 +7,7 @@
 mod accounts;
 mod alerts;
 mod columns;
+mod imports;
 mod notifications;
 mod operations;
 mod queues;
@@ -158,6 +159,7 @@ impl Sqlite {
             notifications: store.clone(),
             audit: store.clone(),
             history: store.clone(),
+            imports: store.clone(),
             statistics: store.clone(),
             closing: store,
         }

@@ -2,6 +2,7 @@
 //! and against a replica set.
 
 mod alerts;
+mod imports;
 mod notifications;
 mod operations;
 mod queues;
@@ -136,8 +137,15 @@ stores!({
         what_operators_did_is_searched_as_text
         samples_are_kept_replaced_and_pruned
         what_fires_is_found_over_all_accounts;
+<<<<<<< HEAD
     statistics:
         a_batch_is_added_once_however_often_it_is_tried
         the_last_messages_of_all_writers_are_kept_newest_first
         old_hours_are_forgotten_and_old_months_kept;
+=======
+    imports:
+        chunks_are_kept_by_meter_and_number
+        a_chunk_that_others_wrote_in_between_is_left
+        no_sequence_number_is_given_twice;
+>>>>>>> 2d18df7 (Keep what was imported of meters' intervals in the store)
 }: in_memory, in_a_file, on_mongo, on_a_replica_set);
