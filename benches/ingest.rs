@@ -17,13 +17,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use galerna::bolts::{AlertOptions, ParameterRegistry, StoreOptions, ValidationLimits};
+use galerna::bolts::{AlertOptions, StoreOptions};
 use galerna::broker::Depth;
 use galerna::dispatcher::{Dispatcher, DispatcherOptions, StrategyName};
 use galerna::ingest::prelude::*;
 use galerna::ingest::{self, Ingestion};
 use galerna::model::SystemClock;
 use galerna::model::{Comparison, Condition, Rule, Severity};
+use galerna::model::{ParameterRegistry, ValidationLimits};
 use galerna::prelude::*;
 use galerna::storage::QueueRecord;
 use galerna_test_servers::{Mongo, RabbitMq, unique};

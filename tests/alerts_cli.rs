@@ -261,6 +261,92 @@ async fn what_fires_is_listed_until_it_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn alerts_end_by_hand_and_with_their_rule_and_what_a_rule_lacks_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut service, url) = up(folder.path()).await;
+    let api = service.api().await;
+    let me = Operator::new(folder.path(), &url, OPERATOR);
+    let hot = |id: &str, parameter: u32, endpoint: &str| {
+        json!({"id": id, "name": id, "account": null, "devices": "al_*", "severity": "warning", "endpoints": [endpoint], "cooldown_ms": 0,
+            "enabled": true, "condition": {"kind": "threshold", "parameter": parameter, "comparison": "above", "limit": 10.0, "clear": null,
+            "for_ms": 0}})
+    };
+    assert!(me.save("endpoints", &endpoint()).status.success());
+    let saved = me.save(
+        "rules",
+        &json!([hot("hot", 401, "ops"), hot("noend", 401, "nosuch"), hot("unkp", 4010, "ops")]),
+    );
+    let said = String::from_utf8(saved.stdout.clone()).unwrap();
+    assert!(saved.status.success(), "{}", errors(&saved));
+    assert!(
+        said.contains("there is no endpoint `nosuch`") && said.contains("there is no parameter 4010"),
+        "{said}"
+    );
+    me.well(&["rules", "delete", "noend", "--yes"]);
+
+    let second = std::cell::Cell::new(0);
+    let publish = |value: f64| {
+        second.set(second.get() + 1);
+        let ts = format!("2017-01-01T00:{:02}:{:02}Z", second.get() / 60, second.get() % 60);
+        let readings: Vec<String> = ["al_1", "al_2"]
+            .map(|did| {
+                json!({"did": did, "values": [{"p": 401, "v": value}], "sqn": second.get(), "ts": ts})
+                    .to_string()
+            })
+            .to_vec();
+        let file = folder.path().join("readings.ndjson");
+        std::fs::write(&file, readings.join("\n")).unwrap();
+        me.well(&["--dispatcher", &api, "publish", file.to_str().unwrap(), "--account", "CaseA"]);
+    };
+    let firing = || {
+        let all = me.json(&["alerts", "list", "--firing"])["firing"].clone();
+        let of = |s: &Value| (s["rule"] == "hot").then(|| s["device"].as_str().unwrap().to_owned());
+        let mut devices: Vec<String> = all.as_array().unwrap().iter().filter_map(of).collect();
+        devices.sort();
+        devices
+    };
+    until("both fire", || async {
+        publish(11.0);
+        firing() == ["al_1", "al_2"]
+    })
+    .await;
+    let close = |device: &str| {
+        me.run(&[
+            "alerts",
+            "close",
+            "--rule",
+            "hot",
+            "--source",
+            "CaseA",
+            "--device",
+            device,
+            "--reason",
+            "sensor exchanged",
+        ])
+    };
+    assert!(close("al_1").status.success());
+    assert_eq!(firing(), ["al_2"]);
+    assert!(errors(&close("al_1")).contains("does not fire"));
+    // It stays closed while its condition holds; the rule ends the other.
+    publish(12.0);
+    me.well(&["rules", "delete", "hot", "--yes", "--reason", "over"]);
+    until("the rule's alerts end", || async { firing().is_empty() }).await;
+    let events = me.json(&["alerts", "list"])["events"].clone();
+    let mut ends: Vec<(&str, &str)> = events
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|e| e["rule"] == "hot" && e["kind"] == "resolved")
+        .map(|e| (e["device"].as_str().unwrap(), e["message"].as_str().unwrap()))
+        .collect();
+    ends.sort_unstable();
+    assert_eq!(ends, [("al_1", "closed by amaia: sensor exchanged"), ("al_2", "rule `hot` was deleted")]);
+    let closed = me.json(&["audit", "list", "--search", "sensor exchanged"]);
+    assert_eq!(closed["entries"][0]["action"], json!("alert.close"), "{closed}");
+    assert!(service.stop().await.success(), "{}", service.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_told_in_a_sentence_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let (mut service, url) = up(folder.path()).await;

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use galerna_model::{Measurement, ParameterCode, SourceId, Timestamp};
-
-use crate::registry::{ParameterKind, ParameterRegistry};
+use galerna_model::{Measurement, ParameterCode, ParameterKind, ParameterRegistry, SourceId, Timestamp};
 
 /// The devices that are remembered at most, unless told otherwise: about 100 MB.
 pub const DEFAULT_REMEMBERED_DEVICES: usize = 500_000;
@@ -15,12 +13,12 @@ const ROUNDING: f64 = 1e-9;
 /// The latest counters of each device, in bounded memory.
 ///
 /// - A value below the one that came before it in the readings' time is *backwards*.
-/// - A reading that is older than the latest seen is not judged and not remembered: it came late, and says nothing.
-/// - The same time again (a redelivery, or a correction with a higher sequence number) is judged as the first time was.
+/// - A reading that is older than the latest seen is not checked and not remembered: it came late, and says nothing.
+/// - The same time again (a redelivery, or a correction with a higher sequence number) is checked as the first time was.
 ///
 /// Devices are kept in two generations: when the young one is full, the old one is forgotten and the young one becomes
 /// old. What is used moves to the young one, so that at most the devices unused the longest are forgotten, at no cost per
-/// reading. The first reading of a forgotten or new device is not judged; neither is the first one after a restart, or the
+/// reading. The first reading of a forgotten or new device is not checked; neither is the first one after a restart, or the
 /// first one here after another worker had the queue.
 #[derive(Debug)]
 pub struct CounterMemory {
@@ -42,7 +40,7 @@ struct Counter {
     parameter: ParameterCode,
     ts: Timestamp,
     value: f64,
-    /// The value before that one, to judge a repetition by.
+    /// The value before that one, to check a repetition by.
     previous: f64,
 }
 
@@ -64,7 +62,7 @@ impl CounterMemory {
     }
 
     /// Takes a reading and calls `backwards` with each counter of it that is below the value before.
-    pub fn judge(
+    pub fn check(
         &mut self,
         registry: &ParameterRegistry,
         source: &SourceId,
@@ -127,12 +125,12 @@ impl CounterMemory {
 mod tests {
     use super::*;
 
-    fn judge(memory: &mut CounterMemory, device: &str, ts: i64, p: u32, v: f64) -> bool {
+    fn check(memory: &mut CounterMemory, device: &str, ts: i64, p: u32, v: f64) -> bool {
         let registry = ParameterRegistry::built_in();
         let source = SourceId::new("s").unwrap();
         let mut flagged = false;
         let values = [Measurement { p: ParameterCode(p), v }];
-        memory.judge(&registry, &source, device, Timestamp(ts), &values, |_| flagged = true);
+        memory.check(&registry, &source, device, Timestamp(ts), &values, |_| flagged = true);
         flagged
     }
 
@@ -141,40 +139,40 @@ mod tests {
         let mut memory = CounterMemory::default();
         let cases = [
             // time, value, backwards, why
-            (10, 100.0, false, "the first value is not judged"),
+            (10, 100.0, false, "the first value is not checked"),
             (20, 120.0, false, "it grows"),
-            (20, 120.0, false, "a redelivery is judged as before"),
+            (20, 120.0, false, "a redelivery is checked as before"),
             (30, 120.0, false, "it stands still"),
             (40, 5.0, true, "it was reset"),
             (40, 5.0, true, "a redelivery is flagged as before"),
-            (40, 130.0, false, "a correction of the same time is judged anew"),
-            (35, 1.0, false, "a late reading is not judged"),
+            (40, 130.0, false, "a correction of the same time is checked anew"),
+            (35, 1.0, false, "a late reading is not checked"),
             (50, 129.999_999_99, false, "rounding is not a fall"),
             (60, 129.9, true, "a small fall is one"),
         ];
         for (ts, value, backwards, why) in cases {
-            assert_eq!(judge(&mut memory, "d", ts, 402, value), backwards, "{why}");
+            assert_eq!(check(&mut memory, "d", ts, 402, value), backwards, "{why}");
         }
     }
 
     #[test]
     fn a_gauge_may_fall_and_devices_are_apart() {
         let mut memory = CounterMemory::default();
-        assert!(!judge(&mut memory, "a", 1, 401, 10.0));
-        assert!(!judge(&mut memory, "a", 2, 401, -10.0));
-        assert!(!judge(&mut memory, "a", 3, 402, 10.0));
-        assert!(!judge(&mut memory, "b", 4, 402, 5.0));
-        assert!(!judge(&mut memory, "a", 5, 404, 5.0));
+        assert!(!check(&mut memory, "a", 1, 401, 10.0));
+        assert!(!check(&mut memory, "a", 2, 401, -10.0));
+        assert!(!check(&mut memory, "a", 3, 402, 10.0));
+        assert!(!check(&mut memory, "b", 4, 402, 5.0));
+        assert!(!check(&mut memory, "a", 5, 404, 5.0));
     }
 
     #[test]
     fn memory_is_bounded_and_keeps_what_is_used() {
         let mut memory = CounterMemory::with_capacity(100);
         for n in 0..1_000 {
-            judge(&mut memory, &format!("d{n}"), n, 402, 1.0);
-            judge(&mut memory, "busy", n, 402, 1e6 + n as f64);
+            check(&mut memory, &format!("d{n}"), n, 402, 1.0);
+            check(&mut memory, "busy", n, 402, 1e6 + n as f64);
             assert!(memory.devices() <= 100);
         }
-        assert!(judge(&mut memory, "busy", 20_000, 402, 5.0));
+        assert!(check(&mut memory, "busy", 20_000, 402, 5.0));
     }
 }

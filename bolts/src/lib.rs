@@ -39,31 +39,29 @@
 //! ```
 //!
 //! The unit on the way is the message, not the reading: an envelope of a hundred readings is one tuple on each hop. The domain
-//! logic ([`ParameterRegistry`], [`Validator`], [`CounterMemory`], [`AlertBook`]) is pure and can be used without a topology.
+//! logic ([`Validator`](galerna_model::Validator), [`CounterMemory`], [`AlertEngine`]) is pure and can be used without a topology.
 //!
 //! The crate knows broker and storage by their traits only, and no spout.
 
 mod alert;
 mod batch;
 mod counters;
-mod patience;
-mod registry;
 mod reject;
 mod rejection;
+mod retry;
 mod store;
 mod tally;
 mod validate;
 
 pub use alert::{
-    ALERTS_QUEUE, AlertBolt, AlertBook, AlertOptions, Changes, CompiledRule, Limit, RuleError, RuleSet,
-    Standing, Turn,
+    ALERTS_QUEUE, AlertBolt, AlertEngine, AlertKey, AlertOptions, CLOCK_SKEW, Changes, CloseError,
+    CompiledRule, Heard, Limit, Moment, RuleError, RuleSet, RuleState, RuleWarning, Transition, close_alert,
 };
 pub use batch::ReadingBatch;
 pub use counters::{CounterMemory, DEFAULT_REMEMBERED_DEVICES};
-pub use patience::DEFAULT_PATIENCE;
-pub use registry::{Parameter, ParameterKind, ParameterRegistry, RegistryError};
 pub use reject::RejectBolt;
-pub use rejection::{Refusal, RejectCode, RejectedBatch, Rejection};
+pub use rejection::{Refusal, RejectedBatch};
+pub use retry::DEFAULT_RETRY_BUDGET;
 pub use store::{StoreBolt, StoreOptions};
 pub use tally::StoreTally;
-pub use validate::{ValidateBolt, Validated, ValidationLimits, Validator};
+pub use validate::{ValidateBolt, Validated};

@@ -9,8 +9,8 @@ use galerna_model::QueueName;
 use galerna_storage::{RejectedReading, RejectedReadings};
 use galerna_topology::{AsyncBolt, Batch, Emitter, Fault, TaskContext};
 
-use crate::patience::{DEFAULT_PATIENCE, patiently};
 use crate::rejection::RejectedBatch;
+use crate::retry::{DEFAULT_RETRY_BUDGET, retry_within};
 
 /// Records refused readings and puts each, as a message that can be replayed, into the dead letters of its queue.
 ///
@@ -36,24 +36,28 @@ use crate::rejection::RejectedBatch;
 pub struct RejectBolt {
     store: Arc<dyn RejectedReadings>,
     broker: Arc<dyn Broker>,
-    patience: Duration,
+    retry_budget: Duration,
     context: Option<TaskContext>,
 }
 
 impl RejectBolt {
     /// Records into this store and this broker's dead letters.
     pub fn new(store: Arc<dyn RejectedReadings>, broker: Arc<dyn Broker>) -> Self {
-        Self { store, broker, patience: DEFAULT_PATIENCE, context: None }
+        Self { store, broker, retry_budget: DEFAULT_RETRY_BUDGET, context: None }
     }
 
-    /// How long to try again by itself while store or broker is away, before the tuples fail.
+    /// How long to try again by itself while store or broker is unavailable, before the tuples fail.
     #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn with_retry_budget(mut self, budget: Duration) -> Self {
+        self.retry_budget = budget;
         self
     }
 
-    async fn put_away(&self, batches: &[Arc<RejectedBatch>], waiting: impl Fn()) -> Result<(), Fault> {
+    async fn record_and_dead_letter(
+        &self,
+        batches: &[Arc<RejectedBatch>],
+        waiting: impl Fn(),
+    ) -> Result<(), Fault> {
         let Some(context) = &self.context else {
             return Err(Fault::transient("the reject bolt is not prepared"));
         };
@@ -66,13 +70,13 @@ impl RejectBolt {
                 of_queue.push(refusal.letter.clone());
             }
         }
-        patiently(context.clock(), self.patience, |_| waiting(), || self.store.store(&records))
+        retry_within(context.clock(), self.retry_budget, |_| waiting(), || self.store.store(&records))
             .await
             .map_err(|given_up| given_up.fault())?;
         for (queue, letters) in letters {
-            patiently(
+            retry_within(
                 context.clock(),
-                self.patience,
+                self.retry_budget,
                 |_| waiting(),
                 || self.broker.dead_letter(queue, letters.clone()),
             )
@@ -98,7 +102,7 @@ impl AsyncBolt for RejectBolt {
 
     async fn execute_batch(&mut self, batch: Batch<Arc<RejectedBatch>>, _: &mut Emitter<()>) {
         let (batches, anchors) = batch.into_parts();
-        match self.put_away(&batches, || anchors.reset_timeout()).await {
+        match self.record_and_dead_letter(&batches, || anchors.reset_timeout()).await {
             Ok(()) => {
                 for batch in &batches {
                     let first = batch.refusals.first().map_or("", |refusal| refusal.record.reason.as_str());

@@ -1,113 +1,8 @@
 //! Why a reading is refused, and what becomes of it.
 
-use std::fmt;
-
 use galerna_broker::NewDeadLetter;
-use galerna_model::{AccountId, Message, QueueName, SourceId, Timestamp};
+use galerna_model::{AccountId, BadReading, Message, QueueName, SourceId, Timestamp};
 use galerna_storage::RejectedReading;
-
-/// The classes of refusal: a closed set, so that counts by class can be compared over time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RejectCode {
-    /// The message as a whole cannot be read.
-    Undecodable,
-    /// A field is missing or of the wrong type.
-    Malformed,
-    /// The device id is empty, too long or holds control characters.
-    Device,
-    /// The reading has no value.
-    NoValues,
-    /// The reading has too many values.
-    TooManyValues,
-    /// A parameter occurs twice in the reading.
-    DuplicateParameter,
-    /// A parameter code is in no registry.
-    UnknownParameter,
-    /// A value is NaN or infinite.
-    NotANumber,
-    /// A value is not possible for its parameter.
-    OutOfRange,
-    /// The time is not an instant: not RFC 3339, or without a zone.
-    BadTime,
-    /// The time is further in the future than clocks may be wrong.
-    TimeInFuture,
-    /// The time is before any reading that there can be.
-    TimeTooOld,
-}
-
-impl RejectCode {
-    /// All classes, in the order of this declaration.
-    pub const ALL: [Self; 12] = [
-        Self::Undecodable,
-        Self::Malformed,
-        Self::Device,
-        Self::NoValues,
-        Self::TooManyValues,
-        Self::DuplicateParameter,
-        Self::UnknownParameter,
-        Self::NotANumber,
-        Self::OutOfRange,
-        Self::BadTime,
-        Self::TimeInFuture,
-        Self::TimeTooOld,
-    ];
-
-    /// Its name in the store, in reports and in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Undecodable => "undecodable",
-            Self::Malformed => "malformed",
-            Self::Device => "device",
-            Self::NoValues => "no_values",
-            Self::TooManyValues => "too_many_values",
-            Self::DuplicateParameter => "duplicate_parameter",
-            Self::UnknownParameter => "unknown_parameter",
-            Self::NotANumber => "not_a_number",
-            Self::OutOfRange => "out_of_range",
-            Self::BadTime => "bad_time",
-            Self::TimeInFuture => "time_in_future",
-            Self::TimeTooOld => "time_too_old",
-        }
-    }
-
-    /// The class of a reason that the codec gave. Its reasons begin with the field (`did is empty`,
-    /// `values[1].v is NaN`), which is what the class is told by.
-    pub(crate) fn of_codec_reason(reason: &str) -> Self {
-        if reason.starts_with("did has")
-            || reason.starts_with("did holds")
-            || reason.starts_with("did is empty")
-        {
-            Self::Device
-        } else if reason.starts_with("values has") {
-            Self::TooManyValues
-        } else if reason.starts_with("values[")
-            && (reason.ends_with("is NaN") || reason.ends_with("is infinite"))
-        {
-            Self::NotANumber
-        } else if reason.starts_with("values[") && reason.ends_with("a number out of range") {
-            Self::OutOfRange
-        } else if reason.starts_with("ts") && !reason.ends_with("is missing") {
-            Self::BadTime
-        } else {
-            Self::Malformed
-        }
-    }
-}
-
-impl fmt::Display for RejectCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Why a reading is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
-    /// Its class.
-    pub code: RejectCode,
-    /// What is wrong, for people; begins with the field.
-    pub reason: String,
-}
 
 /// A refused reading, or a whole message that could not be read: what is recorded, and what can be replayed.
 #[derive(Debug, Clone)]
@@ -133,7 +28,7 @@ pub struct RejectedBatch {
 const RAW_CHARS: usize = 500;
 const DEVICE_CHARS: usize = 200;
 
-/// What is known of a refused reading beside its rejection.
+/// What is known of a refused reading beside its fault.
 pub(crate) struct Refused<'a> {
     pub(crate) queue: &'a QueueName,
     pub(crate) account: &'a AccountId,
@@ -148,21 +43,20 @@ pub(crate) struct Refused<'a> {
 }
 
 impl Refused<'_> {
-    pub(crate) fn because(&self, rejection: Rejection, replay: Message) -> Refusal {
+    pub(crate) fn because(&self, error: BadReading, replay: Message) -> Refusal {
         let record = RejectedReading {
             id: self.id(),
             account: self.account.clone(),
             source: self.source.cloned(),
             device: self.device.map(|did| shorten(did, DEVICE_CHARS)),
             ts: self.ts,
-            code: rejection.code.as_str().to_owned(),
-            reason: rejection.reason.clone(),
+            code: error.code.as_str().to_owned(),
+            reason: error.reason.clone(),
             // Only the start is made text: a bad message may be large.
             raw: shorten(&String::from_utf8_lossy(&self.raw[..self.raw.len().min(4 * RAW_CHARS)]), RAW_CHARS),
             at: self.now,
         };
-        let failure =
-            galerna_broker::Failure { reason: rejection.reason, component: self.component.to_owned() };
+        let failure = galerna_broker::Failure { reason: error.reason, component: self.component.to_owned() };
         Refusal { record, letter: NewDeadLetter { message: replay, failure } }
     }
 
@@ -197,30 +91,6 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_codecs_reasons_fall_into_classes() {
-        let cases = [
-            ("did is empty", RejectCode::Device),
-            ("did has 10000 characters, at most 200 are allowed", RejectCode::Device),
-            ("did holds a control character", RejectCode::Device),
-            ("did is null, not text", RejectCode::Malformed),
-            ("did is missing", RejectCode::Malformed),
-            ("values has 1001 entries, at most 1000 are allowed", RejectCode::TooManyValues),
-            ("values[1].v is 1e999, a number out of range", RejectCode::OutOfRange),
-            ("values[1].v is NaN", RejectCode::NotANumber),
-            ("values[0].v is infinite", RejectCode::NotANumber),
-            ("values[0].v is text, not a number", RejectCode::Malformed),
-            ("values is null, not an array", RejectCode::Malformed),
-            ("ts: time `2015-04-21T23:15:00` has no zone", RejectCode::BadTime),
-            ("ts is a boolean, not RFC 3339 text nor milliseconds", RejectCode::BadTime),
-            ("ts is missing", RejectCode::Malformed),
-            ("reading is a number, not an object", RejectCode::Malformed),
-        ];
-        for (reason, code) in cases {
-            assert_eq!(RejectCode::of_codec_reason(reason), code, "{reason}");
-        }
-    }
 
     #[test]
     fn long_and_odd_text_is_shortened_on_a_character() {

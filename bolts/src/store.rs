@@ -10,7 +10,7 @@ use galerna_topology::{Anchor, Anchors, AsyncBolt, Batch, Emitter, Fault, TaskCo
 use tokio::task::JoinSet;
 
 use crate::batch::ReadingBatch;
-use crate::patience::{DEFAULT_PATIENCE, GivenUp, patiently};
+use crate::retry::{DEFAULT_RETRY_BUDGET, RetryError, retry_within};
 use crate::tally::StoreTally;
 
 /// A write that takes longer holds tuples for longer than they reckon with: so often the message timeouts of all tuples in
@@ -27,20 +27,25 @@ pub struct StoreOptions {
     /// How long a smaller one waits for more readings while another is under way. When none is, it does not wait at all: at
     /// low rates that keeps the latency low, and at high rates the batches grow by themselves.
     pub linger: Duration,
-    /// How long writes are tried again by themselves while the store is away, from the first that failed.
-    pub patience: Duration,
+    /// How long writes are tried again by themselves while the store is unavailable, from the first that failed.
+    pub retry_budget: Duration,
 }
 
 impl Default for StoreOptions {
-    /// 1,000 rows, 4 writes under way, 10 ms of linger, 20 s of patience.
+    /// 1,000 rows, 4 writes under way, 10 ms of linger, 20 s of retries.
     fn default() -> Self {
-        Self { rows: 1_000, in_flight: 4, linger: Duration::from_millis(10), patience: DEFAULT_PATIENCE }
+        Self {
+            rows: 1_000,
+            in_flight: 4,
+            linger: Duration::from_millis(10),
+            retry_budget: DEFAULT_RETRY_BUDGET,
+        }
     }
 }
 
 /// Stores readings: in bulk, several writes at a time, and acks each tuple when all of its readings are durable.
 ///
-/// Readings that arrive twice are no matter: the store knows them by (source, device, ts). When the store is away or does not
+/// Readings that arrive twice are no matter: the store knows them by (source, device, ts). When the store is unavailable or does not
 /// answer, writes are tried again for a while. All tuples that the bolt has are kept from timing out meanwhile, and it
 /// goes on taking tuples, which would time out elsewhere: the spouts' pending limits bound them. Then all of them fail as
 /// [unavailable](galerna_topology::FaultKind::Unavailable), and so do those that follow, but for one attempt at a time, until one
@@ -123,7 +128,7 @@ impl StoreBolt {
         let write = Write {
             store: self.store.clone(),
             context,
-            patience: self.options.patience,
+            retry_budget: self.options.retry_budget,
             tally: self.tally.clone(),
             outage: self.outage.clone(),
         };
@@ -147,9 +152,9 @@ impl StoreBolt {
         self.keep_alive(context.now());
     }
 
-    /// Keeps what waits from timing out; fails it when the store is away for longer than the patience lasts.
+    /// Keeps what waits from timing out; fails it when the store is unavailable for longer than the retry budget lasts.
     fn keep_alive(&mut self, now: Duration) {
-        if let Some(fault) = self.outage.beyond(now, self.options.patience) {
+        if let Some(fault) = self.outage.beyond(now, self.options.retry_budget) {
             self.waiting_rows = 0;
             for (_, anchors) in self.waiting.drain(..) {
                 anchors.fail(fault.clone());
@@ -176,7 +181,7 @@ fn stored(batch: &ReadingBatch) {
     tracing::trace!(target: "galerna::trace::store", id, "{readings} readings stored");
 }
 
-/// That the store is away, as the writes of a bolt have found.
+/// That the store is unavailable, as the writes of a bolt have found.
 #[derive(Default)]
 struct Outage(Mutex<Option<(Duration, String)>>);
 
@@ -193,18 +198,18 @@ impl Outage {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// What is left of the patience.
-    fn left(&self, now: Duration, patience: Duration) -> Duration {
+    /// What is left of the retry budget.
+    fn left(&self, now: Duration, budget: Duration) -> Duration {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((since, _)) => (*since + patience).saturating_sub(now),
-            None => patience,
+            Some((since, _)) => (*since + budget).saturating_sub(now),
+            None => budget,
         }
     }
 
-    /// The fault to fail tuples with when the patience is over.
-    fn beyond(&self, now: Duration, patience: Duration) -> Option<Fault> {
+    /// The fault to fail tuples with when the retry budget is spent.
+    fn beyond(&self, now: Duration, budget: Duration) -> Option<Fault> {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((since, cause)) if now >= *since + patience => Some(Fault::unavailable(cause.as_str())),
+            Some((since, cause)) if now >= *since + budget => Some(Fault::unavailable(cause.as_str())),
             _ => None,
         }
     }
@@ -213,7 +218,7 @@ impl Outage {
 struct Write {
     store: Arc<dyn Readings>,
     context: TaskContext,
-    patience: Duration,
+    retry_budget: Duration,
     tally: Arc<StoreTally>,
     outage: Arc<Outage>,
 }
@@ -231,14 +236,14 @@ impl Write {
                 values.iter().flatten().for_each(|batch| stored(batch));
                 anchors.into_iter().for_each(Anchors::ack);
             }
-            Err(GivenUp::Failed(error)) if tuples > 1 => {
+            Err(RetryError::Permanent(error)) if tuples > 1 => {
                 tracing::warn!(%error, tuples, "the store refused a bulk; each message is tried on its own");
                 drop(readings);
                 let anchors = anchors.into_iter().flat_map(Anchors::into_each);
                 self.one_by_one(values.into_iter().flatten().zip(anchors).collect()).await;
             }
-            Err(given_up) => {
-                let fault = given_up.fault();
+            Err(error) => {
+                let fault = error.fault();
                 anchors.into_iter().for_each(|anchors| anchors.fail(fault.clone()));
             }
         }
@@ -256,9 +261,9 @@ impl Write {
                     stored(&batch);
                     anchor.ack();
                 }
-                Err(given_up) => {
-                    let fault = given_up.fault();
-                    if matches!(given_up, GivenUp::Away(_)) {
+                Err(error) => {
+                    let fault = error.fault();
+                    if matches!(error, RetryError::Unavailable(_)) {
                         messages.drain(..).for_each(|(_, anchor)| anchor.fail(fault.clone()));
                     }
                     anchor.fail(fault);
@@ -267,17 +272,17 @@ impl Write {
         }
     }
 
-    /// Stores, for as long as the patience lasts. `keep_alive` is called every so often meanwhile: the tuples are in good
+    /// Stores, for as long as the retry budget lasts. `keep_alive` is called every so often meanwhile: the tuples are in good
     /// hands, and must not time out while they wait here.
     async fn store(
         &self,
         readings: &[SharedReadings],
         keep_alive: impl Fn(),
-    ) -> Result<StoreOutcome, GivenUp<StorageError>> {
+    ) -> Result<StoreOutcome, RetryError<StorageError>> {
         let clock = self.context.clock();
-        let mut writing = pin!(patiently(
+        let mut writing = pin!(retry_within(
             clock,
-            self.outage.left(clock.now(), self.patience),
+            self.outage.left(clock.now(), self.retry_budget),
             |error| {
                 tracing::warn!(%error, messages = readings.len(), "readings wait for the store");
                 self.outage.found(clock.now(), error);
@@ -290,9 +295,9 @@ impl Write {
                 biased;
                 written = &mut writing => {
                     match &written {
-                        Err(GivenUp::Away(error)) => self.outage.found(clock.now(), error),
+                        Err(RetryError::Unavailable(error)) => self.outage.found(clock.now(), error),
                         // It answered.
-                        Ok(_) | Err(GivenUp::Failed(_)) => self.outage.over(),
+                        Ok(_) | Err(RetryError::Permanent(_)) => self.outage.over(),
                     }
                     return written;
                 }

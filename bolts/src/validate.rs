@@ -1,171 +1,18 @@
 //! Validation: what of a message may be stored.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use galerna_model::envelope::decode_within;
 use galerna_model::{
-    BadReading, Clock, DecodeLimits, Decoded, Incoming, Reading, SourceId, SystemClock, Timestamp,
+    BadEntry, BadReading, BadValue, Clock, DecodeLimits, Decoded, Incoming, ParameterRegistry, Reading,
+    RejectCode, SourceId, SystemClock, Timestamp, ValidationLimits, Validator,
 };
 use galerna_storage::StoredReading;
 use galerna_topology::{Bolt, Emitter, Fault, TaskContext};
 
 use crate::batch::ReadingBatch;
-use crate::counters::{CounterMemory, DEFAULT_REMEMBERED_DEVICES};
-use crate::registry::ParameterRegistry;
-use crate::rejection::{Refused, RejectCode, RejectedBatch, Rejection};
-
-/// What a reading must keep beside its registry's ranges.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ValidationLimits {
-    /// How far a reading's time may be ahead of this machine's clock.
-    pub max_ahead: Duration,
-    /// The earliest time of a reading. A meter whose clock was never set says 1970-01-01; raise this to refuse such readings.
-    pub not_before: Timestamp,
-    /// Most values in one reading.
-    pub values: usize,
-    /// Longest device id in characters.
-    pub device_id_chars: usize,
-    /// The largest message in bytes.
-    pub message_bytes: usize,
-    /// How many devices' counters are remembered.
-    pub remembered_devices: usize,
-}
-
-impl Default for ValidationLimits {
-    /// One hour ahead; nothing before 1970-01-01; 100 values; ids of 200 characters; messages of 8 MiB.
-    fn default() -> Self {
-        let decode = DecodeLimits::default();
-        Self {
-            max_ahead: Duration::from_secs(3600),
-            not_before: Timestamp(0),
-            values: 100,
-            device_id_chars: decode.device_id_chars,
-            message_bytes: decode.message_bytes,
-            remembered_devices: DEFAULT_REMEMBERED_DEVICES,
-        }
-    }
-}
-
-/// Judges single readings: a pure function of the reading, the registry, the limits and the time.
-///
-/// ```
-/// use galerna_bolts::{RejectCode, ValidationLimits, Validator};
-/// use galerna_model::{Measurement, ParameterCode, Reading, Timestamp};
-///
-/// let validator = Validator::default();
-/// let ts = Timestamp::parse("2015-04-21T23:15:00+00:00").unwrap();
-/// let mut reading =
-///     Reading { did: "12a".into(), values: vec![Measurement { p: ParameterCode(412), v: 0.82 }], sqn: 2152, ts };
-/// assert!(validator.judge(&reading, ts).is_ok());
-///
-/// reading.values[0].v = 8.2;
-/// let rejection = validator.judge(&reading, ts).unwrap_err();
-/// assert_eq!(rejection.code, RejectCode::OutOfRange);
-/// assert_eq!(rejection.reason, "values[0].v is 8.2 -1..1, power_factor (412) is from -1 to 1");
-/// ```
-#[derive(Debug, Clone, Default)]
-pub struct Validator {
-    registry: Arc<ParameterRegistry>,
-    limits: ValidationLimits,
-}
-
-impl Validator {
-    /// A validator by this registry and these limits.
-    pub fn new(registry: Arc<ParameterRegistry>, limits: ValidationLimits) -> Self {
-        Self { registry, limits }
-    }
-
-    /// The parameters it knows.
-    pub fn registry(&self) -> &ParameterRegistry {
-        &self.registry
-    }
-
-    /// Judges a reading at the time `now`.
-    ///
-    /// # Errors
-    /// The first rule that it breaks, naming the field.
-    pub fn judge(&self, reading: &Reading, now: Timestamp) -> Result<(), Rejection> {
-        self.device(&reading.did)?;
-        self.time(reading.ts, now)?;
-        self.values(reading)
-    }
-
-    fn device(&self, did: &str) -> Result<(), Rejection> {
-        let limit = self.limits.device_id_chars;
-        let problem = if did.is_empty() {
-            "did is empty".to_owned()
-        } else if did.len() > limit && did.chars().count() > limit {
-            format!("did has {} characters, at most {limit} are allowed", did.chars().count())
-        } else if did.chars().any(char::is_control) {
-            "did holds a control character".to_owned()
-        } else {
-            return Ok(());
-        };
-        Err(Rejection { code: RejectCode::Device, reason: problem })
-    }
-
-    fn time(&self, ts: Timestamp, now: Timestamp) -> Result<(), Rejection> {
-        let ahead = ts.millis_since(now);
-        let allowed = i64::try_from(self.limits.max_ahead.as_millis()).unwrap_or(i64::MAX);
-        if ahead > allowed {
-            return Err(Rejection {
-                code: RejectCode::TimeInFuture,
-                reason: format!(
-                    "ts is {ts}, {} s ahead of now; at most {} s are allowed: set the sender's clock",
-                    ahead / 1000,
-                    allowed / 1000
-                ),
-            });
-        }
-        if ts < self.limits.not_before {
-            return Err(Rejection {
-                code: RejectCode::TimeTooOld,
-                reason: format!("ts is {ts}, before {}: set the sender's clock", self.limits.not_before),
-            });
-        }
-        Ok(())
-    }
-
-    fn values(&self, reading: &Reading) -> Result<(), Rejection> {
-        let values = &reading.values;
-        let reject = |code, reason| Err(Rejection { code, reason });
-        if values.is_empty() {
-            return reject(RejectCode::NoValues, "values is empty".to_owned());
-        }
-        if values.len() > self.limits.values {
-            let limit = self.limits.values;
-            let reason = format!("values has {} entries, at most {limit} are allowed", values.len());
-            return reject(RejectCode::TooManyValues, reason);
-        }
-        for (i, m) in values.iter().enumerate() {
-            let Some(parameter) = self.registry.get(m.p) else {
-                return reject(
-                    RejectCode::UnknownParameter,
-                    format!("values[{i}].p is {}, an unknown parameter", m.p),
-                );
-            };
-            if !m.v.is_finite() {
-                let what = if m.v.is_nan() { "NaN" } else { "infinite" };
-                return reject(RejectCode::NotANumber, format!("values[{i}].v is {what}"));
-            }
-            if m.v < parameter.min || m.v > parameter.max {
-                let reason = format!(
-                    "values[{i}].v is {} {}, {} ({}) is from {} to {}",
-                    m.v, parameter.unit, parameter.quantity, m.p, parameter.min, parameter.max
-                );
-                return reject(RejectCode::OutOfRange, reason);
-            }
-            // The number of values is bounded and usually below ten: comparing beats a set.
-            if let Some(first) = values[..i].iter().position(|before| before.p == m.p) {
-                let reason =
-                    format!("values[{i}].p is {}, as is values[{first}].p; send each parameter once", m.p);
-                return reject(RejectCode::DuplicateParameter, reason);
-            }
-        }
-        Ok(())
-    }
-}
+use crate::counters::CounterMemory;
+use crate::rejection::{Refused, RejectedBatch};
 
 galerna_topology::outputs! {
     /// What validation emits.
@@ -177,7 +24,7 @@ galerna_topology::outputs! {
     }
 }
 
-/// Reads messages, judges their readings, and emits the good ones on `valid` and the others on `rejected`.
+/// Reads messages, validates their readings, and emits the good ones on `valid` and the others on `rejected`.
 ///
 /// A message makes at most one tuple on each output, so that an envelope of a hundred readings costs two hops, not two
 /// hundred. A message that cannot be read at all is emitted on `rejected` as a whole; nothing fails.
@@ -185,7 +32,11 @@ galerna_topology::outputs! {
 /// Counters that run backwards are flagged ([`StoredReading::flags`], `402:counter_backwards`) and stored: see
 /// [`CounterMemory`]. For that each device's readings must meet at one task: subscribe by fields, with the queue as the key.
 ///
-/// The account of a reading is the one that the message names, or else that of its queue; the source is the one that the
+/// A value that is not possible for its parameter is put aside: it is refused with its reason, as a reading with that value alone,
+/// and the rest of its reading is good.
+///
+/// The account of a reading is that of its queue. A message that names another is refused as a whole: it is in the wrong queue, or was
+/// changed on its way. The source is the one that the
 /// message names, or else the account's own name: plain JSON messages need name neither.
 pub struct ValidateBolt {
     validator: Validator,
@@ -203,12 +54,12 @@ impl ValidateBolt {
             device_id_chars: limits.device_id_chars,
             ..DecodeLimits::default()
         };
-        let counters = CounterMemory::with_capacity(limits.remembered_devices);
         let validator = Validator::new(registry, limits);
+        let counters = CounterMemory::default();
         Self { validator, decode, counters, clock: Arc::new(SystemClock), component: "validate".to_owned() }
     }
 
-    /// Judges times by another clock.
+    /// Tells the time by another clock.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -220,58 +71,69 @@ impl ValidateBolt {
         let now = self.clock.now();
         let mut decoded = match decode_within(&incoming.message, &self.decode) {
             Ok(decoded) => decoded,
-            Err(error) => return (None, Some(self.undecodable(incoming, &error.to_string(), now))),
+            Err(error) => {
+                return (None, Some(self.refused_whole(incoming, undecodable(&error.to_string()), now)));
+            }
         };
-        let account = decoded.account.clone().unwrap_or_else(|| incoming.account.clone());
+        if let Some(named) = decoded.account.as_ref().filter(|named| **named != incoming.account) {
+            let error = BadReading::new(
+                RejectCode::ForeignAccount,
+                "account",
+                format!("is `{named}`, and queue {} is that of `{}`", incoming.queue, incoming.account),
+            );
+            return (None, Some(self.refused_whole(incoming, error, now)));
+        }
+        let account = incoming.account.clone();
         // An account id is always a source id: both have the same rule.
         let Some(source) = decoded.source.clone().or_else(|| SourceId::new(account.as_str()).ok()) else {
-            return (None, Some(self.undecodable(incoming, "source is missing", now)));
+            return (None, Some(self.refused_whole(incoming, undecodable("source is missing"), now)));
         };
         let received = decoded.received.unwrap_or(now);
         let mut refusals = Vec::new();
         let mut readings = Vec::with_capacity(decoded.readings.len());
-        let refused =
-            |index, device: Option<&str>, ts, raw: &str, rejection, bad: &BadReading, decoded: &Decoded| {
-                Refused {
-                    queue: &incoming.queue,
-                    account: &account,
-                    source: Some(&source),
-                    device,
-                    ts,
-                    message: (&decoded.id, Some(index)),
-                    raw: raw.as_bytes(),
-                    now,
-                    component: &self.component,
-                }
-                .because(rejection, decoded.bad_message(bad))
-            };
+        let refused = |device: Option<&str>, ts, bad: &BadEntry, decoded: &Decoded| {
+            Refused {
+                queue: &incoming.queue,
+                account: &account,
+                source: Some(&source),
+                device,
+                ts,
+                message: (&decoded.id, Some(bad.index)),
+                raw: bad.raw.to_string().as_bytes(),
+                now,
+                component: &self.component,
+            }
+            .because(bad.error.clone(), decoded.bad_message(bad))
+        };
         for bad in std::mem::take(&mut decoded.bad) {
-            let rejection =
-                Rejection { code: RejectCode::of_codec_reason(&bad.reason), reason: bad.reason.clone() };
             let device = bad.raw.get("did").and_then(|did| did.as_str());
             let ts = bad.raw.get("ts").and_then(|ts| ts.as_str()).and_then(|ts| Timestamp::parse(ts).ok());
-            refusals.push(refused(bad.index, device, ts, &bad.raw.to_string(), rejection, &bad, &decoded));
+            refusals.push(refused(device, ts, &bad, &decoded));
         }
-        for (index, reading) in std::mem::take(&mut decoded.readings) {
-            if let Err(rejection) = self.validator.judge(&reading, now) {
+        for (index, mut reading) in std::mem::take(&mut decoded.readings) {
+            let mut refuse = |reading: &Reading, error: BadReading| {
                 // A reading of finite numbers always has a JSON form.
-                let raw = serde_json::to_value(&reading).unwrap_or_default();
-                let text = raw.to_string();
-                let bad = BadReading { index, reason: rejection.reason.clone(), raw };
-                refusals.push(refused(
-                    index,
-                    Some(&reading.did),
-                    Some(reading.ts),
-                    &text,
-                    rejection,
-                    &bad,
-                    &decoded,
-                ));
-                continue;
+                let raw = serde_json::to_value(reading).unwrap_or_default();
+                let bad = BadEntry { index, error, raw };
+                refusals.push(refused(Some(&reading.did), Some(reading.ts), &bad, &decoded));
+            };
+            match self.validator.validate(&reading, now) {
+                Ok(aside) if aside.is_empty() => {}
+                Ok(aside) => {
+                    for BadValue { index, mut error } in aside.into_iter().rev() {
+                        let values = vec![reading.values.remove(index)];
+                        error.reason.push_str("; the other values of the reading are stored");
+                        refuse(&Reading { did: reading.did.clone(), values, ..reading }, error);
+                    }
+                }
+                Err(error) => {
+                    refuse(&reading, error);
+                    continue;
+                }
             }
             let mut flags = Vec::new();
-            self.counters.judge(
-                &self.validator.registry,
+            self.counters.check(
+                self.validator.registry(),
                 &source,
                 &reading.did,
                 reading.ts,
@@ -304,7 +166,7 @@ impl ValidateBolt {
         (valid, rejected)
     }
 
-    fn undecodable(&self, incoming: &Incoming, reason: &str, now: Timestamp) -> RejectedBatch {
+    fn refused_whole(&self, incoming: &Incoming, error: BadReading, now: Timestamp) -> RejectedBatch {
         let refusal = Refused {
             queue: &incoming.queue,
             account: &incoming.account,
@@ -316,16 +178,17 @@ impl ValidateBolt {
             now,
             component: &self.component,
         }
-        .because(
-            Rejection { code: RejectCode::Undecodable, reason: reason.to_owned() },
-            incoming.message.clone(),
-        );
+        .because(error, incoming.message.clone());
         RejectedBatch {
             queue: incoming.queue.clone(),
             message: incoming.message.id.clone(),
             refusals: vec![refusal],
         }
     }
+}
+
+fn undecodable(reason: &str) -> BadReading {
+    BadReading { code: RejectCode::Undecodable, field: "message".to_owned(), reason: reason.to_owned() }
 }
 
 impl Bolt for ValidateBolt {

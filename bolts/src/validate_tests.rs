@@ -4,6 +4,7 @@ use galerna_model::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::rejection::Refusal;
 
 fn at(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()
@@ -64,11 +65,11 @@ fn each_rule_names_the_field_that_breaks_it() {
         ),
     ];
     for (reading, code, reason) in cases {
-        let rejection = validator.judge(&reading, now()).expect_err(reason);
+        let rejection = validator.validate(&reading, now()).expect_err(reason);
         assert_eq!(rejection.code, code, "{}", rejection.reason);
         assert!(rejection.reason.contains(reason), "{} does not say {reason}", rejection.reason);
     }
-    assert_eq!(validator.judge(&good(), now()), Ok(()));
+    assert_eq!(validator.validate(&good(), now()), Ok(Vec::new()));
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn what_is_unusual_but_possible_is_valid() {
         Reading { ts: at("1970-01-01T00:00:00Z"), ..reading("old", &[(401, 1.0)]) },
     ];
     for reading in cases {
-        assert_eq!(validator.judge(&reading, now()), Ok(()), "{}", reading.did);
+        assert_eq!(validator.validate(&reading, now()), Ok(Vec::new()), "{}", reading.did);
     }
 }
 
@@ -157,6 +158,79 @@ fn a_bad_reading_is_refused_alone_and_can_be_replayed_alone() {
     let ids = |batch: &RejectedBatch| batch.refusals.iter().map(|r| r.record.id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(&again), ids(&rejected), "a redelivery has the same ids");
     assert_ne!(ids(&again)[0], ids(&again)[1]);
+}
+
+#[test]
+fn a_value_that_is_not_possible_is_put_aside_and_the_rest_is_kept() {
+    let readings = vec![
+        reading("a", &[(401, 4900.0), (412, 1.01), (405, -1.0), (402, 7.0)]),
+        reading("b", &[(412, 1.01)]),
+    ];
+    let (valid, rejected) = bolt().examine(&incoming(envelope(readings).encode()));
+    let valid = valid.unwrap();
+    assert_eq!(valid.readings.len(), 1);
+    assert_eq!(valid.readings[0].values, values(&[(401, 4900.0), (402, 7.0)]));
+    let refusals = rejected.unwrap().refusals;
+    let told: Vec<_> =
+        refusals.iter().map(|r| (r.record.device.as_deref().unwrap(), r.record.code.as_str())).collect();
+    assert_eq!(told, [("a", "out_of_range"), ("a", "out_of_range"), ("b", "out_of_range")]);
+    assert_eq!(
+        refusals[1].record.reason,
+        "values[1].v is 1.01 -1..1, power_factor (412) is from -1 to 1; the other values of the reading are stored"
+    );
+    let ids: std::collections::BTreeSet<_> = refusals.iter().map(|r| &r.record.id).collect();
+    assert_eq!(ids.len(), 3);
+    // What is replayed is that value alone: it is united with the others once it is possible.
+    let mut registry = ParameterRegistry::built_in();
+    registry
+        .extend_from_csv("code,quantity,unit,min,max,kind\n412,power_factor,,-2,2,gauge\n", "r.csv")
+        .unwrap();
+    let mut learned = ValidateBolt::new(Arc::new(registry), ValidationLimits::default())
+        .with_clock(Arc::new(ManualClock::at(now())));
+    let replayed = learned.examine(&incoming(refusals[1].letter.message.clone())).0.unwrap();
+    assert_eq!(
+        (replayed.readings[0].device.as_str(), &replayed.readings[0].values),
+        ("a", &values(&[(412, 1.01)]))
+    );
+    assert_eq!(replayed.readings[0].ts, valid.readings[0].ts);
+}
+
+#[test]
+fn a_message_that_names_another_account_than_its_queues_is_refused_whole() {
+    let own = envelope(vec![reading("a", &[(401, 1.0)])]);
+    for foreign in ["A3", "Q1", "someone-else"] {
+        let message = Envelope { account: AccountId::new(foreign).unwrap(), ..own.clone() }.encode();
+        let (valid, rejected) = bolt().examine(&incoming(message.clone()));
+        assert!(valid.is_none());
+        let refusal = &rejected.unwrap().refusals[0];
+        assert_eq!(
+            (refusal.record.code.as_str(), refusal.record.account.as_str()),
+            ("foreign_account", "A1")
+        );
+        assert_eq!(refusal.record.reason, format!("account is `{foreign}`, and queue D1 is that of `A1`"));
+        assert_eq!(refusal.letter.message, message);
+    }
+    assert!(bolt().examine(&incoming(own.encode())).1.is_none());
+    let post = r#"{"account":"A1","readings":[{"did":"a","values":[{"p":401,"v":1}],"sqn":1,"ts":"2025-12-31T12:00:00Z"}]}"#;
+    assert!(bolt().examine(&incoming(json(post))).0.is_some());
+}
+
+#[test]
+fn epoch_seconds_are_refused_and_name_the_unit_to_send() {
+    let body = r#"[{"did":"sec1","values":[{"p":401,"v":100.0}],"sqn":1,"ts":1764410400},
+        {"did":"ms","values":[{"p":401,"v":100.0}],"sqn":1,"ts":1764410400000},
+        {"did":"unset","values":[{"p":401,"v":100.0}],"sqn":1,"ts":"1970-01-21T10:06:50Z"}]"#;
+    let (valid, rejected) = bolt().examine(&incoming(json(body)));
+    let times: Vec<_> = valid.unwrap().readings.iter().map(|r| (r.device.clone(), r.ts)).collect();
+    let told =
+        [("ms".to_owned(), at("2025-11-29T10:00:00Z")), ("unset".to_owned(), at("1970-01-21T10:06:50Z"))];
+    assert_eq!(times, told);
+    let record = &rejected.unwrap().refusals[0].record;
+    assert_eq!(record.code, "bad_time");
+    assert_eq!(
+        record.reason,
+        "ts is 1764410400, which is seconds since 1970; send milliseconds (1764410400000) or RFC 3339 text"
+    );
 }
 
 #[test]
@@ -268,8 +342,14 @@ proptest! {
         let sent = readings.len();
         let (valid, rejected) = bolt().examine(&incoming(envelope(readings).encode()));
         let valid = valid.map_or(0, |v| v.readings.len());
-        let rejected = rejected.map_or(0, |r| r.refusals.len());
-        prop_assert_eq!(valid + rejected, sent);
+        let refusals = rejected.map_or_else(Vec::new, |r| r.refusals);
+        // Of a reading of which values were put aside, the rest is valid.
+        let aside = |r: &&Refusal| r.record.reason.ends_with("; the other values of the reading are stored");
+        let index = |r: &Refusal| r.letter.message.id.clone();
+        let parts: std::collections::BTreeSet<_> = refusals.iter().filter(aside).map(index).collect();
+        let whole = refusals.iter().filter(|r| !aside(r)).count();
+        prop_assert_eq!(valid + whole, sent);
+        prop_assert!(parts.len() <= valid);
     }
 
     #[test]

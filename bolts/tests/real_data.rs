@@ -1,11 +1,12 @@
-//! Real meters' readings are valid to the last one, and judged alike whenever they are judged.
+//! Real meters' readings are valid to the last one, and give the same alerts whenever they are evaluated.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_bolts::{AlertBook, Changes, ReadingBatch, RuleSet, ValidateBolt, ValidationLimits};
+use galerna_bolts::{AlertEngine, Changes, Moment, ReadingBatch, RuleSet, ValidateBolt};
+use galerna_model::ValidationLimits;
 use galerna_model::envelope::JSON_CONTENT_TYPE;
 use galerna_model::{
     AccountId, Envelope, Incoming, Measurement, Message, ParameterCode, QueueName, Reading, SourceId,
@@ -113,14 +114,14 @@ fn the_whole_extract_is_valid_and_its_outages_are_noticed() {
     };
     let rules =
         vec![rule("silent", "*", Condition::Silent { after_ms: 6 * HOUR }), rule("high", "*.elec", high)];
-    let mut book = AlertBook::new(RuleSet::compile(rules).0);
+    let mut engine = AlertEngine::new(RuleSet::compile(rules).0);
     let mut bolt = bolt();
     let (mut readings, mut changes) = (0, Changes::default());
     for post in extract() {
         let batch = valid(&mut bolt, &incoming(post.account.as_str(), post.encode()));
         assert!(batch.readings.iter().all(|r| r.flags.is_empty()), "sums only grow");
         readings += batch.readings.len();
-        book.judge(&batch, Duration::ZERO, &mut changes);
+        engine.evaluate(&batch, Moment { running: Duration::ZERO, wall: post.received }, &mut changes);
     }
     assert_eq!(readings, 472_944 - 8_619);
 

@@ -17,7 +17,7 @@ use super::access::{Visitor, local_path};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::{
-    Feedback, Page, body, dead_letters, deliveries, endpoints, layout, observer, queues, rules, silences,
+    Feedback, Page, alerts, body, dead_letters, deliveries, endpoints, layout, observer, queues, rules, silences,
 };
 
 /// What an action did.
@@ -88,6 +88,7 @@ pub(super) fn routes(router: Router<Page>) -> Router<Page> {
     let router = both::<queues::SetStrategy>(router, "/dispatcher/strategy");
     let router = both::<dead_letters::Replay>(router, "/dead-letters/replay");
     let router = both::<dead_letters::Discard>(router, "/dead-letters/discard");
+    let router = both::<alerts::Close>(router, "/alerts/close");
     let router = both::<rules::Save>(router, "/rules/save");
     let router = both::<rules::Delete>(router, "/rules/delete");
     let router = both::<rules::Test>(router, "/rules/test");

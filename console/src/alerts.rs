@@ -1,14 +1,20 @@
 //! Alerts: what fires now, and what has.
 
+use async_trait::async_trait;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use galerna_model::{AccountId, AlertEvent, AlertEventKind, AlertState, Rule, Severity};
+use galerna_bolts::{AlertKey, CloseError};
+use galerna_model::{AccountId, AlertEvent, AlertEventKind, AlertState, Rule, Severity, SourceId};
 use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::access::Visitor;
-use super::layout::{Query, open_pager, scrolling};
+use super::act::{Act, Done, Question};
+use super::layout::{Query, button, open_pager, scrolling};
 use super::observer::{MAX_FIRING, within_timeout};
+use super::problem::Problem;
 use super::{Page, Params, format, layout, notices, page_number, param};
 
 /// Events on a page.
@@ -58,7 +64,7 @@ pub(super) async fn show(
         section #firing data-refresh="5" aria-labelledby="firing-title" {
             h2 #firing-title { "Firing now " span.count { (firing.len()) @if all.len() >= MAX_FIRING { "+" } } }
             @if firing.is_empty() { (layout::nothing("Nothing fires.")) }
-            @else { (scrolling("Firing alerts", &firing_table(&firing, &snapshot.rules))) }
+            @else { (scrolling("Firing alerts", &firing_table(&visitor, &firing, &snapshot.rules))) }
         }
         section #history data-refresh="10" aria-labelledby="history-title" {
             h2 #history-title { "History" }
@@ -72,7 +78,7 @@ pub(super) async fn show(
     page.frame(&visitor, "/alerts", "Alerts", &params, notices, &content)
 }
 
-fn firing_table(firing: &[&AlertState], rules: &[Rule]) -> Markup {
+fn firing_table(visitor: &Visitor, firing: &[&AlertState], rules: &[Rule]) -> Markup {
     html! {
         table {
             thead { tr { th scope="col" { "Rule" } th scope="col" { "Severity" } th scope="col" { "Account" } th scope="col" { "Source" } th scope="col" { "Device" }
@@ -89,11 +95,68 @@ fn firing_table(firing: &[&AlertState], rules: &[Rule]) -> Markup {
                         td.wrap { (s.device) }
                         td.num { (s.last_value.map_or("–".to_owned(), format::value)) }
                         td { (format::time(s.since)) }
-                        td.act { a.button.small href=(silence.link("/silences")) { "Silence" } }
+                        td.act {
+                            a.button.small href=(silence.link("/silences")) { "Silence" }
+                            (button(visitor, "/alerts/close", &[("rule", &s.rule), ("source", s.source.as_str()), ("device", &s.device)], "Close", "small", "/alerts"))
+                        }
                     }
                 }
             }
         }
+    }
+}
+
+/// Closes a firing alert by hand.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Close {
+    rule: String,
+    source: SourceId,
+    device: String,
+    reason: Option<String>,
+}
+
+#[async_trait]
+impl Act for Close {
+    const NAME: &'static str = "alert.close";
+
+    fn target(&self) -> String {
+        format!("rule {}, source {}, device {}", self.rule, self.source, self.device)
+    }
+
+    fn why(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    fn question(&self) -> Option<Question> {
+        Some(Question {
+            title: format!("Close the alert of {}?", self.device),
+            text: format!(
+                "Rule {} is resolved for it with your reason, whoever was told of the alert is told of that, and it does not fire again \
+                 before its condition has cleared once.",
+                self.rule
+            ),
+            verb: "Close it",
+        })
+    }
+
+    fn back(&self) -> String {
+        "/alerts".to_owned()
+    }
+
+    async fn run(&self, page: &Page, visitor: &Visitor) -> Result<Done, Problem> {
+        let alert =
+            AlertKey { rule: self.rule.clone(), source: self.source.clone(), device: self.device.clone() };
+        let by = if visitor.name.is_empty() { visitor.role.as_str() } else { &visitor.name };
+        let reason = self.reason.as_deref().unwrap_or_default();
+        let parts = &page.parts;
+        let closed = galerna_bolts::close_alert(&parts.store, &*parts.broker, &alert, by, reason).await;
+        let event = closed.map_err(|error| match error {
+            CloseError::Store(error) => error.into(),
+            CloseError::Broker(error) => error.into(),
+            other => Problem::Unknown(other.to_string()),
+        })?;
+        Ok(Done::with(format!("the alert of {} is closed", self.device), json!({ "event": event.id })))
     }
 }
 

@@ -325,7 +325,17 @@ impl Act for Delete {
 
     async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
         if page.parts.store.notifications.delete_endpoint(&self.id).await? {
-            Ok(Done::new(format!("endpoint {} is deleted", self.id)))
+            let mut message = format!("endpoint {} is deleted", self.id);
+            let rules = page.parts.store.rules.list().await?;
+            let naming: Vec<&str> =
+                rules.iter().filter(|r| r.endpoints.contains(&self.id)).map(|r| r.id.as_str()).collect();
+            if !naming.is_empty() {
+                message.push_str(&format!(
+                    ". Warning: named still by {}, which tell nobody there",
+                    naming.join(", ")
+                ));
+            }
+            Ok(Done::new(message))
         } else {
             Err(Problem::Unknown(format!("there is no endpoint `{}`", self.id)))
         }

@@ -18,6 +18,7 @@
 //! | `/api/deliveries/resend` | `{"id":"…","reason":"…"}` |
 //! | `/api/silences/create` | `{"account","device","rule","until":"2030-01-01T00:00:00Z"` or `"minutes":60,"reason"}` |
 //! | `/api/silences/end` | `{"id":"…","reason":"…"}` |
+//! | `/api/alerts/close` | `{"rule":"…","source":"…","device":"…","reason":"…"}` |
 //!
 //! What the pages show can be read as JSON too, by viewers as well:
 //!
@@ -78,6 +79,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use galerna_broker::Broker;
 use galerna_model::Clock;
+use galerna_model::ParameterRegistry;
 use galerna_storage::StatisticsStore;
 use galerna_storage::Store;
 use maud::{Markup, html};
@@ -131,6 +133,8 @@ pub struct Parts {
     pub workers: Arc<dyn WorkersView>,
     /// The ingestion topology as `galerna_topology::Topology::json` tells it.
     pub topology: serde_json::Value,
+    /// The parameters that readings may have.
+    pub parameters: Arc<ParameterRegistry>,
     /// The configuration, secrets hidden.
     pub config: Vec<Setting>,
     /// Version of the program.

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use galerna_bolts::{ParameterRegistry, RuleSet};
+use galerna_bolts::{RuleSet, RuleWarning};
+use galerna_model::ParameterRegistry;
 use galerna_model::{AccountId, Comparison, Condition, ParameterCode, Rule, Severity};
 use galerna_storage::Endpoint;
 use maud::{Markup, html};
@@ -36,7 +37,7 @@ pub(super) async fn list(
     let content = html! {
         div.title { h1 { "Alert rules" } @if visitor.may_act() { a.button.primary href="/rules/edit" { "New rule" } } }
         @if rules.is_empty() { (layout::nothing("There is no rule.")) }
-        @else { (scrolling("Alert rules", &table(&visitor, &rules))) }
+        @else { (scrolling("Alert rules", &table(&visitor, &rules, &page.parts.parameters))) }
     };
     page.frame(&visitor, "/rules", "Alert rules", &params, notices, &content)
 }
@@ -61,8 +62,7 @@ fn condition(rule: &Rule, parameters: &ParameterRegistry) -> String {
     }
 }
 
-fn table(visitor: &Visitor, rules: &[Rule]) -> Markup {
-    let parameters = ParameterRegistry::built_in();
+fn table(visitor: &Visitor, rules: &[Rule], parameters: &ParameterRegistry) -> Markup {
     html! {
         table {
             thead { tr { th scope="col" { "Rule" } th scope="col" { "Watches" } th scope="col" { "Account" } th scope="col" { "Devices" } th scope="col" { "Severity" }
@@ -71,7 +71,7 @@ fn table(visitor: &Visitor, rules: &[Rule]) -> Markup {
                 @for rule in rules {
                     tr {
                         th scope="row" { a href=(Query(vec![("id", rule.id.clone())]).link("/rules/edit")) { (rule.name) } div.dim { (rule.id) } }
-                        td.wrap { (condition(rule, &parameters)) }
+                        td.wrap { (condition(rule, parameters)) }
                         td { @match &rule.account { Some(a) => (a), None => span.dim { "all" } } }
                         td.wrap { code { (rule.devices) } }
                         td { (severity(rule.severity)) }
@@ -114,7 +114,7 @@ async fn show_form(
     let content = html! {
         p.crumbs { a href="/rules" { "Alert rules" } " / " (title) }
         h1 { (title) }
-        (form(visitor, rule.as_ref(), &held, &endpoints?))
+        (form(visitor, rule.as_ref(), &held, &endpoints?, &page.parts.parameters))
     };
     Ok(page.frame(visitor, "/rules", title, params, Vec::new(), &content))
 }
@@ -169,10 +169,15 @@ fn blank() -> Fields {
     Fields::of(held.map(|(name, value)| (name, value.to_owned())))
 }
 
-fn form(visitor: &Visitor, known: Option<&Rule>, held: &Fields, endpoints: &[Endpoint]) -> Markup {
+fn form(
+    visitor: &Visitor,
+    known: Option<&Rule>,
+    held: &Fields,
+    endpoints: &[Endpoint],
+    registry: &ParameterRegistry,
+) -> Markup {
     let back =
         known.map_or("/rules/edit".to_owned(), |r| Query(vec![("id", r.id.clone())]).link("/rules/edit"));
-    let registry = ParameterRegistry::built_in();
     let mut parameters: Vec<_> = registry.iter().collect();
     parameters.sort_by_key(|p| p.code);
     let parameter = held.text("parameter");
@@ -208,12 +213,16 @@ fn form(visitor: &Visitor, known: Option<&Rule>, held: &Fields, endpoints: &[End
                     } }
                     label { "Limit" input type="text" inputmode="decimal" name="limit" value=(held.text("limit")) maxlength="40"; }
                     label { "Clears at " small { "empty: the limit" } input type="text" inputmode="decimal" name="clear" value=(held.text("clear")) maxlength="40"; }
-                    label { "For, seconds " small { "empty: at once" } input type="text" inputmode="decimal" name="for_s" value=(held.text("for_s")) maxlength="20"; }
+                    label { "For, seconds " small { "of the readings' time; empty: at once" } input type="text" inputmode="decimal" name="for_s" value=(held.text("for_s")) maxlength="20"; }
                 }
+                p.hint { "A hole in the data counts as time beyond the limit when the readings before and after it are beyond: nothing says otherwise. "
+                    "Readings are evaluated in the order of their times; one that comes later than others of its device by more than "
+                    code { "ingest.alert_lateness" } " is stored and not evaluated." }
             }
             fieldset {
                 legend { label.check { input type="radio" name="kind" value="silent" checked[is_silent]; " A device that falls silent" } }
                 div.grid { label { "After, seconds" input type="text" inputmode="decimal" name="silent_s" value=(held.text("silent_s")) maxlength="20"; } }
+                p.hint { "Counted from the last reading stored, over restarts too. A device is not silent while its messages wait in its queue." }
             }
             fieldset {
                 legend { "Who is told" }
@@ -314,9 +323,18 @@ impl Act for Save {
         if self.rule.name.is_empty() {
             return Err(Problem::Invalid("`name` is empty; say what the rule is for".to_owned()));
         }
+        let endpoints = page.parts.store.notifications.endpoints().await?;
+        let warnings: Vec<String> = RuleWarning::of(&self.rule, &page.parts.parameters, &endpoints)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         page.parts.store.rules.put(&self.rule).await?;
         let how = if self.rule.enabled { "in force" } else { "kept, but off" };
-        Ok(Done::new(format!("rule {} is {how}; workers take it up within seconds", self.rule.id)))
+        let mut message = format!("rule {} is {how}; workers take it up within seconds", self.rule.id);
+        for warning in &warnings {
+            message.push_str(&format!(". Warning: {warning}"));
+        }
+        Ok(Done::with(message, json!({ "warnings": warnings })))
     }
 }
 
@@ -343,7 +361,7 @@ impl Act for Delete {
     fn question(&self) -> Option<Question> {
         Some(Question {
             title: format!("Delete rule {}?", self.id),
-            text: "The rule and what it knows of each device are deleted. Alerts of it that fire end without a recovery notice; its past alerts stay."
+            text: "The rule and what it knows of each device are deleted. Alerts of it that fire are resolved with that reason; its past alerts stay."
                 .to_owned(),
             verb: "Delete the rule",
         })

@@ -39,7 +39,7 @@ pub(super) async fn list(
     };
     let (active, ended): (Vec<_>, Vec<_>) = silences.into_iter().partition(|s| s.until > now);
     let content = html! {
-        div.title { h1 { "Silences" } p.dim { "alerts that nobody is told of for a while; they are raised and kept all the same" } }
+        div.title { h1 { "Silences" } p.dim { "alerts that nobody is told of for a while; they are raised and kept all the same, and those that fire still at its end are told then" } }
         section.card aria-labelledby="new-title" {
             h2 #new-title { "New silence" }
             p.hint { "What is left empty matches all." }
@@ -211,7 +211,8 @@ impl Act for End {
     fn question(&self) -> Option<Question> {
         Some(Question {
             title: "End this silence?".to_owned(),
-            text: "It is deleted; what it silenced is told of again from now on.".to_owned(),
+            text: "It is deleted; what it held back and fires still is told now, and what comes from now on."
+                .to_owned(),
             verb: "End it",
         })
     }
@@ -221,7 +222,8 @@ impl Act for End {
     }
 
     async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
-        if page.parts.store.notifications.delete_silence(&self.id).await? {
+        let parts = &page.parts;
+        if galerna_notifier::end_silence(&parts.store, &*parts.clock, &self.id).await? {
             Ok(Done::new("the silence has ended"))
         } else {
             Err(Problem::Unknown(format!("there is no silence `{}`", self.id)))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_bolts::{AlertOptions, ParameterRegistry, StoreOptions, ValidationLimits};
+use galerna_bolts::{AlertOptions, StoreOptions};
 use galerna_broker::embedded::EmbeddedBroker;
 use galerna_broker::{Failure, NewDeadLetter};
 use galerna_dispatcher::{ClientOptions, Dispatcher, DispatcherClient, DispatcherOptions};
@@ -11,6 +11,7 @@ use galerna_ingest::Ingestion;
 use galerna_model::{
     AccountId, Measurement, Message, ParameterCode, QueueName, Source, SourceId, SystemClock, Timestamp,
 };
+use galerna_model::{ParameterRegistry, ValidationLimits};
 use galerna_spouts::LeasedOptions;
 use galerna_storage::{QueueRecord, StoredReading};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
@@ -79,6 +80,7 @@ async fn parts(folder: &tempfile::TempDir, queues: usize) -> Parts {
         statistics: Some(galerna_storage::sqlite::in_memory().unwrap().statistics),
         workers: Arc::new(NoWorkers),
         topology: serde_json::from_str(&topology).unwrap(),
+        parameters: Arc::new(ParameterRegistry::built_in()),
         config: vec![Setting { key: "api.token".into(), value: "***".into(), origin: "flag".into() }],
         version: "0",
         traces: None,

@@ -5,7 +5,7 @@ mod extract;
 mod faults;
 mod ledger;
 pub mod load;
-pub mod meters;
+mod meters;
 mod poster;
 mod probe;
 mod progress;

@@ -35,14 +35,14 @@ impl Entry for Account {
     const LIST: &'static str = "accounts";
 
     fn read(fields: &Map<String, Value>) -> Result<Self, String> {
-        let id = AccountId::new(id(fields, "id")?).map_err(|e| e.to_string())?;
+        let id = AccountId::for_customer(id(fields, "id")?).map_err(|e| e.to_string())?;
         let name = match fields.get("name") {
             None | Some(Value::Null) => id.to_string(),
             Some(Value::String(name)) => name.clone(),
             Some(other) => return Err(format!("`name` is {}, not text", kind(other))),
         };
         let queue = match fields.get("queue") {
-            Some(Value::String(queue)) => QueueName::new(queue).map_err(|e| e.to_string())?,
+            Some(Value::String(queue)) => QueueName::for_customer(queue).map_err(|e| e.to_string())?,
             Some(other) => return Err(format!("`queue` is {}, not text", kind(other))),
             None => return Err("`queue` is missing".to_owned()),
         };

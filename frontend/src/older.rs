@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use galerna_model::envelope::check;
 use galerna_model::{DecodeLimits, Measurement, ParameterCode, Reading, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,7 +20,7 @@ use serde_json::value::RawValue;
 
 use crate::answer::Rejected;
 use crate::options::Limits;
-use crate::parse::{Parsed, list_of_raw, malformed, plain, too_long};
+use crate::parse::{Parsed, list_of_raw, malformed, too_long};
 use crate::refusal::Refusal;
 
 /// A body read.
@@ -134,9 +135,9 @@ fn service(text: &str, limits: &Limits) -> Result<Service, String> {
     let ts = field("timeStamp")?.as_str().ok_or("timeStamp is not text")?;
     let ts = time(ts).map_err(|problem| format!("timeStamp: {problem}"))?;
     let reading = Reading { did, values: vec![Measurement { p: ParameterCode(p), v }], sqn, ts };
-    if !plain(&reading) {
+    if ts < Timestamp(0) || check(&reading, &DecodeLimits::default()).is_err() {
         return Err(
-            "nodeNetworkId is empty, too long or holds a control character, or timeStamp is before 1970"
+            "nodeNetworkId is empty, too long or holds a control character, seqNum is too large, or timeStamp is before 1970"
                 .to_owned(),
         );
     }

@@ -5,13 +5,13 @@
 //! is taken here is taken by those who consume it. Neither pass keeps more than a small multiple of the body in memory: the
 //! count is checked while reading, and a reading that is judged may not be longer than its limit.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
-use bytes::Bytes;
-use galerna_model::envelope::JSON_CONTENT_TYPE;
-use galerna_model::{DecodeLimits, Message, Reading, Timestamp, decode};
+use galerna_model::envelope::{check, decode_reading, may_be_in_seconds, quote_not_finite};
+use galerna_model::{DecodeLimits, Reading};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
@@ -51,12 +51,9 @@ pub(crate) fn readings(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> 
                 Parsed { entries: list.len(), readings: list, rejected: Vec::new() }
             }
             Err(Unreadable::TooMany) => return Err(too_many(limits)),
-            _ => one_by_one(&list_of_raw(body, limits)?, limits),
+            _ => list(body, limits)?,
         },
-        Some(b'{') => {
-            let raw: &RawValue = serde_json::from_slice(body).map_err(|e| malformed(&e))?;
-            one_by_one(&[raw], limits)
-        }
+        Some(b'{') => single(body, limits)?,
         Some(_) => {
             serde_json::from_slice::<IgnoredAny>(body).map_err(|e| malformed(&e))?;
             let message = "the body is neither an object nor an array at line 1 column 1; send one reading or an array of readings";
@@ -64,6 +61,33 @@ pub(crate) fn readings(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> 
         }
     };
     parsed.with_anything()
+}
+
+/// Reads an array of readings one by one. Words for numbers that are none (`NaN`), which are no JSON, cost their reading alone.
+fn list(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
+    match list_of_raw(body, limits) {
+        Ok(list) => Ok(one_by_one(&list, limits)),
+        Err(Refusal::Malformed(cause)) => match quote_not_finite(body) {
+            Cow::Owned(quoted) => Ok(one_by_one(&list_of_raw(&quoted, limits)?, limits)),
+            Cow::Borrowed(_) => Err(Refusal::Malformed(cause)),
+        },
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// Reads one reading, likewise.
+fn single(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
+    let error = match serde_json::from_slice::<&RawValue>(body) {
+        Ok(raw) => return Ok(one_by_one(&[raw], limits)),
+        Err(error) => malformed(&error),
+    };
+    match quote_not_finite(body) {
+        Cow::Owned(quoted) => {
+            let raw: &RawValue = serde_json::from_slice(&quoted).map_err(|e| malformed(&e))?;
+            Ok(one_by_one(&[raw], limits))
+        }
+        Cow::Borrowed(_) => Err(error),
+    }
 }
 
 /// The elements of an array, unread.
@@ -99,11 +123,11 @@ fn element(text: &str, limits: &Limits) -> Result<Reading, String> {
     too_long(text, limits)?;
     match serde_json::from_str::<Reading>(text) {
         Ok(reading) if plain(&reading) => Ok(reading),
-        _ => judge(text),
+        _ => decode_reading(text.as_bytes(), &DecodeLimits::default()).map_err(|bad| bad.reason),
     }
 }
 
-/// A long entry is not looked into: judging it may take many times its length in memory.
+/// A long entry is not looked into: taking it apart may take many times its length in memory.
 pub(crate) fn too_long(text: &str, limits: &Limits) -> Result<(), String> {
     if text.len() > limits.reading_bytes {
         return Err(format!(
@@ -115,34 +139,9 @@ pub(crate) fn too_long(text: &str, limits: &Limits) -> Result<(), String> {
     Ok(())
 }
 
-/// Asks the decoder of those who consume it.
-fn judge(text: &str) -> Result<Reading, String> {
-    // In an array, so that an object can only be a reading.
-    let message = Message {
-        body: Bytes::from(format!("[{text}]")),
-        content_type: JSON_CONTENT_TYPE.to_owned(),
-        id: String::new(),
-    };
-    let mut decoded = decode(&message).map_err(|e| e.to_string())?;
-    match (decoded.readings.pop(), decoded.bad.pop()) {
-        (Some((_, reading)), _) => Ok(reading),
-        (None, Some(bad)) => Err(bad.reason),
-        (None, None) => Err("reading cannot be read".to_owned()),
-    }
-}
-
-/// The last instant that has a text.
-const LAST_TIME: Timestamp = Timestamp(253_402_207_200_000);
-
-/// Whether a reading breaks none of the decoder's rules for sure. Whatever this is not sure of is judged.
-pub(crate) fn plain(reading: &Reading) -> bool {
-    let DecodeLimits { device_id_chars, values, .. } = DecodeLimits::default();
-    !reading.did.is_empty()
-        && reading.did.len() <= device_id_chars
-        && !reading.did.chars().any(char::is_control)
-        && reading.values.len() <= values
-        && reading.values.iter().all(|m| m.v.is_finite())
-        && (Timestamp(0)..LAST_TIME).contains(&reading.ts)
+/// Whether a reading breaks none of the decoder's rules for sure. Whatever this is not sure of is read by itself.
+fn plain(reading: &Reading) -> bool {
+    !may_be_in_seconds(reading.ts) && check(reading, &DecodeLimits::default()).is_ok()
 }
 
 enum Unreadable {
@@ -221,6 +220,17 @@ mod tests {
             (r#"{"did":"a","values":[],"sqn":1,"ts":"yesterday"}"#, "not RFC 3339"),
             (r#"{"did":"a","values":[],"sqn":1,"ts":"2015-04-21T23:15:00"}"#, "has no zone"),
             (r#"{"source_key":"other","body":[]}"#, "did is missing"),
+            (r#"{"did":"a","values":[{"p":1,"v":NaN}],"sqn":1,"ts":0}"#, "values[0].v is NaN"),
+            (r#"{"did":"a","values":[{"p":1,"v":-nan}],"sqn":1,"ts":0}"#, "values[0].v is NaN"),
+            (r#"{"did":"a","values":[{"p":1,"v":-inf}],"sqn":1,"ts":0}"#, "values[0].v is infinite"),
+            (
+                r#"{"did":"a","values":[],"sqn":9223372036854775808,"ts":0}"#,
+                "sqn is 9223372036854775808, more than",
+            ),
+            (
+                r#"{"did":"a","values":[],"sqn":1,"ts":1764410400}"#,
+                "seconds since 1970; send milliseconds (1764410400000)",
+            ),
             ("null", "reading is null"),
             ("[]", "reading is an array"),
             ("7", "reading is a number"),
@@ -318,7 +328,8 @@ mod tests {
         assert_eq!(parsed.readings.iter().map(|r| r.values.len()).sum::<usize>(), 126);
         for reading in parsed.readings {
             assert!(plain(&reading));
-            assert_eq!(judge(&serde_json::to_string(&reading).unwrap()).unwrap(), reading);
+            let text = serde_json::to_string(&reading).unwrap();
+            assert_eq!(decode_reading(text.as_bytes(), &DecodeLimits::default()).unwrap(), reading);
         }
     }
 }

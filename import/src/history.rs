@@ -54,7 +54,8 @@ pub trait Check {
 /// history.add(&source, &october, &());
 /// let added = history.add(&source, &november, &());
 /// assert_eq!(added.readings[0].values[0].v, 7.0, "the counter goes on");
-/// assert!(history.add(&source, &november, &()).readings.is_empty(), "it is known");
+/// let again = history.add(&source, &november, &());
+/// assert_eq!((again.known, again.readings), (1, added.readings), "it is known and adds nothing");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
@@ -125,7 +126,8 @@ pub struct Correction {
 /// What adding values did.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Added {
-    /// Readings that are new or changed, in the order of their times.
+    /// Readings of the values, known ones too (what became of them is not known here), and those that changed with them. In
+    /// the order of their times.
     pub readings: Vec<MeterReading>,
     /// Those of them that were made before, of intervals that are not among the values: their counters moved.
     pub revised: u64,
@@ -355,13 +357,16 @@ impl History {
             }
         }
         let after = self.checked(&mut touched, check, &mut added);
+        let given = values.iter().filter(|value| !value.amount.is_missing()).map(|value| value.ts.0);
+        let given: BTreeSet<i64> = given.collect();
         for (key, reading) in after {
-            if before.get(&key) == Some(&reading) {
+            let (ts, source) = key;
+            let same = before.get(&key) == Some(&reading);
+            if same && !given.contains(&ts) {
                 continue;
             }
-            let (ts, source) = key;
             let new = touched.contains_key(&ts) || touched_values.contains(&ts);
-            added.revised += u64::from(!new && before.contains_key(&key));
+            added.revised += u64::from(!same && !new && before.contains_key(&key));
             if let Some(source) = self.sources.get(usize::from(source)) {
                 let (ts, source) = (Timestamp(ts), source.clone());
                 added.readings.push(MeterReading { ts, source, values: reading });

@@ -132,6 +132,11 @@ impl Import {
         Ok(import)
     }
 
+    /// Whether a JSON file with this beginning holds rows of an export that is known, and not readings.
+    pub fn is_json_export(beginning: &[u8]) -> bool {
+        json::is_export(beginning)
+    }
+
     /// What was found out.
     pub fn found(&self) -> &Found {
         &self.found

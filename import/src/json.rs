@@ -104,6 +104,12 @@ pub(crate) fn mapping(names: &[String], options: &Options) -> Result<Mapping, Im
         return Ok(mapping.clone());
     }
     let header = Header::new(names);
+    if ["did", "readings", "body"].iter().any(|field| header.has(field)) {
+        return Err(ImportError::Header {
+            found: "the file holds readings in JSON, not rows of an export".to_owned(),
+            remedy: "say --form ndjson (or json)".to_owned(),
+        });
+    }
     let json = Mapping::names().filter_map(Mapping::named).filter(|mapping| mapping.form == MappedForm::Json);
     let mut fitting = json.filter(|mapping| mapping.required().all(|column| header.has(column)));
     fitting.next().ok_or_else(|| {
@@ -114,4 +120,14 @@ pub(crate) fn mapping(names: &[String], options: &Options) -> Result<Mapping, Im
             remedy: format!("say which field is what with --mapping: one of {}, or a file of your own", known.join(", ")),
         }
     })
+}
+
+/// Whether a JSON document begins with an object, or an array of objects, that a shipped mapping reads.
+pub(crate) fn is_export(text: &[u8]) -> bool {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).trim_ascii_start();
+    let text = text.strip_prefix(b"[").unwrap_or(text);
+    let mut objects = serde_json::Deserializer::from_slice(text).into_iter::<Object<'_>>();
+    let Some(Ok(object)) = objects.next() else { return false };
+    let names: Vec<String> = object.into_keys().collect();
+    mapping(&names, &Options::default()).is_ok()
 }

@@ -552,7 +552,7 @@ impl Layout {
         match &self.account_before {
             Some(before) if before.as_str() == name => Ok(before.clone()),
             _ => {
-                let account = row::account(name).map_err(|problem| {
+                let account = row::check_account(name).map_err(|problem| {
                     RowError::new(line, RowFault::Account, format!("account is wrong: {problem}"))
                 })?;
                 self.account_before = Some(account.clone());

@@ -40,7 +40,7 @@ impl Options {
     /// # Errors
     /// [`ImportError::Option`] when it is no name of an account.
     pub fn with_account(mut self, name: &str) -> Result<Self, ImportError> {
-        let account = row::account(name).map_err(|problem| wrong("--account", name, problem))?;
+        let account = row::check_account(name).map_err(|problem| wrong("--account", name, problem))?;
         self.account = Some(account);
         Ok(self)
     }

@@ -15,13 +15,11 @@ mod account_resolver;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_bolts::{
-    AlertBolt, AlertOptions, ParameterRegistry, RejectBolt, StoreBolt, StoreOptions, ValidateBolt,
-    ValidationLimits,
-};
+use galerna_bolts::{AlertBolt, AlertOptions, RejectBolt, StoreBolt, StoreOptions, ValidateBolt};
 use galerna_broker::Broker;
 use galerna_lease::Leases;
 use galerna_model::{AccountId, QueueName};
+use galerna_model::{ParameterRegistry, ValidationLimits};
 use galerna_spouts::{LeasedOptions, LeasedQueues};
 use galerna_storage::Store;
 use galerna_topology::{BuildError, Topology, TopologyBuilder};
@@ -32,14 +30,14 @@ pub use account_resolver::AccountResolver;
 /// check, store and watch it.
 pub mod prelude {
     pub use galerna_bolts::{
-        AlertBolt, AlertOptions, ParameterRegistry, ReadingBatch, RejectBolt, RejectedBatch, StoreBolt,
-        StoreOptions, ValidateBolt, Validated, ValidationLimits,
+        AlertBolt, AlertOptions, ReadingBatch, RejectBolt, RejectedBatch, StoreBolt, StoreOptions,
+        ValidateBolt, Validated,
     };
     pub use galerna_broker::Broker;
     pub use galerna_lease::Leases;
     pub use galerna_model::{
-        AccountId, Clock, Envelope, Incoming, Measurement, Message, ParameterCode, QueueName, Reading,
-        SourceId, SystemClock, Timestamp,
+        AccountId, Clock, Envelope, Incoming, Measurement, Message, ParameterCode, ParameterRegistry,
+        QueueName, Reading, SourceId, SystemClock, Timestamp, ValidationLimits,
     };
     pub use galerna_spouts::{LeasedOptions, LeasedQueues};
     pub use galerna_storage::{Store, StoredReading};

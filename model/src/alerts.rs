@@ -40,7 +40,8 @@ pub enum Condition {
         limit: f64,
         /// The value must get to this side of `clear` to resolve (hysteresis); the limit itself when `None`.
         clear: Option<f64>,
-        /// How long it must stay breached, in the readings' own time, before it fires, in milliseconds.
+        /// How long it must stay breached, in the readings' own time, before it fires, in milliseconds. A hole in the data
+        /// counts as time breached when the readings on both of its sides are: nothing says that it was not.
         for_ms: u64,
     },
     /// No reading of a device for so long, in milliseconds.
@@ -73,7 +74,7 @@ pub struct Rule {
     pub enabled: bool,
 }
 
-/// Where a rule stands for one device.
+/// The phase of a rule for one device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -83,6 +84,8 @@ pub enum Phase {
     Pending,
     /// Alert raised.
     Firing,
+    /// Alert closed by hand: not to fire before its condition has cleared once.
+    Closed,
 }
 
 /// What a rule knows of one device; survives restarts.
@@ -96,16 +99,24 @@ pub struct AlertState {
     pub device: String,
     /// Its account.
     pub account: AccountId,
-    /// Where it stands.
+    /// Its phase.
     pub phase: Phase,
     /// Since when, in the readings' time.
     pub since: Timestamp,
-    /// Latest reading seen, in the readings' time; older ones are not judged again.
+    /// Latest reading seen, in the readings' time, and never past the wall clock; older ones are not evaluated again.
     pub last_seen: Timestamp,
-    /// Latest value judged.
+    /// Latest value evaluated.
     pub last_value: Option<f64>,
     /// Not to fire before (cooldown).
     pub not_before: Option<Timestamp>,
+    /// When the latest reading was received, in wall time: silences are counted on from there over restarts. `None` for
+    /// rules that do not watch for silence, and in records of before there was one.
+    #[serde(default)]
+    pub received: Option<Timestamp>,
+    /// The time of its source when the latest reading came, which for a device whose clock is slow is later than that
+    /// reading: silence counts from then. `None` as for `received`.
+    #[serde(default)]
+    pub heard_at: Option<Timestamp>,
 }
 
 /// Raised or resolved.

@@ -18,20 +18,26 @@
 //! # }
 //! ```
 //!
-//! It does no I/O and must not depend on any other Galerna crate.
+//! It does no I/O, but for a file of parameters that it is told to read, and must not depend on any other Galerna crate.
 
 mod accounts;
 mod alerts;
 mod clock;
 pub mod envelope;
+mod fault;
 mod message;
 mod names;
+mod parameters;
 mod reading;
+mod validate;
 
 pub use accounts::{Account, Source};
 pub use alerts::{AlertEvent, AlertEventKind, AlertState, Comparison, Condition, Phase, Rule, Severity};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use envelope::{BadReading, DecodeError, DecodeLimits, Decoded, decode};
+pub use envelope::{BadEntry, DecodeError, DecodeLimits, Decoded, decode, decode_reading};
+pub use fault::{BadReading, RejectCode};
 pub use message::{Incoming, Message};
 pub use names::{AccountId, NameError, ParameterCode, QueueName, SourceId};
+pub use parameters::{Parameter, ParameterKind, ParameterRegistry, RegistryError};
 pub use reading::{Envelope, Measurement, Reading};
+pub use validate::{BadValue, ValidationLimits, Validator};

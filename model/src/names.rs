@@ -29,12 +29,14 @@ macro_rules! name {
             /// Checks and takes a name.
             ///
             /// # Errors
-            /// [`NameError`] when it is empty, longer than [`Self::MAX_LEN`] bytes, or holds white space, control
+            /// [`NameError`] when it is empty, longer than [`Self::MAX_LEN`] bytes, `.` or `..`, or holds white space, control
             /// characters or `/`.
             pub fn new(name: impl AsRef<str>) -> Result<Self, NameError> {
                 let name = name.as_ref();
                 let problem = if name.is_empty() {
                     "is empty"
+                } else if name == "." || name == ".." {
+                    "means a folder"
                 } else if name.len() > $max {
                     "is too long"
                 } else if name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/') {
@@ -42,7 +44,12 @@ macro_rules! name {
                 } else {
                     return Ok(Self(name.into()));
                 };
-                Err(NameError { kind: $kind, shown: name.chars().take(60).collect(), problem, max: $max })
+                Err(Self::error(name, problem))
+            }
+
+            fn error(name: &str, problem: &'static str) -> NameError {
+                let shown = name.chars().take(60).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+                NameError { kind: $kind, shown, problem, max: $max }
             }
 
             /// The name as text.
@@ -98,7 +105,35 @@ name!(
     SourceId, "source id", 120
 );
 
+const RESERVED: &str = "is reserved: names may not end in `.dead` or begin with `galerna.` or `amq.`";
+
+impl AccountId {
+    /// Checks and takes the name of an account that is to be there from now on: a name that the system keeps for itself is none.
+    ///
+    /// # Errors
+    /// [`NameError`], as of [`new`](Self::new), and when the name or a queue of that name is reserved.
+    pub fn for_customer(name: impl AsRef<str>) -> Result<Self, NameError> {
+        let account = Self::new(name)?;
+        match QueueName::for_customer(account.as_str()) {
+            Ok(_) => Ok(account),
+            Err(_) => Err(Self::error(account.as_str(), RESERVED)),
+        }
+    }
+}
+
 impl QueueName {
+    /// Checks and takes the name of a queue that is an account's: one that the system keeps for itself is none.
+    ///
+    /// # Errors
+    /// [`NameError`], as of [`new`](Self::new), and when the name is reserved.
+    pub fn for_customer(name: impl AsRef<str>) -> Result<Self, NameError> {
+        let queue = Self::new(name)?;
+        if queue.is_reserved() || queue.as_str().starts_with("galerna.") {
+            return Err(Self::error(queue.as_str(), RESERVED));
+        }
+        Ok(queue)
+    }
+
     /// The end of the name of a dead-letter queue.
     pub const DEAD: &str = ".dead";
 
@@ -121,5 +156,42 @@ pub struct ParameterCode(pub u32);
 impl fmt::Display for ParameterCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_says_why() {
+        let long = "x".repeat(121);
+        let cases = [
+            ("", "is empty"),
+            (".", "means a folder"),
+            ("..", "means a folder"),
+            ("a b", "holds a space"),
+            ("a/b", "a slash"),
+            ("a\u{7}b", "a control character"),
+            (&long, "is too long"),
+        ];
+        for (name, problem) in cases {
+            let error = AccountId::new(name).unwrap_err().to_string();
+            assert!(error.contains(problem) && !error.contains('\u{7}'), "{error}");
+            assert!(SourceId::new(name).is_err());
+        }
+    }
+
+    #[test]
+    fn names_that_the_system_keeps_for_itself_are_no_customers() {
+        for name in ["x.dead", "galerna.alerts", "galerna.x", "amq.direct"] {
+            assert!(AccountId::for_customer(name).unwrap_err().to_string().contains("is reserved"), "{name}");
+            assert!(QueueName::for_customer(name).is_err(), "{name}");
+            assert!(QueueName::new(name).is_ok(), "{name}");
+        }
+        for name in ["x.deadline", "galerna", "amq", "a.b", "…"] {
+            assert!(AccountId::for_customer(name).is_ok(), "{name}");
+        }
+        assert!(AccountId::for_customer("..").unwrap_err().to_string().contains("means a folder"));
     }
 }

@@ -159,7 +159,7 @@ impl Inner {
             self.give_up(&mut delivery, disabled(endpoint.disabled_reason.as_deref()));
             return self.record(delivery, until, kind).await;
         }
-        let part = match self.look_again(&mut delivery).await {
+        let part = match self.recheck(&mut delivery).await {
             Ok(Verdict::Send) => None,
             Ok(Verdict::Part(events)) => Some(Delivery { events, ..delivery.clone() }),
             Ok(Verdict::Later(due)) => {
@@ -191,7 +191,7 @@ impl Inner {
         if let Outcome::Gone { error, .. } = &outcome {
             self.disable(&endpoint, error).await;
         }
-        self.take_down(&mut delivery, outcome, took);
+        self.record_outcome(&mut delivery, outcome, took);
         self.record(delivery, until, kind).await;
     }
 
@@ -209,7 +209,7 @@ impl Inner {
     }
 
     /// What an attempt's outcome makes of the delivery.
-    fn take_down(&self, delivery: &mut Delivery, outcome: Outcome, took: Duration) {
+    fn record_outcome(&self, delivery: &mut Delivery, outcome: Outcome, took: Duration) {
         let now = self.clock.now();
         let retry = &self.options.retry;
         delivery.tries += 1;

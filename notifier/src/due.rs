@@ -1,14 +1,15 @@
 //! What is looked at when a delivery is due, before it is sent.
 //!
 //! Much may have changed since it was put into the outbox. A recovery is told only to who was told of its alert, which may
-//! have been given up meanwhile; and an alert that a cooldown held back is told only if it is still the latest thing to tell.
+//! have been given up meanwhile; and an alert that a cooldown or a silence held back is told only if it is still the latest thing
+//! to tell.
 
 use galerna_model::Timestamp;
 use galerna_model::{AlertEvent, AlertEventKind};
 use galerna_storage::{Delivery, DeliveryStatus, StorageError, alert_key};
 
 use crate::directory::Directory;
-use crate::intake::LOOKED_AT;
+use crate::intake::{LOOKED_AT, When, not_usable};
 use crate::notifier::Inner;
 
 /// Shortest wait, in milliseconds, for a delivery that has to go first.
@@ -45,7 +46,7 @@ pub(crate) fn not_told(alert: &Delivery) -> Option<String> {
 impl Inner {
     /// Decides on a delivery that this notifier has claimed. What it changes in it is stored already, or goes with the record
     /// of the attempt.
-    pub(crate) async fn look_again(&self, delivery: &mut Delivery) -> Result<Verdict, StorageError> {
+    pub(crate) async fn recheck(&self, delivery: &mut Delivery) -> Result<Verdict, StorageError> {
         if delivery.test {
             // Stands for no alert.
             return Ok(Verdict::Send);
@@ -56,20 +57,25 @@ impl Inner {
         }
     }
 
-    /// Ends the hold of a cooldown, if there is one.
+    /// Ends the hold of a cooldown or a silence, if there is one.
     async fn release(&self, delivery: &mut Delivery) -> Result<Verdict, StorageError> {
         let (Some(_), Some(event)) = (delivery.held_until, delivery.events.first()) else {
             return Ok(Verdict::Send);
         };
-        // Somebody may have silenced it or changed the rule during the cooldown.
+        // Somebody may have silenced it, or changed the silence or the rule, meanwhile.
         let directory = Directory::load(&self.store).await?;
         if !directory.tells(&event.rule, &delivery.endpoint) {
             return Ok(Verdict::Never(
-                "when its cooldown was over, its rule did not tell the endpoint".to_owned(),
+                "when it was not held back any more, its rule did not tell the endpoint".to_owned(),
             ));
         }
-        if let Some(refusal) = self.refusal(event, &delivery.endpoint, &directory) {
+        if let Some(refusal) = not_usable(&delivery.endpoint, &directory) {
             return Ok(Verdict::Never(refusal));
+        }
+        if let When::HeldUntil(until, reason) = self.silence(event, &directory) {
+            delivery.held_until = Some(until);
+            delivery.reason = Some(reason);
+            return Ok(Verdict::Later(until));
         }
         let (key, now) = (alert_key(event), self.clock.now());
         let outbox = &self.store.notifications;

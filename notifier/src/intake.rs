@@ -14,6 +14,7 @@ use futures_util::{StreamExt, stream};
 use galerna_broker::{BrokerError, Delivery as Received, DeliveryTag, Failure, Outcome as Settled};
 use galerna_model::Timestamp;
 use galerna_model::{AlertEvent, AlertEventKind};
+use galerna_retry::{Outage, Pauses};
 use galerna_storage::{Delivery, DeliveryStatus, Enqueued, StorageError, alert_key};
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
@@ -25,9 +26,8 @@ use crate::notifier::Inner;
 
 /// Alerts taken at once.
 const AT_ONCE: usize = 16;
-/// Waits between attempts to reach broker or store: the first, which doubles, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Pauses between attempts to reach broker or store.
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(200), Duration::from_secs(15));
 /// How many of an alert's newest deliveries are looked at for those that are pending, and for the cooldown.
 pub(crate) const LOOKED_AT: usize = 50;
 
@@ -35,10 +35,10 @@ pub(crate) const LOOKED_AT: usize = 50;
 const TRIES: usize = 10;
 
 /// When an endpoint is to be told.
-enum When {
+pub(crate) enum When {
     /// At once.
     Now,
-    /// When the cooldown is over, for this reason, unless it is resolved before.
+    /// When the cooldown or the silence is over, for this reason, unless it is resolved before.
     HeldUntil(Timestamp, String),
     /// Not at all, for this reason.
     Never(String),
@@ -50,26 +50,32 @@ impl From<Option<String>> for When {
     }
 }
 
+impl When {
+    /// The later of two holds.
+    fn later(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Self::HeldUntil(until, _), Self::HeldUntil(later, _)) if until >= later => self,
+            (_, Self::HeldUntil(..)) => other,
+            _ => self,
+        }
+    }
+}
+
 impl Inner {
     /// Takes events until it is told to stop.
     pub(crate) async fn take_events(&self, stop: &CancellationToken) {
-        let mut pause = FIRST_PAUSE;
+        let mut outage = Outage::new("taking alert events", PAUSES);
         loop {
-            match self.consume(stop, &mut pause).await {
-                Ok(()) => return,
-                Err(error) => {
-                    self.metrics.errors.with_label_values(&["broker"]).inc();
-                    tracing::warn!(%error, "alert events cannot be taken now");
-                }
-            }
-            if !wait(&mut pause, stop).await {
+            let Err(error) = self.consume(stop, &mut outage).await else { return };
+            self.metrics.errors.with_label_values(&["broker"]).inc();
+            if !waited(outage.failed(&error), stop).await {
                 return;
             }
         }
     }
 
     /// Takes events until the consumer is lost or the end is near.
-    async fn consume(&self, stop: &CancellationToken, pause: &mut Duration) -> Result<(), BrokerError> {
+    async fn consume(&self, stop: &CancellationToken, outage: &mut Outage) -> Result<(), BrokerError> {
         self.broker.declare(&self.queue).await?;
         let prefetch = self.options.prefetch;
         // A task of its own, which ends even when this future is dropped: a consumer that nobody holds is dropped and gives its
@@ -85,7 +91,7 @@ impl Inner {
                 () = stop.cancelled() => break,
                 received = consumer.receive(usize::from(prefetch), Duration::from_secs(1)) => received?,
             };
-            *pause = FIRST_PAUSE;
+            outage.succeeded();
             if !received.is_empty() {
                 let settled = self.take_all(received, stop).await;
                 consumer.settle(settled).await?;
@@ -127,7 +133,7 @@ impl Inner {
             .map(|(_, events)| async move {
                 let mut settled = Vec::with_capacity(events.len());
                 for (tag, event) in events {
-                    settled.push((tag, self.take_patiently(&event, directory, stop).await));
+                    settled.push((tag, self.take_when_available(&event, directory, stop).await));
                 }
                 settled
             })
@@ -141,13 +147,13 @@ impl Inner {
 
     /// Reads who is to be told, however long that takes; `None` when the end comes first.
     async fn directory(&self, stop: &CancellationToken) -> Option<Directory> {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = PAUSES.begin();
         loop {
             match Directory::load(&self.store).await {
                 Ok(directory) => return Some(directory),
                 Err(error) => {
                     self.store_failed(&error, "rules and endpoints cannot be read now");
-                    if !wait(&mut pause, stop).await {
+                    if !waited(backoff.pause(), stop).await {
                         return None;
                     }
                 }
@@ -156,13 +162,13 @@ impl Inner {
     }
 
     /// Takes an event however long the store is away: an outage is not the event's fault.
-    async fn take_patiently(
+    async fn take_when_available(
         &self,
         event: &AlertEvent,
         directory: &Directory,
         stop: &CancellationToken,
     ) -> Settled {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = PAUSES.begin();
         loop {
             match self.take(event, directory).await {
                 Ok(outcome) => {
@@ -171,7 +177,7 @@ impl Inner {
                 }
                 Err(error @ StorageError::Unavailable { .. }) => {
                     self.store_failed(&error, "an alert event cannot be taken now");
-                    if !wait(&mut pause, stop).await {
+                    if !waited(backoff.pause(), stop).await {
                         return Settled::Release;
                     }
                 }
@@ -207,10 +213,7 @@ impl Inner {
             if !belongs(event, id, directory) {
                 continue;
             }
-            let when = match self.refusal(event, id, directory) {
-                None => self.cooldown(event, id, directory).await?,
-                Some(refusal) => When::Never(refusal),
-            };
+            let when = self.hold(event, id, directory).await?;
             self.enqueue(event, id, when, directory).await?;
             told += 1;
         }
@@ -244,7 +247,7 @@ impl Inner {
         Ok(told)
     }
 
-    /// Suppresses the delivery of an alert that has resolved, if a cooldown holds it back still. Returns it as it is then.
+    /// Suppresses the delivery of an alert that has resolved, if it is held back still. Returns it as it is then.
     async fn end_hold(
         &self,
         mut delivery: Delivery,
@@ -279,27 +282,39 @@ impl Inner {
         let mut told = 0;
         for id in directory.endpoints_of(&event.rule) {
             if belongs(event, id, directory) {
-                let refusal = self.refusal(event, id, directory);
-                self.enqueue(event, id, refusal.into(), directory).await?;
+                let when = match (not_usable(id, directory), self.silence(event, directory)) {
+                    (Some(refusal), _) | (None, When::HeldUntil(_, refusal)) => When::Never(refusal),
+                    (None, when) => when,
+                };
+                self.enqueue(event, id, when, directory).await?;
                 told += 1;
             }
         }
         Ok(told)
     }
 
-    /// Why an endpoint is not to be told of an event now.
-    pub(crate) fn refusal(
+    /// When an endpoint is to be told of an alert.
+    async fn hold(
         &self,
         event: &AlertEvent,
         endpoint: &str,
         directory: &Directory,
-    ) -> Option<String> {
-        not_usable(endpoint, directory).or_else(|| {
-            let silence = directory.silence(event, self.clock.now())?;
-            let by = if silence.by.is_empty() { "somebody" } else { &silence.by };
-            let why = if silence.reason.is_empty() { "no reason given" } else { &silence.reason };
-            Some(format!("silenced until {} by {by}: {why} ({})", silence.until, silence.id))
-        })
+    ) -> Result<When, StorageError> {
+        match not_usable(endpoint, directory) {
+            None => {
+                Ok(self.cooldown(event, endpoint, directory).await?.later(self.silence(event, directory)))
+            }
+            Some(refusal) => Ok(When::Never(refusal)),
+        }
+    }
+
+    /// The silence that an alert falls under, and until when it lasts.
+    pub(crate) fn silence(&self, event: &AlertEvent, directory: &Directory) -> When {
+        let Some(silence) = directory.silence(event, self.clock.now()) else { return When::Now };
+        let by = if silence.by.is_empty() { "somebody" } else { &silence.by };
+        let why = if silence.reason.is_empty() { "no reason given" } else { &silence.reason };
+        let reason = format!("silenced until {} by {by}: {why} ({})", silence.until, silence.id);
+        When::HeldUntil(silence.until, reason)
     }
 
     /// Whether the endpoint was told of the same alert too short a time ago, and until when that is so.
@@ -386,7 +401,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The deliveries that one of this event has to wait for. Those that a cooldown holds back are not waited for: they wait.
+    /// The deliveries that one of this event has to wait for. Those that are held back are not waited for: they wait.
     async fn pending_of(&self, event: &AlertEvent, endpoint: &str) -> Result<Vec<String>, StorageError> {
         let same =
             self.store.notifications.deliveries_of_alert(endpoint, &alert_key(event), LOOKED_AT).await?;
@@ -420,7 +435,7 @@ pub(crate) fn suppress(delivery: &mut Delivery, reason: String, at: Timestamp) {
     delivery.ended = Some(at);
 }
 
-fn not_usable(id: &str, directory: &Directory) -> Option<String> {
+pub(crate) fn not_usable(id: &str, directory: &Directory) -> Option<String> {
     match directory.endpoint(id) {
         None => Some(format!("there is no endpoint `{id}`")),
         Some(endpoint) if !endpoint.enabled => Some(disabled(endpoint.disabled_reason.as_deref())),
@@ -467,12 +482,10 @@ fn failure(reason: String) -> Failure {
     Failure { reason, component: "notifier".to_owned() }
 }
 
-/// Waits, longer each time; false when the end comes first.
-async fn wait(pause: &mut Duration, stop: &CancellationToken) -> bool {
-    let now = *pause;
-    *pause = (now * 2).min(LONGEST_PAUSE);
+/// Waits for so long; false when the end comes first.
+async fn waited(pause: Duration, stop: &CancellationToken) -> bool {
     tokio::select! {
         () = stop.cancelled() => false,
-        () = sleep(now) => true,
+        () = sleep(pause) => true,
     }
 }

@@ -41,15 +41,17 @@
 //! - **Each event once per endpoint**, however often and through however many notifiers it comes; without a crash, each is
 //!   sent once.
 //! - **No recovery before its alert.** A recovery goes to those endpoints that its alert went to, after the alert was
-//!   delivered there, though the broker give them in another order. If its alert was not delivered (silenced, over before
-//!   its cooldown, given up), the recovery is suppressed, with the reason; and who was told of an alert is told of its end,
+//!   delivered there, though the broker give them in another order. If its alert was not delivered (over before its
+//!   silence or its cooldown, given up), the recovery is suppressed, with the reason; and who was told of an alert is told of its end,
 //!   silence or not. Of a group, only such recoveries are left out, and its reason says so. Deliveries of one alert (rule, source, device) to one endpoint keep the order in which they came to the outbox.
 //! - **A cooldown delays, and hides nothing.** An alert that comes within its endpoint's cooldown
 //!   ([`Endpoint::cooldown_ms`](galerna_storage::Endpoint::cooldown_ms)) after the same alert was sent is put into the outbox
 //!   as pending, and held back until the cooldown is over (`held_until`). If it fires still, it is sent then, under
-//!   the same id, unless it is silenced by then or its rule does not tell the endpoint any more; the next cooldown counts from
+//!   the same id, unless its rule does not tell the endpoint any more; when it is silenced by then, it waits for the end of that; the next cooldown counts from
 //!   then. If it resolves before, both are suppressed. So nobody is left with a recovery as the last word on an
 //!   alert that goes on for longer than the cooldown.
+//! - **A silence delays, and hides nothing that goes on.** An alert that comes under a silence is held back until that ends, in the
+//!   same way: if it fires still, it is told once then; if it resolves before, neither is told. [`end_silence`] ends one early.
 //! - **One at a time.** A delivery is claimed by one notifier for [`Options::lease`]; an attempt begins and ends within the
 //!   claim, by this process's monotonic clock. An endpoint that hangs takes up its share
 //!   ([`Options::per_endpoint`]) of the attempts, and no more.
@@ -70,7 +72,7 @@
 //!
 //! What is dead can be sent again (`galerna_storage::Notifications::resend`), under its id. Its recovery, if that was withheld
 //! meanwhile, stays so: who wants that sent too sends it again, and it goes after its alert, or is withheld as long as that
-//! is not delivered. What a cooldown holds back goes out at once when it is sent again.
+//! is not delivered. What a cooldown or a silence holds back goes out at once when it is sent again.
 //!
 //! Webhooks with a secret are signed by [Standard Webhooks](https://www.standardwebhooks.com); those without have its other
 //! headers all the same. Templates and what they see are described in the source of `template.rs`; the default ones are in
@@ -91,7 +93,7 @@
 //!   send: a copy of an alert may then come after its recovery. Nothing on this side can prevent that; the id tells.
 //! - Grouping is per endpoint, and does not wait: an event that comes while its group is being sent begins another group.
 //!   Two notifiers that begin a group at the same moment make two of them.
-//! - What a cooldown holds back counts as pending, in the metrics too. Of one alert and endpoint the newest 50 deliveries are
+//! - What is held back counts as pending, in the metrics too. Of one alert and endpoint the newest 50 deliveries are
 //!   looked at: one that flaps more than 25 times within its cooldown may be sent before that is over.
 //! - A mail goes to all addresses of its endpoint at once; when the server refuses one, all of it failed.
 //! - Secrets and headers are stored as they are, since they must be sent; show endpoints as
@@ -114,6 +116,7 @@ mod options;
 mod outcome;
 mod senders;
 mod signature;
+mod silence;
 mod template;
 mod trial;
 mod webhook;
@@ -124,4 +127,5 @@ pub use error::{FieldError, NotifierError};
 pub use notifier::{ALERTS_QUEUE, Notifier, Parts};
 pub use options::{Options, RetrySchedule, Smtp};
 pub use signature::{new_secret, verify};
-pub use trial::{put_endpoint, put_silence, test_fire, test_fire_rule};
+pub use silence::{end_silence, put_silence};
+pub use trial::{put_endpoint, test_fire, test_fire_rule};

@@ -46,7 +46,7 @@ impl Metrics {
             )),
             enqueued: register!(counters(
                 "galerna_notifier_enqueued_total",
-                "Events put into the outbox: pending (a delivery of its own), grouped (joined another), held (in cooldown), suppressed",
+                "Events put into the outbox: pending (a delivery of its own), grouped (joined another), held (in cooldown or silenced), suppressed",
                 &["outcome"]
             )),
             attempts: register!(counters(

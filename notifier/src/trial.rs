@@ -6,7 +6,7 @@ use galerna_storage::{Delivery, Endpoint, Enqueued, Store};
 
 use crate::error::FieldError;
 use crate::intake::new_delivery;
-use crate::{NotifierError, validate, validate_silence};
+use crate::{NotifierError, validate};
 
 /// Checks an endpoint, then stores it.
 ///
@@ -15,15 +15,6 @@ use crate::{NotifierError, validate, validate_silence};
 pub async fn put_endpoint(store: &Store, endpoint: &Endpoint) -> Result<(), NotifierError> {
     validate(endpoint)?;
     Ok(store.notifications.put_endpoint(endpoint).await?)
-}
-
-/// Checks a silence, then stores it.
-///
-/// # Errors
-/// [`NotifierError::Field`] names the field that is wrong; [`NotifierError::Store`].
-pub async fn put_silence(store: &Store, silence: &galerna_storage::Silence) -> Result<(), NotifierError> {
-    validate_silence(silence)?;
-    Ok(store.notifications.put_silence(silence).await?)
 }
 
 /// Puts a delivery that is marked as a test into the outbox, for any notifier of this store to send. It is sent even when

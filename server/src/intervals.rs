@@ -135,9 +135,7 @@ impl Check for WorkerCheck {
     fn time(&self, ts: Timestamp) -> Result<(), String> {
         let reading = Reading { did: "meter".to_owned(), values: Vec::new(), sqn: 1, ts };
         match self.validator.judge(&reading, self.now) {
-            Err(rejection)
-                if matches!(rejection.code, RejectCode::TimeInFuture | RejectCode::TimeTooOld) =>
-            {
+            Err(rejection) if matches!(rejection.code, RejectCode::TimeInFuture | RejectCode::TimeTooOld) => {
                 Err(rejection.reason)
             }
             _ => Ok(()),
@@ -164,9 +162,7 @@ struct Plan {
 /// Says which line is none.
 pub fn read_lines(text: &[u8]) -> anyhow::Result<Vec<MeterValues>> {
     let lines = text.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
-    lines
-        .map(|(at, line)| serde_json::from_slice(line).with_context(|| format!("line {}", at + 1)))
-        .collect()
+    lines.map(|(at, line)| serde_json::from_slice(line).with_context(|| format!("line {}", at + 1))).collect()
 }
 
 /// Publishes the readings that follow from these values and from what was imported before.
@@ -222,7 +218,11 @@ pub async fn rehearse_values(
         plan.imported.would_publish = Some(plan.imported.would_publish.unwrap_or(0) + readings.len() as u64);
         for (sqn, (meter, reading)) in numbered(readings, 1).take(SHOWN) {
             let source = reading.source.clone();
-            plan.imported.first.push(Shown { account: account.clone(), source, reading: made(meter, reading, sqn) });
+            plan.imported.first.push(Shown {
+                account: account.clone(),
+                source,
+                reading: made(meter, reading, sqn),
+            });
         }
     }
     plan.imported.would_publish.get_or_insert(0);
@@ -241,8 +241,12 @@ fn tell(summary: &mut Summary, imported: Imported, mut refused: Vec<(u64, String
 }
 
 async fn plan(meters: &[&MeterValues], store: &Store, check: &WorkerCheck) -> anyhow::Result<Plan> {
-    let mut plan =
-        Plan { readings: BTreeMap::new(), chunks: Vec::new(), imported: Imported::default(), refused: Vec::new() };
+    let mut plan = Plan {
+        readings: BTreeMap::new(),
+        chunks: Vec::new(),
+        imported: Imported::default(),
+        refused: Vec::new(),
+    };
     for MeterValues { account, source, meter, values } in meters {
         let source = match source {
             Some(source) => source.clone(),
@@ -277,7 +281,13 @@ fn changed<'c>(
         let before = kept.get(&number);
         let revision = before.map_or(0, |chunk| chunk.revision);
         let same = before.is_some_and(|chunk| chunk.data == data);
-        (!same).then(|| ImportChunk { account: account.clone(), meter: meter.to_owned(), number, revision, data })
+        (!same).then(|| ImportChunk {
+            account: account.clone(),
+            meter: meter.to_owned(),
+            number,
+            revision,
+            data,
+        })
     })
 }
 
@@ -305,7 +315,8 @@ async fn stored(
         ..of_meter.clone()
     };
     let before = ReadingsQuery { until: Some(first), limit: LOOKED_AT, ..of_meter };
-    let find = async |query| store.readings.find(&query).await.context("cannot read the meter's last counters");
+    let find =
+        async |query| store.readings.find(&query).await.context("cannot read the meter's last counters");
     let mut found: Vec<StoredValue> = Vec::new();
     let counters_of = |reading: &galerna_storage::StoredReading| -> Vec<StoredValue> {
         let of_counter = reading.values.iter().filter(|m| counters.contains(&m.p));
@@ -365,10 +376,7 @@ async fn send(
         by_source[at].1.push(made(meter, reading, sqn));
     }
     for (source, readings) in by_source {
-        queues
-            .send(Some(account.clone()), Some(source), readings)
-            .await
-            .map_err(|e| anyhow!("{e:#}"))?;
+        queues.send(Some(account.clone()), Some(source), readings).await.map_err(|e| anyhow!("{e:#}"))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@
 
 mod api;
 pub mod backends;
+pub mod intervals;
 mod metrics;
 pub mod module;
 pub mod modules;

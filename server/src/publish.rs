@@ -16,13 +16,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::api::routes::describe_broker_error;
+use crate::intervals::Imported;
 
 /// Readings in one message.
 pub const BATCH: usize = 200;
 /// Messages confirmed together.
 const WINDOW: usize = 256;
 /// Wrong lines that are shown; the others are counted.
-const SHOWN: usize = 10;
+pub(crate) const SHOWN: usize = 10;
 
 /// What was published, by account.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct Summary {
     /// Rows whose value is empty: the meter has no reading there, so none was published.
     #[serde(default)]
     pub without_value: u64,
+    /// What importing intervals of meters did.
+    #[serde(flatten)]
+    pub imported: Imported,
 }
 
 /// What one account got.
@@ -78,6 +82,7 @@ impl Summary {
         }
         self.refused += part.refused;
         self.without_value += part.without_value;
+        self.imported.add(part.imported);
         let room = SHOWN.saturating_sub(self.problems.len());
         self.problems.extend(part.problems.into_iter().take(room));
     }
@@ -212,6 +217,17 @@ impl<'a> Outgoing<'a> {
         }
     }
 
+    /// Whose the readings are that do not say.
+    pub fn default_owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Whether readings of this account can be published; makes its queue where that is the caller's affair. The inner error says
+    /// why not.
+    pub(crate) async fn accepts(&mut self, account: &AccountId) -> anyhow::Result<Result<(), String>> {
+        Ok(self.directory.queue(account, self.broker).await?.map(drop))
+    }
+
     /// Whose readings they are: as they say, as the caller said, or by their source.
     fn owner(
         &self,
@@ -229,6 +245,7 @@ impl<'a> Outgoing<'a> {
             },
             (None, None) => return Err("the readings name no account; add --account".to_owned()),
         };
+        let account = galerna_import::check_account(account.as_str())?;
         let source = match source {
             Some(source) => source,
             None => SourceId::new(account.as_str()).map_err(|e| e.to_string())?,
@@ -360,9 +377,15 @@ pub async fn document(text: Vec<u8>, place: &str, target: &mut dyn Target) -> an
     match decode_within(&message, &limits) {
         Ok(Decoded { account, source, readings, bad, .. }) => {
             for bad in bad {
-                target.summary().refuse(1, format!("{place}, reading {}: {}", bad.index + 1, bad.reason));
+                target
+                    .summary()
+                    .refuse(1, format!("{place}, reading {}: {}", bad.index + 1, bad.error.reason));
             }
-            let readings = readings.into_iter().map(|(_, reading)| reading).collect();
+            let readings: Vec<Reading> = readings.into_iter().map(|(_, reading)| reading).collect();
+            if let Some(Err(problem)) = account.as_ref().map(|a| galerna_import::check_account(a.as_str())) {
+                target.summary().refuse(readings.len().max(1), format!("{place}: {problem}"));
+                return Ok(());
+            }
             target.send(account, source, readings).await
         }
         Err(e) => {

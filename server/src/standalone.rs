@@ -128,6 +128,7 @@ impl Standalone {
             dispatcher.clone(),
             workers.clone(),
             makes_accounts,
+            modules::validator(settings)?,
         )
         .merge(maintainer.task_routes());
         let page = PageParts {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use galerna_broker::names_host;
+use galerna_model::Timestamp;
 
 /// What a setting takes.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,8 @@ pub(crate) enum Kind {
     Choice(&'static [&'static str]),
     /// An address to listen on.
     Listen,
+    /// An instant: RFC 3339 with an offset.
+    Time,
     /// One of these words, or a URL with one of these schemes.
     Url { words: &'static [&'static str], schemes: &'static [&'static str] },
 }
@@ -230,6 +233,19 @@ pub(crate) static KEYS: &[Key] = &[
         "how far ahead of the clock a reading's time may be",
     ),
     key(
+        "ingest.not_before",
+        Kind::Time,
+        "1970-01-01T00:00:00Z",
+        "readings from before are refused: a meter whose clock was never set says 1970",
+    ),
+    key(
+        "ingest.alert_lateness",
+        Kind::Span(0, 7 * DAY),
+        "1m",
+        "how late a reading may be, by the readings' times of its device, and still be evaluated by the alert rules in its place; \
+         what is later is stored and not evaluated; 0s: none that is late is evaluated",
+    ),
+    key(
         "trace.messages",
         Kind::Count(0, 10_000_000),
         "50000",
@@ -258,6 +274,7 @@ pub(crate) enum Value {
     Count(u64),
     Span(Duration),
     Listen(SocketAddr),
+    Time(Timestamp),
 }
 
 impl fmt::Display for Value {
@@ -267,6 +284,7 @@ impl fmt::Display for Value {
             Self::Count(n) => n.fmt(f),
             Self::Span(d) => f.write_str(&show_span(*d)),
             Self::Listen(a) => a.fmt(f),
+            Self::Time(t) => t.fmt(f),
         }
     }
 }
@@ -289,6 +307,7 @@ impl Value {
                 Some(toml::Table::from_iter(table).into())
             }
             Self::Listen(address) => Some(address.to_string().into()),
+            Self::Time(time) => Some(time.to_string().into()),
         }
     }
 }
@@ -326,6 +345,7 @@ impl Kind {
                 };
                 literal.parse().map(Value::Listen).or_else(|_| allowed())
             }
+            Self::Time => Timestamp::parse(text).map(Value::Time).or_else(|_| allowed()),
             Self::Url { words, schemes } => {
                 let known = text.split_once("://").filter(|(scheme, _)| schemes.contains(scheme));
                 match known {
@@ -354,6 +374,7 @@ impl fmt::Display for Kind {
                 show_span(Duration::from_millis(*max))
             ),
             Self::Choice(words) => f.write_str(&words.join(", ")),
+            Self::Time => f.write_str("a time with an offset, such as 2020-01-01T00:00:00Z"),
             Self::Listen => f.write_str("an IP address and a port, such as 127.0.0.1:7676"),
             Self::Url { words, schemes } => {
                 for word in words.iter().filter(|w| !w.is_empty()) {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use galerna_model::Timestamp;
 use serde::Deserialize;
 
 /// The word for what lives in this process.
@@ -229,6 +230,10 @@ pub struct Ingest {
     pub batch: usize,
     /// How far ahead of the clock a reading's time may be.
     pub max_ahead: Duration,
+    /// Readings from before are refused.
+    pub not_before: Timestamp,
+    /// How late a reading may be, by the readings' times of its device, and still be evaluated by the alert rules in its place.
+    pub alert_lateness: Duration,
 }
 
 /// The history of messages.

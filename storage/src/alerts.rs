@@ -12,7 +12,9 @@ pub trait Rules: Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<Rule>>;
     /// Creates or replaces a rule.
     async fn put(&self, rule: &Rule) -> Result<()>;
-    /// Deletes a rule and its states; false when there was none.
+    /// Deletes a rule and its states; false when there was none. States that fire stay, without their rule: whoever
+    /// evaluates the rules finds them by [`AlertStates::firing`], tells that they have ended and why, and
+    /// [clears](AlertStates::clear) them.
     async fn delete(&self, id: &str) -> Result<bool>;
 }
 
@@ -23,6 +25,10 @@ pub trait AlertStates: Send + Sync + 'static {
     async fn load(&self, account: &AccountId) -> Result<Vec<AlertState>>;
     /// The states that fire, of all accounts, those that began last first; at most `limit`.
     async fn firing(&self, limit: usize) -> Result<Vec<AlertState>>;
+    /// The accounts that there are states of, by id.
+    async fn accounts(&self) -> Result<Vec<AccountId>>;
+    /// Deletes all states of a rule.
+    async fn clear(&self, rule: &str) -> Result<()>;
     /// Stores states, each replacing the one of its (rule, source, device) unless that has a later `last_seen`.
     async fn save(&self, states: &[AlertState]) -> Result<()>;
     /// Records events; those whose id is known are left. Returns how many were new.

@@ -1,11 +1,16 @@
 //! Alert rules on readings.
 
+mod account;
 mod bolt;
-mod book;
+mod closing;
+mod engine;
+mod event;
+mod instance;
 mod rules;
-mod standing;
+mod state;
 
 pub use bolt::{ALERTS_QUEUE, AlertBolt, AlertOptions};
-pub use book::{AlertBook, Changes};
-pub use rules::{CompiledRule, RuleError, RuleSet};
-pub use standing::{Limit, Standing, Turn};
+pub use closing::{AlertKey, CloseError, close_alert};
+pub use engine::{AlertEngine, CLOCK_SKEW, Changes, Moment};
+pub use rules::{CompiledRule, RuleError, RuleSet, RuleWarning};
+pub use state::{Heard, Limit, RuleState, Transition};

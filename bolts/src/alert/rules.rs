@@ -1,9 +1,9 @@
-//! Rules made ready for judging: checked once, their device patterns compiled once.
+//! Rules made ready: checked once, their device patterns compiled once.
 
 use std::sync::Arc;
 
-use galerna_model::AccountId;
-use galerna_model::{Comparison, Condition, Rule};
+use galerna_model::{AccountId, Comparison, Condition, ParameterCode, ParameterRegistry, Rule};
+use galerna_storage::Endpoint;
 use globset::{Glob, GlobMatcher};
 
 /// A rule that cannot be used.
@@ -14,6 +14,47 @@ pub struct RuleError {
     pub rule: String,
     /// What is wrong, naming the field and what to write.
     pub problem: String,
+}
+
+/// What keeps a rule, which is right as such, from doing what it says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleWarning {
+    /// It names an endpoint that there is not.
+    #[error("there is no endpoint `{0}`: nobody is told there until there is one")]
+    UnknownEndpoint(String),
+    /// It names an endpoint that only gets the alerts of another account.
+    #[error("endpoint `{0}` belongs to another account: it is not told of this rule's alerts")]
+    ForeignEndpoint(String),
+    /// It watches a parameter that is in no registry.
+    #[error(
+        "there is no parameter {0}: readings with it are refused, and the rule cannot fire; `ingest.parameters` adds parameters"
+    )]
+    UnknownParameter(ParameterCode),
+}
+
+impl RuleWarning {
+    /// Finds what a rule names and is not there.
+    pub fn of(rule: &Rule, parameters: &ParameterRegistry, endpoints: &[Endpoint]) -> Vec<Self> {
+        let mut warnings = Vec::new();
+        if let Condition::Threshold { parameter, .. } = rule.condition
+            && parameters.get(parameter).is_none()
+        {
+            warnings.push(Self::UnknownParameter(parameter));
+        }
+        for id in &rule.endpoints {
+            match endpoints.iter().find(|endpoint| endpoint.id == *id) {
+                None => warnings.push(Self::UnknownEndpoint(id.clone())),
+                Some(endpoint) => {
+                    if let (Some(only), Some(account)) = (&endpoint.account, &rule.account)
+                        && only != account
+                    {
+                        warnings.push(Self::ForeignEndpoint(id.clone()));
+                    }
+                }
+            }
+        }
+        warnings
+    }
 }
 
 /// A rule in force.

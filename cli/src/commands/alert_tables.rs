@@ -219,6 +219,7 @@ pub(crate) fn events(found: &Value) -> anyhow::Result<()> {
 pub(crate) fn firing(found: &Value) -> anyhow::Result<()> {
     let mut shown = table(&[
         "rule",
+        "id",
         "severity",
         "account",
         "source",
@@ -229,7 +230,8 @@ pub(crate) fn firing(found: &Value) -> anyhow::Result<()> {
     let all = items(&found["firing"]);
     for state in all {
         let rule = if state["rule_name"].is_null() { &state["rule"] } else { &state["rule_name"] };
-        let names = ["severity", "account", "source", "device", "last_value"].map(|name| cell(&state[name]));
+        let names =
+            ["rule", "severity", "account", "source", "device", "last_value"].map(|name| cell(&state[name]));
         shown.add_row([cell(rule)].into_iter().chain(names).chain([time(&state["since"])]));
     }
     print(shown)?;

@@ -52,6 +52,10 @@ enum KeptCommand {
         id: String,
     },
     /// Make or replace those in a file
+    ///
+    /// Rules are evaluated by the readings' times. A hole in the data counts as time breached for `for_ms` when the readings on both
+    /// sides of it are breached. A reading that comes later than others of its device by more than `ingest.alert_lateness` is stored and
+    /// not evaluated. What a rule names and is not there (an endpoint, a parameter) is told as a warning.
     Save {
         /// JSON: one, or a list of them; `-` for standard input. A secret that reads `***` stays as it is
         file: std::path::PathBuf,
@@ -242,6 +246,21 @@ enum AlertsCommand {
         #[command(flatten)]
         cut: Cut,
     },
+    /// Close one that fires: it is resolved with the reason, and fires again only after its condition has cleared
+    Close {
+        /// The rule's id
+        #[arg(long)]
+        rule: String,
+        /// The device's source
+        #[arg(long)]
+        source: String,
+        /// The device
+        #[arg(long)]
+        device: String,
+        /// Why, for whoever was told of it and for the audit log
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -290,6 +309,13 @@ pub(crate) async fn run(command: AlertingCommand, settings: &Settings) -> anyhow
                 (false, false) => tables::events(&found),
             }
         }
+        AlertingCommand::Alerts(AlertsArgs {
+            json,
+            command: AlertsCommand::Close { rule, source, device, reason },
+        }) => {
+            let body = json!({"rule": rule, "source": source, "device": device, "reason": reason});
+            act(&api, "/api/alerts/close", &body, json).await
+        }
         AlertingCommand::Audit(AuditArgs { json, command: AuditCommand::List { search, cut } }) => {
             let found = api.get("/api/audit", &query([("search", search)], &cut)).await?;
             if json { print_json(&found) } else { tables::audit(&found) }
@@ -337,7 +363,7 @@ struct Kind {
 static RULES: Kind = Kind {
     one: "rule",
     all: "rules",
-    loss: "What it knows of each device is deleted too; alerts of it that fire end without a recovery notice.",
+    loss: "What it knows of each device is deleted too; alerts of it that fire are resolved with that reason.",
     strange: strange::<Rule>,
     list: tables::rules,
 };

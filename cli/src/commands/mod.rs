@@ -6,6 +6,7 @@ pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod maintainer;
 pub(crate) mod publish;
+mod publish_target;
 pub(crate) mod queues;
 pub(crate) mod sources;
 pub(crate) mod topology;

@@ -78,7 +78,8 @@ pub(crate) async fn run(args: &SourcesArgs, settings: &Settings) -> anyhow::Resu
         }
         SourcesCommand::Add { source, account, token } => {
             let added =
-                add(&store, SourceId::new(source)?, AccountId::new(account)?, token.as_deref()).await?;
+                add(&store, SourceId::new(source)?, AccountId::for_customer(account)?, token.as_deref())
+                    .await?;
             if args.json { print_json(&added) } else { added.print() }
         }
         SourcesCommand::Remove { source } => {

@@ -401,7 +401,7 @@ fn a_corrected_file_is_taken_and_told() {
     store.publish(file("1").into_bytes(), &options()).unwrap();
     let published = store.publish(file("3").into_bytes(), &options()).unwrap();
     let added = &published.added[0];
-    assert_eq!((added.known, added.revised, added.readings.len()), (2, 1, 2));
+    assert_eq!((added.known, added.revised, added.readings.len()), (2, 1, 3));
     let correction = &added.corrections[0];
     assert_eq!((correction.line, correction.before, correction.after), (3, 1.0, 3.0));
     assert_eq!(store.values("A", "m", 402), [1.0, 4.0, 5.0]);

@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{BadReading, DecodeError, DecodeLimits, Decoded, count, fields, sort};
-use crate::{AccountId, Reading, SourceId, Timestamp};
+use super::fields::Numbers;
+use super::{BadEntry, DecodeError, DecodeLimits, Decoded, count, fields, sort};
+use crate::{AccountId, BadReading, Reading, RejectCode, SourceId, Timestamp};
 
 /// Reads any of the JSON forms.
 pub(super) fn decode(body: &[u8], id: &str, limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
@@ -54,7 +55,9 @@ fn document(body: &[u8], id: &str, limits: &DecodeLimits) -> Result<Decoded, Dec
     match body.trim_ascii_start().first() {
         Some(b'{') => {
             // By far the most common document is one sound reading.
-            if let Ok(reading) = serde_json::from_slice::<Reading>(body) {
+            if let Ok(reading) = serde_json::from_slice::<Reading>(body)
+                && !fields::is_in_seconds(reading.ts.as_millis())
+            {
                 sort(vec![reading], limits, &mut decoded)?;
                 return Ok(decoded);
             }
@@ -64,7 +67,7 @@ fn document(body: &[u8], id: &str, limits: &DecodeLimits) -> Result<Decoded, Dec
                     head(&post, &mut decoded)?;
                     list(readings.get().as_bytes(), limits, &mut decoded)?;
                 }
-                None => single(body, 0, limits, &mut decoded),
+                None => entry(body, 0, limits, &mut decoded),
             }
         }
         Some(b'[') => list(body, limits, &mut decoded)?,
@@ -104,35 +107,42 @@ fn head(post: &Post<'_>, decoded: &mut Decoded) -> Result<(), DecodeError> {
 /// Reads an array of readings, or the one reading that stands in its place.
 fn list(body: &[u8], limits: &DecodeLimits, decoded: &mut Decoded) -> Result<(), DecodeError> {
     if body.trim_ascii_start().first() != Some(&b'[') {
-        single(body, 0, limits, decoded);
+        entry(body, 0, limits, decoded);
         return Ok(());
     }
-    if let Ok(readings) = serde_json::from_slice::<Vec<Reading>>(body) {
+    if let Ok(readings) = serde_json::from_slice::<Vec<Reading>>(body)
+        && !readings.iter().any(|reading| fields::is_in_seconds(reading.ts.as_millis()))
+    {
         return sort(readings, limits, decoded);
     }
     let raw: Vec<&RawValue> = serde_json::from_slice(body).map_err(|e| DecodeError::Json(e.to_string()))?;
     count(raw.len(), limits)?;
     for (index, raw) in raw.into_iter().enumerate() {
-        single(raw.get().as_bytes(), index, limits, decoded);
+        entry(raw.get().as_bytes(), index, limits, decoded);
     }
     Ok(())
 }
 
 /// Reads one reading by itself: whatever is wrong in it stays in it.
-fn single(text: &[u8], index: usize, limits: &DecodeLimits, decoded: &mut Decoded) {
+fn entry(text: &[u8], index: usize, limits: &DecodeLimits, decoded: &mut Decoded) {
+    match single(text, limits) {
+        Ok(reading) => decoded.readings.push((index, reading)),
+        Err((error, raw)) => decoded.bad.push(BadEntry { index, error, raw }),
+    }
+}
+
+/// Reads one reading field by field; when it is bad, it comes back as it was.
+pub(super) fn single(text: &[u8], limits: &DecodeLimits) -> Result<Reading, (BadReading, Value)> {
     // The syntax is right; a number may be out of range, or the nesting too deep.
     let raw = match serde_json::from_slice::<Value>(text).or_else(|e| apart(text).ok_or(e)) {
         Ok(raw) => raw,
         Err(e) => {
             let raw = Value::String(String::from_utf8_lossy(text).into_owned());
-            decoded.bad.push(BadReading { index, reason: format!("reading cannot be read: {e}"), raw });
-            return;
+            let problem = format!("cannot be read: {e}");
+            return Err((BadReading::new(RejectCode::Malformed, "reading", problem), raw));
         }
     };
-    match fields::reading(&raw, limits) {
-        Ok(reading) => decoded.readings.push((index, reading)),
-        Err(reason) => decoded.bad.push(BadReading { index, reason, raw }),
-    }
+    fields::reading(&raw, limits, Numbers::OfOthers).map_err(|error| (error, raw))
 }
 
 /// Reads a reading part by part, so that a number out of range, which the parser refuses without saying where it is, becomes
@@ -166,8 +176,12 @@ fn apart(text: &[u8]) -> Option<Value> {
     Some(Value::Object(reading))
 }
 
-/// Puts `NaN`, `Infinity` and `-Infinity` outside strings into quotes. Borrowed when there are none.
-fn quote_not_finite(body: &[u8]) -> Cow<'_, [u8]> {
+/// The words for numbers that are none, as C, Python and JavaScript write them, in lower case without a sign.
+const NOT_FINITE: [(&str, &str); 3] = [("nan", "NaN"), ("infinity", "Infinity"), ("inf", "Infinity")];
+
+/// Puts the words for numbers that are none (`NaN`, `nan`, `Infinity`, `-inf`, …), which are no JSON, into quotes where they stand
+/// outside strings, as `"NaN"`, `"Infinity"` and `"-Infinity"`. Borrowed when there are none.
+pub fn quote_not_finite(body: &[u8]) -> Cow<'_, [u8]> {
     let mut quoted = Vec::new();
     let mut copied = 0;
     let mut at = 0;
@@ -178,14 +192,15 @@ fn quote_not_finite(body: &[u8]) -> Cow<'_, [u8]> {
             b'"' => in_string = !in_string,
             _ if in_string => {}
             _ => {
-                let found =
-                    [&b"NaN"[..], b"Infinity", b"-Infinity"].into_iter().find(|w| body[at..].starts_with(w));
-                if let Some(word) = found {
+                if let Some((sign, word, length)) = not_finite(&body[at..])
+                    && (at == 0 || !body[at - 1].is_ascii_alphanumeric())
+                {
                     quoted.extend_from_slice(&body[copied..at]);
                     quoted.push(b'"');
-                    quoted.extend_from_slice(word);
+                    quoted.extend_from_slice(sign.as_bytes());
+                    quoted.extend_from_slice(word.as_bytes());
                     quoted.push(b'"');
-                    at += word.len();
+                    at += length;
                     copied = at;
                     continue;
                 }
@@ -198,4 +213,22 @@ fn quote_not_finite(body: &[u8]) -> Cow<'_, [u8]> {
     }
     quoted.extend_from_slice(&body[copied..]);
     Cow::Owned(quoted)
+}
+
+/// The word at the beginning of a text, when it stands for a number that is none: its sign, its usual form, its length.
+fn not_finite(text: &[u8]) -> Option<(&'static str, &'static str, usize)> {
+    let (sign, signs) = match text.first()? {
+        b'-' => ("-", 1),
+        b'+' => ("", 1),
+        _ => ("", 0),
+    };
+    let word = &text[signs..];
+    if !word.first()?.is_ascii_alphabetic() {
+        return None;
+    }
+    let length = word.iter().take(9).take_while(|c| c.is_ascii_alphanumeric()).count();
+    let (_, usual) =
+        NOT_FINITE.iter().find(|(name, _)| word[..length].eq_ignore_ascii_case(name.as_bytes()))?;
+    let sign = if *usual == "NaN" { "" } else { sign };
+    Some((sign, usual, signs + length))
 }

@@ -13,7 +13,7 @@
 //! A post has its readings under `readings` or `body` (an array or a single reading) and may name `source` (or
 //! `source_key`), `account`, `id` and `received`. Unknown fields are ignored everywhere.
 //!
-//! A reading that breaks a rule is handed back as a [`BadReading`] with a reason that names its field; it never spoils the
+//! A reading that breaks a rule is handed back as a [`BadEntry`] with a reason that names its field; it never spoils the
 //! readings beside it. Only when the message as a whole cannot be read is there a [`DecodeError`].
 
 mod fields;
@@ -21,11 +21,14 @@ mod json;
 mod msgpack;
 mod tolerant;
 
+pub(crate) use fields::{device_id, finite};
+pub use json::quote_not_finite;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{AccountId, Envelope, Message, Reading, SourceId, Timestamp};
+use crate::{AccountId, BadReading, Envelope, Message, Reading, SourceId, Timestamp};
 
 /// Content type of an encoded [`Envelope`].
 pub const CONTENT_TYPE: &str = "application/vnd.galerna.envelope+msgpack";
@@ -71,13 +74,13 @@ pub struct Decoded {
     /// The good readings, each with its index in the message.
     pub readings: Vec<(usize, Reading)>,
     /// The bad ones, in the order of the message.
-    pub bad: Vec<BadReading>,
+    pub bad: Vec<BadEntry>,
 }
 
 impl Decoded {
     /// A message that holds the one bad reading alone, as a JSON post with this message's account and source. In the dead
     /// letters it can be looked at, and replayed once whatever refused it has changed.
-    pub fn bad_message(&self, bad: &BadReading) -> Message {
+    pub fn bad_message(&self, bad: &BadEntry) -> Message {
         let post = Post {
             id: &self.id,
             account: self.account.as_ref(),
@@ -106,13 +109,13 @@ struct Post<'a> {
     readings: [&'a Value; 1],
 }
 
-/// A reading that breaks a rule.
+/// A reading of a message that breaks a rule.
 #[derive(Debug, Clone, PartialEq)]
-pub struct BadReading {
+pub struct BadEntry {
     /// Its index in the message.
     pub index: usize,
-    /// What is wrong, naming the field: `values[1].v is NaN`.
-    pub reason: String,
+    /// What is wrong with it.
+    pub error: BadReading,
     /// The reading as it came. Numbers that JSON cannot hold are the strings `NaN`, `Infinity` and `-Infinity`, those out of
     /// range are their text; a reading that cannot be taken apart is its text.
     pub raw: Value,
@@ -234,8 +237,29 @@ fn without_byte_order_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
-/// What a reading must keep beyond its types; the error names the field.
-fn check(reading: &Reading, limits: &DecodeLimits) -> Result<(), String> {
+/// Reads the JSON of one reading, as other publishers write it.
+///
+/// # Errors
+/// The first rule that it breaks, with its field.
+pub fn decode_reading(json: &[u8], limits: &DecodeLimits) -> Result<Reading, BadReading> {
+    match serde_json::from_slice::<Reading>(json) {
+        Ok(reading) if !fields::is_in_seconds(reading.ts.as_millis()) => {
+            check(&reading, limits).map(|()| reading)
+        }
+        _ => json::single(json, limits).map_err(|(error, _)| error),
+    }
+}
+
+/// Whether a time may have been written as a number of seconds: which it was, [`decode_reading`] tells by its text.
+pub fn may_be_in_seconds(ts: Timestamp) -> bool {
+    fields::is_in_seconds(ts.as_millis())
+}
+
+/// Checks what a reading must keep beyond its types.
+///
+/// # Errors
+/// The first rule that it breaks, with its field.
+pub fn check(reading: &Reading, limits: &DecodeLimits) -> Result<(), BadReading> {
     fields::device_id(&reading.did, limits)?;
     fields::value_count(reading.values.len(), limits)?;
     for (i, m) in reading.values.iter().enumerate() {
@@ -252,7 +276,7 @@ fn sort(readings: Vec<Reading>, limits: &DecodeLimits, into: &mut Decoded) -> Re
     for (index, reading) in readings.into_iter().enumerate() {
         match check(&reading, limits) {
             Ok(()) => into.readings.push((index, reading)),
-            Err(reason) => into.bad.push(BadReading { index, reason, raw: tolerant::from_reading(&reading) }),
+            Err(error) => into.bad.push(BadEntry { index, error, raw: tolerant::from_reading(&reading) }),
         }
     }
     Ok(())

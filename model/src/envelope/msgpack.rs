@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::tolerant::Tolerant;
-use super::{BadReading, DecodeError, DecodeLimits, Decoded, count, fields, sort};
+use super::{BadEntry, DecodeError, DecodeLimits, Decoded, count, fields, sort};
 use crate::{Envelope, Timestamp};
 
 /// Reads what follows the version byte.
@@ -77,9 +77,9 @@ fn one_by_one(body: &[u8], limits: &DecodeLimits) -> Result<Decoded, DecodeError
         bad: Vec::new(),
     };
     for (index, raw) in list.into_iter().enumerate() {
-        match fields::reading(&raw, limits) {
+        match fields::reading(&raw, limits, fields::Numbers::Own) {
             Ok(reading) => decoded.readings.push((index, reading)),
-            Err(reason) => decoded.bad.push(BadReading { index, reason, raw }),
+            Err(error) => decoded.bad.push(BadEntry { index, error, raw }),
         }
     }
     Ok(decoded)

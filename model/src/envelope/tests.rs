@@ -146,7 +146,7 @@ fn a_bad_json_reading_is_named_by_its_field_and_its_neighbours_are_kept() {
         assert_eq!(decoded.readings, [(0, reading("good")), (2, reading("good"))], "{bad:.80}");
         let [found] = &decoded.bad[..] else { panic!("{bad:.80}: {:?}", decoded.bad) };
         assert_eq!(found.index, 1);
-        assert!(found.reason.contains(reason), "{bad:.80}: {}", found.reason);
+        assert!(found.error.reason.contains(reason), "{bad:.80}: {}", found.error.reason);
     }
 }
 
@@ -159,7 +159,7 @@ fn a_number_out_of_range_is_kept_as_its_text_and_harms_no_reading_that_does_not_
     let kept = json!({"did": "a", "values": [{"p": 401, "v": "1e999"}], "sqn": 7, "ts": 0, "x": {"y": []}});
     assert_eq!(decoded.bad[0].raw, kept);
     let again = decode(&decoded.bad_message(&decoded.bad[0])).unwrap();
-    assert_eq!((&again.bad[0].reason, &again.source), (&decoded.bad[0].reason, &decoded.source));
+    assert_eq!((&again.bad[0].error.reason, &again.source), (&decoded.bad[0].error.reason, &decoded.source));
     // Fields that nobody knows are ignored, whatever is beside.
     let decoded = of(r#"[{"did":"a","values":[],"sqn":7,"ts":0,"x":1e999},{"did":"b"}]"#);
     assert_eq!((decoded.readings.len(), decoded.bad.len()), (1, 1), "{decoded:?}");
@@ -172,7 +172,7 @@ fn a_bad_reading_in_an_envelope_is_named_by_its_field_and_its_neighbours_are_kep
     not_a_number.values[1].v = f64::NAN;
     let decoded = decode(&envelope(vec![reading("good"), not_a_number]).encode()).unwrap();
     assert_eq!(decoded.readings, [(0, reading("good"))]);
-    assert_eq!(decoded.bad[0].reason, "values[1].v is NaN");
+    assert_eq!(decoded.bad[0].error.reason, "values[1].v is NaN");
     assert_eq!(decoded.bad[0].raw["values"][1]["v"], "NaN");
 
     for (bad, reason) in [
@@ -187,7 +187,7 @@ fn a_bad_reading_in_an_envelope_is_named_by_its_field_and_its_neighbours_are_kep
     ] {
         let decoded = decode(&packed(json!([good, bad, good]))).unwrap_or_else(|e| panic!("{bad}: {e}"));
         assert_eq!(decoded.readings, [(0, reading("good")), (2, reading("good"))], "{bad}");
-        assert!(decoded.bad[0].reason.contains(reason), "{bad}: {}", decoded.bad[0].reason);
+        assert!(decoded.bad[0].error.reason.contains(reason), "{bad}: {}", decoded.bad[0].error.reason);
         assert_eq!(decoded.bad[0].raw, bad);
     }
 }
@@ -239,7 +239,7 @@ fn a_bad_reading_travels_alone_and_is_bad_for_the_same_reason_again() {
     not_a_number.values[0].v = f64::NEG_INFINITY;
     let decoded = decode(&envelope(vec![reading("a"), not_a_number]).encode()).unwrap();
     let again = decode(&decoded.bad_message(&decoded.bad[0])).unwrap();
-    assert_eq!(again.bad[0].reason, decoded.bad[0].reason);
+    assert_eq!(again.bad[0].error.reason, decoded.bad[0].error.reason);
     assert_eq!((again.id, again.account, again.source), (decoded.id, decoded.account, decoded.source));
 }
 
@@ -294,7 +294,7 @@ proptest! {
                 && fields::device_id(&r.did, &DecodeLimits::default()).is_ok()
                 && fields::sequence_number(r.sqn).is_ok()
                 && fields::time(r.ts).is_ok();
-            prop_assert!(!keeps_rules, "{}", bad.reason);
+            prop_assert!(!keeps_rules, "{}", bad.error.reason);
         }
     }
 

@@ -36,6 +36,7 @@ worlds! {
         an_alert_and_its_recovery_reach_every_endpoint_of_the_rule
         events_of_a_grouping_window_go_out_together
         silenced_alerts_are_not_sent_and_nor_are_their_recoveries
+        an_alert_that_fires_still_when_its_silence_ends_is_told_once
         within_the_cooldown_the_same_alert_is_not_sent_again
         an_alert_that_fires_still_when_its_cooldown_is_over_is_told_then
         an_alert_that_is_silenced_when_its_cooldown_is_over_is_not_told

@@ -5,7 +5,7 @@ use std::time::Duration;
 use galerna_broker::DeadLetterSelection;
 use galerna_model::AlertEventKind::{Raised, Resolved};
 use galerna_model::{AccountId, Clock, QueueName, Timestamp};
-use galerna_notifier::{ALERTS_QUEUE, Options, RetrySchedule, put_silence};
+use galerna_notifier::{ALERTS_QUEUE, Options, RetrySchedule, end_silence, put_silence};
 use galerna_storage::DeliveryStatus::{Dead, Delivered, Pending, Suppressed};
 use galerna_storage::{Delivery, Endpoint, EndpointKind, Silence};
 use serde_json::Value;
@@ -141,17 +141,20 @@ pub(crate) async fn silenced_alerts_are_not_sent_and_nor_are_their_recoveries(mu
     world.raise(&[resolved("Panther_1", 10)]).await;
     receiver.took(2).await;
     world.raise(&[raised("Panther_2", 20), raised("Lion_1", 20)]).await;
-    let silenced = world.delivery(Raised, "Panther_2", Suppressed).await;
+    let silenced = world.delivery(Raised, "Panther_2", Pending).await;
+    assert_eq!(silenced.held_until, Some(silence.until));
     let reason = silenced.reason.unwrap();
     for part in ["silenced until", "ann", "the meter is being replaced", "s1"] {
         assert!(reason.contains(part), "{reason}");
     }
     assert_eq!(silenced.attempts, []);
-    // The silence ends before the alert does: its recovery would say nothing to anybody.
-    world.clock.advance(Duration::from_secs(3601));
+    // The alert ends before the silence does: there is nothing to tell.
     world.raise(&[resolved("Panther_2", 30)]).await;
+    let over = world.delivery(Raised, "Panther_2", Suppressed).await;
+    assert!(over.reason.unwrap().ends_with("; it resolved before that was over"));
     let recovery = world.delivery(Resolved, "Panther_2", Suppressed).await;
     assert!(recovery.reason.unwrap().starts_with("its alert was not sent: silenced"));
+    world.clock.advance(Duration::from_secs(3601));
     world.raise(&[raised("Panther_2", 40)]).await;
     world.delivery(Raised, "Panther_2", Delivered).await;
     world.quiet(6).await;
@@ -164,6 +167,39 @@ pub(crate) async fn silenced_alerts_are_not_sent_and_nor_are_their_recoveries(mu
             seen("raised", "Panther_2")
         ]
     );
+}
+
+pub(crate) async fn an_alert_that_fires_still_when_its_silence_ends_is_told_once(mut world: World) {
+    let receiver = Receiver::start().await;
+    world.hook(&receiver.url()).await;
+    world.start(options()).await;
+    let silence = |id: &str, device: &str, minutes: i64| Silence {
+        id: id.into(),
+        account: None,
+        device: Some(device.into()),
+        rule: None,
+        until: world.clock.now().plus_millis(minutes * 60_000),
+        reason: "works".into(),
+        by: "ann".into(),
+        created: world.clock.now(),
+    };
+    let (al, other) = (silence("al", "al_*", 1), silence("other", "other", 10_000));
+    put_silence(&world.store, &al).await.unwrap();
+    put_silence(&world.store, &other).await.unwrap();
+    world.raise(&[raised("al_1", 0), raised("other", 0)]).await;
+    let held = world.delivery(Raised, "al_1", Pending).await;
+    world.delivery(Raised, "other", Pending).await;
+    world.clock.advance(Duration::from_secs(61));
+    assert_eq!(receiver.took(1).await, [seen("raised", "al_1")]);
+    assert_eq!(receiver.calls()[0].id(), held.id);
+    // One that is ended early.
+    assert!(end_silence(&world.store, &*world.clock, "other").await.unwrap());
+    assert!(!end_silence(&world.store, &*world.clock, "other").await.unwrap());
+    assert_eq!(receiver.took(2).await[1], seen("raised", "other"));
+    world.raise(&[resolved("al_1", 10)]).await;
+    assert_eq!(receiver.took(3).await[2], seen("resolved", "al_1"));
+    world.quiet(3).await;
+    assert_eq!(receiver.calls().len(), 3);
 }
 
 pub(crate) async fn within_the_cooldown_the_same_alert_is_not_sent_again(mut world: World) {
@@ -236,9 +272,13 @@ pub(crate) async fn an_alert_that_is_silenced_when_its_cooldown_is_over_is_not_t
     };
     put_silence(&world.store, &silence).await.unwrap();
     world.clock.advance(Duration::from_secs(3601));
-    let silenced = world.delivery(Raised, "d", Suppressed).await;
-    assert!(silenced.reason.unwrap().starts_with("silenced until"));
+    let until = |of: &'static str| {
+        let world = &world;
+        async move { world.delivery(Raised, "d", Pending).await.reason.is_some_and(|why| why.starts_with(of)) }
+    };
+    crate::world::until("the silence holds it back", || until("silenced until")).await;
     world.raise(&[resolved("d", 30)]).await;
+    world.delivery(Raised, "d", Suppressed).await;
     let recovery = world.delivery(Resolved, "d", Suppressed).await;
     assert!(recovery.reason.unwrap().starts_with("its alert was not sent: silenced until"));
     assert_eq!(receiver.calls().len(), 2);

@@ -10,6 +10,7 @@
 //! | `GET /workers` | | `{"workers":[{…}]}`: of each topology what its components have done and what they wait for |
 //! | `GET /trace/<id>` | | `{"message":…,"steps":[{"at":…,"where":…,"what":…,"message":…}]}`: the history of a message or a call |
 //! | `POST /tasks/<name>/run` | `?force=` | with `galerna up`: what the maintainer's task did, as on a maintainer of its own |
+//! | `POST /publish/meters` | NDJSON: a line is the intervals of a meter | what was published, once counters go on from what was before |
 //! | `POST /publish` | NDJSON: a line is a reading, an array or a post with `account` or `source` | what was published |
 //!
 //! What operators ask for, here and of the dispatcher, is written to the audit log with header `x-actor` and the body's `reason`: see
@@ -25,6 +26,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
+use galerna_bolts::Validator;
 use galerna_broker::{Broker, BrokerError, DeadLetter, DeadLetterSelection};
 use galerna_dispatcher::Dispatcher;
 use galerna_model::QueueName;
@@ -34,8 +36,9 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::{audit, message_history};
+use crate::intervals::{WorkerCheck, publish_values, read_lines, rehearse_values};
 use crate::modules::Workers;
-use crate::publish::{Directory, Outgoing, Owner, publish_lines};
+use crate::publish::{Directory, Outgoing, Owner, Target, publish_lines};
 
 /// Longest body of `/publish`.
 const PUBLISH_LIMIT: usize = 16 << 20;
@@ -49,6 +52,7 @@ pub(crate) fn router(
     dispatcher: Dispatcher,
     workers: Workers,
     makes_accounts: bool,
+    validator: Validator,
 ) -> Router {
     Router::new()
         .route("/dead", get(counts))
@@ -57,7 +61,8 @@ pub(crate) fn router(
         .route("/queue/{id}/dead/discard", post(discard))
         .route("/workers", get(engine))
         .route("/publish", post(publish).layer(DefaultBodyLimit::max(PUBLISH_LIMIT)))
-        .with_state(ApiState { broker, store, dispatcher, workers, makes_accounts })
+        .route("/publish/meters", post(publish_meters).layer(DefaultBodyLimit::max(PUBLISH_LIMIT)))
+        .with_state(ApiState { broker, store, dispatcher, workers, makes_accounts, validator })
         .merge(message_history::routes())
 }
 
@@ -74,6 +79,8 @@ struct ApiState {
     dispatcher: Dispatcher,
     workers: Workers,
     makes_accounts: bool,
+    /// Judges readings as the workers do.
+    validator: Validator,
 }
 
 /// An error in the form of the API.
@@ -134,7 +141,7 @@ impl From<BytesRejection> for Refusal {
 }
 
 #[derive(OpenApi)]
-#[openapi(paths(counts, list, replay, discard, engine, publish, message_history::history))]
+#[openapi(paths(counts, list, replay, discard, engine, publish, publish_meters, message_history::history))]
 struct Document;
 
 /// Longest description of an API.
@@ -374,5 +381,64 @@ async fn publish(
     ended.map_err(|e| {
         unavailable(format!("{e:#}; {} readings of this call were published", summary.readings()))
     })?;
+    serde_json::to_value(&summary).map(Json).map_err(|e| unavailable(e.to_string()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishMetersForm {
+    #[serde(default)]
+    plain_json: bool,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Publishes readings made of meters' intervals; their counters go on from what was imported and stored before.
+#[utoipa::path(post, path = "/publish/meters",
+    params(
+        ("plain_json" = Option<bool>, Query, description = "as plain JSON messages instead of envelopes"),
+        ("dry_run" = Option<bool>, Query, description = "publish nothing, answer with what would be")),
+    request_body(content = String, content_type = "application/x-ndjson",
+        description = "each line the values of one meter: `account`, `meter`, perhaps `source`, and `values`, each with `line`, `ts`, \
+            `amount` (such as {\"net\": [\"active_energy\", \"0.5\"]}, in kWh) and perhaps `length_ms`; at most 16 MiB"),
+    responses(
+        (status = 200, description = "what was published, and what was wrong with the rest", body = Object, example = json!({
+            "accounts": {"A": {"queue": "A", "messages": 1, "readings": 48}}, "refused": 0, "problems": [], "without_value": 0,
+            "known": 0, "stored": 0, "revised": 0, "corrected": 0, "corrections": []})),
+        (status = 400, description = "`malformed_json`: a line is not the values of a meter", body = ref("#/components/schemas/ErrorBody")),
+        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
+        (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 503, description = "`unavailable`: the broker or the store is away; publishing the same again is harmless", body = ref("#/components/schemas/ErrorBody"))))]
+async fn publish_meters(
+    State(state): State<ApiState>,
+    form: Result<Query<PublishMetersForm>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let (Query(form), body) = (form?, body?);
+    let unavailable = |e: String| Refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", e);
+    let meters = read_lines(&body).map_err(|e| {
+        Refusal(
+            StatusCode::BAD_REQUEST,
+            "malformed_json",
+            format!("{e:#}; send the values of a meter a line"),
+        )
+    })?;
+    let check = WorkerCheck::new(state.validator.clone());
+    let summary = if form.dry_run {
+        rehearse_values(&meters, &state.store, &check).await.map_err(|e| unavailable(format!("{e:#}")))?
+    } else {
+        let directory = Directory::read(&state.store, state.makes_accounts)
+            .await
+            .map_err(|e| unavailable(e.to_string()))?;
+        let mut outgoing = Outgoing::new(&*state.broker, directory, Owner::default(), form.plain_json, "api");
+        let ended = publish_values(&meters, &state.store, &check, &mut outgoing).await;
+        let summary = std::mem::take(outgoing.summary());
+        state.dispatcher.hint(&summary.queues());
+        ended.map_err(|e| {
+            unavailable(format!("{e:#}; {} readings of this call were published", summary.readings()))
+        })?;
+        summary
+    };
     serde_json::to_value(&summary).map(Json).map_err(|e| unavailable(e.to_string()))
 }

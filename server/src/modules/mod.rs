@@ -28,7 +28,7 @@ pub(crate) use notifier::{NotifierTasks, open as notifier};
 pub(crate) use page::{PageParts, PageServer};
 pub use rules::{load as load_rules, put as put_rules};
 pub(crate) use worker::WorkerTopologies;
-pub use worker::{Workers, ingestion};
+pub use worker::{Workers, ingestion, validator};
 
 /// The timeouts of the lease protocol, the same in every module.
 fn timing(settings: &Settings) -> Timing {

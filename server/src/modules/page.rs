@@ -93,6 +93,7 @@ fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> any
         statistics: Some(statistics),
         workers,
         topology,
+        parameters: Arc::new(super::worker::parameters(settings)?),
         config: shown.collect(),
         version: env!("CARGO_PKG_VERSION"),
         traces: Some(traces),

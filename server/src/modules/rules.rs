@@ -1,10 +1,12 @@
 //! The alert rules of the settings.
 
 use anyhow::{Context, anyhow};
-use galerna_bolts::RuleSet;
+use galerna_bolts::{RuleSet, RuleWarning};
 use galerna_model::Rule;
 use galerna_settings::Settings;
 use galerna_storage::Store;
+
+use super::worker::parameters;
 
 /// Checks the rules that the settings name.
 pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
@@ -18,7 +20,16 @@ pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
 
 /// Puts the alert rules of `ingest.rules` into the store.
 pub async fn load(settings: &Settings, store: &Store) -> anyhow::Result<()> {
-    put(store, read(settings)?).await
+    let rules = read(settings)?;
+    if !rules.is_empty() {
+        let (parameters, endpoints) = (parameters(settings)?, store.notifications.endpoints().await?);
+        for rule in &rules {
+            for warning in RuleWarning::of(rule, &parameters, &endpoints) {
+                tracing::warn!(rule = rule.id, %warning, "an alert rule names what there is not");
+            }
+        }
+    }
+    put(store, rules).await
 }
 
 /// The alert rules of `ingest.rules`, as they are written.

@@ -5,18 +5,35 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use galerna_bolts::{AlertOptions, ParameterRegistry, StoreOptions, ValidationLimits};
+<<<<<<< HEAD
+use galerna_bolts::{AlertOptions, ParameterRegistry, StoreOptions, ValidationLimits, Validator};
+=======
+use galerna_bolts::{AlertOptions, StoreOptions};
+>>>>>>> 7c61636 (Alerts keep to the wall clock, the order of readings and restarts; readings have typed faults and one rule for names)
 use galerna_broker::Broker;
 use galerna_console::{WorkerReports, WorkersView};
 use galerna_engine::{Engine, EngineOptions, Metrics, Running};
 use galerna_ingest::{AccountResolver, Ingestion};
 use galerna_lease::Leases;
+use galerna_model::{ParameterRegistry, ValidationLimits};
 use galerna_settings::Settings;
 use galerna_spouts::LeasedOptions;
 use galerna_storage::Store;
 use parking_lot::Mutex;
 
 use crate::module::Module;
+
+fn limits(settings: &Settings) -> ValidationLimits {
+    ValidationLimits { max_ahead: settings.ingest.max_ahead, ..ValidationLimits::default() }
+}
+
+/// Judges readings as the workers of these settings do.
+///
+/// # Errors
+/// When the parameters cannot be read.
+pub fn validator(settings: &Settings) -> anyhow::Result<Validator> {
+    Ok(Validator::new(Arc::new(parameters(settings)?), limits(settings)))
+}
 
 /// The parameters that readings may have.
 pub(super) fn parameters(settings: &Settings) -> anyhow::Result<ParameterRegistry> {
@@ -46,7 +63,15 @@ pub fn ingestion(
         leases: resolver,
         store,
         parameters: Arc::new(parameters),
-        limits: ValidationLimits { max_ahead: settings.ingest.max_ahead, ..ValidationLimits::default() },
+<<<<<<< HEAD
+        limits: limits(settings),
+=======
+        limits: ValidationLimits {
+            max_ahead: settings.ingest.max_ahead,
+            not_before: settings.ingest.not_before,
+            ..ValidationLimits::default()
+        },
+>>>>>>> 7c61636 (Alerts keep to the wall clock, the order of readings and restarts; readings have typed faults and one rule for names)
         leasing: LeasedOptions {
             leases: settings.worker.leases,
             prefetch: settings.worker.prefetch,
@@ -54,7 +79,7 @@ pub fn ingestion(
             ..LeasedOptions::default()
         },
         storing: StoreOptions { rows: settings.ingest.batch, ..StoreOptions::default() },
-        alerting: AlertOptions::default(),
+        alerting: AlertOptions { lateness: settings.ingest.alert_lateness, ..AlertOptions::default() },
         parallelism: settings.worker.parallelism,
         max_pending: settings.worker.max_pending,
         message_timeout: settings.worker.message_timeout,

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Claim;
 
-/// Messages in work, by lease: at most as many leases as there are slots, and those that ended a short while ago.
+/// Messages in work, by lease: at most as many leases as there are lease tasks, and those that ended a short while ago.
 ///
-/// The spout counts for itself, since the slots hear of outcomes later: what it says of why it does not emit is true when it
+/// The spout counts for itself, since the tasks hear of outcomes later: what it says of why it does not emit is true when it
 /// says it.
 #[derive(Default)]
 pub(super) struct InWork {

@@ -1,10 +1,11 @@
 //! The spout that consumes leased queues.
 
-mod holdoff;
+mod circuit_breaker;
 mod in_work;
-mod keeper;
-mod slot;
+mod renewer;
+mod session;
 mod tally;
+mod task;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,11 +21,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use holdoff::HoldOff;
+use circuit_breaker::CircuitBreaker;
 use in_work::InWork;
-use slot::Slot;
 pub use tally::LeaseTally;
 use tally::add;
+use task::LeaseTask;
+
+/// A message whose way took so long is told of in the log.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Finds the account that owns a queue.
 pub type AccountOf = Arc<dyn Fn(&QueueName) -> Option<AccountId> + Send + Sync>;
@@ -75,9 +79,8 @@ impl Default for LeasedOptions {
 /// | failed as [permanent](FaultKind::Permanent) | moved to the dead letters |
 /// | failed otherwise, timed out, panicked | delivered again later; dead after its last delivery |
 ///
-/// Each of the leases lives in a slot: lease, consume until dry, [`LeasedOptions::messages_per_lease`] or
-/// [`LeasedOptions::hold`], wait for what is in work, release and ask for the next in one request. Slots are tasks of their
-/// own, so that leases are renewed however long the topology holds the spout back. A lease that was revoked is no longer
+/// Each of the leases lives in a task of its own: lease, consume until dry, [`LeasedOptions::messages_per_lease`] or
+/// [`LeasedOptions::hold`], wait for what is in work, release and ask for the next in one request. So leases are renewed however long the topology holds the spout back. A lease that was revoked is no longer
 /// consumed and is given back when what is in work is done. **Nothing is consumed or settled past the lease**, as its holder
 /// counts it ([`HeldLease`](galerna_lease::HeldLease)): a process that was stopped for too long finds its lease over
 /// when it goes on, drops what it had, and its release is refused without harm. While the dispatcher is away, leases in
@@ -106,11 +109,9 @@ impl Default for LeasedOptions {
 pub struct LeasedQueues {
     parts: Parts,
     running: Option<Running>,
-    /// Whether somebody follows messages: then receipts have their ids.
-    traced: bool,
 }
 
-/// What spout and slots share.
+/// What spout and lease tasks share.
 #[derive(Clone)]
 struct Parts {
     broker: Arc<dyn Broker>,
@@ -119,13 +120,13 @@ struct Parts {
     options: LeasedOptions,
     accounts: Option<AccountOf>,
     tally: Arc<LeaseTally>,
-    hold_off: Arc<HoldOff>,
+    breaker: Arc<CircuitBreaker>,
 }
 
 impl Parts {
     fn account_of(&self, queue: &QueueName) -> Option<AccountId> {
         match &self.accounts {
-            Some(accounts) => accounts(queue).or_else(|| AccountId::new(queue.as_str()).ok()),
+            Some(accounts) => accounts(queue),
             None => AccountId::new(queue.as_str()).ok(),
         }
     }
@@ -136,7 +137,7 @@ struct Running {
     arrivals: mpsc::Receiver<Arrival>,
     current: Option<(Arc<Claim>, VecDeque<Delivery>)>,
     in_work: InWork,
-    slots: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,8 +186,10 @@ impl Claim {
 pub struct Receipt {
     claim: Arc<Claim>,
     tag: DeliveryTag,
-    /// The message's id, when somebody follows messages.
-    message: Option<Box<str>>,
+    /// The message's id, and which delivery it is.
+    message: Box<str>,
+    deliveries: u32,
+    emitted: Instant,
 }
 
 impl LeasedQueues {
@@ -199,9 +202,9 @@ impl LeasedQueues {
             options: LeasedOptions::default(),
             accounts: None,
             tally: Arc::default(),
-            hold_off: Arc::default(),
+            breaker: Arc::default(),
         };
-        Self { parts, running: None, traced: false }
+        Self { parts, running: None }
     }
 
     /// Works in this way.
@@ -211,7 +214,8 @@ impl LeasedQueues {
         self
     }
 
-    /// Asks `accounts` for the account of a queue. When it knows none, or without it, the account has its queue's name.
+    /// Asks `accounts` for the account of a queue; a queue of which it knows none is not consumed. Without it, accounts have
+    /// the names of their queues.
     #[must_use]
     pub fn with_accounts(mut self, accounts: AccountOf) -> Self {
         self.parts.accounts = Some(accounts);
@@ -290,19 +294,16 @@ impl Spout for LeasedQueues {
     type Outputs = Output<Incoming>;
 
     async fn open(&mut self, context: &TaskContext) -> Result<(), Fault> {
-        // Who listens is settled when the process starts.
-        self.traced = tracing::enabled!(target: "galerna::trace::queues", tracing::Level::TRACE);
-        let slots = self.parts.options.leases.max(1);
+        let leases = self.parts.options.leases.max(1);
         let (activity, watching) = watch::channel(Activity::Inactive);
-        let (arrived, arrivals) = mpsc::channel(slots);
+        let (arrived, arrivals) = mpsc::channel(leases);
         let mut tasks = JoinSet::new();
         let mut parts = self.parts.clone();
         parts.consumer = format!("{}/{}", parts.consumer, context.task());
-        for _ in 0..slots {
-            tasks.spawn(Slot::new(parts.clone(), watching.clone(), arrived.clone()).run());
+        for _ in 0..leases {
+            tasks.spawn(LeaseTask::new(parts.clone(), watching.clone(), arrived.clone()).run());
         }
-        self.running =
-            Some(Running { activity, arrivals, current: None, in_work: InWork::default(), slots: tasks });
+        self.running = Some(Running { activity, arrivals, current: None, in_work: InWork::default(), tasks });
         Ok(())
     }
 
@@ -321,6 +322,7 @@ impl Spout for LeasedQueues {
             if claim.may_emit() {
                 let n = out.room().min(deliveries.len());
                 running.in_work.begin(claim, n);
+                let emitted = Instant::now();
                 for delivery in deliveries.drain(..n) {
                     let incoming = Incoming {
                         queue: claim.queue.clone(),
@@ -337,8 +339,14 @@ impl Spout for LeasedQueues {
                         incoming.epoch,
                         incoming.deliveries,
                     );
-                    let message = self.traced.then(|| incoming.message.id.as_str().into());
-                    out.root(Receipt { claim: claim.clone(), tag: delivery.tag, message }).emit(incoming);
+                    let receipt = Receipt {
+                        claim: claim.clone(),
+                        tag: delivery.tag,
+                        message: incoming.message.id.as_str().into(),
+                        deliveries: incoming.deliveries,
+                        emitted,
+                    };
+                    out.root(receipt).emit(incoming);
                 }
             } else {
                 let mut outcomes = Outcomes::default();
@@ -369,9 +377,13 @@ impl Spout for LeasedQueues {
 
     async fn acked(&mut self, ids: &mut Vec<Receipt>) {
         let mut outcomes = Outcomes::default();
+        let now = Instant::now();
         for id in ids.drain(..) {
-            if let Some(message) = &id.message {
-                tracing::trace!(target: "galerna::trace::queues", id = &**message, "acked");
+            let message = &*id.message;
+            tracing::trace!(target: "galerna::trace::queues", id = message, "acked");
+            let took = now.saturating_duration_since(id.emitted);
+            if took >= SLOW {
+                tracing::info!(id = message, queue = %id.claim.queue, ?took, "a message was slow");
             }
             outcomes.add(&id.claim, id.tag, Outcome::Ack);
         }
@@ -381,11 +393,23 @@ impl Spout for LeasedQueues {
     async fn failed(&mut self, failed: &mut Vec<Failed<Receipt>>) {
         let mut outcomes = Outcomes::default();
         for Failed { id, failure } in failed.drain(..) {
-            tracing::debug!(queue = %id.claim.queue, %failure, "a message failed");
-            if let Some(message) = &id.message {
-                tracing::trace!(target: "galerna::trace::queues", id = &**message, "failed: {failure}");
+            let (message, queue) = (&*id.message, &id.claim.queue);
+            tracing::trace!(target: "galerna::trace::queues", id = message, "failed: {failure}");
+            let outcome = outcome_of(&failure);
+            match &outcome {
+                // An outage fails all messages alike, and is told of by who notices it.
+                Outcome::Release => {
+                    tracing::debug!(id = message, %queue, %failure, "a message is given back")
+                }
+                Outcome::DeadLetter(_) => {
+                    tracing::info!(id = message, %queue, %failure, "a message goes to the dead letters");
+                }
+                _ => {
+                    let delivery = id.deliveries;
+                    tracing::info!(id = message, %queue, delivery, %failure, "a message failed");
+                }
             }
-            outcomes.add(&id.claim, id.tag, outcome_of(&failure));
+            outcomes.add(&id.claim, id.tag, outcome);
         }
         self.ended(outcomes);
     }
@@ -409,14 +433,14 @@ impl Spout for LeasedQueues {
         }
         self.give_back_arrivals();
         let Some(mut running) = self.running.take() else { return };
-        // Slots release their leases; one that cannot, because the dispatcher is away, lets its lease expire.
-        let deadline = Instant::now() + slot::CLOSE_TIMEOUT;
-        while let Ok(Some(ended)) = timeout_at(deadline, running.slots.join_next()).await {
+        // The tasks release their leases; one that cannot, because the dispatcher is away, lets its lease expire.
+        let deadline = Instant::now() + task::CLOSE_TIMEOUT;
+        while let Ok(Some(ended)) = timeout_at(deadline, running.tasks.join_next()).await {
             if let Err(error) = ended {
-                tracing::error!(%error, "a slot of the leased-queue spout ended badly");
+                tracing::error!(%error, "a lease task of the leased-queue spout ended badly");
             }
         }
-        running.slots.shutdown().await;
+        running.tasks.shutdown().await;
     }
 }
 

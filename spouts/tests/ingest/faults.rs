@@ -14,9 +14,10 @@ mod scenarios {
     use std::time::Duration;
 
     use async_trait::async_trait;
-    use galerna_bolts::{ParameterRegistry, StoreBolt, StoreOptions, ValidateBolt, ValidationLimits};
+    use galerna_bolts::{StoreBolt, StoreOptions, ValidateBolt};
     use galerna_engine::{Engine, EngineOptions};
     use galerna_model::AccountId;
+    use galerna_model::{ParameterRegistry, ValidationLimits};
     use galerna_storage::mongo::{self, MongoOptions};
     use galerna_storage::{
         ReadingKey, Readings, ReadingsQuery, Result, SharedReadings, StorageError, StoreOutcome,
@@ -151,7 +152,12 @@ mod scenarios {
             .async_bolt("store", move || {
                 // More than one bulk's worth is waiting at a time.
                 let patience = Duration::from_secs(10);
-                let options = StoreOptions { rows: 50, in_flight: 1, patience, ..StoreOptions::default() };
+                let options = StoreOptions {
+                    rows: 50,
+                    in_flight: 1,
+                    retry_budget: patience,
+                    ..StoreOptions::default()
+                };
                 StoreBolt::new(readings.clone(), options)
             })
             .shuffle(&checked.valid);

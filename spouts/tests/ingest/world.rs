@@ -4,10 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_bolts::{
-    AlertBolt, AlertOptions, ParameterRegistry, RejectBolt, StoreBolt, StoreOptions, ValidateBolt,
-    ValidationLimits,
-};
+use galerna_bolts::{AlertBolt, AlertOptions, RejectBolt, StoreBolt, StoreOptions, ValidateBolt};
 use galerna_broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use galerna_broker::{Broker, RetryPolicy};
@@ -16,6 +13,7 @@ use galerna_engine::{Engine, EngineOptions, Running};
 use galerna_model::{
     AccountId, Envelope, Measurement, Message, ParameterCode, QueueName, Reading, SourceId, Timestamp,
 };
+use galerna_model::{ParameterRegistry, ValidationLimits};
 use galerna_spouts::{LeaseTally, LeasedOptions, LeasedQueues};
 use galerna_storage::{QueueRecord, ReadingKey, Readings, Store};
 use galerna_test_servers::{Mongo, RabbitMq, unique};
@@ -97,7 +95,7 @@ impl World {
             .bolt("validate", move || ValidateBolt::new(registry.clone(), ValidationLimits::default()))
             .fields(&messages, |message| &message.queue)
             .outputs();
-        let options = StoreOptions { patience: Duration::from_millis(300), ..StoreOptions::default() };
+        let options = StoreOptions { retry_budget: Duration::from_millis(300), ..StoreOptions::default() };
         topology
             .async_bolt("store", move || StoreBolt::new(readings.clone(), options.clone()))
             .shuffle(&checked.valid);

@@ -32,8 +32,8 @@ impl Rules for Mongo {
             async move { self.command(attempted, command).await }
         };
         // The states first: were the rule gone and its states not, nobody would delete them.
-        let prefix = rawdoc! { "_id.rule": id };
-        delete(ALERT_STATES, prefix).await?;
+        let quiet = rawdoc! { "_id.rule": id, "phase": { "$ne": "firing" } };
+        delete(ALERT_STATES, quiet).await?;
         let reply = delete(RULES, rawdoc! { "_id": id }).await?;
         Ok(reply.get_i32("n").unwrap_or(0) > 0)
     }
@@ -64,12 +64,32 @@ impl AlertStates for Mongo {
         self.collect("listing what fires", find).await?.into_iter().map(from_document).collect()
     }
 
+    async fn accounts(&self) -> Result<Vec<AccountId>> {
+        let states = self.collection::<Document>(ALERT_STATES);
+        let distinct = states.distinct("account", doc! {}).read_concern(self.settled());
+        let found = self.in_time("listing the accounts of alert states", distinct).await?;
+        let mut accounts: Vec<AccountId> =
+            found.iter().filter_map(|account| AccountId::new(account.as_str()?).ok()).collect();
+        accounts.sort();
+        Ok(accounts)
+    }
+
+    async fn clear(&self, rule: &str) -> Result<()> {
+        let command = rawdoc! {
+            "delete": ALERT_STATES,
+            "deletes": [{ "q": { "_id.rule": rule }, "limit": 0 }],
+            "writeConcern": { "w": "majority", "j": true, "wtimeout": 5000 },
+        };
+        self.command("deleting alert states", command).await.map(|_| ())
+    }
+
     async fn save(&self, states: &[AlertState]) -> Result<()> {
         for states in states.chunks(STATEMENTS) {
             let mut updates = Vec::with_capacity(states.len());
             for state in states {
                 let id = state_id(state);
-                let mut fields = to_document(0, state, &["since", "last_seen", "not_before"])?;
+                let mut fields =
+                    to_document(0, state, &["since", "last_seen", "not_before", "received", "heard_at"])?;
                 fields.remove("_id");
                 updates.push(Update {
                     q: doc! { "_id": id, "last_seen": { "$lte": date(state.last_seen) } },

@@ -89,7 +89,10 @@ impl Rules for Sqlite {
     async fn delete(&self, id: &str) -> Result<bool> {
         let id = id.to_owned();
         self.write("deleting an alert rule", move |writer| {
-            writer.connection().prepare_cached("DELETE FROM alert_states WHERE rule = ?1")?.execute([&id])?;
+            writer
+                .connection()
+                .prepare_cached("DELETE FROM alert_states WHERE rule = ?1 AND phase <> 'firing'")?
+                .execute([&id])?;
             Ok(writer.connection().prepare_cached("DELETE FROM rules WHERE id = ?1")?.execute([&id])? == 1)
         })
         .await
@@ -107,6 +110,8 @@ fn state(row: &Row<'_>) -> rusqlite::Result<AlertState> {
         last_seen: time(row, 6)?,
         last_value: row.get(7)?,
         not_before: maybe_time(row, 8)?,
+        received: maybe_time(row, 9)?,
+        heard_at: maybe_time(row, 10)?,
     })
 }
 
@@ -133,7 +138,7 @@ impl AlertStates for Sqlite {
         let account = account.clone();
         self.read("loading alert states", move |conn| {
             conn.prepare_cached(
-                "SELECT rule, source, device, account, phase, since, last_seen, last_value, not_before \
+                "SELECT rule, source, device, account, phase, since, last_seen, last_value, not_before, received, heard_at \
                  FROM alert_states WHERE account = ?1 ORDER BY rule, source, device",
             )?
             .query_map([account.as_str()], state)?
@@ -145,11 +150,30 @@ impl AlertStates for Sqlite {
     async fn firing(&self, limit: usize) -> Result<Vec<AlertState>> {
         self.read("listing what fires", move |conn| {
             conn.prepare_cached(
-                "SELECT rule, source, device, account, phase, since, last_seen, last_value, not_before \
+                "SELECT rule, source, device, account, phase, since, last_seen, last_value, not_before, received, heard_at \
                  FROM alert_states WHERE phase = 'firing' ORDER BY since DESC LIMIT ?1",
             )?
             .query_map([rows(limit)], state)?
             .collect()
+        })
+        .await
+    }
+
+    async fn accounts(&self) -> Result<Vec<AccountId>> {
+        self.read("listing the accounts of alert states", |conn| {
+            conn.prepare_cached("SELECT DISTINCT account FROM alert_states ORDER BY account")?
+                .query_map([], |row| name(row, 0))?
+                .collect()
+        })
+        .await
+    }
+
+    async fn clear(&self, rule: &str) -> Result<()> {
+        let rule = rule.to_owned();
+        self.write("deleting alert states", move |writer| {
+            let mut delete =
+                writer.connection().prepare_cached("DELETE FROM alert_states WHERE rule = ?1")?;
+            delete.execute([&rule]).map(|_| ())
         })
         .await
     }
@@ -161,10 +185,11 @@ impl AlertStates for Sqlite {
         let states = states.to_vec();
         self.write("saving alert states", move |writer| {
             let mut upsert = writer.connection().prepare_cached(
-                "INSERT INTO alert_states (rule, source, device, account, phase, since, last_seen, last_value, not_before) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (rule, source, device) DO UPDATE SET \
+                "INSERT INTO alert_states (rule, source, device, account, phase, since, last_seen, last_value, not_before, \
+                 received, heard_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (rule, source, device) DO UPDATE SET \
                  account = excluded.account, phase = excluded.phase, since = excluded.since, \
-                 last_seen = excluded.last_seen, last_value = excluded.last_value, not_before = excluded.not_before \
+                 last_seen = excluded.last_seen, last_value = excluded.last_value, not_before = excluded.not_before, \
+                 received = excluded.received, heard_at = excluded.heard_at \
                  WHERE excluded.last_seen >= alert_states.last_seen",
             )?;
             for s in &states {
@@ -178,6 +203,8 @@ impl AlertStates for Sqlite {
                     s.last_seen.0,
                     s.last_value,
                     s.not_before.map(|t| t.0),
+                    s.received.map(|t| t.0),
+                    s.heard_at.map(|t| t.0),
                 ])?;
             }
             Ok(())

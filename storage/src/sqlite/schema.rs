@@ -4,7 +4,7 @@ use galerna_sqlite::Format;
 use rusqlite::Connection;
 
 /// Version of the tables below, kept in the file; a file of a later version is refused.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// Files of this store.
 pub(super) const FORMAT: Format = Format {
@@ -76,7 +76,7 @@ CREATE TABLE rules (
 CREATE TABLE alert_states (
     account TEXT NOT NULL, rule TEXT NOT NULL, source TEXT NOT NULL, device TEXT NOT NULL, phase TEXT NOT NULL,
     since INTEGER NOT NULL, last_seen INTEGER NOT NULL, last_value REAL, not_before INTEGER,
-    PRIMARY KEY (rule, source, device)
+    received INTEGER, heard_at INTEGER, PRIMARY KEY (rule, source, device)
 ) WITHOUT ROWID;
 CREATE INDEX alert_states_account ON alert_states (account);
 CREATE TABLE alert_events (
@@ -103,13 +103,16 @@ const SINCE_VERSION_1: &str = "ALTER TABLE alert_events ADD COLUMN origin TEXT;"
 const SINCE_VERSION_2: &str = "ALTER TABLE readings ADD COLUMN sqns BLOB;";
 /// What a file of version 3 lacks.
 const SINCE_VERSION_3: &str = "ALTER TABLE queues ADD COLUMN lease_request TEXT;";
+/// What a file of version 4 lacks.
+const SINCE_VERSION_4: &str = "ALTER TABLE alert_states ADD COLUMN received INTEGER;
+ALTER TABLE alert_states ADD COLUMN heard_at INTEGER;";
 
 /// Creates what a file of the version `found` lacks (0: all).
 pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
     if found == 0 {
         conn.execute_batch(TABLES)?;
     }
-    let changes = [(1, SINCE_VERSION_1), (2, SINCE_VERSION_2), (3, SINCE_VERSION_3)];
+    let changes = [(1, SINCE_VERSION_1), (2, SINCE_VERSION_2), (3, SINCE_VERSION_3), (4, SINCE_VERSION_4)];
     for (_, change) in changes.into_iter().filter(|(version, _)| (1..=*version).contains(&found)) {
         conn.execute_batch(change)?;
     }
@@ -123,6 +126,8 @@ pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
 mod tests {
     use super::*;
 
+    const SINCE_4: &str = "received INTEGER, heard_at INTEGER, ";
+
     /// The tables as an earlier version made them.
     fn without(columns: &[&str]) -> String {
         columns.iter().fold(TABLES.to_owned(), |tables, column| tables.replace(column, ""))
@@ -131,7 +136,7 @@ mod tests {
     #[test]
     fn a_file_of_version_1_keeps_its_events_and_learns_where_new_ones_come_from() {
         let conn = Connection::open_in_memory().unwrap();
-        let old = without(&[", origin TEXT", ", sqns BLOB", " lease_request TEXT,"]);
+        let old = without(&[", origin TEXT", ", sqns BLOB", " lease_request TEXT,", SINCE_4]);
         conn.execute_batch(&format!("{old} PRAGMA user_version = 1;")).unwrap();
         conn.execute_batch(
             "INSERT INTO alert_events VALUES ('e', 'raised', 'r', 'r', 'info', 'a', 's', 'd', 1.0, 1, 'm')",
@@ -146,12 +151,25 @@ mod tests {
         assert_eq!((message.as_str(), origin), ("m", None));
     }
 
+    #[test]
+    fn a_file_of_version_4_keeps_its_states_and_learns_when_readings_came() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(&without(&[SINCE_4])).unwrap();
+        conn.execute_batch("INSERT INTO alert_states VALUES ('a', 'r', 's', 'd', 'ok', 1, 2, 3.0, NULL)").unwrap();
+        for version in [4, VERSION] {
+            bring_up(&conn, version).unwrap();
+        }
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?));
+        let found = conn.query_row("SELECT last_seen, received FROM alert_states", [], read).unwrap();
+        assert_eq!(found, (2, None));
+    }
+
     #[tokio::test]
     async fn readings_of_a_file_of_version_2_are_united_with_what_comes() {
         use galerna_model::{Measurement, ParameterCode};
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
-        let old = without(&[", sqns BLOB", " lease_request TEXT,"]);
+        let old = without(&[", sqns BLOB", " lease_request TEXT,", SINCE_4]);
         let conn = Connection::open(&path).unwrap();
         conn.execute_batch(&format!("PRAGMA journal_mode = WAL; {old} PRAGMA user_version = 2;")).unwrap();
         conn.execute_batch(
@@ -186,7 +204,7 @@ mod tests {
     #[test]
     fn a_file_of_version_3_keeps_its_leases_and_learns_their_requests() {
         let conn = Connection::open_in_memory().unwrap();
-        let old = without(&[" lease_request TEXT,"]);
+        let old = without(&[" lease_request TEXT,", SINCE_4]);
         conn.execute_batch(&format!("{old} PRAGMA user_version = 3;")).unwrap();
         conn.execute_batch(
             "INSERT INTO queues VALUES ('D1', '1', 4, 'worker', 2, 'w1', 1, 2, 60000, 0, 1, 0, NULL, NULL, 1, 0, 0, NULL, 9)",

@@ -37,6 +37,8 @@ fn state(rule: &str, device: &str, last_seen: i64) -> AlertState {
         last_seen: hour(last_seen),
         last_value: Some(0.1 + last_seen as f64),
         not_before: None,
+        received: None,
+        heard_at: None,
     }
 }
 
@@ -88,15 +90,33 @@ pub(super) async fn rules_are_put_listed_and_deleted(store: &Store) {
 }
 
 pub(super) async fn deleting_a_rule_deletes_its_states(store: &Store) {
+    let quiet = |rule: &str| AlertState { phase: Phase::Pending, ..state(rule, "d", 1) };
     store.rules.put(&rule("a")).await.expect("stored");
-    store.alert_states.save(&[state("a", "d", 1), state("b", "d", 1)]).await.expect("saved");
+    store.alert_states.save(&[quiet("a"), quiet("b")]).await.expect("saved");
     assert!(store.rules.delete("a").await.expect("deleted"));
-    assert_eq!(store.alert_states.load(&account("acc")).await.expect("loaded"), [state("b", "d", 1)]);
+    assert_eq!(store.alert_states.load(&account("acc")).await.expect("loaded"), [quiet("b")]);
+}
+
+pub(super) async fn states_of_a_deleted_rule_that_fire_stay_until_they_are_cleared(store: &Store) {
+    store.rules.put(&rule("a")).await.expect("stored");
+    let closed = AlertState { phase: Phase::Closed, ..state("a", "closed", 1) };
+    let elsewhere = AlertState { account: account("another"), ..state("b", "d", 1) };
+    store.alert_states.save(&[state("a", "d", 1), closed, elsewhere.clone()]).await.expect("saved");
+    assert!(store.rules.delete("a").await.expect("deleted"));
+    let states = &store.alert_states;
+    assert_eq!(states.load(&account("acc")).await.expect("loaded"), [state("a", "d", 1)]);
+    assert_eq!(states.accounts().await.expect("listed"), [account("acc"), account("another")]);
+    states.clear("a").await.expect("cleared");
+    states.clear("a").await.expect("there is nothing to clear");
+    assert_eq!(states.accounts().await.expect("listed"), [account("another")]);
+    assert_eq!(states.firing(9).await.expect("listed"), [elsewhere]);
 }
 
 pub(super) async fn an_older_state_does_not_replace_a_later_one(store: &Store) {
     let full = AlertState {
         not_before: Some(hour(9)),
+        received: Some(hour(10)),
+        heard_at: Some(hour(8)),
         last_value: None,
         phase: Phase::Pending,
         ..state("r", "d", 5)

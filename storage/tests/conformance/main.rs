@@ -106,6 +106,7 @@ stores!({
     alerts:
         rules_are_put_listed_and_deleted
         deleting_a_rule_deletes_its_states
+        states_of_a_deleted_rule_that_fire_stay_until_they_are_cleared
         an_older_state_does_not_replace_a_later_one
         concurrent_states_leave_the_latest
         an_event_is_recorded_once
@@ -137,15 +138,12 @@ stores!({
         what_operators_did_is_searched_as_text
         samples_are_kept_replaced_and_pruned
         what_fires_is_found_over_all_accounts;
-<<<<<<< HEAD
     statistics:
         a_batch_is_added_once_however_often_it_is_tried
         the_last_messages_of_all_writers_are_kept_newest_first
         old_hours_are_forgotten_and_old_months_kept;
-=======
     imports:
         chunks_are_kept_by_meter_and_number
         a_chunk_that_others_wrote_in_between_is_left
         no_sequence_number_is_given_twice;
->>>>>>> 2d18df7 (Keep what was imported of meters' intervals in the store)
 }: in_memory, in_a_file, on_mongo, on_a_replica_set);

@@ -87,6 +87,8 @@ pub(super) async fn what_fires_is_found_over_all_accounts(store: &Store) {
         last_seen: hour(since),
         last_value: Some(1.5),
         not_before: None,
+        received: None,
+        heard_at: None,
     };
     let states = [
         state("a", "d1", Phase::Firing, 1),

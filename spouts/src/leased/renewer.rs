@@ -1,4 +1,4 @@
-//! Keeps a lease while it is used.
+//! Renews a lease while it is used.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -9,12 +9,12 @@ use galerna_lease::{HeldLease, LeaseError, Leases, Renewed};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Claim;
-use super::slot::{CALL_TIMEOUT, End};
+use super::task::{CALL_TIMEOUT, LeaseEnd};
 
 type Renewal = Pin<Box<dyn Future<Output = (Instant, Result<Renewed, LeaseError>)> + Send>>;
 
 /// Renews a lease in time and knows when it is over.
-pub(super) struct Keeper {
+pub(super) struct LeaseRenewer {
     held: HeldLease,
     claim: Arc<Claim>,
     leases: Arc<dyn Leases>,
@@ -24,14 +24,14 @@ pub(super) struct Keeper {
 }
 
 /// What a holder must know of its lease.
-pub(super) enum News {
+pub(super) enum LeaseEvent {
     /// The dispatcher asks for the queue back.
     Revoked,
     /// Nothing may be consumed or settled any more.
-    Over(End),
+    Ended(LeaseEnd),
 }
 
-impl Keeper {
+impl LeaseRenewer {
     pub(super) fn new(held: HeldLease, claim: Arc<Claim>, leases: Arc<dyn Leases>) -> Self {
         Self { held, claim, leases, renewal: None, renew_at: None }
     }
@@ -45,21 +45,21 @@ impl Keeper {
         self.held.revoked()
     }
 
-    /// Renews until there is news. Cancellation-safe: a renewal that is under way goes on with the next call.
-    pub(super) async fn keep(&mut self) -> News {
+    /// Renews until something happens to the lease. Cancellation-safe: a renewal that is under way goes on with the next call.
+    pub(super) async fn renew_until_event(&mut self) -> LeaseEvent {
         loop {
             if self.held.must_stop() {
-                return News::Over(End::Expired);
+                return LeaseEvent::Ended(LeaseEnd::Expired);
             }
             let renew_at = self.renew_at.unwrap_or_else(|| self.held.renew_at());
             let renewing = self.renewal.is_some();
             tokio::select! {
                 biased;
-                () = sleep_until(self.held.stop_at()) => return News::Over(End::Expired),
+                () = sleep_until(self.held.stop_at()) => return LeaseEvent::Ended(LeaseEnd::Expired),
                 answer = poll(&mut self.renewal), if renewing => {
                     self.renewal = None;
-                    if let Some(news) = self.take(answer.0, answer.1) {
-                        return news;
+                    if let Some(event) = self.apply(answer.0, answer.1) {
+                        return event;
                     }
                 }
                 () = sleep_until(renew_at), if !renewing => self.renew(),
@@ -70,12 +70,12 @@ impl Keeper {
     /// Awaits `call` for as long as the lease is kept; gives up, with the reason, when the lease is over first.
     ///
     /// That it was revoked meanwhile is left to [`Self::revoked`].
-    pub(super) async fn during<T>(&mut self, call: impl Future<Output = T>) -> Result<T, End> {
+    pub(super) async fn during<T>(&mut self, call: impl Future<Output = T>) -> Result<T, LeaseEnd> {
         let mut call = pin!(call);
         loop {
             tokio::select! {
                 biased;
-                news = self.keep() => if let News::Over(end) = news { return Err(end) },
+                event = self.renew_until_event() => if let LeaseEvent::Ended(end) = event { return Err(end) },
                 answer = &mut call => return Ok(answer),
             }
         }
@@ -87,23 +87,23 @@ impl Keeper {
         self.renewal = Some(Box::pin(async move {
             let asked = Instant::now();
             let answer = timeout(CALL_TIMEOUT, leases.renew(&queue, epoch)).await;
-            let away = |_| Err(LeaseError::Unavailable("it did not answer in time".to_owned()));
-            (asked, answer.unwrap_or_else(away))
+            let unavailable = |_| Err(LeaseError::Unavailable("it did not answer in time".to_owned()));
+            (asked, answer.unwrap_or_else(unavailable))
         }));
     }
 
-    fn take(&mut self, asked: Instant, answer: Result<Renewed, LeaseError>) -> Option<News> {
+    fn apply(&mut self, asked: Instant, answer: Result<Renewed, LeaseError>) -> Option<LeaseEvent> {
         match answer {
             Ok(renewed) => {
                 let before = self.held.revoked();
                 self.held.renewed(renewed, asked);
                 self.claim.renewed(self.held.stop_at());
                 self.renew_at = None;
-                (self.held.revoked() && !before).then_some(News::Revoked)
+                (self.held.revoked() && !before).then_some(LeaseEvent::Revoked)
             }
             Err(error @ (LeaseError::StaleEpoch { .. } | LeaseError::UnknownQueue(_))) => {
                 tracing::warn!(queue = %self.claim.queue, %error, "a lease cannot be renewed");
-                Some(News::Over(End::Stale))
+                Some(LeaseEvent::Ended(LeaseEnd::Stale))
             }
             Err(error) => {
                 tracing::warn!(queue = %self.claim.queue, %error, left = ?self.held.left(), "a renewal failed");

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use galerna_model::ParameterCode;
 use serde::Deserialize;
+
+use crate::ParameterCode;
 
 /// The platform's 46 codes. The limits are there to catch the impossible (a voltage below zero, a power factor of 5), not
 /// the unusual: an alert rule is the place for that. Active power may be negative: a solar inverter draws at night.
@@ -69,8 +70,7 @@ pub enum RegistryError {
 /// Built in are the platform's 46 codes; a file adds to them or replaces single ones:
 ///
 /// ```
-/// use galerna_bolts::{ParameterKind, ParameterRegistry};
-/// use galerna_model::ParameterCode;
+/// use galerna_model::{ParameterCode, ParameterKind, ParameterRegistry};
 ///
 /// let mut registry = ParameterRegistry::built_in();
 /// assert_eq!(registry.get(ParameterCode(401)).unwrap().unit, "W");
