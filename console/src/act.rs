@@ -17,7 +17,8 @@ use super::access::{Visitor, local_path};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::{
-    Feedback, Page, alerts, body, dead_letters, deliveries, endpoints, layout, observer, queues, rules, silences,
+    Feedback, Page, alerts, body, dead_letters, deliveries, endpoints, layout, observer, queues, rules,
+    silences,
 };
 
 /// What an action did.

@@ -89,29 +89,12 @@ impl Amount {
     }
 }
 
-<<<<<<< HEAD
 /// Checks the name of an account that readings are to be published for: a queue is named as it.
 ///
 /// # Errors
 /// Says why it is none.
 pub fn check_account(name: &str) -> Result<AccountId, String> {
-    let account = AccountId::new(name).map_err(|e| e.to_string())?;
-    if name == "." || name == ".." {
-        return Err(format!("account id `{name}` means a folder; choose another name"));
-    }
-    let reserved = QueueName::new(name).map_or(true, |queue| queue.is_reserved());
-    if reserved || name.starts_with("galerna.") {
-        return Err(format!(
-            "account id `{}` is reserved; names may not end in `.dead` or begin with `galerna.` or `amq.`",
-            shown(name)
-        ));
-    }
-    Ok(account)
-=======
-/// Checks the name of an account against what queues may be called.
-pub(crate) fn account(name: &str) -> Result<AccountId, String> {
     AccountId::for_customer(name).map_err(|e| e.to_string())
->>>>>>> 7c61636 (Alerts keep to the wall clock, the order of readings and restarts; readings have typed faults and one rule for names)
 }
 
 /// Checks the name of a meter.

@@ -5,11 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-<<<<<<< HEAD
-use galerna_bolts::{AlertOptions, ParameterRegistry, StoreOptions, ValidationLimits, Validator};
-=======
-use galerna_bolts::{AlertOptions, StoreOptions};
->>>>>>> 7c61636 (Alerts keep to the wall clock, the order of readings and restarts; readings have typed faults and one rule for names)
+use galerna_bolts::{AlertOptions, StoreOptions, Validator};
 use galerna_broker::Broker;
 use galerna_console::{WorkerReports, WorkersView};
 use galerna_engine::{Engine, EngineOptions, Metrics, Running};
@@ -24,7 +20,11 @@ use parking_lot::Mutex;
 use crate::module::Module;
 
 fn limits(settings: &Settings) -> ValidationLimits {
-    ValidationLimits { max_ahead: settings.ingest.max_ahead, ..ValidationLimits::default() }
+    ValidationLimits {
+        max_ahead: settings.ingest.max_ahead,
+        not_before: settings.ingest.not_before,
+        ..ValidationLimits::default()
+    }
 }
 
 /// Judges readings as the workers of these settings do.
@@ -63,15 +63,7 @@ pub fn ingestion(
         leases: resolver,
         store,
         parameters: Arc::new(parameters),
-<<<<<<< HEAD
         limits: limits(settings),
-=======
-        limits: ValidationLimits {
-            max_ahead: settings.ingest.max_ahead,
-            not_before: settings.ingest.not_before,
-            ..ValidationLimits::default()
-        },
->>>>>>> 7c61636 (Alerts keep to the wall clock, the order of readings and restarts; readings have typed faults and one rule for names)
         leasing: LeasedOptions {
             leases: settings.worker.leases,
             prefetch: settings.worker.prefetch,

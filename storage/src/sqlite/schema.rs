@@ -155,7 +155,8 @@ mod tests {
     fn a_file_of_version_4_keeps_its_states_and_learns_when_readings_came() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(&without(&[SINCE_4])).unwrap();
-        conn.execute_batch("INSERT INTO alert_states VALUES ('a', 'r', 's', 'd', 'ok', 1, 2, 3.0, NULL)").unwrap();
+        conn.execute_batch("INSERT INTO alert_states VALUES ('a', 'r', 's', 'd', 'ok', 1, 2, 3.0, NULL)")
+            .unwrap();
         for version in [4, VERSION] {
             bring_up(&conn, version).unwrap();
         }
