@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Context, anyhow, bail};
-use galerna_bolts::{RejectCode, Validator};
 use galerna_import::{Added, Check, Correction, History, MeterReading, MeterValue, StoredValue};
 use galerna_model::{AccountId, Clock, Measurement, Reading, SourceId, SystemClock, Timestamp};
+use galerna_model::{RejectCode, Validator};
 use galerna_storage::{ImportChunk, ReadingsQuery, Store};
 use serde::{Deserialize, Serialize};
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use galerna_bolts::{AlertOptions, StoreOptions, Validator};
+use galerna_bolts::{AlertOptions, StoreOptions};
 use galerna_broker::Broker;
 use galerna_console::{WorkerReports, WorkersView};
 use galerna_engine::{Engine, EngineOptions, Metrics, Running};
 use galerna_ingest::{AccountResolver, Ingestion};
 use galerna_lease::Leases;
+use galerna_model::Validator;
 use galerna_model::{ParameterRegistry, ValidationLimits};
 use galerna_settings::Settings;
 use galerna_spouts::LeasedOptions;
