@@ -134,7 +134,7 @@ impl WorkerCheck {
 impl Check for WorkerCheck {
     fn time(&self, ts: Timestamp) -> Result<(), String> {
         let reading = Reading { did: "meter".to_owned(), values: Vec::new(), sqn: 1, ts };
-        match self.validator.judge(&reading, self.now) {
+        match self.validator.validate(&reading, self.now) {
             Err(rejection) if matches!(rejection.code, RejectCode::TimeInFuture | RejectCode::TimeTooOld) => {
                 Err(rejection.reason)
             }
@@ -144,7 +144,11 @@ impl Check for WorkerCheck {
 
     fn values(&self, values: &[Measurement]) -> Result<(), String> {
         let reading = Reading { did: "meter".to_owned(), values: values.to_vec(), sqn: 1, ts: self.now };
-        self.validator.judge(&reading, self.now).map_err(|rejection| rejection.reason)
+        // A value of a file that would be put aside is refused here: its line can still be mended.
+        match self.validator.validate(&reading, self.now) {
+            Ok(aside) => aside.into_iter().next().map_or(Ok(()), |bad| Err(bad.error.reason)),
+            Err(error) => Err(error.reason),
+        }
     }
 }
 
