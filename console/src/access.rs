@@ -22,14 +22,15 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use galerna_audit::{random, short};
+use galerna_http::{Secret, Throttle, bearer};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use url::Url;
 
 use super::Page;
 use super::fields::Fields;
 use super::layout;
 use super::problem::Problem;
-use crate::auth::{bearer, same};
 
 /// The cookie of a session.
 const COOKIE: &str = "galerna_session";
@@ -37,11 +38,6 @@ const COOKIE: &str = "galerna_session";
 pub(super) const SESSION_LENGTH: Duration = Duration::from_secs(12 * 3600);
 /// Most sessions at once; the oldest gives way.
 const MAX_SESSIONS: usize = 1_000;
-/// Wrong tokens that one address may try within [`TRY_WINDOW`].
-const MAX_TRIES: u32 = 10;
-const TRY_WINDOW: Duration = Duration::from_secs(60);
-/// Addresses remembered for it.
-const MAX_ADDRESSES: usize = 10_000;
 
 /// The tokens of the page. With neither, everybody who reaches it over loopback is an operator.
 #[derive(Clone, Default)]
@@ -106,11 +102,15 @@ impl Visitor {
         matches!(self.proof, Proof::Session(_))
     }
 
+    fn has_csrf(&self, given: &str) -> bool {
+        Secret::new(&self.csrf).is_some_and(|csrf| csrf.is(given))
+    }
+
     /// Checks the CSRF token of a form.
     pub(super) fn check_form(&self, fields: &Fields) -> Result<(), Problem> {
         match self.proof {
             Proof::Bearer => Ok(()),
-            _ if same(self.csrf.as_bytes(), fields.text("csrf").as_bytes()) => Ok(()),
+            _ if self.has_csrf(fields.text("csrf")) => Ok(()),
             _ => Err(Problem::Forbidden(
                 "this form is from another session; go back, load the page again and repeat".to_owned(),
             )),
@@ -124,7 +124,7 @@ impl Visitor {
             return Err(Problem::Invalid("send `content-type: application/json`".to_owned()));
         }
         match self.proof {
-            Proof::Session(_) if !same(self.csrf.as_bytes(), text("x-csrf-token").as_bytes()) => {
+            Proof::Session(_) if !self.has_csrf(text("x-csrf-token")) => {
                 Err(Problem::Forbidden("send the CSRF token of the session as `x-csrf-token`".to_owned()))
             }
             _ => Ok(()),
@@ -139,44 +139,38 @@ struct Session {
     began: Instant,
 }
 
-/// Wrong tokens of one address.
-struct Tries {
-    count: u32,
-    since: Instant,
-}
-
 /// Tokens, sessions and tries.
 pub(super) struct Gate {
-    access: Access,
+    viewer_token: Option<Secret>,
+    operator_token: Option<Secret>,
     /// The CSRF token of those who need no session.
     open_csrf: String,
     sessions: Mutex<HashMap<String, Session>>,
-    tries: Mutex<HashMap<Option<IpAddr>, Tries>>,
+    tries: Throttle,
 }
 
 impl Gate {
-    pub(super) fn new(access: Access) -> Self {
-        let given = |token: Option<String>| token.filter(|t| !t.is_empty());
-        let access = Access {
-            viewer_token: given(access.viewer_token),
-            operator_token: given(access.operator_token),
-            metrics_token: given(access.metrics_token),
-        };
-        Self { access, open_csrf: random(), sessions: Mutex::default(), tries: Mutex::default() }
+    pub(super) fn new(access: &Access) -> Self {
+        let secret = |token: &Option<String>| token.as_deref().and_then(Secret::new);
+        Self {
+            viewer_token: secret(&access.viewer_token),
+            operator_token: secret(&access.operator_token),
+            open_csrf: random(),
+            sessions: Mutex::default(),
+            tries: Throttle::default(),
+        }
     }
 
     /// Whether nobody has to log in.
     pub(super) fn is_open(&self) -> bool {
-        self.access.viewer_token.is_none() && self.access.operator_token.is_none()
+        self.viewer_token.is_none() && self.operator_token.is_none()
     }
 
     /// The role of a token.
     fn role(&self, token: &str) -> Option<Role> {
-        let is = |known: &Option<String>| {
-            known.as_ref().is_some_and(|known| same(known.as_bytes(), token.as_bytes()))
-        };
+        let is = |known: &Option<Secret>| known.as_ref().is_some_and(|known| known.is(token));
         // Both are compared whatever the first says.
-        let (operator, viewer) = (is(&self.access.operator_token), is(&self.access.viewer_token));
+        let (operator, viewer) = (is(&self.operator_token), is(&self.viewer_token));
         if operator {
             Some(Role::Operator)
         } else if viewer {
@@ -187,29 +181,15 @@ impl Gate {
     }
 
     /// The role of a token that came from this address. A known one passes whatever was tried before it: whoever else is behind
-    /// the same address must not be able to lock its owner out. Of wrong ones, no more than [`MAX_TRIES`] in a [`TRY_WINDOW`] are
-    /// told that they are wrong.
+    /// the same address must not be able to lock its owner out. Of wrong ones only some are told that they are wrong.
     fn try_token(&self, token: &str, from: Option<IpAddr>) -> Result<Role, Problem> {
         if let Some(role) = self.role(token) {
             return Ok(role);
         }
-        let now = Instant::now();
-        let mut tries = self.tries.lock();
-        if tries.len() >= MAX_ADDRESSES {
-            tries.retain(|_, t| now - t.since < TRY_WINDOW);
-            if tries.len() >= MAX_ADDRESSES {
-                return Err(Problem::TooMany);
-            }
+        match self.tries.failed(from) {
+            Ok(()) => Err(Problem::Unauthorized("this token is not known".to_owned())),
+            Err(_) => Err(Problem::TooMany),
         }
-        let entry = tries.entry(from).or_insert(Tries { count: 0, since: now });
-        if now - entry.since >= TRY_WINDOW {
-            *entry = Tries { count: 0, since: now };
-        }
-        if entry.count >= MAX_TRIES {
-            return Err(Problem::TooMany);
-        }
-        entry.count += 1;
-        Err(Problem::Unauthorized("this token is not known".to_owned()))
     }
 
     /// Begins a session and returns its key.
@@ -227,6 +207,11 @@ impl Gate {
         key
     }
 
+    /// Ends a session: at logout, or when its browser logs in anew.
+    fn end(&self, key: &str) {
+        self.sessions.lock().remove(key);
+    }
+
     fn of_session(&self, key: &str) -> Option<Visitor> {
         let sessions = self.sessions.lock();
         let session = sessions.get(key).filter(|s| s.began.elapsed() < SESSION_LENGTH)?;
@@ -240,8 +225,7 @@ impl Gate {
 
     /// Who asks, by these headers.
     fn visitor(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Visitor, Problem> {
-        let credentials = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        if let Some(token) = credentials.and_then(bearer) {
+        if let Some(token) = bearer(headers) {
             if self.is_open() {
                 // A client that always sends its token is not turned away where none is asked for.
                 return self.open_visitor(headers);
@@ -363,10 +347,17 @@ pub(super) async fn guard(State(page): State<Page>, mut request: Request, next: 
     next.run(request).await
 }
 
-/// Where to go after login: only to this page set itself.
-pub(super) fn local_path(path: &str) -> &str {
-    let is_local = path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '\n', '\r']);
-    if is_local { path } else { "/" }
+/// Where to go after login: only to this page set itself, whatever was asked for. It is read as a browser reads it, which drops
+/// tabs and line ends, takes `\\` for `/`, and resolves dots.
+pub(super) fn local_path(asked: &str) -> String {
+    const HERE: &str = "http://page.invalid/";
+    let home = || "/".to_owned();
+    let Ok(here) = Url::parse(HERE) else { return home() };
+    let Ok(there) = here.join(asked) else { return home() };
+    let path = &there[url::Position::BeforePath..];
+    // A path that begins with two slashes would be another host.
+    let is_local = asked.starts_with('/') && there.origin() == here.origin() && !path.starts_with("//");
+    if is_local { path.to_owned() } else { home() }
 }
 
 /// `GET /login`
@@ -377,8 +368,8 @@ pub(super) async fn login_form(
     if page.gate.is_open() {
         return Redirect::to("/").into_response();
     }
-    let next = query.get("next").map_or("/", |next| local_path(next));
-    layout::login(next, None).into_response()
+    let next = query.get("next").map_or_else(|| "/".to_owned(), |next| local_path(next));
+    layout::login(&next, None).into_response()
 }
 
 /// `POST /login`
@@ -388,16 +379,20 @@ pub(super) async fn login(State(page): State<Page>, request: Request) -> Respons
     if !from_here(request.headers()) {
         return Problem::Forbidden("this form comes from a page of another origin".to_owned()).answer(false);
     }
+    let older = cookie(request.headers()).map(str::to_owned);
     let body = match axum::body::to_bytes(request.into_body(), 16 << 10).await {
         Ok(body) => body,
         Err(e) => return Problem::Invalid(format!("the form cannot be read: {e}")).answer(false),
     };
     let fields = Fields::parse(&body);
-    let next = local_path(fields.text("next")).to_owned();
+    let next = local_path(fields.text("next"));
     match page.gate.try_token(fields.text("token").trim(), from) {
         Ok(role) => {
             let name = short(fields.text("name"));
             tracing::info!(role = role.as_str(), name, "somebody logged in to the page");
+            if let Some(older) = older {
+                page.gate.end(&older);
+            }
             let key = page.gate.begin(role, name);
             let secure = if https { "; Secure" } else { "" };
             let seconds = SESSION_LENGTH.as_secs();
@@ -426,7 +421,7 @@ pub(super) async fn logout(
         return problem.answer(false);
     }
     if let Proof::Session(key) = &visitor.proof {
-        page.gate.sessions.lock().remove(key);
+        page.gate.end(key);
     }
     let cookie = format!("{COOKIE}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0");
     ([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response()
@@ -434,3 +429,35 @@ pub(super) async fn logout(
 
 /// The gate as the pages know it.
 pub(super) type SharedGate = Arc<Gate>;
+
+#[cfg(test)]
+mod tests {
+    use super::local_path;
+
+    #[test]
+    fn the_way_after_login_stays_here_whatever_it_contains() {
+        for (asked, to) in [
+            ("/", "/"),
+            ("/queues?state=idle&page=2", "/queues?state=idle&page=2"),
+            ("/queues/a%20b#top", "/queues/a%20b#top"),
+            ("/a/../queues", "/queues"),
+            ("/añil", "/a%C3%B1il"),
+            ("", "/"),
+            ("queues", "/"),
+            ("//evil.example", "/"),
+            ("/\\evil.example", "/"),
+            ("/\t/evil.example", "/"),
+            ("/\n/evil.example", "/"),
+            ("/\r\n/evil.example", "/"),
+            ("\t//evil.example", "/"),
+            ("/.//evil.example", "/"),
+            ("/..//evil.example", "/"),
+            ("/%2e//evil.example", "/"),
+            ("http://evil.example/", "/"),
+            ("javascript:alert(1)", "/"),
+            ("/\u{0}\u{7f}", "/%00%7F"),
+        ] {
+            assert_eq!(local_path(asked), to, "{asked:?}");
+        }
+    }
+}

@@ -41,7 +41,6 @@ mod access;
 mod act;
 mod alerts;
 mod audit;
-pub mod auth;
 mod backends;
 mod body;
 mod cells;
@@ -78,6 +77,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use galerna_broker::Broker;
+use galerna_http::Guard;
 use galerna_model::Clock;
 use galerna_model::ParameterRegistry;
 use galerna_storage::StatisticsStore;
@@ -143,6 +143,8 @@ pub struct Parts {
     pub traces: Option<Arc<dyn MessageHistory>>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
+    /// Where the page's metrics are registered: that of the process.
+    pub registry: prometheus::Registry,
     /// Ends the streams of updates, so that they do not hold up the end of the process.
     pub stop: CancellationToken,
 }
@@ -185,7 +187,9 @@ type Params = axum::extract::Query<HashMap<String, String>>;
 
 impl Page {
     async fn snapshot(&self) -> Arc<Snapshot> {
-        self.observer.snapshot(&self.parts).await
+        let snapshot = self.observer.snapshot(&self.parts).await;
+        self.metrics.set(&snapshot, MAX_VIEWERS - self.viewers.available_permits());
+        snapshot
     }
 
     fn now(&self) -> galerna_model::Timestamp {
@@ -286,12 +290,12 @@ fn shown(result: Result<Response, Problem>) -> Response {
 /// # Errors
 /// When a metric cannot be registered, which does not happen.
 pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error> {
-    let metrics_token = access.metrics_token.as_deref().map(Arc::from);
+    let readers = Guard::new(access.metrics_token.as_deref());
     let topology = serde_json::from_value(parts.topology.clone()).unwrap_or_default();
     let page = Page(Arc::new(Shared {
-        gate: Arc::new(Gate::new(access)),
+        gate: Arc::new(Gate::new(&access)),
         observer: Observer::new(parts.clock.clone()),
-        metrics: Metrics::new()?,
+        metrics: Metrics::new(&parts.registry)?,
         told: Mutex::default(),
         viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
         topology,
@@ -325,9 +329,7 @@ pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error>
     let guarded = pages
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn_with_state(page.clone(), access::guard));
-    let metrics = Router::new()
-        .route("/metrics", get(metrics::show))
-        .layer(middleware::from_fn_with_state(metrics_token, auth::authorise));
+    let metrics = readers.protect(Router::new().route("/metrics", get(metrics::show)), &[]);
     Ok(Router::new()
         .route("/login", get(access::login_form).post(access::login))
         .route("/assets/{file}", get(asset))

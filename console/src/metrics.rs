@@ -1,20 +1,16 @@
-//! The page's own metrics, and what only the page looks at: the dead letters of all queues, and the workers that do not answer.
+//! The page's metrics, and what only the page looks at: the dead letters of all queues, and the workers that do not answer.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
-};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 use tokio::time::Instant;
 
+use super::Page;
 use super::observer::Snapshot;
-use super::{MAX_VIEWERS, Page};
-use crate::auth::metrics_answer;
 
-/// The page's metrics, in a registry of its own.
+/// The page's metrics.
 pub(super) struct Metrics {
-    registry: Registry,
     requests: IntCounterVec,
     seconds: HistogramVec,
     actions: IntCounterVec,
@@ -24,9 +20,8 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new() -> Result<Self, prometheus::Error> {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Self {
-            registry: Registry::new(),
             requests: IntCounterVec::new(
                 Opts::new(
                     "galerna_page_requests_total",
@@ -67,7 +62,7 @@ impl Metrics {
             Box::new(metrics.silent_workers.clone()),
         ];
         for metric in all {
-            metrics.registry.register(metric)?;
+            registry.register(metric)?;
         }
         Ok(metrics)
     }
@@ -77,7 +72,8 @@ impl Metrics {
         self.actions.with_label_values(&[action, if done { "done" } else { "refused" }]).inc();
     }
 
-    fn text(&self, snapshot: &Snapshot, streams: usize) -> Result<String, prometheus::Error> {
+    /// Sets the gauges to what was just seen.
+    pub(super) fn set(&self, snapshot: &Snapshot, streams: usize) {
         let set = |gauge: &IntGauge, n: u64| gauge.set(i64::try_from(n).unwrap_or(i64::MAX));
         set(&self.streams, streams as u64);
         set(&self.silent_workers, snapshot.unresponsive.len() as u64);
@@ -85,15 +81,13 @@ impl Metrics {
         if let Some(dead) = snapshot.dead_total() {
             set(&self.dead_letters, dead);
         }
-        TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
 
 /// `GET /metrics`
 pub(super) async fn show(State(page): State<Page>) -> Response {
-    let snapshot = page.snapshot().await;
-    let streams = MAX_VIEWERS - page.viewers.available_permits();
-    metrics_answer(page.metrics.text(&snapshot, streams))
+    drop(page.snapshot().await);
+    galerna_http::metrics::answer(&page.parts.registry)
 }
 
 /// Counts a call. What no route takes is one route, so that nobody can add to their number.

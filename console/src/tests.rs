@@ -85,6 +85,7 @@ async fn parts(folder: &tempfile::TempDir, queues: usize) -> Parts {
         version: "0",
         traces: None,
         clock: Arc::new(SystemClock),
+        registry: prometheus::Registry::new(),
         stop: CancellationToken::new(),
     }
 }
@@ -343,6 +344,29 @@ async fn a_session_is_a_cookie_that_is_not_the_token_and_ends_at_logout() {
         world.get("/").header("cookie", &session).send().await.unwrap().status(),
         StatusCode::SEE_OTHER
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_login_ends_the_older_session_of_that_browser_and_of_no_other() {
+    let world = World::guarded().await;
+    let (older, other) = (cookie(&world.login(OPERATOR).await), cookie(&world.login(OPERATOR).await));
+    let again = world.form("/login", &[("token", VIEWER), ("next", "/\t/evil.example")]);
+    let again = again.header("cookie", &older).send().await.unwrap();
+    assert_eq!(again.headers()["location"], "/");
+    let newer = cookie(&again);
+    for (session, status) in
+        [(&older, StatusCode::SEE_OTHER), (&other, StatusCode::OK), (&newer, StatusCode::OK)]
+    {
+        assert_eq!(
+            world.get("/").header("cookie", session).send().await.unwrap().status(),
+            status,
+            "{session}"
+        );
+    }
+    // A token that is wrong ends nothing.
+    let wrong = world.form("/login", &[("token", "wrong")]).header("cookie", &other).send().await.unwrap();
+    assert_eq!(wrong.status(), 401);
+    assert_eq!(world.get("/").header("cookie", &other).send().await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,6 +117,7 @@ pub struct StatusPage {
 pub struct StatusQuery {
     /// Only queues in this state: `idle`, `worker`, `empty`, `pause` or `delete`; several separated by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(pattern = r"^((idle|worker|empty|pause|delete)(,(idle|worker|empty|pause|delete))*)?$")]
     pub state: Option<String>,
     /// Only queues whose name, account or holder contains this, upper and lower case alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,12 +125,15 @@ pub struct StatusQuery {
     /// `queue` (the default), `account`, `state`, `ready`, `unacked`, `epoch`, `last_delivered`, `since` or `re_leases`;
     /// with `-` in front, descending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(pattern = r"^(-?(queue|account|state|ready|unacked|epoch|last_delivered|since|re_leases))?$")]
     pub sort: Option<String>,
-    /// Page, from 1.
+    /// Page, from 1 to 1,000,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1_000_000)]
     pub page: Option<usize>,
     /// Queues on a page: 100 by default, at most 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1_000)]
     pub limit: Option<usize>,
 }
 
@@ -142,6 +146,8 @@ pub struct QueryError {
     allowed: &'static str,
 }
 
+/// The last page that may be asked for.
+const MAX_PAGE: usize = 1_000_000;
 /// The longest page.
 const MAX_LIMIT: usize = 1_000;
 
@@ -195,8 +201,8 @@ impl StatusQuery {
         };
         let page = self.page.unwrap_or(1);
         let limit = self.limit.unwrap_or(100);
-        if page == 0 {
-            return Err(wrong("page", "0", "a number from 1"));
+        if page == 0 || page > MAX_PAGE {
+            return Err(wrong("page", &page.to_string(), "a number from 1 to 1000000"));
         }
         if limit == 0 || limit > MAX_LIMIT {
             return Err(wrong("limit", &limit.to_string(), "a number from 1 to 1000"));

@@ -9,8 +9,8 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::call_error::CallError;
 use crate::options::{Limits, Rate};
-use crate::refusal::Refusal;
 
 /// The rates are kept for sources that have proved who they are, so there are never more of them than sources.
 pub(crate) struct Admission {
@@ -38,7 +38,7 @@ impl Admission {
     }
 
     /// Lets a call of a source in, before anything of it is read.
-    pub(crate) fn call(&self, source: &SourceId) -> Result<(), Refusal> {
+    pub(crate) fn call(&self, source: &SourceId) -> Result<(), CallError> {
         self.calls.check_key(source).map_err(|until| self.too_many("calls", &until))
     }
 
@@ -47,14 +47,14 @@ impl Admission {
         &self,
         source: &SourceId,
         count: usize,
-    ) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+    ) -> Result<Option<OwnedSemaphorePermit>, CallError> {
         let Some(n) = u32::try_from(count).ok().and_then(NonZeroU32::new) else { return Ok(None) };
         let permit = Arc::clone(&self.in_flight).try_acquire_many_owned(n.get());
-        let permit = permit.map_err(|_| Refusal::Overloaded)?;
+        let permit = permit.map_err(|_| CallError::Overloaded)?;
         match self.readings.check_key_n(source, n) {
             Ok(Ok(())) => Ok(Some(permit)),
             Ok(Err(until)) => Err(self.too_many("readings", &until)),
-            Err(_) => Err(Refusal::TooLarge(format!(
+            Err(_) => Err(CallError::TooLarge(format!(
                 "{n} readings at once are more than this source may ever send"
             ))),
         }
@@ -75,9 +75,9 @@ impl Admission {
         &self,
         what: &'static str,
         until: &NotUntil<<DefaultClock as governor::clock::Clock>::Instant>,
-    ) -> Refusal {
+    ) -> CallError {
         let wait = until.wait_time_from(self.clock.now());
-        Refusal::TooMany {
+        CallError::TooMany {
             what,
             wait: Duration::from_millis(wait.as_millis().try_into().unwrap_or(u64::MAX)),
         }
@@ -101,11 +101,11 @@ mod tests {
         let (a, b) = (SourceId::new("a").unwrap(), SourceId::new("b").unwrap());
         assert_eq!(admission.call(&a), Ok(()));
         assert_eq!(admission.call(&a), Ok(()));
-        assert!(matches!(admission.call(&a), Err(Refusal::TooMany { what: "calls", .. })));
+        assert!(matches!(admission.call(&a), Err(CallError::TooMany { what: "calls", .. })));
         assert_eq!(admission.call(&b), Ok(()));
         drop(admission.readings(&a, 10).unwrap());
         match admission.readings(&a, 5) {
-            Err(Refusal::TooMany { what: "readings", wait }) => {
+            Err(CallError::TooMany { what: "readings", wait }) => {
                 assert!((Duration::from_secs(3)..=Duration::from_secs(5)).contains(&wait), "{wait:?}");
             }
             other => panic!("{other:?}"),
@@ -120,7 +120,7 @@ mod tests {
         let a = SourceId::new("a").unwrap();
         let permit = admission.readings(&a, 8).unwrap();
         assert_eq!(admission.under_way(), 8);
-        assert_eq!(admission.readings(&a, 3).unwrap_err(), Refusal::Overloaded);
+        assert_eq!(admission.readings(&a, 3).unwrap_err(), CallError::Overloaded);
         drop(permit);
         assert_eq!(admission.under_way(), 0);
         assert!(admission.readings(&a, 0).unwrap().is_none());

@@ -1,4 +1,4 @@
-//! Reading a body: encodings, limits, patience.
+//! Reading a body: encodings, limits, timeouts.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder};
 use zstd::stream::zio;
 
 use crate::budget::Share;
+use crate::call_error::CallError;
 use crate::options::{Limits, Timeouts};
-use crate::refusal::Refusal;
 
 /// The largest window of a zstd frame, as a power of two: 8 MiB, which is what RFC 8878 wants every decoder to have.
 const ZSTD_WINDOW: u32 = 23;
@@ -26,19 +26,19 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// A body in memory, decompressed, with its share of the budget.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct BufferedBody {
     pub(crate) bytes: Bytes,
     share: Share,
 }
 
-impl Held {
+impl BufferedBody {
     /// Drops the body and keeps its share for what was read from it: that takes memory in proportion to the body.
     pub(crate) fn into_share(self) -> Share {
         self.share
     }
 
     /// Has the body held by another from now on: by the source that was found in it.
-    pub(crate) fn charge_to(&mut self, mut share: Share) -> Result<(), Refusal> {
+    pub(crate) fn charge_to(&mut self, mut share: Share) -> Result<(), CallError> {
         share.hold(self.share.bytes())?;
         self.share = share;
         Ok(())
@@ -52,19 +52,19 @@ enum Encoding {
     Zstd,
 }
 
-fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+fn encoding(headers: &HeaderMap) -> Result<Encoding, CallError> {
     let mut found = Encoding::Identity;
     for value in headers.get_all(header::CONTENT_ENCODING) {
-        let value = value.to_str().map_err(|_| Refusal::Encoding("?".to_owned()))?;
+        let value = value.to_str().map_err(|_| CallError::Encoding("?".to_owned()))?;
         for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let next = match name.to_ascii_lowercase().as_str() {
                 "identity" => continue,
                 "gzip" | "x-gzip" => Encoding::Gzip,
                 "zstd" => Encoding::Zstd,
-                _ => return Err(Refusal::Encoding(name.chars().take(40).collect())),
+                _ => return Err(CallError::Encoding(name.chars().take(40).collect())),
             };
             if found != Encoding::Identity {
-                return Err(Refusal::Encoding("several, one over the other".to_owned()));
+                return Err(CallError::Encoding("several, one over the other".to_owned()));
             }
             found = next;
         }
@@ -79,9 +79,9 @@ pub(crate) async fn read(
     limits: &Limits,
     timeouts: &Timeouts,
     share: Share,
-) -> Result<Held, Refusal> {
+) -> Result<BufferedBody, CallError> {
     let result = read_whole(&mut body, headers, limits, timeouts, share).await;
-    if !matches!(result, Ok(_) | Err(Refusal::CutOff | Refusal::TooSlow(_))) {
+    if !matches!(result, Ok(_) | Err(CallError::CutOff | CallError::TooSlow(_))) {
         discard(body).await;
     }
     result
@@ -93,12 +93,12 @@ async fn read_whole(
     limits: &Limits,
     timeouts: &Timeouts,
     mut share: Share,
-) -> Result<Held, Refusal> {
+) -> Result<BufferedBody, CallError> {
     let most = limits.body_bytes;
     let mut decoding = Decoding::new(encoding(headers)?, most)?;
-    let told =
+    let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()).and_then(|l| l.parse::<u64>().ok());
-    if told.is_some_and(|told| told > most as u64) {
+    if announced.is_some_and(|announced| announced > most as u64) {
         return Err(too_large(most));
     }
     let mut came = 0usize;
@@ -116,7 +116,7 @@ async fn read_whole(
     }
     let bytes = Bytes::from(decoding.finish(most)?);
     share.hold(bytes.len())?;
-    Ok(Held { bytes, share })
+    Ok(BufferedBody { bytes, share })
 }
 
 /// Reads what is left of a refused call's body, if that is soon done: a sender that is still writing when its connection
@@ -136,18 +136,18 @@ async fn next_frame(
     body: &mut Body,
     end: Instant,
     timeouts: &Timeouts,
-) -> Result<Option<hyper::body::Frame<Bytes>>, Refusal> {
+) -> Result<Option<hyper::body::Frame<Bytes>>, CallError> {
     let idle = Instant::now() + timeouts.idle;
     match timeout_at(idle.min(end), body.frame()).await {
         Ok(None) => Ok(None),
         Ok(Some(Ok(frame))) => Ok(Some(frame)),
-        Ok(Some(Err(_))) => Err(Refusal::CutOff),
-        Err(_) => Err(Refusal::TooSlow(if idle < end { timeouts.idle } else { timeouts.body })),
+        Ok(Some(Err(_))) => Err(CallError::CutOff),
+        Err(_) => Err(CallError::TooSlow(if idle < end { timeouts.idle } else { timeouts.body })),
     }
 }
 
-fn too_large(most: usize) -> Refusal {
-    Refusal::TooLarge(format!("the body is longer than {most} bytes, compressed or not; send it in parts"))
+fn too_large(most: usize) -> CallError {
+    CallError::TooLarge(format!("the body is longer than {most} bytes, compressed or not; send it in parts"))
 }
 
 /// Memory that a decoder has beside what it puts out.
@@ -160,16 +160,16 @@ enum Decoding {
 }
 
 impl Decoding {
-    fn new(encoding: Encoding, most: usize) -> Result<Self, Refusal> {
+    fn new(encoding: Encoding, most: usize) -> Result<Self, CallError> {
         let out = Capped { bytes: Vec::new(), most, over: false };
         Ok(match encoding {
             Encoding::Identity => Self::Identity(out),
             Encoding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(out))),
             Encoding::Zstd => {
-                let mut decoder = ZstdDecoder::new().map_err(|_| Refusal::Overloaded)?;
+                let mut decoder = ZstdDecoder::new().map_err(|_| CallError::Overloaded)?;
                 decoder
                     .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW))
-                    .map_err(|_| Refusal::Overloaded)?;
+                    .map_err(|_| CallError::Overloaded)?;
                 Self::Zstd(Box::new(zio::Writer::new(out, decoder)))
             }
         })
@@ -193,7 +193,7 @@ impl Decoding {
         }
     }
 
-    fn take(&mut self, piece: &[u8], most: usize) -> Result<(), Refusal> {
+    fn take(&mut self, piece: &[u8], most: usize) -> Result<(), CallError> {
         let written = match self {
             Self::Identity(out) => out.write_all(piece),
             Self::Gzip(decoder) => decoder.write_all(piece),
@@ -202,7 +202,7 @@ impl Decoding {
         written.map_err(|e| self.failure(&e, most))
     }
 
-    fn finish(mut self, most: usize) -> Result<Vec<u8>, Refusal> {
+    fn finish(mut self, most: usize) -> Result<Vec<u8>, CallError> {
         let ended = match &mut self {
             Self::Identity(_) => Ok(()),
             Self::Gzip(decoder) => decoder.try_finish(),
@@ -218,7 +218,7 @@ impl Decoding {
         })
     }
 
-    fn failure(&self, error: &io::Error, most: usize) -> Refusal {
+    fn failure(&self, error: &io::Error, most: usize) -> CallError {
         if self.out().over {
             return too_large(most);
         }
@@ -227,7 +227,7 @@ impl Decoding {
             Self::Gzip(_) => "gzip",
             Self::Zstd(_) => "zstd",
         };
-        Refusal::Malformed(format!("the body is not complete and correct {name}: {error}"))
+        CallError::Malformed(format!("the body is not complete and correct {name}: {error}"))
     }
 }
 
@@ -256,7 +256,7 @@ impl Write for Capped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::{Budget, Holder, Most};
+    use crate::budget::{Budget, Client, Quota};
 
     fn gzip(data: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -273,14 +273,14 @@ mod tests {
     }
 
     fn budget_of(bytes: usize) -> Budget {
-        Budget::new(bytes, Most { bytes, calls: 10 })
+        Budget::new(bytes, Quota { bytes, calls: 10 })
     }
 
     fn share(budget: &Budget) -> Share {
-        budget.call(Holder::address(None)).unwrap()
+        budget.call(Client::address(None)).unwrap()
     }
 
-    async fn read_it(data: Vec<u8>, encoding: &str, budget: &Budget) -> Result<Held, Refusal> {
+    async fn read_it(data: Vec<u8>, encoding: &str, budget: &Budget) -> Result<BufferedBody, CallError> {
         read(Body::from(data), &headers(encoding), &limits(), &Timeouts::default(), share(budget)).await
     }
 
@@ -316,7 +316,7 @@ mod tests {
         ] {
             assert!(data.len() <= (1 << 20) + 1);
             let refused = read_it(data, encoding, &budget).await.unwrap_err();
-            assert!(matches!(&refused, Refusal::TooLarge(text) if text.contains("1048576")), "{refused:?}");
+            assert!(matches!(&refused, CallError::TooLarge(text) if text.contains("1048576")), "{refused:?}");
             assert_eq!(budget.held(), 0);
         }
     }
@@ -333,13 +333,13 @@ mod tests {
             (text.clone(), "zstd"),
         ] {
             let refused = read_it(data, encoding, &budget).await.unwrap_err();
-            assert!(matches!(refused, Refusal::Malformed(_)), "{encoding}: {refused:?}");
+            assert!(matches!(refused, CallError::Malformed(_)), "{encoding}: {refused:?}");
         }
         for encoding in ["br", "deflate", "gzip, gzip", "gzip, zstd", "compress", "x\u{7f}"] {
             let Ok(value) = encoding.parse() else { continue };
             let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, value)]);
             let read = read(Body::empty(), &headers, &limits(), &Timeouts::default(), share(&budget)).await;
-            assert!(matches!(read, Err(Refusal::Encoding(_))), "{encoding}");
+            assert!(matches!(read, Err(CallError::Encoding(_))), "{encoding}");
         }
     }
 
@@ -356,20 +356,20 @@ mod tests {
         for (body, waited) in [(Body::from_stream(drip), 20), (Body::from_stream(stopped), 5)] {
             let began = Instant::now();
             let read = read(body, &HeaderMap::new(), &limits(), &timeouts, share(&budget)).await;
-            assert!(matches!(read, Err(Refusal::TooSlow(_))));
+            assert!(matches!(read, Err(CallError::TooSlow(_))));
             assert_eq!(began.elapsed().as_secs(), waited);
         }
         let cut = futures_util::stream::iter([Ok(Bytes::from_static(b"[")), Err(io::Error::other("gone"))]);
         let read =
             read(Body::from_stream(cut), &HeaderMap::new(), &limits(), &timeouts, share(&budget)).await;
-        assert_eq!(read.unwrap_err(), Refusal::CutOff);
+        assert_eq!(read.unwrap_err(), CallError::CutOff);
     }
 
     #[tokio::test]
     async fn bodies_that_do_not_fit_together_are_refused_without_waiting() {
         let budget = budget_of(1 << 20);
         let held = read_it(vec![b' '; 700 << 10], "", &budget).await.unwrap();
-        assert_eq!(read_it(vec![b' '; 700 << 10], "", &budget).await.unwrap_err(), Refusal::Overloaded);
+        assert_eq!(read_it(vec![b' '; 700 << 10], "", &budget).await.unwrap_err(), CallError::Overloaded);
         drop(held);
         assert!(read_it(vec![b' '; 700 << 10], "", &budget).await.is_ok());
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use galerna_model::{AccountId, QueueName, SourceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::sources::{Known, Table};
+use crate::sources::{KnownSource, Table};
 use crate::token::TokenHash;
 
 const VERSION: u32 = 1;
@@ -101,7 +101,7 @@ fn read(file: File) -> io::Result<Table> {
         let token = TokenHash::parse(&entry.token_hash)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("source `{}`: {e}", entry.id)))?;
         let Entry { id, account, queue, .. } = entry;
-        sources.insert(id.clone(), Arc::new(Known { id, account, queue, token }));
+        sources.insert(id.clone(), Arc::new(KnownSource { id, account, queue, token }));
     }
     Ok(Table { sources, read: copy.read })
 }
@@ -115,7 +115,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sources.json");
         assert!(load(path.clone()).await.unwrap().is_none());
-        let known = Known {
+        let known = KnownSource {
             id: SourceId::new("s").unwrap(),
             account: AccountId::new("a").unwrap(),
             queue: QueueName::new("q").unwrap(),

@@ -17,17 +17,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use utoipa::ToSchema;
 
-use crate::TIDY_EVERY;
+use crate::FORGET_IDLE_EVERY;
 use crate::admission::Admission;
 use crate::answer::{Accepted, Rejected};
-use crate::budget::{Budget, Most, Share};
+use crate::budget::{Budget, Quota, Share};
+use crate::call_error::CallError;
 use crate::hints::{Hints, QueueHints};
 use crate::metrics::{self, Metrics};
 use crate::options::{Limits, Options, OptionsError};
 use crate::parse::Parsed;
-use crate::refusal::Refusal;
 use crate::service;
-use crate::sources::{Directory, Known, RefreshError, Refreshed, Sources};
+use crate::sources::{Directory, KnownSource, RefreshError, Refreshed, Sources};
 use crate::statistics::Statistics;
 use galerna_storage::{LastMessage, StatisticsStore, StorageError, Tally};
 
@@ -90,7 +90,7 @@ pub(crate) struct Core {
     pub(crate) admission: Admission,
     pub(crate) budget: Budget,
     /// For bodies of callers who are not known before their body is read.
-    pub(crate) strangers_budget: Budget,
+    pub(crate) unauthenticated_budget: Budget,
     hints: Hints,
     pub(crate) statistics: Statistics,
     pub(crate) metrics: Arc<Metrics>,
@@ -110,15 +110,15 @@ pub(crate) struct Core {
 
 /// How often the broker is asked whether it is there, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(2);
-const PING_PATIENCE: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to write statistics that fail.
 const LONGEST_FLUSH_PAUSE: Duration = Duration::from_secs(60);
 /// For asking, after a failed publish, whether the queue is there.
-const DEPTH_PATIENCE: Duration = Duration::from_secs(2);
+const DEPTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of all bodies together whose senders are not known yet: whoever they are, they cannot keep known sources out.
-const STRANGERS_BYTES: usize = 32 << 20;
+const UNAUTHENTICATED_BYTES: usize = 32 << 20;
 /// Longest body of a caller who names the source only in the body.
-pub(crate) const STRANGERS_BODY: usize = 512 << 10;
+pub(crate) const UNAUTHENTICATED_BODY: usize = 512 << 10;
 /// Values of one envelope: with what a value takes at most, far below the longest message that consumers read.
 const ENVELOPE_VALUES: usize = 50_000;
 
@@ -143,7 +143,7 @@ impl Frontend {
             sources: Sources::open(directory, options.sources.clone(), Arc::clone(&clock)).await,
             admission: Admission::new(&options.limits),
             budget: budget(&options.limits, options.limits.bytes_in_flight, usize::MAX),
-            strangers_budget: budget(&options.limits, STRANGERS_BYTES, STRANGERS_BODY),
+            unauthenticated_budget: budget(&options.limits, UNAUTHENTICATED_BYTES, UNAUTHENTICATED_BODY),
             hints: Hints::start(hints, Arc::clone(&metrics), stop.clone()),
             statistics: Statistics::new(statistics, Arc::clone(&clock), options.statistics.clone(), writer),
             metrics,
@@ -160,11 +160,11 @@ impl Frontend {
         metrics::observe(&core, &core.registry)?;
         // Its failure is in the log and in the readiness.
         drop(core.refresh(false).await);
-        core.look_at_broker().await;
-        core.start(keep_sources);
-        core.start(keep_broker_in_sight);
-        core.start(keep_statistics);
-        core.start(keep_tidy);
+        core.check_broker().await;
+        core.start(refresh_sources_repeatedly);
+        core.start(watch_broker);
+        core.start(flush_statistics_repeatedly);
+        core.start(forget_idle_sources);
         Ok(Self { core, _background: Arc::new(stop.drop_guard()) })
     }
 
@@ -236,14 +236,14 @@ impl Core {
         result
     }
 
-    async fn look_at_broker(&self) {
-        let health = timeout(PING_PATIENCE, async {
+    async fn check_broker(&self) {
+        let health = timeout(PING_TIMEOUT, async {
             match self.broker.ping().await {
                 Ok(()) => self.broker.health().await,
                 Err(e) => BrokerHealth::Unavailable { reason: e.to_string() },
             }
         });
-        let late = || BrokerHealth::Unavailable { reason: format!("no answer within {PING_PATIENCE:?}") };
+        let late = || BrokerHealth::Unavailable { reason: format!("no answer within {PING_TIMEOUT:?}") };
         self.set_broker_health(health.await.unwrap_or_else(|_| late()));
     }
 
@@ -314,29 +314,29 @@ impl Core {
     }
 
     /// Publishes what was read of a call and answers when it is safe.
-    pub(crate) async fn take(
+    pub(crate) async fn accept(
         self: &Arc<Self>,
-        source: Arc<Known>,
+        source: Arc<KnownSource>,
         request: String,
         parsed: Parsed,
         excerpt: (String, bool),
         memory: Share,
-    ) -> Result<Accepted, Refusal> {
+    ) -> Result<Accepted, CallError> {
         let Parsed { readings, rejected, entries } = parsed;
         let permit = self.admission.readings(&source.id, readings.len())?;
         if readings.is_empty() {
             return Ok(Accepted { accepted: 0, rejected });
         }
         let core = Arc::clone(self);
-        let call = Call { source, request, readings, entries, rejected, excerpt, permit, memory };
+        let call = ParsedCall { source, request, readings, entries, rejected, excerpt, permit, memory };
         self.publishing.spawn(async move { core.publish(call).await }).await.unwrap_or_else(|e| {
             tracing::error!(error = %e, "a publish ended without an answer");
-            Err(Refusal::Broker("publishing failed".to_owned()))
+            Err(CallError::Broker("publishing failed".to_owned()))
         })
     }
 
-    async fn publish(&self, call: Call) -> Result<Accepted, Refusal> {
-        let Call { source, request, readings, entries, rejected, excerpt: (text, cut), permit, memory } =
+    async fn publish(&self, call: ParsedCall) -> Result<Accepted, CallError> {
+        let ParsedCall { source, request, readings, entries, rejected, excerpt: (text, cut), permit, memory } =
             call;
         let received = self.clock.now();
         let tally = Tally {
@@ -354,9 +354,9 @@ impl Core {
         let window = self.envelopes(&source, &request, readings, received);
         let envelopes = window.len();
         let began = Instant::now();
-        let patience = self.options.timeouts.publish;
-        let published = timeout(patience, self.broker.publish(window)).await.unwrap_or_else(|_| {
-            let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let limit = self.options.timeouts.publish;
+        let published = timeout(limit, self.broker.publish(window)).await.unwrap_or_else(|_| {
+            let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
             Err(BrokerError::Timeout { attempted: "publishing a call".to_owned(), millis })
         });
         drop((permit, memory));
@@ -365,7 +365,7 @@ impl Core {
             tracing::warn!(request, source = %source.id, queue = %source.queue, error = %e, "a call was not confirmed");
             let id = request.as_str();
             tracing::trace!(target: "galerna::trace::frontend", id, "failed: not confirmed: {e}");
-            return Err(self.why_unsafe(&source.queue, e).await);
+            return Err(self.publish_error(&source.queue, e).await);
         }
         tracing::debug!(request, source = %source.id, queue = %source.queue, envelopes, readings = tally.readings, "confirmed");
         tracing::trace!(
@@ -392,7 +392,7 @@ impl Core {
 
     /// What a failed publish is answered with. A queue that is missing is told of as such: its account may have got another, so
     /// the list is refreshed.
-    async fn why_unsafe(&self, queue: &QueueName, error: BrokerError) -> Refusal {
+    async fn publish_error(&self, queue: &QueueName, error: BrokerError) -> CallError {
         if let BrokerError::Blocked(reason) = &error {
             // Whoever asks before the next look is to know it too.
             self.set_broker_health(BrokerHealth::Blocked { reason: reason.clone() });
@@ -401,14 +401,14 @@ impl Core {
             BrokerError::UnknownQueue(_) => true,
             // The window's messages all go to one queue.
             BrokerError::Unconfirmed { .. } => {
-                let depth = timeout(DEPTH_PATIENCE, self.broker.depth(queue)).await;
+                let depth = timeout(DEPTH_TIMEOUT, self.broker.depth(queue)).await;
                 matches!(depth, Ok(Err(BrokerError::UnknownQueue(_))))
             }
             _ => false,
         };
         if missing {
             self.sources.missed.notify_one();
-            return Refusal::NoQueue;
+            return CallError::NoQueue;
         }
         error.into()
     }
@@ -416,7 +416,7 @@ impl Core {
     /// A call's readings in messages of some hundreds.
     fn envelopes(
         &self,
-        source: &Known,
+        source: &KnownSource,
         request: &str,
         readings: Vec<Reading>,
         received: Timestamp,
@@ -453,8 +453,8 @@ impl Core {
     }
 }
 
-struct Call {
-    source: Arc<Known>,
+struct ParsedCall {
+    source: Arc<KnownSource>,
     request: String,
     readings: Vec<Reading>,
     entries: usize,
@@ -466,11 +466,11 @@ struct Call {
     memory: Share,
 }
 
-/// So many bytes, at most those of all calls, for bodies that are no longer than so many, and the share that each holder has of them.
+/// So many bytes, at most those of all calls, for bodies that are no longer than so many, and the share that each client has of them.
 fn budget(limits: &Limits, bytes: usize, longest: usize) -> Budget {
     let bytes = bytes.min(limits.bytes_in_flight);
     let longest = limits.body_bytes.min(longest);
-    let each = Most {
+    let each = Quota {
         bytes: limits.share_of_one(bytes).max(2 * longest),
         calls: limits.share_of_one(limits.connections).max(1),
     };
@@ -482,7 +482,7 @@ fn new_id(now: Timestamp) -> String {
     format!("{:012x}{:016x}", now.as_millis().max(0) & 0xffff_ffff_ffff, fastrand::u64(..))
 }
 
-async fn keep_sources(core: Arc<Core>) {
+async fn refresh_sources_repeatedly(core: Arc<Core>) {
     let (every, soonest) = (core.options.sources.every, core.options.sources.soonest);
     loop {
         let wait = if core.sources.state().is_some() { every } else { soonest.min(every) };
@@ -496,14 +496,14 @@ async fn keep_sources(core: Arc<Core>) {
     }
 }
 
-async fn keep_broker_in_sight(core: Arc<Core>) {
+async fn watch_broker(core: Arc<Core>) {
     loop {
         sleep(PING_EVERY).await;
-        core.look_at_broker().await;
+        core.check_broker().await;
     }
 }
 
-async fn keep_statistics(core: Arc<Core>) {
+async fn flush_statistics_repeatedly(core: Arc<Core>) {
     let every = core.options.statistics.flush_every;
     // What is not written is kept and tried again.
     let mut outage =
@@ -521,9 +521,9 @@ async fn keep_statistics(core: Arc<Core>) {
     }
 }
 
-async fn keep_tidy(core: Arc<Core>) {
+async fn forget_idle_sources(core: Arc<Core>) {
     loop {
-        sleep(TIDY_EVERY).await;
+        sleep(FORGET_IDLE_EVERY).await;
         core.admission.forget_idle();
     }
 }

@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// After a dispatcher that did not answer.
 const PAUSES_AFTER_FAILURE: Pauses = Pauses::new(Duration::from_secs(1), Duration::from_secs(5));
 /// For one batch.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Somebody who wants to know which queues have just got messages.
 #[async_trait]
@@ -98,7 +98,7 @@ async fn send(to: Arc<dyn QueueHints>, mut waiting: mpsc::Receiver<QueueName>, m
         let distinct: HashSet<QueueName> = batch.drain(..).collect();
         let queues: Vec<QueueName> = distinct.into_iter().collect();
         let count = queues.len() as u64;
-        match timeout(PATIENCE, to.hint(&queues)).await {
+        match timeout(TIMEOUT, to.hint(&queues)).await {
             Ok(Ok(())) => {
                 outage.succeeded();
                 metrics.hints.with_label_values(&["sent"]).inc_by(count);
@@ -106,7 +106,7 @@ async fn send(to: Arc<dyn QueueHints>, mut waiting: mpsc::Receiver<QueueName>, m
             }
             failed => {
                 let cause = failed.map_or_else(
-                    |_| format!("no answer within {PATIENCE:?}"),
+                    |_| format!("no answer within {TIMEOUT:?}"),
                     |r| r.err().unwrap_or_default(),
                 );
                 metrics.hints.with_label_values(&["lost"]).inc_by(count);

@@ -6,7 +6,7 @@
 //! | call | answer |
 //! |---|---|
 //! | `POST /readings?source_key=<id>&x-dexcell-source-token=<token>` | 202 `{"accepted":n,"rejected":[{"index","reason"}]}`, or an error |
-//! | `POST /insert-json.htm` | the same, for a form whose field `data` holds the older body |
+//! | `POST /insert-json.htm` | the same, for a form whose field `data` holds the legacy body |
 //! | `GET /healthz`, `GET /readyz` | 200 while the process serves; 200 while it is worth sending calls to, with details |
 //! | `GET /metrics`, `GET /openapi.json` | Prometheus text; the description of this API |
 //! | `GET /statistics`, `POST /sources/refresh` | for operators, with their token |
@@ -21,7 +21,7 @@
 //! | 413 | body too long, compressed or not, or too many readings |
 //! | 415 | an encoding other than gzip and zstd |
 //! | 429 | the source sends too much, or has too much under way; `Retry-After` says when to come back |
-//! | 503 | the broker is away or blocks, too much is under way, or no list of sources is known; with `Retry-After` |
+//! | 503 | the broker is unavailable or blocks, too much is under way, or no list of sources is known; with `Retry-After` |
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -62,14 +62,14 @@ mod admission;
 mod answer;
 mod body;
 mod budget;
+mod call_error;
 mod disk_copy;
 mod frontend;
 mod hints;
+mod legacy_form;
 mod metrics;
-mod older;
 mod options;
 mod parse;
-mod refusal;
 mod service;
 mod sources;
 pub mod statistics;
@@ -85,4 +85,4 @@ pub use statistics::Statistics;
 pub use token::{TokenHash, TokenHashError};
 
 /// How often what can be forgotten is looked for.
-const TIDY_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+const FORGET_IDLE_EVERY: std::time::Duration = std::time::Duration::from_secs(60);

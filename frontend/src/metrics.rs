@@ -8,8 +8,8 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
+use crate::call_error::CallError;
 use crate::frontend::Core;
-use crate::refusal::Refusal;
 
 pub(crate) struct Metrics {
     pub(crate) requests: IntCounterVec,
@@ -123,8 +123,8 @@ impl Metrics {
     }
 
     /// Counts the readings of a call that is refused because none of them can be taken.
-    pub(crate) fn refused(&self, refusal: &Refusal) {
-        if let Refusal::NothingValid { rejected } = refusal {
+    pub(crate) fn refused(&self, refusal: &CallError) {
+        if let CallError::NothingValid { rejected } = refusal {
             self.rejected.inc_by(rejected.len() as u64);
         }
     }

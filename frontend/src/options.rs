@@ -26,7 +26,7 @@ impl Rate {
 pub struct Limits {
     /// Longest body in bytes, before and after decompression; 8 MiB by default.
     pub body_bytes: usize,
-    /// Most readings in one call; 10,000 by default.
+    /// Quota readings in one call; 10,000 by default.
     pub readings: usize,
     /// Longest text of one reading in bytes; 128 KiB by default.
     pub reading_bytes: usize,

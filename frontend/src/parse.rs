@@ -17,8 +17,8 @@ use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
 use crate::answer::Rejected;
+use crate::call_error::CallError;
 use crate::options::Limits;
-use crate::refusal::Refusal;
 
 /// A body read.
 #[derive(Debug, Default)]
@@ -27,25 +27,25 @@ pub(crate) struct Parsed {
     pub(crate) readings: Vec<Reading>,
     /// What cannot, in the order of the body.
     pub(crate) rejected: Vec<Rejected>,
-    /// How many entries of the body are in `readings`. The older form spreads a reading over several.
+    /// How many entries of the body are in `readings`. The legacy form spreads a reading over several.
     pub(crate) entries: usize,
 }
 
 impl Parsed {
     /// Refuses a body in which entries are, and none can be taken.
-    pub(crate) fn with_anything(self) -> Result<Self, Refusal> {
+    pub(crate) fn with_anything(self) -> Result<Self, CallError> {
         if self.entries == 0 && !self.rejected.is_empty() {
-            return Err(Refusal::NothingValid { rejected: self.rejected });
+            return Err(CallError::NothingValid { rejected: self.rejected });
         }
         Ok(self)
     }
 }
 
 /// Reads one reading or an array of readings.
-pub(crate) fn readings(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
+pub(crate) fn readings(body: &[u8], limits: &Limits) -> Result<Parsed, CallError> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let parsed = match body.trim_ascii_start().first() {
-        None => return Err(Refusal::Empty),
+        None => return Err(CallError::Empty),
         Some(b'[') => match bounded::<Reading>(body, limits.readings) {
             Ok(list) if list.iter().all(plain) => {
                 Parsed { entries: list.len(), readings: list, rejected: Vec::new() }
@@ -57,26 +57,26 @@ pub(crate) fn readings(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> 
         Some(_) => {
             serde_json::from_slice::<IgnoredAny>(body).map_err(|e| malformed(&e))?;
             let message = "the body is neither an object nor an array at line 1 column 1; send one reading or an array of readings";
-            return Err(Refusal::Malformed(message.to_owned()));
+            return Err(CallError::Malformed(message.to_owned()));
         }
     };
     parsed.with_anything()
 }
 
 /// Reads an array of readings one by one. Words for numbers that are none (`NaN`), which are no JSON, cost their reading alone.
-fn list(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
+fn list(body: &[u8], limits: &Limits) -> Result<Parsed, CallError> {
     match list_of_raw(body, limits) {
         Ok(list) => Ok(one_by_one(&list, limits)),
-        Err(Refusal::Malformed(cause)) => match quote_not_finite(body) {
+        Err(CallError::Malformed(cause)) => match quote_not_finite(body) {
             Cow::Owned(quoted) => Ok(one_by_one(&list_of_raw(&quoted, limits)?, limits)),
-            Cow::Borrowed(_) => Err(Refusal::Malformed(cause)),
+            Cow::Borrowed(_) => Err(CallError::Malformed(cause)),
         },
         Err(refusal) => Err(refusal),
     }
 }
 
 /// Reads one reading, likewise.
-fn single(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
+fn single(body: &[u8], limits: &Limits) -> Result<Parsed, CallError> {
     let error = match serde_json::from_slice::<&RawValue>(body) {
         Ok(raw) => return Ok(one_by_one(&[raw], limits)),
         Err(error) => malformed(&error),
@@ -91,7 +91,7 @@ fn single(body: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
 }
 
 /// The elements of an array, unread.
-pub(crate) fn list_of_raw<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<&'a RawValue>, Refusal> {
+pub(crate) fn list_of_raw<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<&'a RawValue>, CallError> {
     bounded::<&RawValue>(body, limits.readings).map_err(|e| match e {
         Unreadable::TooMany => too_many(limits),
         Unreadable::Json(e) => malformed(&e),
@@ -99,12 +99,12 @@ pub(crate) fn list_of_raw<'a>(body: &'a [u8], limits: &Limits) -> Result<Vec<&'a
 }
 
 /// The parser's words, which end with line and column.
-pub(crate) fn malformed(error: &serde_json::Error) -> Refusal {
-    Refusal::Malformed(format!("the body is not what it should be: {error}"))
+pub(crate) fn malformed(error: &serde_json::Error) -> CallError {
+    CallError::Malformed(format!("the body is not what it should be: {error}"))
 }
 
-fn too_many(limits: &Limits) -> Refusal {
-    Refusal::TooLarge(format!("the call holds more than {} readings; send it in parts", limits.readings))
+fn too_many(limits: &Limits) -> CallError {
+    CallError::TooLarge(format!("the call holds more than {} readings; send it in parts", limits.readings))
 }
 
 fn one_by_one(list: &[&RawValue], limits: &Limits) -> Parsed {
@@ -243,10 +243,10 @@ mod tests {
             assert!(parsed.rejected[0].reason.contains(expected), "{bad}: {}", parsed.rejected[0].reason);
             // And none beside it: an error that says the same.
             match readings(bad.as_bytes(), &limits()) {
-                Err(Refusal::NothingValid { rejected }) => {
+                Err(CallError::NothingValid { rejected }) => {
                     assert!(rejected[0].reason.contains(expected), "{bad}")
                 }
-                Err(Refusal::Malformed(_)) => assert!(matches!(bad, "null" | "7"), "{bad}"),
+                Err(CallError::Malformed(_)) => assert!(matches!(bad, "null" | "7"), "{bad}"),
                 Ok(parsed) => assert!(bad == "[]" && parsed.entries == 0, "{bad}"),
                 other => panic!("{bad}: {other:?}"),
             }
@@ -274,32 +274,32 @@ mod tests {
             ("\"\x01\"", "line 1 column 1"),
         ] {
             match readings(body.as_bytes(), &limits()) {
-                Err(Refusal::Malformed(text)) => assert!(text.contains(place), "{body:?}: {text}"),
+                Err(CallError::Malformed(text)) => assert!(text.contains(place), "{body:?}: {text}"),
                 other => panic!("{body:?}: {other:?}"),
             }
         }
         let cut = &GOOD[..30];
         assert!(matches!(
             readings(format!("[{GOOD},{cut}").as_bytes(), &limits()),
-            Err(Refusal::Malformed(_))
+            Err(CallError::Malformed(_))
         ));
-        assert!(matches!(readings(b"[\"\xff\xfe\"]", &limits()), Err(Refusal::Malformed(_))));
+        assert!(matches!(readings(b"[\"\xff\xfe\"]", &limits()), Err(CallError::Malformed(_))));
     }
 
     #[test]
     fn empty_bodies_and_too_many_readings_are_refused_and_empty_arrays_are_not() {
         for body in ["", " ", "\r\n\t", "\u{feff}"] {
-            assert_eq!(readings(body.as_bytes(), &limits()).unwrap_err(), Refusal::Empty, "{body:?}");
+            assert_eq!(readings(body.as_bytes(), &limits()).unwrap_err(), CallError::Empty, "{body:?}");
         }
         assert_eq!(readings(b"[]", &limits()).unwrap().entries, 0);
         let five = format!("[{}]", [GOOD; 5].join(","));
         assert_eq!(readings(five.as_bytes(), &limits()).unwrap().entries, 5);
         let six = format!("[{}]", [GOOD; 6].join(","));
         assert!(
-            matches!(readings(six.as_bytes(), &limits()), Err(Refusal::TooLarge(t)) if t.contains("5 readings"))
+            matches!(readings(six.as_bytes(), &limits()), Err(CallError::TooLarge(t)) if t.contains("5 readings"))
         );
         let six_bad = format!("[{}]", ["0"; 6].join(","));
-        assert!(matches!(readings(six_bad.as_bytes(), &limits()), Err(Refusal::TooLarge(_))));
+        assert!(matches!(readings(six_bad.as_bytes(), &limits()), Err(CallError::TooLarge(_))));
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
         ] {
             match readings(body.as_bytes(), &limits) {
                 Ok(parsed) => assert_eq!((parsed.entries, parsed.rejected.len()), (1, 1)),
-                Err(Refusal::NothingValid { .. } | Refusal::Malformed(_)) => {}
+                Err(CallError::NothingValid { .. } | CallError::Malformed(_)) => {}
                 other => panic!("{other:?}"),
             }
         }

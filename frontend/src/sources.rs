@@ -13,14 +13,14 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::call_error::CallError;
 use crate::disk_copy;
 use crate::options::SourcesOptions;
-use crate::refusal::Refusal;
 use crate::token::TokenHash;
 
 /// A source whose readings are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct KnownSource {
     pub(crate) id: SourceId,
     pub(crate) account: AccountId,
     pub(crate) queue: QueueName,
@@ -30,7 +30,7 @@ pub(crate) struct Known {
 /// A list of sources as it once was.
 #[derive(Debug)]
 pub(crate) struct Table {
-    pub(crate) sources: HashMap<SourceId, Arc<Known>>,
+    pub(crate) sources: HashMap<SourceId, Arc<KnownSource>>,
     /// When it was read from the API.
     pub(crate) read: Timestamp,
 }
@@ -106,7 +106,7 @@ pub(crate) struct Sources {
     /// Somebody asked for a source that is not known.
     pub(crate) missed: Notify,
     /// One refresh at a time.
-    turn: tokio::sync::Mutex<()>,
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 impl Sources {
@@ -132,7 +132,7 @@ impl Sources {
             options,
             clock,
             missed: Notify::new(),
-            turn: tokio::sync::Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -151,25 +151,29 @@ impl Sources {
     }
 
     /// Who sends. An unknown source and a wrong token cost the same and are told the same.
-    pub(crate) fn authenticate(&self, key: Option<&str>, token: Option<&str>) -> Result<Arc<Known>, Refusal> {
-        let table = self.table().ok_or(Refusal::NoSources)?;
+    pub(crate) fn authenticate(
+        &self,
+        key: Option<&str>,
+        token: Option<&str>,
+    ) -> Result<Arc<KnownSource>, CallError> {
+        let table = self.table().ok_or(CallError::NoSources)?;
         let id = key.and_then(|key| SourceId::new(key).ok());
         let known = id.and_then(|id| table.sources.get(&id));
         let token = token.unwrap_or_default();
         let matches = known.map_or(TokenHash::NOBODY, |k| k.token).matches(token);
         match known {
             Some(known) if matches && !token.is_empty() => Ok(Arc::clone(known)),
-            Some(_) => Err(Refusal::Unauthorized),
+            Some(_) => Err(CallError::Unauthorized),
             None => {
                 self.missed.notify_one();
-                Err(Refusal::Unauthorized)
+                Err(CallError::Unauthorized)
             }
         }
     }
 
     /// Reads the lists and takes them if they can be believed; with `force` also if they lost much.
     pub(crate) async fn refresh(&self, force: bool) -> Result<Refreshed, RefreshError> {
-        let _turn = self.turn.lock().await;
+        let _refreshing = self.refreshing.lock().await;
         let result = self.read_and_take(force).await;
         let problem = match &result {
             Ok(refreshed) => {
@@ -222,8 +226,8 @@ impl Sources {
 fn combine(
     accounts: &Listing<Account>,
     sources: &Listing<Source>,
-    known: &HashMap<SourceId, Arc<Known>>,
-) -> (HashMap<SourceId, Arc<Known>>, usize) {
+    known: &HashMap<SourceId, Arc<KnownSource>>,
+) -> (HashMap<SourceId, Arc<KnownSource>>, usize) {
     let mut unclear_accounts: HashSet<&str> =
         accounts.issues.iter().filter_map(|i| i.id.as_deref()).collect();
     let mut unclear: HashSet<&str> = sources.issues.iter().filter_map(|i| i.id.as_deref()).collect();
@@ -248,7 +252,7 @@ fn combine(
             known.get(&source.id).filter(|k| k.account == source.account).cloned()
         } else {
             match (queues.get(&source.account), TokenHash::parse(&source.token_hash)) {
-                (Some(account), Ok(token)) if account.active => Some(Arc::new(Known {
+                (Some(account), Ok(token)) if account.active => Some(Arc::new(KnownSource {
                     id: source.id.clone(),
                     account: account.id.clone(),
                     queue: account.queue.clone(),
@@ -297,7 +301,7 @@ mod tests {
         }
     }
 
-    fn ids(table: &HashMap<SourceId, Arc<Known>>) -> Vec<&str> {
+    fn ids(table: &HashMap<SourceId, Arc<KnownSource>>) -> Vec<&str> {
         let mut ids: Vec<&str> = table.keys().map(SourceId::as_str).collect();
         ids.sort_unstable();
         ids
@@ -350,7 +354,7 @@ mod tests {
         let (api, directory, _serving) = served(100).await;
         let clock = ManualClock::at(Timestamp(1_000_000));
         let sources = Sources::open(directory, SourcesOptions::default(), Arc::new(clock.clone())).await;
-        assert!(matches!(sources.authenticate(Some("s1"), Some("t1")), Err(Refusal::NoSources)));
+        assert!(matches!(sources.authenticate(Some("s1"), Some("t1")), Err(CallError::NoSources)));
         assert_eq!(sources.refresh(false).await.unwrap(), Refreshed { sources: 100, issues: 0 });
         clock.advance(7_000);
         assert_eq!(sources.state(), Some((100, 7_000)));
@@ -367,8 +371,8 @@ mod tests {
         api.set_sources((0..50).map(|n| source(&format!("s{n}"), "a", "new")).collect());
         assert_eq!(sources.refresh(true).await.unwrap().sources, 50);
         assert!(sources.problem().is_none());
-        assert_eq!(sources.authenticate(Some("s99"), Some("t99")).unwrap_err(), Refusal::Unauthorized);
-        assert_eq!(sources.authenticate(Some("s1"), Some("t1")).unwrap_err(), Refusal::Unauthorized);
+        assert_eq!(sources.authenticate(Some("s99"), Some("t99")).unwrap_err(), CallError::Unauthorized);
+        assert_eq!(sources.authenticate(Some("s1"), Some("t1")).unwrap_err(), CallError::Unauthorized);
         assert!(sources.authenticate(Some("s1"), Some("new")).is_ok());
     }
 
@@ -414,7 +418,7 @@ mod tests {
         ] {
             assert_eq!(
                 sources.authenticate(key, token).unwrap_err(),
-                Refusal::Unauthorized,
+                CallError::Unauthorized,
                 "{key:?} {token:?}"
             );
         }

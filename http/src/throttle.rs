@@ -11,8 +11,9 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use crate::address::network;
 
-/// Wrong secrets that one address may try at once, and in a minute.
+/// Wrong secrets that one address may try at once; after them one in so long.
 const TRIES: NonZeroU32 = NonZeroU32::new(10).unwrap();
+const THEN_ONE_IN: Duration = Duration::from_secs(60);
 /// Addresses remembered; when more have just guessed, all who guess wait.
 const MAX_ADDRESSES: usize = 10_000;
 /// For those who guess while there is no room to remember their address.
@@ -26,9 +27,11 @@ pub struct Throttle {
 }
 
 impl Default for Throttle {
-    /// Ten tries at once, and ten a minute.
+    /// Ten tries at once, then one a minute.
     fn default() -> Self {
-        let tries = RateLimiter::dashmap(Quota::per_minute(TRIES));
+        // A period of 0, which this is not, would be none.
+        let quota = Quota::with_period(THEN_ONE_IN).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
+        let tries = RateLimiter::dashmap(quota.allow_burst(TRIES));
         Self { tries: Arc::new(tries), clock: DefaultClock::default() }
     }
 }
@@ -68,7 +71,7 @@ mod tests {
             assert_eq!(throttle.failed(ip("2001:db8::1")), Ok(()), "{n}");
         }
         let wait = throttle.failed(ip("2001:db8::2")).unwrap_err();
-        assert!(wait <= Duration::from_secs(6) && !wait.is_zero(), "{wait:?}");
+        assert!(wait <= Duration::from_secs(60) && !wait.is_zero(), "{wait:?}");
         assert_eq!(throttle.failed(ip("2001:db9::1")), Ok(()));
         assert_eq!(throttle.failed(None), Ok(()));
     }

@@ -4,7 +4,6 @@
 //! 1) and `limit` (1 to 1,000, 500 when left out). `GET /healthz` answers 200.
 
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
@@ -12,14 +11,15 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Json, Router};
+use galerna_http::{ApiError, Guard, ServeError, ServeOptions, check_exposure, serve_until};
 use galerna_model::{Account, Source};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::bearer;
+use crate::service::SHARE_OF_FILES;
 use galerna_directory::{AccountsSource, DirectoryError, SourcesSource};
 
 const DEFAULT_LIMIT: usize = 500;
@@ -29,7 +29,7 @@ const LARGEST_LIMIT: usize = 1_000;
 #[derive(Clone)]
 pub struct AccountsApi {
     lists: Arc<RwLock<Lists>>,
-    token: Option<Arc<str>>,
+    guard: Guard,
 }
 
 struct Lists {
@@ -50,7 +50,7 @@ impl AccountsApi {
     /// Serves these lists.
     pub fn new(accounts: Vec<Account>, sources: Vec<Source>) -> Self {
         let version = u64::from(fastrand::u32(..));
-        Self { lists: Arc::new(RwLock::new(Lists { accounts, sources, version })), token: None }
+        Self { lists: Arc::new(RwLock::new(Lists { accounts, sources, version })), guard: Guard::new(None) }
     }
 
     /// Serves what these hold now, for instance two files.
@@ -73,7 +73,7 @@ impl AccountsApi {
     /// Asks callers for this bearer token.
     #[must_use]
     pub fn with_token(mut self, token: Option<&str>) -> Self {
-        self.token = token.map(Arc::from);
+        self.guard = Guard::new(token);
         self
     }
 
@@ -93,12 +93,12 @@ impl AccountsApi {
 
     /// The routes, to be served alone or nested under a path.
     pub fn router(&self) -> Router {
-        Router::new()
+        let routes = Router::new()
             .route("/accounts", get(accounts))
             .route("/sources", get(sources))
-            .layer(middleware::from_fn_with_state(self.token.clone(), bearer::require))
             .route("/healthz", get(|| async { "ok" }))
-            .with_state(Arc::clone(&self.lists))
+            .with_state(Arc::clone(&self.lists));
+        self.guard.protect(routes, &["/healthz"])
     }
 
     /// Serves until `shutdown` ends, then lets open requests finish.
@@ -109,16 +109,18 @@ impl AccountsApi {
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
-        bearer::check_exposure(&listener, self.token.is_some(), "accounts API")?;
-        axum::serve(listener, self.router()).with_graceful_shutdown(shutdown).await
+    ) -> Result<(), ServeError> {
+        const SERVICE: &str = "accounts API";
+        check_exposure(&listener, &self.guard, SERVICE)?;
+        let options = ServeOptions::new(SERVICE).within_files(SHARE_OF_FILES);
+        serve_until(listener, self.router(), options, shutdown).await
     }
 }
 
 async fn accounts(
     State(lists): State<Arc<RwLock<Lists>>>,
     query: Result<Query<PageQuery>, QueryRejection>,
-) -> Response {
+) -> Result<Response, ApiError> {
     let lists = lists.read();
     page("accounts", &lists.accounts, lists.version, query)
 }
@@ -126,7 +128,7 @@ async fn accounts(
 async fn sources(
     State(lists): State<Arc<RwLock<Lists>>>,
     query: Result<Query<PageQuery>, QueryRejection>,
-) -> Response {
+) -> Result<Response, ApiError> {
     let lists = lists.read();
     page("sources", &lists.sources, lists.version, query)
 }
@@ -136,16 +138,14 @@ fn page<T: Serialize>(
     list: &[T],
     version: u64,
     query: Result<Query<PageQuery>, QueryRejection>,
-) -> Response {
-    let query = match query {
-        Ok(Query(query)) => query,
-        Err(e) => return bearer::error(StatusCode::BAD_REQUEST, "bad_query", e.body_text()),
-    };
+) -> Result<Response, ApiError> {
+    let bad_query = |message: String| ApiError::new(StatusCode::BAD_REQUEST, "bad_query", message);
+    let Query(query) = query.map_err(|e| bad_query(e.body_text()))?;
     let (page, limit) = (query.page.unwrap_or(1), query.limit.unwrap_or(DEFAULT_LIMIT));
     if page == 0 || !(1..=LARGEST_LIMIT).contains(&limit) {
         let message =
             format!("page {page}, limit {limit}: pages count from 1, limit is 1 to {LARGEST_LIMIT}");
-        return bearer::error(StatusCode::BAD_REQUEST, "bad_query", message);
+        return Err(bad_query(message));
     }
     let from = page.saturating_sub(1).saturating_mul(limit).min(list.len());
     let to = from.saturating_add(limit).min(list.len());
@@ -156,5 +156,5 @@ fn page<T: Serialize>(
         "total": list.len(),
         "version": version,
     });
-    Json(body).into_response()
+    Ok(Json(body).into_response())
 }

@@ -48,7 +48,6 @@
 
 mod accounts;
 mod accounts_api;
-mod bearer;
 mod deletions;
 
 mod guarded;
@@ -64,6 +63,7 @@ mod work;
 
 pub use accounts::{Guard, Suspicion};
 pub use accounts_api::AccountsApi;
+pub use galerna_http::ServeError;
 pub use maintainer::Maintainer;
 pub use status::{Status, TaskStatus};
 pub use task::{

@@ -8,6 +8,7 @@ use galerna_broker::Broker;
 use galerna_model::{Clock, Timestamp};
 use galerna_storage::QueueStates;
 use parking_lot::Mutex;
+use prometheus::Registry;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use galerna_retry::{Outage, Pauses};
 
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::status::{History, Status, TaskStatus};
 use crate::task::{Options, OptionsError, Report, Run, RunFailure, Schedule, Task, TaskError};
 use crate::work::{Progress, Work};
@@ -36,11 +37,12 @@ pub struct Maintainer {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     work: Work,
     started_at: Timestamp,
     tasks: [TaskState; Task::ALL.len()],
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
+    registry: Registry,
 }
 
 #[derive(Default)]
@@ -81,10 +83,14 @@ impl Shared {
     fn schedule(&self, task: Task) -> Schedule {
         self.work.options.schedule(task)
     }
+
+    pub(crate) fn is_on_time(&self, task: Task) -> bool {
+        self.state(task).history.on_time(task, self.schedule(task))
+    }
 }
 
 impl Maintainer {
-    /// A maintainer that does nothing yet: see [`Self::spawn`] and [`Self::run_once`].
+    /// A maintainer that does nothing yet: see [`Self::spawn`] and [`Self::run_once`]. Its metrics are in a registry of its own.
     ///
     /// # Errors
     /// When an option is out of its range.
@@ -95,12 +101,30 @@ impl Maintainer {
         options: Options,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OptionsError> {
+        Self::in_registry(Registry::new(), queues, broker, accounts, options, clock)
+    }
+
+    /// As [`Self::new`], with its metrics in the registry of the process.
+    ///
+    /// # Errors
+    /// As [`Self::new`], or when there is a maintainer in the registry already.
+    pub fn in_registry(
+        registry: Registry,
+        queues: Arc<dyn QueueStates>,
+        broker: Arc<dyn Broker>,
+        accounts: Arc<dyn AccountsSource>,
+        options: Options,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OptionsError> {
         options.check()?;
         let started_at = clock.now();
-        let metrics = Metrics::new(seconds(started_at)).map_err(|e| OptionsError::metrics(&e))?;
+        let of_metrics = |e: prometheus::Error| OptionsError::metrics(&e);
+        let metrics = Metrics::new(&registry, seconds(started_at)).map_err(of_metrics)?;
         let work = Work::new(queues, broker, accounts, options, clock);
         let tasks = Default::default();
-        Ok(Self { shared: Arc::new(Shared { work, started_at, tasks, metrics }) })
+        let shared = Arc::new(Shared { work, started_at, tasks, metrics, registry });
+        metrics::observe(&shared, &shared.registry).map_err(of_metrics)?;
+        Ok(Self { shared })
     }
 
     /// Runs all tasks, each at once and then at its interval, until `shutdown`; the handle ends when they have stopped.
@@ -264,13 +288,17 @@ impl Maintainer {
         if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
     }
 
-    /// The metrics as Prometheus reads them.
+    /// Where its metrics are.
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// The metrics as Prometheus reads them: all of the registry's.
     ///
     /// # Errors
     /// When they cannot be written, which does not happen.
     pub fn metrics_text(&self) -> Result<String, prometheus::Error> {
-        let shared = &self.shared;
-        shared.metrics.render(|task| shared.state(task).history.on_time(task, shared.schedule(task)))
+        galerna_http::metrics::text(&self.shared.registry)
     }
 }
 

@@ -1,15 +1,20 @@
-//! The maintainer's metrics, in a registry of its own.
+//! The maintainer's metrics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-};
+use galerna_http::metrics::OnScrape;
+use prometheus::{Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::maintainer::Shared;
 
 use crate::task::{Report, RunFailure, Task, TaskError};
 
+/// What a run may change.
+const CHANGES: [&str; 9] =
+    ["created", "declared", "flagged", "restored", "emptied", "filled", "expired", "deleted", "conflicts"];
+
 pub(crate) struct Metrics {
-    registry: Registry,
     runs: IntCounterVec,
     seconds: HistogramVec,
     last_success: GaugeVec,
@@ -24,9 +29,8 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(started_seconds: f64) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(registry: &Registry, started_seconds: f64) -> Result<Self, prometheus::Error> {
         let metrics = Self {
-            registry: Registry::new(),
             runs: IntCounterVec::new(
                 Opts::new("galerna_maintainer_runs_total", "Runs of a task by result (ok, or why it failed)"),
                 &["task", "result"],
@@ -73,21 +77,25 @@ impl Metrics {
                 "When this maintainer was started",
             )?,
         };
-        metrics.registry.register(Box::new(metrics.runs.clone()))?;
-        metrics.registry.register(Box::new(metrics.seconds.clone()))?;
-        metrics.registry.register(Box::new(metrics.last_success.clone()))?;
-        metrics.registry.register(Box::new(metrics.on_time.clone()))?;
-        metrics.registry.register(Box::new(metrics.changes.clone()))?;
+        registry.register(Box::new(metrics.runs.clone()))?;
+        registry.register(Box::new(metrics.seconds.clone()))?;
+        registry.register(Box::new(metrics.last_success.clone()))?;
+        registry.register(Box::new(metrics.changes.clone()))?;
         for gauge in
             [&metrics.issues, &metrics.suspicious, &metrics.uncounted, &metrics.waiting, &metrics.watched]
         {
-            metrics.registry.register(Box::new(gauge.clone()))?;
+            registry.register(Box::new(gauge.clone()))?;
         }
-        metrics.registry.register(Box::new(metrics.started.clone()))?;
+        registry.register(Box::new(metrics.started.clone()))?;
         metrics.started.set(started_seconds);
         for task in Task::ALL {
             // Counters exist from the start, so that a first failure is a step and not a beginning.
             metrics.runs.with_label_values(&[task.as_str(), "ok"]);
+            metrics.seconds.with_label_values(&[task.as_str()]);
+            metrics.last_success.with_label_values(&[task.as_str()]);
+        }
+        for change in CHANGES {
+            metrics.changes.with_label_values(&[change]);
         }
         Ok(metrics)
     }
@@ -134,12 +142,21 @@ impl Metrics {
             Task::Deletions => self.waiting.set(gauge(report.waiting)),
         }
     }
+}
 
-    /// The text that Prometheus scrapes.
-    pub(crate) fn render(&self, on_time: impl Fn(Task) -> bool) -> Result<String, prometheus::Error> {
-        for task in Task::ALL {
-            self.on_time.with_label_values(&[task.as_str()]).set(f64::from(u8::from(on_time(task))));
+/// Has whether tasks run on time set whenever the registry is read.
+pub(crate) fn observe(shared: &Arc<Shared>, registry: &Registry) -> Result<(), prometheus::Error> {
+    let on_time = shared.metrics.on_time.clone();
+    // The registry outlives a maintainer and must not keep it.
+    let of = Arc::downgrade(shared);
+    let set = {
+        let on_time = on_time.clone();
+        move || {
+            let Some(shared) = of.upgrade() else { return };
+            for task in Task::ALL {
+                on_time.with_label_values(&[task.as_str()]).set(f64::from(u8::from(shared.is_on_time(task))));
+            }
         }
-        TextEncoder::new().encode_to_string(&self.registry.gather())
-    }
+    };
+    registry.register(Box::new(OnScrape::new(vec![Box::new(on_time)], set)))
 }

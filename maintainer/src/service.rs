@@ -7,13 +7,11 @@
 //! | `POST /tasks/<name>/run?force=true` | 200 with what the run did, 404, 409 `busy` or `accounts_suspicious`, 502, 504, each with what was done |
 //! | `GET /healthz` | 200 while the process serves |
 //! | `GET /readyz` | 200 when every task has run and its last run ended well, else 503 with what failed |
-//! | `GET /metrics` | Prometheus text |
+//! | `GET /metrics` | Prometheus text of this process |
 //!
 //! With a token, all but `/ping`, `/healthz` and `/readyz` ask for `Authorization: Bearer <token>`.
 
 use std::future::Future;
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
@@ -21,15 +19,24 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router, middleware};
+use axum::{Json, Router};
+use galerna_http::{
+    ApiError, ErrorBody, Guard, ServeError, ServeOptions, Unready, check_exposure, method_not_allowed,
+    metrics, no_route, readiness, serve_until,
+};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::bearer;
 use crate::maintainer::Maintainer;
 use crate::task::{Run, RunFailure, Task, TaskError};
 
+/// Paths that need no token.
+const OPEN_PATHS: &[&str] = &["/ping", "/healthz", "/readyz"];
+/// One in so many of the files that the process may open are connections of this service, or of the small server of lists.
+pub(crate) const SHARE_OF_FILES: usize = 16;
 /// The longest that a call may ask to watch leases for.
 const LONGEST_WATCH_MS: u64 = 3_600_000;
 
@@ -43,22 +50,23 @@ struct RunQuery {
 
 impl Maintainer {
     /// The route that runs a task, alone: for a process that serves it beside others, and asks for its own token.
-    pub fn task_routes(&self) -> Router {
-        Router::new().route("/tasks/{task}/run", post(run)).with_state(self.clone())
+    pub fn task_routes(&self) -> OpenApiRouter {
+        OpenApiRouter::new().routes(routes!(run)).with_state(self.clone())
     }
 
     /// The routes of the service.
     pub fn router(&self, token: Option<&str>) -> Router {
-        let token: Option<Arc<str>> = token.map(Arc::from);
-        Router::new()
+        let routes = Router::new()
             .route("/status", get(status))
             .route("/tasks/{task}/run", post(run))
-            .route("/metrics", get(metrics))
-            .layer(middleware::from_fn_with_state(token, bearer::require))
+            .route("/metrics", get(show_metrics))
             .route("/ping", get(ping))
             .route("/healthz", get(|| async { "ok" }))
             .route("/readyz", get(readyz))
-            .with_state(self.clone())
+            .fallback(no_route)
+            .method_not_allowed_fallback(method_not_allowed)
+            .with_state(self.clone());
+        Guard::new(token).protect(routes, OPEN_PATHS)
     }
 
     /// Serves until `shutdown` ends, then lets open requests finish.
@@ -70,9 +78,11 @@ impl Maintainer {
         listener: TcpListener,
         token: Option<&str>,
         shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
-        bearer::check_exposure(&listener, token.is_some(), "maintainer")?;
-        axum::serve(listener, self.router(token)).with_graceful_shutdown(shutdown).await
+    ) -> Result<(), ServeError> {
+        const SERVICE: &str = "maintainer";
+        check_exposure(&listener, &Guard::new(token), SERVICE)?;
+        let options = ServeOptions::new(SERVICE).within_files(SHARE_OF_FILES);
+        serve_until(listener, self.router(token), options, shutdown).await
     }
 }
 
@@ -99,53 +109,51 @@ async fn status(State(maintainer): State<Maintainer>) -> Response {
 }
 
 async fn readyz(State(maintainer): State<Maintainer>) -> Response {
-    match maintainer.readiness() {
-        Ok(()) => "ready".into_response(),
-        Err(problem) => bearer::error(StatusCode::SERVICE_UNAVAILABLE, "not_ready", problem),
-    }
+    readiness(&json!({}), maintainer.readiness().err().map(|problem| Unready::new("not_ready", problem)))
 }
 
-async fn metrics(State(maintainer): State<Maintainer>) -> Response {
-    match maintainer.metrics_text() {
-        Ok(text) => text.into_response(),
-        Err(e) => bearer::error(StatusCode::INTERNAL_SERVER_ERROR, "metrics", e.to_string()),
-    }
+async fn show_metrics(State(maintainer): State<Maintainer>) -> Response {
+    metrics::answer(maintainer.registry())
 }
 
+/// Runs a task of the maintainer now.
+#[utoipa::path(post, path = "/tasks/{task}/run",
+    params(
+        ("task" = String, Path, description = "`accounts`, `empties`, `timeouts` or `deletions`"),
+        ("force" = Option<bool>, Query, description = "believe a list of accounts that lost much"),
+        ("watch_ms" = Option<u64>, Query, description = "watch leases for so long, at most an hour")),
+    responses(
+        (status = 200, description = "what it did", body = Object, example = json!({"task": "empties", "report": {"emptied": 2}})),
+        (status = 400, description = "`bad_query`", body = ErrorBody),
+        (status = 404, description = "`unknown_task`", body = ErrorBody),
+        (status = 409, description = "`busy`, or `accounts_suspicious`: use `force` if the list is right", body = ErrorBody),
+        (status = 502, description = "the list of accounts, the store or the broker failed", body = ErrorBody),
+        (status = 504, description = "it took too long", body = ErrorBody)))]
 async fn run(
     State(maintainer): State<Maintainer>,
     Path(task): Path<String>,
     query: Result<Query<RunQuery>, QueryRejection>,
-) -> Response {
-    let task: Task = match task.parse() {
-        Ok(task) => task,
-        Err(e) => {
-            let e: crate::UnknownTask = e;
-            return bearer::error(StatusCode::NOT_FOUND, "unknown_task", e.to_string());
-        }
-    };
-    let query = match query {
-        Ok(Query(query)) => query,
-        Err(e) => return bearer::error(StatusCode::BAD_REQUEST, "bad_query", e.body_text()),
-    };
+) -> Result<Response, ApiError> {
+    let task: Task = task.parse().map_err(|e: crate::UnknownTask| {
+        ApiError::new(StatusCode::NOT_FOUND, "unknown_task", e.to_string())
+    })?;
+    let Query(query) =
+        query.map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, "bad_query", e.body_text()))?;
     let watch = query.watch_ms.map(|ms| Duration::from_millis(ms.min(LONGEST_WATCH_MS)));
     match maintainer.run_once(task, Run { force: query.force, watch }).await {
-        Ok(report) => Json(json!({"task": task, "report": report})).into_response(),
-        Err(failure) => failed(failure),
+        Ok(report) => Ok(Json(json!({"task": task, "report": report})).into_response()),
+        Err(failure) => Err(failed(&failure)),
     }
 }
 
-fn failed(failure: RunFailure) -> Response {
+fn failed(failure: &RunFailure) -> ApiError {
     let status = match failure.error {
         TaskError::Busy | TaskError::Suspicious(_) => StatusCode::CONFLICT,
         TaskError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
         TaskError::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,
         TaskError::Directory(_) | TaskError::Storage(_) | TaskError::Broker(_) => StatusCode::BAD_GATEWAY,
     };
-    let body = json!({
-        "error": {"code": failure.error.code(), "message": failure.error.to_string()},
-        "task": failure.task,
-        "report": failure.report,
-    });
-    (status, Json(body)).into_response()
+    ApiError::new(status, failure.error.code(), failure.error.to_string())
+        .with("task", json!(failure.task))
+        .with("report", json!(failure.report))
 }

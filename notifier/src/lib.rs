@@ -19,7 +19,7 @@
 //! put_endpoint(&store, &endpoint).await?;
 //!
 //! let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-//! let notifier = Notifier::open(Parts { broker, store: store.clone(), clock }, Options::default()).await?;
+//! let notifier = Notifier::open(Parts { broker, store: store.clone(), clock, registry: Default::default() }, Options::default()).await?;
 //! let stop = CancellationToken::new();
 //! let running = notifier.spawn(stop.clone());
 //!

@@ -1,4 +1,4 @@
-//! The notifier's metrics, in a registry of its own. No label names an endpoint, an account, a rule or a device.
+//! The notifier's metrics. No label names an endpoint, an account, a rule or a device.
 
 use galerna_storage::DeliveryStatus;
 use prometheus::{
@@ -27,8 +27,7 @@ const SECONDS: &[f64] = &[
 ];
 
 impl Metrics {
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         macro_rules! register {
             ($metric:expr) => {{
                 let metric = $metric?;
@@ -89,7 +88,7 @@ impl Metrics {
                 Opts::new("galerna_notifier_outbox_deliveries", "Deliveries in the outbox, by status"),
                 &["status"]
             )),
-            registry,
+            registry: registry.clone(),
         };
         // So that they are there before the first of them happens.
         for outcome in ["taken", "known", "unwanted", "malformed"] {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use galerna_broker::Broker;
 use galerna_model::{Clock, QueueName};
 use galerna_storage::Store;
+use prometheus::Registry;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ pub struct Parts {
     pub store: Store,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
+    /// Where its metrics are registered: that of the process. There may be one notifier in it.
+    pub registry: Registry,
 }
 
 /// Takes alert events from the broker and tells endpoints of them. Clones are handles of the same notifier.
@@ -52,8 +55,9 @@ impl Notifier {
         options.check()?;
         let queue = QueueName::new(ALERTS_QUEUE).map_err(|e| NotifierError::Option(e.to_string()))?;
         let senders = Senders::new(&options)?;
-        let metrics = Metrics::new().map_err(|e| NotifierError::Option(format!("of metrics: {e}")))?;
-        let Parts { broker, store, clock } = parts;
+        let metrics =
+            Metrics::new(&parts.registry).map_err(|e| NotifierError::Option(format!("of metrics: {e}")))?;
+        let Parts { broker, store, clock, .. } = parts;
         broker.declare(&queue).await?;
         let wake = Notify::new();
         Ok(Self(Arc::new(Inner { broker, store, clock, options, queue, senders, metrics, wake })))
@@ -74,7 +78,7 @@ impl Notifier {
         tokio::spawn(async move { this.run(stop).await })
     }
 
-    /// The metrics in Prometheus's text format.
+    /// The metrics in Prometheus's text format: all of the registry's.
     pub fn metrics_text(&self) -> String {
         self.0.metrics.text()
     }

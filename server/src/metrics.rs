@@ -1,11 +1,13 @@
 //! What the topologies of this process do, and its broker did, as Prometheus reads it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use galerna_broker::Counts;
+use galerna_broker::Broker;
 use galerna_engine::{ComponentMetrics, LATENCY_BOUNDS, Latency, SpoutState};
+use prometheus::Registry;
+use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{Encoder, TextEncoder};
 
 use crate::modules::Workers;
 
@@ -82,40 +84,64 @@ fn labelled(labels: Labels<'_>) -> Metric {
     metric
 }
 
+const BROKER_MESSAGES: &str = "galerna_broker_messages_total";
+const BROKER_MESSAGES_HELP: &str = "Messages by what this process did with them: published, confirmed, delivered, acked, retried, dead_lettered.";
+
 /// The metrics of all topologies of this process, of which several of one name are told apart by the label `worker`, from 1;
-/// and what was done through its handle of the broker.
+/// and what was done through its handle of the broker. The engine counts by itself, so they are made when they are read.
+struct Observed {
+    workers: Workers,
+    broker: Arc<dyn Broker>,
+    /// Stands for all of them: which there are depends on what runs.
+    description: Desc,
+}
+
+/// Has the registry tell of the topologies and of the broker of this process.
 ///
 /// # Errors
-/// When they cannot be written, which does not happen.
-pub(crate) fn text(workers: &Workers, broker: Counts) -> Result<String, prometheus::Error> {
-    let mut families = Families::default();
-    for (event, count) in [
-        ("published", broker.published),
-        ("confirmed", broker.confirmed),
-        ("delivered", broker.delivered),
-        ("acked", broker.acked),
-        ("retried", broker.retried),
-        ("dead_lettered", broker.dead_lettered),
-    ] {
-        families.counter(
-            "galerna_broker_messages_total",
-            "Messages by what this process did with them: published, confirmed, delivered, acked, retried, dead_lettered.",
-            &[("event", event)],
-            count,
-        );
+/// When it does so already.
+pub(crate) fn register(
+    registry: &Registry,
+    workers: Workers,
+    broker: Arc<dyn Broker>,
+) -> Result<(), prometheus::Error> {
+    let labels = vec!["event".to_owned()];
+    let (name, help) = (BROKER_MESSAGES.to_owned(), BROKER_MESSAGES_HELP.to_owned());
+    let description = Desc::new(name, help, labels, HashMap::new())?;
+    registry.register(Box::new(Observed { workers, broker, description }))
+}
+
+impl Collector for Observed {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.description]
     }
-    for (number, metrics) in workers.metrics().iter().enumerate() {
-        let number = (number + 1).to_string();
-        for component in &metrics.components {
-            let labels =
-                [("topology", metrics.topology.as_str()), ("component", &component.id), ("worker", &number)];
-            add(&mut families, component, &labels);
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Families::default();
+        let broker = self.broker.counts();
+        for (event, count) in [
+            ("published", broker.published),
+            ("confirmed", broker.confirmed),
+            ("delivered", broker.delivered),
+            ("acked", broker.acked),
+            ("retried", broker.retried),
+            ("dead_lettered", broker.dead_lettered),
+        ] {
+            families.counter(BROKER_MESSAGES, BROKER_MESSAGES_HELP, &[("event", event)], count);
         }
+        for (number, metrics) in self.workers.metrics().iter().enumerate() {
+            let number = (number + 1).to_string();
+            for component in &metrics.components {
+                let labels = [
+                    ("topology", metrics.topology.as_str()),
+                    ("component", &component.id),
+                    ("worker", &number),
+                ];
+                add(&mut families, component, &labels);
+            }
+        }
+        families.0.into_values().collect()
     }
-    let families: Vec<MetricFamily> = families.0.into_values().collect();
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&families, &mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn add(families: &mut Families, component: &ComponentMetrics, labels: &[(&str, &str); 3]) {

@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::{Router, middleware};
+use axum::Router;
 use galerna_console::RemoteWorkers;
-use galerna_console::auth::authorise;
 use galerna_dispatcher::{ClientOptions, DispatcherClient, MaintainerLink};
+use galerna_http::Guard;
 use galerna_settings::Settings;
 use galerna_telemetry::{RemoteHistory, process_name};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::{message_history, routes};
 use crate::backends::{broker, must_be_shared, store};
 use crate::metrics;
 use crate::module::{Readiness, run};
-use crate::modules::admin_server::MetricsText;
 use crate::modules::{
     self, AdminServer, DispatcherApi, FrontendServer, MaintainerTasks, NotifierTasks, PageParts, PageServer,
     WorkerTopologies, Workers, listen,
@@ -32,7 +33,7 @@ pub async fn frontend(settings: &Settings, stop: CancellationToken) -> anyhow::R
     let directory = modules::directory(settings, &store)?;
     let hints = Arc::new(dispatcher_client(settings)?);
     let statistics = store.statistics.clone();
-    let frontend = modules::frontend(settings, &broker, directory, hints, statistics).await?;
+    let frontend = modules::frontend(settings, &broker, directory, hints, statistics, registry()?).await?;
     let history = history_beside(settings, &listener)?;
     let server = FrontendServer::new(frontend, listener, history);
     run(vec![Box::new(server)], Readiness::default(), &stop).await
@@ -41,12 +42,17 @@ pub async fn frontend(settings: &Settings, stop: CancellationToken) -> anyhow::R
 /// The history of messages, for a frontend whose listener is open to its callers: with the token of the modules, and without one
 /// for this machine alone.
 fn history_beside(settings: &Settings, listener: &TcpListener) -> anyhow::Result<Router> {
-    let token: Option<Arc<str>> = settings.api.token.as_deref().map(Arc::from);
-    if token.is_none() && !listener.local_addr()?.ip().is_loopback() {
+    let guard = Guard::new(settings.api.token.as_deref());
+    if guard.is_open() && !listener.local_addr()?.ip().is_loopback() {
         tracing::warn!("without `api.token` the history of messages is not told to other machines");
         return Ok(Router::new());
     }
-    Ok(message_history::routes().layer(middleware::from_fn_with_state(token, authorise)))
+    Ok(guard.protect(message_history::routes().into(), &[]))
+}
+
+/// The registry of metrics of this process.
+fn registry() -> Result<Registry, prometheus::Error> {
+    galerna_http::metrics::process_registry(env!("CARGO_PKG_VERSION"))
 }
 
 /// A notifier of its own.
@@ -57,16 +63,14 @@ pub async fn notifier(settings: &Settings, stop: CancellationToken) -> anyhow::R
     must_be_shared(settings, "notifier", true)?;
     let listener = listen(settings.notifier.listen, "notifier.listen").await?;
     let (broker, store) = (broker(settings).await?, store(settings).await?);
-    let notifier = modules::notifier(settings, &broker, &store).await?;
-    let metrics: MetricsText = Arc::new({
-        let notifier = notifier.clone();
-        move || Ok(metrics::text(&Workers::default(), broker.counts())? + &notifier.metrics_text())
-    });
+    let registry = registry()?;
+    let notifier = modules::notifier(settings, &broker, &store, registry.clone()).await?;
+    metrics::register(&registry, Workers::default(), broker)?;
     tracing::info!(address = %listener.local_addr()?, "the notifier works");
     // It has no workers to tell of, but it can be named in `page.workers` like them, and is asked for the history of messages.
     let routes = routes::workers(Workers::default());
     let readiness = Readiness::default();
-    let admin = AdminServer::new(settings, listener, metrics, routes, readiness.clone());
+    let admin = AdminServer::new(settings, listener, registry, routes.into(), readiness.clone());
     run(vec![Box::new(admin), Box::new(NotifierTasks::new(notifier))], readiness, &stop).await
 }
 
@@ -88,6 +92,7 @@ pub async fn page(settings: &Settings, stop: CancellationToken) -> anyhow::Resul
         store,
         traces: Arc::new(RemoteHistory::new(others.clone(), token.clone())?),
         workers: Arc::new(RemoteWorkers::new(others, token)?),
+        registry: registry()?,
     };
     tracing::info!(address = %listener.local_addr()?, "the page is served");
     let server = PageServer::new(settings, listener, parts);
@@ -111,8 +116,8 @@ pub async fn dispatcher(settings: &Settings, stop: CancellationToken) -> anyhow:
     let listener = listen(settings.api.listen, "api.listen").await?;
     let store = store(settings).await?;
     let link = settings.maintainer.url.clone().map_or(MaintainerLink::None, MaintainerLink::Url);
-    let dispatcher = modules::dispatcher(settings, &store, link).await?;
-    let api = DispatcherApi::new(settings, listener, dispatcher, store, Router::new());
+    let dispatcher = modules::dispatcher(settings, &store, link, registry()?).await?;
+    let api = DispatcherApi::new(settings, listener, dispatcher, store, OpenApiRouter::new());
     run(vec![Box::new(api)], Readiness::default(), &stop).await
 }
 
@@ -125,7 +130,7 @@ pub async fn maintainer(settings: &Settings, stop: CancellationToken) -> anyhow:
     let listener = listen(settings.maintainer.listen, "maintainer.listen").await?;
     let (broker, store) = (broker(settings).await?, store(settings).await?);
     let accounts = modules::accounts_source(settings, &store)?;
-    let maintainer = modules::maintainer(settings, &store, &broker, accounts)?;
+    let maintainer = modules::maintainer(settings, &store, &broker, accounts, registry()?)?;
     tracing::info!(address = %listener.local_addr()?, "the maintainer works");
     let tasks = MaintainerTasks::new(maintainer).answering(listener, settings.api.token.clone());
     run(vec![Box::new(tasks)], Readiness::default(), &stop).await
@@ -145,13 +150,11 @@ pub async fn worker(settings: &Settings, stop: CancellationToken) -> anyhow::Res
     let name = worker_name(settings);
     let ingestion = modules::ingestion(settings, &name, broker.clone(), leases, store)?;
     let workers = Workers::default();
-    let metrics: MetricsText = Arc::new({
-        let workers = workers.clone();
-        move || metrics::text(&workers, broker.counts())
-    });
+    let registry = registry()?;
+    metrics::register(&registry, workers.clone(), broker)?;
     let readiness = Readiness::default();
     let routes = routes::workers(workers.clone());
-    let admin = AdminServer::new(settings, listener, metrics, routes, readiness.clone());
+    let admin = AdminServer::new(settings, listener, registry, routes.into(), readiness.clone());
     let topologies = WorkerTopologies::new(workers, vec![ingestion], settings.worker.drain);
     tracing::info!(worker = name, %address, dispatcher = settings.dispatcher.url, "the worker works");
     run(vec![Box::new(admin), Box::new(topologies)], readiness, &stop).await

@@ -1,8 +1,8 @@
 //! All modules in one process, as `galerna up` and `galerna demo` run them.
 //!
 //! They are drained in the order in which readings pass: first the frontend, which takes no more calls and answers those under way,
-//! then the workers, which settle what is in flight and give their leases back, then all else. The address `worker.listen` has the
-//! metrics of the workers, the maintainer and the notifier together.
+//! then the workers, which settle what is in flight and give their leases back, then all else. `/metrics` at each of the addresses has
+//! the metrics of all modules: one of them is to be scraped.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use galerna_broker::Broker;
 use galerna_console::LocalHistory;
 use galerna_dispatcher::{Dispatcher, MaintainerLink};
 use galerna_frontend::Directory;
+use galerna_http::metrics::process_registry;
 use galerna_maintainer::{Run, Task};
 use galerna_settings::Settings;
 use galerna_storage::Store;
@@ -20,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::routes;
 use crate::module::{Module, Readiness, Supervisor};
-use crate::modules::admin_server::MetricsText;
 use crate::modules::{
     self, AdminServer, DispatcherApi, FrontendServer, LocalMaintainer, MaintainerTasks, NotifierTasks,
     PageParts, PageServer, WorkerTopologies, Workers, listen,
@@ -93,7 +93,9 @@ impl Standalone {
     pub async fn start(settings: &Settings, listeners: Listeners, parts: Parts) -> anyhow::Result<Self> {
         let Parts { broker, store, directory, makes_accounts, workers: wanted } = parts;
         let statistics = store.statistics.clone();
-        let maintainer = modules::maintainer(settings, &store, &broker, directory.accounts.clone())?;
+        let registry = process_registry(env!("CARGO_PKG_VERSION"))?;
+        let accounts = directory.accounts.clone();
+        let maintainer = modules::maintainer(settings, &store, &broker, accounts, registry.clone())?;
         let accounts = match maintainer.run_once(Task::Accounts, Run::default()).await {
             Ok(report) => Some(report),
             Err(e) => {
@@ -102,10 +104,11 @@ impl Standalone {
             }
         };
         let link = MaintainerLink::Local(Arc::new(LocalMaintainer(maintainer.clone())));
-        let dispatcher = modules::dispatcher(settings, &store, link).await?;
-        let notifier = modules::notifier(settings, &broker, &store).await?;
+        let dispatcher = modules::dispatcher(settings, &store, link, registry.clone()).await?;
+        let notifier = modules::notifier(settings, &broker, &store, registry.clone()).await?;
         let hints = Arc::new(dispatcher.clone());
-        let frontend = modules::frontend(settings, &broker, directory, hints, statistics.clone()).await?;
+        let (counted, metrics_in) = (statistics.clone(), registry.clone());
+        let frontend = modules::frontend(settings, &broker, directory, hints, counted, metrics_in).await?;
         let workers = Workers::default();
         let mut ingestions = Vec::new();
         for number in 1..=wanted {
@@ -113,15 +116,7 @@ impl Standalone {
             let leases = Arc::new(dispatcher.clone());
             ingestions.push(modules::ingestion(settings, &name, broker.clone(), leases, store.clone())?);
         }
-        let metrics: MetricsText = Arc::new({
-            let (workers, maintainer, notifier) = (workers.clone(), maintainer.clone(), notifier.clone());
-            let broker = broker.clone();
-            move || {
-                Ok(metrics::text(&workers, broker.counts())?
-                    + &maintainer.metrics_text()?
-                    + &notifier.metrics_text())
-            }
-        });
+        metrics::register(&registry, workers.clone(), broker.clone())?;
         let routes = routes::router(
             broker.clone(),
             store.clone(),
@@ -138,6 +133,7 @@ impl Standalone {
             statistics,
             workers: Arc::new(workers.clone()),
             traces: Arc::new(LocalHistory),
+            registry: registry.clone(),
         };
         let readiness = Readiness::default();
         let (api_address, page_address) = (listeners.api.local_addr()?, listeners.page.local_addr()?);
@@ -148,7 +144,7 @@ impl Standalone {
             Box::new(DispatcherApi::new(settings, listeners.api, dispatcher.clone(), store.clone(), routes)),
             Box::new(NotifierTasks::new(notifier)),
             Box::new(PageServer::new(settings, listeners.page, page)),
-            Box::new(AdminServer::new(settings, listeners.admin, metrics, Router::new(), readiness.clone())),
+            Box::new(AdminServer::new(settings, listeners.admin, registry, Router::new(), readiness.clone())),
             Box::new(WorkerTopologies::new(workers.clone(), ingestions, settings.worker.drain)),
             Box::new(FrontendServer::new(frontend, listeners.frontend, Router::new())),
         ];

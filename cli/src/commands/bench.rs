@@ -46,7 +46,7 @@ pub(crate) async fn dispatcher(args: &BenchDispatcherArgs, settings: Settings) -
     );
     load::prepare(&store, args.queues).await?;
     let link = MaintainerLink::Local(Arc::new(Counted));
-    let dispatcher = modules::dispatcher(&settings, &store, link).await?;
+    let dispatcher = modules::dispatcher(&settings, &store, link, Default::default()).await?;
     let services = CancellationToken::new();
     let leases: Arc<dyn Leases> = if args.http {
         let listener = modules::listen(([127, 0, 0, 1], 0).into(), "the load").await?;
@@ -55,7 +55,7 @@ pub(crate) async fn dispatcher(args: &BenchDispatcherArgs, settings: Settings) -
             &settings,
             listener,
             (dispatcher.clone(), &store),
-            axum::Router::new(),
+            Default::default(),
             services.clone(),
         )?);
         let token = settings.api.token.clone();

@@ -3,12 +3,18 @@
 use std::fmt;
 
 use galerna_model::QueueName;
-use serde::de::{MapAccess, SeqAccess, Visitor, value};
+use serde::de::{self, MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::strategy::StrategyName;
 use galerna_lease::{GrantedLease, Release};
+
+/// The name of a queue, as the document has it.
+#[derive(ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 200, pattern = r"^(?!\.{1,2}$)[^\s/\u0000-\u001f\u007f-\u009f]+$")]
+#[allow(dead_code)] // only its schema is used
+pub(crate) struct QueueNameText(String);
 
 /// Asks for leases.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -16,20 +22,24 @@ use galerna_lease::{GrantedLease, Release};
 pub(crate) struct NextBody {
     /// Who asks; shown to operators.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1_000)]
     pub(crate) consumer: Option<String>,
     /// How long to wait for a queue when there is none to lease.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(maximum = 9_007_199_254_740_991_i64)]
     pub(crate) wait_ms: u64,
     /// At most so many leases, 1 to 1,000.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "whole_count")]
+    #[schema(minimum = 1, maximum = 1_000)]
     pub(crate) count: usize,
     /// A lease to give back first, or a list of them.
     #[serde(default, deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = OneOrManyReleases)]
+    #[schema(value_type = Option<OneOrManyReleases>)]
     pub(crate) release: Vec<Release>,
     /// What the caller knows this request by, unique among its requests: asked again with it after an answer that never
     /// came, it is given the leases that it holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1_000)]
     pub(crate) request_id: Option<String>,
     /// Whether this request was made before, with the same `request_id`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -52,15 +62,64 @@ pub(crate) enum OneOrManyReleases {
 #[allow(dead_code)] // only its schema is used
 pub(crate) struct ReleaseOf {
     /// The queue.
-    queue: String,
+    queue: QueueNameText,
     /// Epoch of the lease.
+    #[schema(maximum = 9_007_199_254_740_991_i64)]
     epoch: u64,
     /// Whether it was found without messages.
-    empty: Option<bool>,
+    #[serde(default)]
+    empty: bool,
 }
 
 fn one() -> usize {
     1
+}
+
+/// The largest number that every reader of JSON has exactly.
+const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
+
+/// A number from 0, which JSON may also write with a fraction of zero.
+fn whole<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    struct Whole;
+    impl Visitor<'_> for Whole {
+        type Value = u64;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number from 0")
+        }
+        fn visit_u64<E>(self, number: u64) -> Result<u64, E> {
+            Ok(number)
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // it is whole and in range
+        fn visit_f64<E: de::Error>(self, number: f64) -> Result<u64, E> {
+            if number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&number) {
+                Ok(number as u64)
+            } else {
+                Err(E::invalid_value(de::Unexpected::Float(number), &self))
+            }
+        }
+    }
+    d.deserialize_any(Whole)
+}
+
+fn whole_count<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    // More than any count may be is refused where counts are.
+    whole(d).map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+#[derive(Deserialize)]
+struct ReleaseFields {
+    queue: QueueName,
+    #[serde(deserialize_with = "whole")]
+    epoch: u64,
+    #[serde(default)]
+    empty: bool,
+}
+
+impl ReleaseFields {
+    fn read<'de, A: MapAccess<'de>>(map: A) -> Result<Release, A::Error> {
+        let Self { queue, epoch, empty } = Self::deserialize(value::MapAccessDeserializer::new(map))?;
+        Ok(Release { queue, epoch, empty })
+    }
 }
 
 /// A release that is an object: serde would take an array for it as well, field by field.
@@ -75,7 +134,7 @@ impl<'de> Deserialize<'de> for Object {
                 f.write_str("a release {\"queue\", \"epoch\", \"empty\"}")
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object, A::Error> {
-                Release::deserialize(value::MapAccessDeserializer::new(map)).map(Object)
+                ReleaseFields::read(map).map(Object)
             }
         }
         d.deserialize_map(Fields)
@@ -90,7 +149,7 @@ fn one_or_many<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Release>, D::Error
             f.write_str("a release {\"queue\", \"epoch\", \"empty\"} or a list of them")
         }
         fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            Release::deserialize(value::MapAccessDeserializer::new(map)).map(|r| vec![r])
+            ReleaseFields::read(map).map(|release| vec![release])
         }
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
             let mut releases = Vec::new();
@@ -133,6 +192,7 @@ pub(crate) struct LeaseBody {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReleaseBody {
     /// Epoch of the lease.
+    #[serde(deserialize_with = "whole")]
     pub(crate) epoch: u64,
     /// Whether the queue was found without messages.
     #[serde(default)]
@@ -144,6 +204,7 @@ pub(crate) struct ReleaseBody {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RenewBody {
     /// Epoch of the lease.
+    #[serde(deserialize_with = "whole")]
     pub(crate) epoch: u64,
 }
 
@@ -161,8 +222,9 @@ pub(crate) struct RenewedBody {
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PauseBody {
-    /// Why, at most 1,000 bytes. That of a pause is shown with the queue; the others are for whoever keeps a log of such calls.
+    /// Why, at most 1,000 characters. That of a pause is shown with the queue; the others are for whoever keeps a log of such calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1_000)]
     pub(crate) reason: Option<String>,
 }
 
@@ -174,6 +236,7 @@ pub(crate) struct StrategyBody {
     pub(crate) strategy: StrategyName,
     /// Why: for whoever keeps a log of such calls; the dispatcher itself does not keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1_000)]
     pub(crate) reason: Option<String>,
 }
 
@@ -182,6 +245,6 @@ pub(crate) struct StrategyBody {
 #[serde(deny_unknown_fields)]
 pub(crate) struct HintBody {
     /// The queues.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<QueueNameText>)]
     pub(crate) queues: Vec<QueueName>,
 }

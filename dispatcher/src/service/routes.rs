@@ -45,6 +45,8 @@ pub(super) fn all() -> OpenApiRouter<Dispatcher> {
 
 /// Who acts through the API, in the log of transitions.
 const OPERATOR: &str = "operator";
+/// The largest number that every reader of JSON has exactly.
+const MAX_NUMBER: u64 = (1 << 53) - 1;
 /// The longest consumer name and reason.
 const MAX_TEXT: usize = 1_000;
 
@@ -56,12 +58,16 @@ fn named(path: Result<Path<String>, PathRejection>) -> Result<QueueName, ApiErro
 }
 
 fn too_long(field: &str) -> ApiError {
-    let message = format!("`{field}` is too long; use at most {MAX_TEXT} bytes");
+    let message = format!("`{field}` is too long; use at most {MAX_TEXT} characters");
     ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong_shape", message)
 }
 
+fn check_length(field: &str, text: Option<&str>) -> Result<(), ApiError> {
+    if text.is_some_and(|text| text.chars().count() > MAX_TEXT) { Err(too_long(field)) } else { Ok(()) }
+}
+
 fn check_reason(reason: Option<&str>) -> Result<(), ApiError> {
-    if reason.is_some_and(|reason| reason.len() > MAX_TEXT) { Err(too_long("reason")) } else { Ok(()) }
+    check_length("reason", reason)
 }
 
 /// Leases the next queue by the strategy.
@@ -77,13 +83,13 @@ async fn next(
         let message = format!("`count` is {}; use 1 to {MAX_COUNT}", body.count);
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong_shape", message));
     }
+    if body.wait_ms > MAX_NUMBER || body.release.iter().any(|release| release.epoch > MAX_NUMBER) {
+        let message = format!("`wait_ms` or an `epoch` is above {MAX_NUMBER}, which no lease ever has");
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong_shape", message));
+    }
     let consumer = body.consumer.unwrap_or_else(|| "anonymous".to_owned());
-    if consumer.len() > MAX_TEXT {
-        return Err(too_long("consumer"));
-    }
-    if body.request_id.as_ref().is_some_and(|id| id.len() > MAX_TEXT) {
-        return Err(too_long("request_id"));
-    }
+    check_length("consumer", Some(&consumer))?;
+    check_length("request_id", body.request_id.as_deref())?;
     let request = NextRequest {
         consumer,
         wait: Duration::from_millis(body.wait_ms),
@@ -165,7 +171,7 @@ async fn renew(
 }
 
 /// Blocks a queue until it is unpaused. Idempotent.
-#[utoipa::path(post, path = "/queue/{id}/pause", request_body = Option<PauseBody>,
+#[utoipa::path(post, path = "/queue/{id}/pause", request_body = PauseBody,
     params(("id" = String, Path, description = "the queue")), responses(
     (status = 200, description = "paused", body = QueueView),
     (status = 404, description = "`unknown_queue`", body = ErrorBody)))]
@@ -180,7 +186,7 @@ async fn pause(
 }
 
 /// Unblocks a queue. Idempotent.
-#[utoipa::path(post, path = "/queue/{id}/unpause", request_body = Option<PauseBody>,
+#[utoipa::path(post, path = "/queue/{id}/unpause", request_body = PauseBody,
     params(("id" = String, Path, description = "the queue")), responses(
     (status = 200, description = "unpaused", body = QueueView),
     (status = 404, description = "`unknown_queue`", body = ErrorBody)))]
@@ -202,7 +208,7 @@ pub(crate) struct Running {
 }
 
 /// Stops giving leases; releases and renewals still work. Survives restarts.
-#[utoipa::path(post, path = "/stop", request_body = Option<PauseBody>, responses(
+#[utoipa::path(post, path = "/stop", request_body = PauseBody, responses(
     (status = 200, description = "stopped", body = Running),
     (status = 503, description = "`unavailable`: the store is away", body = ErrorBody)))]
 async fn stop(State(dispatcher): State<Dispatcher>, JsonBody(body): JsonBody<PauseBody>) -> Answer<Running> {
@@ -212,7 +218,7 @@ async fn stop(State(dispatcher): State<Dispatcher>, JsonBody(body): JsonBody<Pau
 }
 
 /// Gives leases again.
-#[utoipa::path(post, path = "/start", request_body = Option<PauseBody>, responses(
+#[utoipa::path(post, path = "/start", request_body = PauseBody, responses(
     (status = 200, description = "started", body = Running),
     (status = 503, description = "`unavailable`: the store is away", body = ErrorBody)))]
 async fn start(State(dispatcher): State<Dispatcher>, JsonBody(body): JsonBody<PauseBody>) -> Answer<Running> {

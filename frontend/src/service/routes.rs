@@ -10,19 +10,19 @@ use axum::response::{IntoResponse, Response};
 use galerna_http::{ApiError, ErrorDetail, Params};
 use galerna_model::{AccountId, SourceId};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::RequestId;
 use crate::answer::Accepted;
-use crate::body::{self, Held};
-use crate::budget::Holder;
-use crate::frontend::{Frontend, Readiness, STRANGERS_BODY};
+use crate::body::{self, BufferedBody};
+use crate::budget::Client;
+use crate::call_error::{CallError, ErrorBody};
+use crate::frontend::{Frontend, Readiness, UNAUTHENTICATED_BODY};
 use crate::options::Limits;
-use crate::refusal::{ErrorBody, Refusal};
 use crate::statistics::Traffic;
-use crate::{older, parse};
+use crate::{legacy_form, parse};
 use galerna_storage::{LastMessage, Scope};
 
 pub(super) fn all() -> OpenApiRouter<Frontend> {
@@ -49,10 +49,10 @@ struct Credentials<'a> {
 
 impl<'a> Credentials<'a> {
     /// From the query and the header. What is given twice must be the same.
-    fn of(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Self, Refusal> {
-        fn once<'a>(place: &mut Option<Cow<'a, str>>, value: Cow<'a, str>) -> Result<(), Refusal> {
+    fn of(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Self, CallError> {
+        fn once<'a>(place: &mut Option<Cow<'a, str>>, value: Cow<'a, str>) -> Result<(), CallError> {
             match place {
-                Some(other) if *other != value => Err(Refusal::Unauthorized),
+                Some(other) if *other != value => Err(CallError::Unauthorized),
                 _ => {
                     *place = Some(value);
                     Ok(())
@@ -68,7 +68,7 @@ impl<'a> Credentials<'a> {
             }
         }
         for value in headers.get_all(TOKEN) {
-            let value = value.to_str().map_err(|_| Refusal::Unauthorized)?;
+            let value = value.to_str().map_err(|_| CallError::Unauthorized)?;
             once(&mut credentials.token, value.into())?;
         }
         Ok(credentials)
@@ -96,24 +96,24 @@ async fn readings(
     Extension(RequestId(id)): Extension<RequestId>,
     request: Request,
 ) -> Response {
-    take_readings(&frontend, id, request).await.map(taken).into_response()
+    accept_readings(&frontend, id, request).await.map(accepted).into_response()
 }
 
-fn taken(accepted: Accepted) -> Response {
-    (StatusCode::ACCEPTED, Json(accepted)).into_response()
+fn accepted(answer: Accepted) -> Response {
+    (StatusCode::ACCEPTED, Json(answer)).into_response()
 }
 
-async fn take_readings(frontend: &Frontend, id: String, request: Request) -> Result<Accepted, Refusal> {
+async fn accept_readings(frontend: &Frontend, id: String, request: Request) -> Result<Accepted, CallError> {
     let core = frontend.core();
     let (head, body) = request.into_parts();
-    let let_in = || {
+    let admit = || {
         let credentials = Credentials::of(&head.uri, &head.headers)?;
         let source = core.sources.authenticate(credentials.key.as_deref(), credentials.token.as_deref())?;
         core.admission.call(&source.id)?;
-        let share = core.budget.call(Holder::Source(source.id.clone()))?;
+        let share = core.budget.call(Client::Source(source.id.clone()))?;
         Ok((source, share))
     };
-    let (source, share) = match let_in() {
+    let (source, share) = match admit() {
         Ok(source) => source,
         Err(refusal) => {
             body::discard(body).await;
@@ -125,15 +125,15 @@ async fn take_readings(frontend: &Frontend, id: String, request: Request) -> Res
     let read = read_with(held, limits, parse::readings).await;
     let (held, parsed) = read.inspect_err(|refusal| core.metrics.refused(refusal))?;
     let excerpt = core.statistics.excerpt(&held.bytes);
-    core.take(source, id, parsed, excerpt, held.into_share()).await
+    core.accept(source, id, parsed, excerpt, held.into_share()).await
 }
 
 /// Runs a parser, for long bodies on a thread of its own.
 async fn read_with<T: Send + 'static>(
-    held: Held,
+    held: BufferedBody,
     limits: &Limits,
-    parser: impl FnOnce(&[u8], &Limits) -> Result<T, Refusal> + Send + 'static,
-) -> Result<(Held, T), Refusal> {
+    parser: impl FnOnce(&[u8], &Limits) -> Result<T, CallError> + Send + 'static,
+) -> Result<(BufferedBody, T), CallError> {
     if held.bytes.len() <= LONG_BODY {
         let parsed = parser(&held.bytes, limits)?;
         return Ok((held, parsed));
@@ -145,7 +145,7 @@ async fn read_with<T: Send + 'static>(
     });
     parsing.await.unwrap_or_else(|e| {
         tracing::error!(error = %e, "a body could not be read");
-        Err(Refusal::Malformed("the body cannot be read".to_owned()))
+        Err(CallError::Malformed("the body cannot be read".to_owned()))
     })
 }
 
@@ -165,13 +165,13 @@ async fn insert_json(
     Extension(RequestId(id)): Extension<RequestId>,
     request: Request,
 ) -> Response {
-    take_services(&frontend, id, request).await.map(taken).into_response()
+    accept_services(&frontend, id, request).await.map(accepted).into_response()
 }
 
-async fn take_services(frontend: &Frontend, id: String, request: Request) -> Result<Accepted, Refusal> {
+async fn accept_services(frontend: &Frontend, id: String, request: Request) -> Result<Accepted, CallError> {
     let core = frontend.core();
     let (head, body) = request.into_parts();
-    let let_in = || {
+    let admit = || {
         let credentials = Credentials::of(&head.uri, &head.headers)?;
         let (key, token) = (credentials.key.as_deref(), credentials.token.as_deref());
         // Without `source_key` the body will say who sends; but nobody without a token has a body read.
@@ -182,17 +182,17 @@ async fn take_services(frontend: &Frontend, id: String, request: Request) -> Res
         let share = match &known {
             Some(known) => {
                 core.admission.call(&known.id)?;
-                core.budget.call(Holder::Source(known.id.clone()))?
+                core.budget.call(Client::Source(known.id.clone()))?
             }
             None => {
                 let peer = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-                core.strangers_budget.call(Holder::address(peer))?
+                core.unauthenticated_budget.call(Client::address(peer))?
             }
         };
         Ok((known, credentials.token, share))
     };
-    let (known, token, share) = match let_in() {
-        Ok(let_in) => let_in,
+    let (known, token, share) = match admit() {
+        Ok(admit) => admit,
         Err(refusal) => {
             body::discard(body).await;
             return Err(refusal);
@@ -201,28 +201,28 @@ async fn take_services(frontend: &Frontend, id: String, request: Request) -> Res
     let timeouts = &core.options.timeouts;
     let mut limits = core.options.limits.clone();
     if known.is_none() {
-        limits.body_bytes = limits.body_bytes.min(STRANGERS_BODY);
+        limits.body_bytes = limits.body_bytes.min(UNAUTHENTICATED_BODY);
     }
     let held = body::read(body, &head.headers, &limits, timeouts, share).await?;
-    let (mut held, read) = read_with(held, &limits, older::services).await?;
+    let (mut held, read) = read_with(held, &limits, legacy_form::services).await?;
     let source = match known {
         Some(known) => {
             if read.gateway.as_deref().is_some_and(|gateway| gateway != known.id.as_str()) {
                 let message = "`gatewayId` in the body is not the source that `source_key` names";
-                return Err(Refusal::Malformed(message.to_owned()));
+                return Err(CallError::Malformed(message.to_owned()));
             }
             known
         }
         None => {
             let known = core.sources.authenticate(read.gateway.as_deref(), token.as_deref())?;
             core.admission.call(&known.id)?;
-            held.charge_to(core.budget.call(Holder::Source(known.id.clone()))?)?;
+            held.charge_to(core.budget.call(Client::Source(known.id.clone()))?)?;
             known
         }
     };
     let parsed = read.parsed.with_anything().inspect_err(|refusal| core.metrics.refused(refusal))?;
     let excerpt = core.statistics.excerpt(&held.bytes);
-    core.take(source, id, parsed, excerpt, held.into_share()).await
+    core.accept(source, id, parsed, excerpt, held.into_share()).await
 }
 
 /// Details of a frontend that is not ready, with the reason in the form of errors.
@@ -269,35 +269,38 @@ struct StatisticsAnswer {
 
 /// Traffic of all, of an account or of a source.
 #[utoipa::path(get, path = "/statistics",
-    params(
-        ("account" = Option<String>, Query, description = "of this account"),
-        ("source" = Option<String>, Query, description = "of this source, with its last messages")),
+    params(StatisticsQuery),
     responses(
         (status = 200, description = "counts of the current period, the last and the last but one", body = StatisticsAnswer),
         (status = 400, description = "no such name can be", body = ErrorBody),
         (status = 422, description = "`invalid_query`", body = ErrorBody),
         (status = 404, description = "there is no operator token, so this is not served", body = ErrorBody),
-        (status = 503, description = "the store is away", body = ErrorBody)))]
+        (status = 503, description = "the store is unavailable", body = ErrorBody)))]
 async fn statistics(
     State(frontend): State<Frontend>,
     from: From,
     headers: HeaderMap,
     Params(query): Params<StatisticsQuery>,
 ) -> Result<Json<StatisticsAnswer>, ApiError> {
-    guarded(&frontend, from, &headers)?;
+    require_operator(&frontend, from, &headers)?;
     Ok(Json(read_statistics(&frontend, query).await?))
 }
 
 /// Whose statistics.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct StatisticsQuery {
+    /// Of this account.
+    #[param(min_length = 1, max_length = 120, pattern = r"^(?!\.{1,2}$)[^\s/\u0000-\u001f\u007f-\u009f]+$")]
     account: Option<String>,
+    /// Of this source, with its last messages.
+    #[param(min_length = 1, max_length = 120, pattern = r"^(?!\.{1,2}$)[^\s/\u0000-\u001f\u007f-\u009f]+$")]
     source: Option<String>,
 }
 
 /// Shows what customers sent, and changes what is believed: never without a token.
-fn guarded(frontend: &Frontend, from: From, headers: &HeaderMap) -> Result<(), ApiError> {
+fn require_operator(frontend: &Frontend, from: From, headers: &HeaderMap) -> Result<(), ApiError> {
     let operators = &frontend.core().operators;
     if operators.is_open() {
         let message = "this is served only when an operator token is set";
@@ -306,20 +309,20 @@ fn guarded(frontend: &Frontend, from: From, headers: &HeaderMap) -> Result<(), A
     operators.check(headers, address(from))
 }
 
-async fn read_statistics(frontend: &Frontend, query: StatisticsQuery) -> Result<StatisticsAnswer, Refusal> {
-    let wrong = |e: galerna_model::NameError| Refusal::Malformed(e.to_string());
+async fn read_statistics(frontend: &Frontend, query: StatisticsQuery) -> Result<StatisticsAnswer, CallError> {
+    let wrong = |e: galerna_model::NameError| CallError::Malformed(e.to_string());
     let scope = match (query.account, query.source) {
         (None, None) => Scope::All,
         (_, Some(source)) => Scope::Source(SourceId::new(source).map_err(wrong)?),
         (Some(account), None) => Scope::Account(AccountId::new(account).map_err(wrong)?),
     };
-    let away = |e: galerna_storage::StorageError| Refusal::Statistics(e.to_string());
+    let unavailable = |e: galerna_storage::StorageError| CallError::Statistics(e.to_string());
     let statistics = frontend.statistics();
     let last_messages = match &scope {
-        Scope::Source(source) => Some(statistics.last_messages(source).await.map_err(away)?),
+        Scope::Source(source) => Some(statistics.last_messages(source).await.map_err(unavailable)?),
         _ => None,
     };
-    let traffic = statistics.traffic(&[scope]).await.map_err(away)?;
+    let traffic = statistics.traffic(&[scope]).await.map_err(unavailable)?;
     Ok(StatisticsAnswer { traffic: traffic.into_iter().next().unwrap_or_default(), last_messages })
 }
 
@@ -346,9 +349,9 @@ async fn refresh(
     headers: HeaderMap,
     Params(query): Params<RefreshQuery>,
 ) -> Result<Json<RefreshAnswer>, ApiError> {
-    guarded(&frontend, from, &headers)?;
+    require_operator(&frontend, from, &headers)?;
     let refreshed = frontend.refresh_sources(query.force).await;
-    let r = refreshed.map_err(|e| Refusal::Refresh(e.to_string()))?;
+    let r = refreshed.map_err(|e| CallError::Refresh(e.to_string()))?;
     Ok(Json(RefreshAnswer { sources: r.sources, issues: r.issues }))
 }
 

@@ -77,8 +77,8 @@ fn cases() -> Vec<Case> {
             "NaN",
             br#"[{"did":"a","values":[{"p":1,"v":NaN}],"sqn":1,"ts":0}]"#,
             400,
-            "malformed",
-            "line 1 column 34",
+            "no_valid_reading",
+            "values[0].v is NaN",
         ),
         case(
             "no time zone",

@@ -3,7 +3,9 @@
 mod arbitrary;
 mod bad_input;
 mod good_input;
+mod openapi;
 mod operators;
 mod rabbitmq;
+mod rolling_restart;
 mod shares;
 mod world;

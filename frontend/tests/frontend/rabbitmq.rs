@@ -160,8 +160,28 @@ async fn a_server_that_blocks_freezes_or_lacks_the_queue_gets_503_and_then_flows
         blocked |= answer["error"]["code"] == "broker_blocked";
     }
     assert!(blocked);
+    let ready = async || {
+        let answer = world.http.get(world.url("/readyz")).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let (status, body) = ready().await;
+    assert_eq!((status, &body["error"]["code"]), (503, &"broker_blocked".into()), "{body}");
+    let reason = body["broker_problem"].as_str().unwrap();
+    assert!(!reason.is_empty() && body["error"]["message"].as_str().unwrap().contains(reason), "{body}");
+    let (_, answer) = world.post("c1", GOOD).await;
+    assert!(
+        answer["error"]["message"].as_str().unwrap().contains(reason),
+        "the caller is told why: {answer}"
+    );
     server.unblock_publishers().await;
-    post_until_taken(&world, "c1").await;
+    // It is ready again without anybody posting: nobody does while it says that it is not.
+    let again = async {
+        while ready().await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(PATIENCE, again).await.unwrap();
+    assert_eq!(world.post("c1", GOOD).await.0, 202);
 
     server.freeze().await;
     let calls: Vec<_> = (0..10).map(|_| world.post("c1", format!("[{}]", [GOOD; 10].join(",")))).collect();

@@ -91,18 +91,29 @@ impl World {
         broker: Arc<dyn Broker>,
         options: Options,
     ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listening(listener, folder, broker, options).await
+    }
+
+    pub(crate) async fn listening(
+        listener: TcpListener,
+        folder: tempfile::TempDir,
+        broker: Arc<dyn Broker>,
+        options: Options,
+    ) -> Self {
         galerna_broker::tls::install_default_provider();
         let hinted = Arc::new(Hinted::default());
+        let file = format!("embedded:{}", folder.path().join("store.db").display());
+        let store = galerna_storage::open(&file).await.unwrap();
         let parts = Parts {
             broker: Arc::clone(&broker),
             directory: Directory::new(FileDirectory::new(folder.path().join("lists.json")).unwrap()),
             hints: Some(Arc::clone(&hinted) as Arc<dyn QueueHints>),
-            statistics: galerna_storage::sqlite::in_memory().unwrap().statistics,
+            statistics: store.statistics,
             clock: Arc::new(SystemClock),
             registry: prometheus::Registry::new(),
         };
         let frontend = Frontend::open(parts, options).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();

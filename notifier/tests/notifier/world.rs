@@ -79,7 +79,12 @@ impl World {
 
     pub(crate) fn parts(&self) -> Parts {
         let clock: Arc<dyn Clock> = self.clock.clone();
-        Parts { broker: Arc::clone(&self.broker), store: self.store.clone(), clock }
+        Parts {
+            broker: Arc::clone(&self.broker),
+            store: self.store.clone(),
+            clock,
+            registry: Default::default(),
+        }
     }
 
     /// A notifier that runs until the world ends.

@@ -18,18 +18,19 @@ use std::sync::Arc;
 use axum::RequestExt;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, MatchedPath, RawPathParams, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use galerna_audit::{ACTOR, Action, PATIENCE, entry, record};
-use galerna_console::auth::{bearer, same};
 use galerna_dispatcher::AUDITED;
+use galerna_http::ApiError;
+use galerna_http::openapi::operations;
 use galerna_storage::AuditLog;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tracing::Instrument;
-
-use super::routes::Refusal;
+use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
+use utoipa::openapi::{Object, OpenApi, RefOr, Required, Type};
 
 /// Longest answer that is looked into.
 const ANSWER: usize = 4 << 20;
@@ -49,30 +50,15 @@ fn action_of(method: &Method, path: &str) -> Option<Action> {
     ROUTES.iter().find(|(its, route, _)| its == method && *route == path).map(|(_, _, action)| *action)
 }
 
-/// Keeps the log of calls.
-#[derive(Clone)]
-pub(super) struct Auditor {
-    pub(super) log: Arc<dyn AuditLog>,
-    pub(super) token: Option<Arc<str>>,
-}
-
-impl Auditor {
-    /// Whether the call will be taken, and is to be written here.
-    fn minds(&self, headers: &HeaderMap) -> bool {
-        let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(bearer);
-        let allowed = self
-            .token
-            .as_ref()
-            .is_none_or(|token| same(token.as_bytes(), given.unwrap_or_default().as_bytes()));
-        allowed && !headers.contains_key(AUDITED)
-    }
-}
-
-/// Writes an entry for each call that is an action, before it is answered.
-pub(super) async fn audit(State(auditor): State<Auditor>, mut request: Request, next: Next) -> Response {
+/// Writes an entry for each call that is an action, before it is answered. It stands behind the guard: whoever comes here may act.
+pub(super) async fn audit(
+    State(log): State<Arc<dyn AuditLog>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let path = request.extensions().get::<MatchedPath>();
     let action = path.and_then(|path| action_of(request.method(), path.as_str()));
-    let Some(action) = action.filter(|_| auditor.minds(request.headers())) else {
+    let Some(action) = action.filter(|_| !request.headers().contains_key(AUDITED)) else {
         return next.run(request).await;
     };
     // A path that is no text is refused further in.
@@ -83,7 +69,14 @@ pub(super) async fn audit(State(auditor): State<Auditor>, mut request: Request, 
     let (parts, body) = request.into_parts();
     let body = match Bytes::from_request(Request::new(body), &()).await {
         Ok(body) => body,
-        Err(e) => return Refusal::from(e).into_response(),
+        Err(e) => {
+            let code = if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                "body_too_large"
+            } else {
+                "unreadable_body"
+            };
+            return ApiError::new(e.status(), code, e.body_text()).closing().into_response();
+        }
     };
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let who = parts.headers.get(ACTOR).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
@@ -101,7 +94,7 @@ pub(super) async fn audit(State(auditor): State<Auditor>, mut request: Request, 
         let target = action.target(&queue, &asked);
         let entry = entry(action, &who, target, asked["reason"].as_str(), outcome);
         // Whoever asked is told what was done; that the audit log lacks it stands in the log.
-        let _ = record(&*auditor.log, &entry, PATIENCE).await;
+        let _ = record(&*log, &entry, PATIENCE).await;
         Response::from_parts(parts, Body::from(body))
     };
     to_its_end(acting).await
@@ -113,34 +106,23 @@ async fn to_its_end(acting: impl Future<Output = Response> + Send + 'static) -> 
         Ok(answer) => answer,
         Err(e) => {
             let message = format!("the call ended badly: {e}");
-            Refusal(StatusCode::INTERNAL_SERVER_ERROR, "failed", message).into_response()
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message).into_response()
         }
     }
 }
 
 /// Adds to a description of the API what all of these calls take.
-pub(crate) fn describe(document: &mut Value) {
-    for (method, path, action) in &ROUTES {
-        let Some(call) = document.pointer_mut(&format!(
-            "/paths/{}/{}",
-            path.replace('/', "~1"),
-            method.as_str().to_lowercase()
-        )) else {
-            continue;
-        };
-        let actor = json!({
-            "name": ACTOR, "in": "header", "required": false, "schema": {"type": "string"},
-            "description": "who asks, for the audit log",
-        });
-        match call["parameters"].as_array_mut() {
-            Some(parameters) => parameters.push(actor),
-            None => call["parameters"] = json!([actor]),
-        }
-        if matches!(action, Action::Unpause | Action::Stop | Action::Start) {
-            call["requestBody"] = json!({
-                "required": false, "description": "why, for the audit log",
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PauseBody"}}},
-            });
+pub(crate) fn describe(description: &mut OpenApi) {
+    for (path, method, operation) in operations(description) {
+        if ROUTES.iter().any(|(its, route, _)| *route == path && its.as_str().eq_ignore_ascii_case(method)) {
+            let actor = ParameterBuilder::new()
+                .name(ACTOR)
+                .parameter_in(ParameterIn::Header)
+                .required(Required::False)
+                .description(Some("who asks, for the audit log"))
+                .schema(Some(Object::with_type(Type::String)))
+                .build();
+            operation.parameters.get_or_insert_default().push(RefOr::T(actor));
         }
     }
 }

@@ -1,15 +1,16 @@
 //! `GET /trace/<id>`: what this process knows of the history of a message.
 
+use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::json;
+use galerna_http::ApiError;
+use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// `GET /trace/<id>` of this process.
-pub(crate) fn routes() -> Router {
-    Router::new().route("/trace/{message}", get(history))
+pub(crate) fn routes() -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(history))
 }
 
 /// The history of a message, or of all messages of a call, as far as this process knows it.
@@ -20,14 +21,12 @@ pub(crate) fn routes() -> Router {
             "message": "015f3b2f4c00a1b2c3d4e5f60718.0",
             "steps": [{"at": "2017-01-01T00:00:00.000Z", "where": "store", "what": "100 readings stored",
                 "message": "015f3b2f4c00a1b2c3d4e5f60718.0"}]})),
-        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
         (status = 404, description = "`unknown_message`: it is unknown or too old", body = ref("#/components/schemas/ErrorBody"))))]
-pub(crate) async fn history(Path(message): Path<String>) -> Response {
+pub(crate) async fn history(Path(message): Path<String>) -> Result<Json<Value>, ApiError> {
     let steps = galerna_telemetry::history(&message);
     if steps.is_empty() {
         let why = "nothing is known here of this message: it is unknown, too old, or still on its way";
-        let error = json!({"error": {"code": "unknown_message", "message": why}});
-        return (StatusCode::NOT_FOUND, Json(error)).into_response();
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_message", why));
     }
-    Json(json!({ "message": message, "steps": steps })).into_response()
+    Ok(Json(json!({ "message": message, "steps": steps })))
 }

@@ -5,17 +5,15 @@ pub(crate) mod audit;
 pub(crate) mod message_history;
 pub(crate) mod routes;
 
-use std::sync::Arc;
-
-use axum::Router;
 use axum::middleware;
-use galerna_console::auth::authorise;
-use galerna_dispatcher::{Dispatcher, ServiceOptions};
+use galerna_dispatcher::{Dispatcher, OPEN_PATHS, serve_options};
+use galerna_http::{Guard, check_exposure, openapi, serve_until};
 use galerna_settings::Settings;
 use galerna_storage::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
 
 /// Serves until `shutdown`; then the calls under way are answered and the handle ends.
 ///
@@ -25,42 +23,27 @@ pub fn serve(
     settings: &Settings,
     listener: TcpListener,
     (dispatcher, store): (Dispatcher, &Store),
-    beside: Router,
+    beside: OpenApiRouter,
     shutdown: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
-    let address = listener.local_addr()?;
-    let token = settings.api.token.clone();
-    anyhow::ensure!(
-        token.is_some() || address.ip().is_loopback(),
-        "the API on {address} would be open to other machines; set `api.token`"
-    );
-    let auditor = audit::Auditor { log: Arc::clone(&store.audit), token: token.as_deref().map(Arc::from) };
-    let beside = beside.layer(middleware::from_fn_with_state(auditor.token.clone(), authorise));
-    let described = beside.has_routes();
-    let app = galerna_dispatcher::router(dispatcher.clone(), &ServiceOptions { token })
-        .merge(beside)
-        .layer(middleware::from_fn_with_state(described, routes::describe))
-        .layer(middleware::from_fn_with_state(auditor, audit::audit));
-    let timeout = dispatcher.timing().request_timeout;
-    tracing::info!(%address, "the API listens");
+    let guard = Guard::new(settings.api.token.as_deref());
+    check_exposure(&listener, &guard, "dispatcher API")?;
+    let routes = galerna_dispatcher::routes(dispatcher.clone()).merge(beside);
+    let (router, _) = openapi::served(routes, |description| {
+        galerna_dispatcher::describe(description);
+        audit::describe(description);
+    });
+    let router = router.layer(middleware::from_fn_with_state(store.audit.clone(), audit::audit));
+    let router = guard.protect(router, OPEN_PATHS);
+    let options = serve_options(&dispatcher);
     Ok(tokio::spawn(async move {
-        let ending = shutdown.clone();
-        let draining = dispatcher.clone();
-        let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
-            ending.cancelled().await;
+        let ended = async {
+            shutdown.cancelled().await;
             // Those who wait for a queue are sent home, so that they do not hold up the end.
-            draining.shutdown().await;
-        });
-        tokio::select! {
-            ended = async { serving.await } => {
-                if let Err(e) = ended {
-                    tracing::error!(error = %e, "the API ended");
-                }
-            }
-            () = async {
-                shutdown.cancelled().await;
-                tokio::time::sleep(timeout).await;
-            } => tracing::warn!("some callers did not hang up in time"),
+            dispatcher.shutdown().await;
+        };
+        if let Err(e) = serve_until(listener, router, options, ended).await {
+            tracing::error!(error = %e, "the API ended");
         }
     }))
 }

@@ -18,24 +18,23 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{Method, StatusCode};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::Json;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
 use bytes::Bytes;
 use galerna_broker::{Broker, BrokerError, DeadLetter, DeadLetterSelection};
 use galerna_dispatcher::Dispatcher;
+use galerna_http::{ApiError, JsonBody, Params};
 use galerna_model::QueueName;
 use galerna_model::Validator;
 use galerna_storage::Store;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{audit, message_history};
+use super::message_history;
 use crate::intervals::{WorkerCheck, publish_values, read_lines, rehearse_values};
 use crate::modules::Workers;
 use crate::publish::{Directory, Outgoing, Owner, Target, publish_lines};
@@ -53,43 +52,32 @@ pub(crate) fn router(
     workers: Workers,
     makes_accounts: bool,
     validator: Validator,
-) -> Router {
-    Router::new()
-        .route("/dead", get(counts))
-        .route("/queue/{id}/dead", get(list))
-        .route("/queue/{id}/dead/replay", post(replay))
-        .route("/queue/{id}/dead/discard", post(discard))
-        .route("/workers", get(engine))
-        .route("/publish", post(publish).layer(DefaultBodyLimit::max(PUBLISH_LIMIT)))
-        .route("/publish/meters", post(publish_meters).layer(DefaultBodyLimit::max(PUBLISH_LIMIT)))
-        .with_state(ApiState { broker, store, dispatcher, workers, makes_accounts, validator })
-        .merge(message_history::routes())
+) -> OpenApiRouter {
+    let publishing = OpenApiRouter::new().routes(routes!(publish)).routes(routes!(publish_meters));
+    OpenApiRouter::new()
+        .routes(routes!(counts))
+        .routes(routes!(list))
+        .routes(routes!(replay))
+        .routes(routes!(discard))
+        .merge(publishing.layer(DefaultBodyLimit::max(PUBLISH_LIMIT)))
+        .with_state(ApiState { broker, store, dispatcher, makes_accounts, validator })
+        .merge(self::workers(workers))
 }
 
 /// What a worker of its own tells of its topologies, and of the history of messages.
-pub(crate) fn workers(workers: Workers) -> Router {
-    let told = move || async move { Json(json!({ "workers": workers.metrics() })) };
-    Router::new().route("/workers", get(told)).merge(message_history::routes())
+pub(crate) fn workers(workers: Workers) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(engine)).with_state(workers).merge(message_history::routes())
 }
 
+/// What the routes work on.
 #[derive(Clone)]
 struct ApiState {
     broker: Arc<dyn Broker>,
     store: Store,
     dispatcher: Dispatcher,
-    workers: Workers,
     makes_accounts: bool,
     /// Judges readings as the workers do.
     validator: Validator,
-}
-
-/// An error in the form of the API.
-pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) &'static str, pub(crate) String);
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        (self.0, Json(json!({"error": {"code": self.1, "message": self.2}}))).into_response()
-    }
 }
 
 /// An error of the broker in the words of those who operate the queues, and do not declare them.
@@ -113,88 +101,48 @@ pub async fn check_exists(broker: &dyn Broker, queue: &QueueName) -> Result<(), 
     broker.depth(queue).await.map(drop)
 }
 
-impl From<BrokerError> for Refusal {
-    fn from(e: BrokerError) -> Self {
-        match e {
-            BrokerError::UnknownQueue(_) => {
-                Self(StatusCode::NOT_FOUND, "unknown_queue", describe_broker_error(&e))
-            }
-            _ => Self(StatusCode::SERVICE_UNAVAILABLE, "unavailable", describe_broker_error(&e)),
-        }
-    }
+fn broker_error(e: &BrokerError) -> ApiError {
+    let (status, code) = match e {
+        BrokerError::UnknownQueue(_) | BrokerError::Invalid(_) => (StatusCode::NOT_FOUND, "unknown_queue"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    ApiError::new(status, code, describe_broker_error(e))
 }
 
-impl From<QueryRejection> for Refusal {
-    fn from(e: QueryRejection) -> Self {
-        Self(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", e.body_text())
-    }
+fn unavailable(cause: String) -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", cause)
 }
 
-impl From<BytesRejection> for Refusal {
-    fn from(e: BytesRejection) -> Self {
-        Self(
-            e.status(),
-            if e.status() == StatusCode::PAYLOAD_TOO_LARGE { "body_too_large" } else { "unreadable_body" },
-            e.body_text(),
-        )
-    }
+/// A body that is not JSON.
+fn body(read: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+    read.map_err(|e| {
+        let code =
+            if e.status() == StatusCode::PAYLOAD_TOO_LARGE { "body_too_large" } else { "unreadable_body" };
+        ApiError::new(e.status(), code, e.body_text()).closing()
+    })
 }
 
-#[derive(OpenApi)]
-#[openapi(paths(counts, list, replay, discard, engine, publish, publish_meters, message_history::history))]
-struct Document;
+type Answer = Result<Json<Value>, ApiError>;
 
-/// Longest description of an API.
-const DOCUMENT_LIMIT: usize = 4 << 20;
-
-/// Adds to the dispatcher's `/openapi.json` what is audited, and, when they are `served` with the dispatcher's, these routes.
-pub(crate) async fn describe(State(served): State<bool>, request: Request, next: Next) -> Response {
-    let asked = request.method() == Method::GET && request.uri().path() == "/openapi.json";
-    let answer = next.run(request).await;
-    if !asked || answer.status() != StatusCode::OK {
-        return answer;
-    }
-    let dispatchers = axum::body::to_bytes(answer.into_body(), DOCUMENT_LIMIT).await;
-    let merged = dispatchers.map_err(|e| e.to_string()).and_then(|text| {
-        let mut document: Value = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
-        if served {
-            let ours = serde_json::to_value(Document::openapi()).map_err(|e| e.to_string())?;
-            if let (Some(all), Value::Object(ours)) = (document["paths"].as_object_mut(), &ours["paths"]) {
-                all.extend(ours.clone());
-            }
-        }
-        audit::describe(&mut document);
-        Ok(document)
-    });
-    match merged {
-        Ok(document) => Json(document).into_response(),
-        Err(e) => Refusal(StatusCode::INTERNAL_SERVER_ERROR, "no_document", e).into_response(),
-    }
-}
-
-type Answer = Result<Json<Value>, Refusal>;
-
-fn queue_name(text: &str) -> Result<QueueName, Refusal> {
-    QueueName::new(text).map_err(|e| Refusal(StatusCode::BAD_REQUEST, "invalid_path", e.to_string()))
+fn queue_name(text: &str) -> Result<QueueName, ApiError> {
+    QueueName::new(text).map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, "invalid_path", e.to_string()))
 }
 
 /// What the components of each worker of this process have done and wait for.
 #[utoipa::path(get, path = "/workers",
     responses(
-        (status = 200, description = "the workers", body = Object, example = json!({"workers": []})),
-        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody"))))]
-async fn engine(State(state): State<ApiState>) -> Json<Value> {
-    Json(json!({ "workers": state.workers.metrics() }))
+        (status = 200, description = "the workers", body = Object, example = json!({"workers": []}))))]
+async fn engine(State(workers): State<Workers>) -> Json<Value> {
+    Json(json!({ "workers": workers.metrics() }))
 }
 
 /// How many dead letters each queue has.
 #[utoipa::path(get, path = "/dead",
     responses(
         (status = 200, description = "queues that have dead letters", body = Object, example = json!({"queues": [{"queue": "D0000591", "dead": 2}]})),
-        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
         (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
 async fn counts(State(state): State<ApiState>) -> Answer {
-    let counts = state.broker.dead_letter_counts().await?;
+    let counts = state.broker.dead_letter_counts().await.map_err(|e| broker_error(&e))?;
     let queues: Vec<Value> =
         counts.into_iter().map(|(queue, dead)| json!({"queue": queue, "dead": dead})).collect();
     Ok(Json(json!({ "queues": queues })))
@@ -239,20 +187,20 @@ pub fn shown(letter: &DeadLetter, bodies: bool) -> Value {
             "id": "1", "reason": "unknown parameter 999", "component": "validate", "at": "2017-01-01T00:00:00.000Z",
             "deliveries": 1, "content_type": "application/json", "bytes": 120}]})),
         (status = 400, description = "`invalid_path`: it is no name of a queue", body = ref("#/components/schemas/ErrorBody")),
-        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
         (status = 404, description = "`unknown_queue`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),
         (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
 async fn list(
     State(state): State<ApiState>,
     Path(queue): Path<String>,
-    page: Result<Query<Page>, QueryRejection>,
+    Params(page): Params<Page>,
 ) -> Answer {
-    let (queue, Query(page)) = (queue_name(&queue)?, page?);
+    let queue = queue_name(&queue)?;
     let limit = page.limit.unwrap_or(50).min(MOST);
-    let letters = state.broker.dead_letters(&queue, page.offset, limit).await?;
+    let letters = state.broker.dead_letters(&queue, page.offset, limit).await;
+    let letters = letters.map_err(|e| broker_error(&e))?;
     if letters.is_empty() {
-        check_exists(&*state.broker, &queue).await?;
+        check_exists(&*state.broker, &queue).await.map_err(|e| broker_error(&e))?;
     }
     let letters: Vec<Value> = letters.iter().map(|letter| shown(letter, page.bodies)).collect();
     Ok(Json(json!({ "dead": letters })))
@@ -271,25 +219,14 @@ struct Which {
 }
 
 impl Which {
-    fn read(body: &[u8]) -> Result<Self, Refusal> {
-        serde_json::from_slice(body).map_err(|e| match e.classify() {
-            serde_json::error::Category::Data => Refusal(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "wrong_shape",
-                format!("the body has a wrong shape: {e}"),
-            ),
-            _ => Refusal(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is no JSON: {e}")),
-        })
-    }
-
-    fn selection(self) -> Result<DeadLetterSelection, Refusal> {
+    fn selection(self) -> Result<DeadLetterSelection, ApiError> {
         match (self.all, self.ids) {
             (true, ids) if ids.is_empty() => Ok(DeadLetterSelection::All),
             (false, ids) if !ids.is_empty() => Ok(DeadLetterSelection::Ids(ids)),
-            _ => Err(Refusal(
+            _ => Err(ApiError::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "wrong_shape",
-                "say either {\"all\":true} or {\"ids\":[…]}".to_owned(),
+                "say either {\"all\":true} or {\"ids\":[…]}",
             )),
         }
     }
@@ -302,7 +239,6 @@ impl Which {
     responses(
         (status = 200, description = "how many are back; ids that are not there are not counted", body = Object, example = json!({"replayed": 1})),
         (status = 400, description = "`invalid_path` or `malformed_json`", body = ref("#/components/schemas/ErrorBody")),
-        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
         (status = 404, description = "`unknown_queue`", body = ref("#/components/schemas/ErrorBody")),
         (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`wrong_shape`: the body has other fields than these", body = ref("#/components/schemas/ErrorBody")),
@@ -310,12 +246,12 @@ impl Which {
 async fn replay(
     State(state): State<ApiState>,
     Path(queue): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    JsonBody(which): JsonBody<Which>,
 ) -> Answer {
-    let (queue, which) = (queue_name(&queue)?, Which::read(&body?)?);
-    let replayed = state.broker.replay(&queue, which.selection()?).await?;
+    let queue = queue_name(&queue)?;
+    let replayed = state.broker.replay(&queue, which.selection()?).await.map_err(|e| broker_error(&e))?;
     if replayed == 0 {
-        check_exists(&*state.broker, &queue).await?;
+        check_exists(&*state.broker, &queue).await.map_err(|e| broker_error(&e))?;
     }
     tracing::info!(%queue, replayed, "dead letters replayed");
     Ok(Json(json!({ "replayed": replayed })))
@@ -328,7 +264,6 @@ async fn replay(
     responses(
         (status = 200, description = "how many are gone; ids that are not there are not counted", body = Object, example = json!({"discarded": 1})),
         (status = 400, description = "`invalid_path` or `malformed_json`", body = ref("#/components/schemas/ErrorBody")),
-        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
         (status = 404, description = "`unknown_queue`", body = ref("#/components/schemas/ErrorBody")),
         (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`wrong_shape`: the body has other fields than these", body = ref("#/components/schemas/ErrorBody")),
@@ -336,12 +271,12 @@ async fn replay(
 async fn discard(
     State(state): State<ApiState>,
     Path(queue): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    JsonBody(which): JsonBody<Which>,
 ) -> Answer {
-    let (queue, which) = (queue_name(&queue)?, Which::read(&body?)?);
-    let discarded = state.broker.discard(&queue, which.selection()?).await?;
+    let queue = queue_name(&queue)?;
+    let discarded = state.broker.discard(&queue, which.selection()?).await.map_err(|e| broker_error(&e))?;
     if discarded == 0 {
-        check_exists(&*state.broker, &queue).await?;
+        check_exists(&*state.broker, &queue).await.map_err(|e| broker_error(&e))?;
     }
     tracing::info!(%queue, discarded, "dead letters discarded");
     Ok(Json(json!({ "discarded": discarded })))
@@ -362,17 +297,15 @@ struct PublishForm {
     responses(
         (status = 200, description = "what was published, and what was wrong with the rest", body = Object, example = json!({
             "accounts": {"A": {"queue": "A", "messages": 1, "readings": 200}}, "refused": 0, "problems": [], "without_value": 0})),
-        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
         (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),
         (status = 503, description = "`unavailable`: the broker or the store is away; what was published before is said in the message", body = ref("#/components/schemas/ErrorBody"))))]
 async fn publish(
     State(state): State<ApiState>,
-    form: Result<Query<PublishForm>, QueryRejection>,
-    body: Result<Bytes, BytesRejection>,
+    Params(form): Params<PublishForm>,
+    read: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    let (Query(form), body) = (form?, body?);
-    let unavailable = |e: String| Refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", e);
+    let body = body(read)?;
     let directory =
         Directory::read(&state.store, state.makes_accounts).await.map_err(|e| unavailable(e.to_string()))?;
     let outgoing = Outgoing::new(&*state.broker, directory, Owner::default(), form.plain_json, "api");
@@ -406,23 +339,18 @@ struct PublishMetersForm {
             "accounts": {"A": {"queue": "A", "messages": 1, "readings": 48}}, "refused": 0, "problems": [], "without_value": 0,
             "known": 0, "stored": 0, "revised": 0, "corrected": 0, "corrections": []})),
         (status = 400, description = "`malformed_json`: a line is not the values of a meter", body = ref("#/components/schemas/ErrorBody")),
-        (status = 401, description = "`unauthorized`: a token is demanded and was not sent", body = ref("#/components/schemas/ErrorBody")),
         (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),
         (status = 503, description = "`unavailable`: the broker or the store is away; publishing the same again is harmless", body = ref("#/components/schemas/ErrorBody"))))]
 async fn publish_meters(
     State(state): State<ApiState>,
-    form: Result<Query<PublishMetersForm>, QueryRejection>,
-    body: Result<Bytes, BytesRejection>,
+    Params(form): Params<PublishMetersForm>,
+    read: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    let (Query(form), body) = (form?, body?);
-    let unavailable = |e: String| Refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", e);
+    let body = body(read)?;
     let meters = read_lines(&body).map_err(|e| {
-        Refusal(
-            StatusCode::BAD_REQUEST,
-            "malformed_json",
-            format!("{e:#}; send the values of a meter a line"),
-        )
+        let message = format!("{e:#}; send the values of a meter a line");
+        ApiError::new(StatusCode::BAD_REQUEST, "malformed_json", message)
     })?;
     let check = WorkerCheck::new(state.validator.clone());
     let summary = if form.dry_run {

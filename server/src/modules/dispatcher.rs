@@ -1,12 +1,13 @@
 //! The dispatcher and its API.
 
 use async_trait::async_trait;
-use axum::Router;
 use galerna_dispatcher::{Dispatcher, DispatcherOptions, MaintainerLink, StrategyName};
 use galerna_settings::{Settings, Strategy};
 use galerna_storage::Store;
 use galerna_telemetry::process_name;
+use prometheus::Registry;
 use tokio::net::TcpListener;
+use utoipa_axum::router::OpenApiRouter;
 
 use super::timing;
 use crate::api;
@@ -20,11 +21,12 @@ fn strategy(settings: &Settings) -> StrategyName {
     }
 }
 
-/// Opens a dispatcher.
+/// Opens a dispatcher, with its metrics in the registry of the process.
 pub async fn open(
     settings: &Settings,
     store: &Store,
     maintainer: MaintainerLink,
+    registry: Registry,
 ) -> anyhow::Result<Dispatcher> {
     let strategy = strategy(settings);
     let options = DispatcherOptions {
@@ -32,6 +34,7 @@ pub async fn open(
         timing: timing(settings),
         strategy,
         maintainer,
+        registry,
         ..DispatcherOptions::default()
     };
     let dispatcher = Dispatcher::open(store, options).await?;
@@ -48,7 +51,7 @@ pub(crate) struct DispatcherApi {
     dispatcher: Dispatcher,
     store: Store,
     /// What else the API has.
-    beside: Router,
+    beside: OpenApiRouter,
     listener: Option<TcpListener>,
     task: Task,
 }
@@ -59,7 +62,7 @@ impl DispatcherApi {
         listener: TcpListener,
         dispatcher: Dispatcher,
         store: Store,
-        beside: Router,
+        beside: OpenApiRouter,
     ) -> Self {
         let (settings, listener, task) = (settings.clone(), Some(listener), Task::default());
         Self { settings, dispatcher, store, beside, listener, task }

@@ -12,6 +12,7 @@ use galerna_frontend::{Directory, Frontend, Limits, Parts, QueueHints, Rate};
 use galerna_model::SystemClock;
 use galerna_settings::Settings;
 use galerna_storage::{StatisticsStore, Store};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 
 use crate::backends::data_file;
@@ -50,6 +51,7 @@ pub(crate) async fn open(
     directory: Directory,
     hints: Arc<dyn QueueHints>,
     statistics: Arc<dyn StatisticsStore>,
+    registry: Registry,
 ) -> anyhow::Result<Frontend> {
     let (body_bytes, readings) = (settings.frontend.max_body, settings.frontend.max_readings);
     // The longest call that is allowed must be one that its source may ever send.
@@ -79,14 +81,7 @@ pub(crate) async fn open(
     let copy = copy.unwrap_or_else(|| data_file(settings, "sources.json"));
     options.sources.disk_copy = Some(copy);
     let clock = Arc::new(SystemClock);
-    let parts = Parts {
-        broker: broker.clone(),
-        directory,
-        hints: Some(hints),
-        statistics,
-        clock,
-        registry: prometheus::Registry::new(),
-    };
+    let parts = Parts { broker: broker.clone(), directory, hints: Some(hints), statistics, clock, registry };
     Ok(Frontend::open(parts, options).await?)
 }
 

@@ -12,6 +12,7 @@ use galerna_maintainer::{Guard, Maintainer, Options};
 use galerna_model::SystemClock;
 use galerna_settings::Settings;
 use galerna_storage::Store;
+use prometheus::Registry;
 use tokio::net::TcpListener;
 
 use super::frontend::accounts_directory;
@@ -23,12 +24,13 @@ pub fn accounts_source(settings: &Settings, store: &Store) -> anyhow::Result<Arc
     Ok(accounts_directory(settings, store)?.accounts)
 }
 
-/// Makes a maintainer; it does nothing yet.
+/// Makes a maintainer, with its metrics in the registry of the process; it does nothing yet.
 pub fn open(
     settings: &Settings,
     store: &Store,
     broker: &Arc<dyn Broker>,
     accounts: Arc<dyn AccountsSource>,
+    registry: Registry,
 ) -> anyhow::Result<Maintainer> {
     let mut options = Options { timing: timing(settings), ..Options::default() };
     options.accounts.every = settings.maintainer.accounts_every;
@@ -45,7 +47,8 @@ pub fn open(
         // The embedded broker counts exactly and at once.
         options.settle = Duration::ZERO;
     }
-    Ok(Maintainer::new(store.queues.clone(), broker.clone(), accounts, options, Arc::new(SystemClock))?)
+    let (queues, broker, clock) = (store.queues.clone(), broker.clone(), Arc::new(SystemClock));
+    Ok(Maintainer::in_registry(registry, queues, broker, accounts, options, clock)?)
 }
 
 /// The maintainer of this process, as the dispatcher pings it.

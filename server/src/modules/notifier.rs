@@ -10,6 +10,7 @@ use galerna_notifier::{AllowList, Notifier, Smtp};
 use galerna_settings::Settings;
 use galerna_storage::Store;
 use galerna_telemetry::process_name;
+use prometheus::Registry;
 
 use crate::module::{Module, Task, joined};
 
@@ -37,6 +38,7 @@ pub(crate) async fn open(
     settings: &Settings,
     broker: &Arc<dyn Broker>,
     store: &Store,
+    registry: Registry,
 ) -> anyhow::Result<Notifier> {
     let (allow, smtp) = (allowed(settings)?, smtp(settings));
     let options =
@@ -45,6 +47,7 @@ pub(crate) async fn open(
         broker: broker.clone(),
         store: store.clone(),
         clock: Arc::new(SystemClock),
+        registry,
     };
     Ok(Notifier::open(parts, options).await?)
 }

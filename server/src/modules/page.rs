@@ -1,6 +1,5 @@
 //! The web page.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +8,11 @@ use axum::Router;
 use axum::routing::get;
 use galerna_broker::Broker;
 use galerna_console::{Access, DispatcherAdmin, MessageHistory, Setting, WorkersView};
+use galerna_http::{ServeOptions, serve_until};
 use galerna_model::SystemClock;
 use galerna_settings::Settings;
 use galerna_storage::{StatisticsStore, Store};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,10 @@ use crate::topology;
 
 /// How long those who look at the page may take to hang up at the end.
 const HANG_UP: Duration = Duration::from_secs(3);
+/// A page that is open is sent updates on one connection.
+const LIFETIME: Duration = Duration::from_secs(3600);
+/// One in so many of the files that the process may open are connections of the page.
+const SHARE_OF_FILES: usize = 16;
 
 /// Checks the settings of the page.
 pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
@@ -39,6 +44,7 @@ pub(crate) struct PageParts {
     pub(crate) statistics: Arc<dyn StatisticsStore>,
     pub(crate) workers: Arc<dyn WorkersView>,
     pub(crate) traces: Arc<dyn MessageHistory>,
+    pub(crate) registry: Registry,
 }
 
 /// The page at its listener.
@@ -79,7 +85,7 @@ impl Module for PageServer {
 
 /// The routes of the page, whose charts are kept from now on until `stop`.
 fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> anyhow::Result<Router> {
-    let PageParts { dispatcher, broker, store, statistics, workers, traces } = parts;
+    let PageParts { dispatcher, broker, store, statistics, workers, traces, registry } = parts;
     let topology = serde_json::from_str(&topology::shown(settings)?.json())?;
     let shown = settings.shown().map(|setting| Setting {
         key: setting.name.to_owned(),
@@ -98,6 +104,7 @@ fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> any
         version: env!("CARGO_PKG_VERSION"),
         traces: Some(traces),
         clock: Arc::new(SystemClock),
+        registry,
         stop: stop.clone(),
     };
     drop(galerna_console::spawn_samples(parts.clone(), stop));
@@ -119,16 +126,8 @@ fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> any
 
 async fn serve(listener: TcpListener, page: Router, stopped: CancellationToken) -> anyhow::Result<()> {
     // For whoever watches the process: no token, and nothing told but that it answers.
-    let page = page.route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(|| async { "ready\n" }));
-    let app = page.into_make_service_with_connect_info::<SocketAddr>();
-    tracing::info!(address = %listener.local_addr()?, "the page listens");
-    let ending = stopped.clone();
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async move { ending.cancelled().await });
-    tokio::select! {
-        ended = async { serving.await } => Ok(ended?),
-        () = async {
-            stopped.cancelled().await;
-            tokio::time::sleep(HANG_UP).await;
-        } => Ok(()),
-    }
+    let page = page.route("/healthz", get(|| async { "ok" })).route("/readyz", get(|| async { "ready\n" }));
+    let options = ServeOptions { lifetime: LIFETIME, drain: HANG_UP, ..ServeOptions::new("page") };
+    let options = options.within_files(SHARE_OF_FILES);
+    Ok(serve_until(listener, page, options, stopped.cancelled()).await?)
 }

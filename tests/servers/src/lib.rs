@@ -44,12 +44,14 @@
 
 mod management;
 mod mongo;
+mod openapi;
 mod origin;
 mod port;
 mod rabbitmq;
 mod supervisor;
 
 pub use mongo::Mongo;
+pub use openapi::check_openapi;
 pub use rabbitmq::RabbitMq;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -94,7 +94,7 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 
 /// The folders in which `scripts/test` may have put servers: in the target folder that this test runs from, in the one that
 /// the environment names, and in the checkout's own.
-fn fetched() -> Vec<PathBuf> {
+pub(crate) fn fetched() -> Vec<PathBuf> {
     let executable = env::current_exe().unwrap_or_default();
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
     executable

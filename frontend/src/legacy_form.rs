@@ -19,13 +19,13 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::answer::Rejected;
+use crate::call_error::CallError;
 use crate::options::Limits;
 use crate::parse::{Parsed, list_of_raw, malformed, too_long};
-use crate::refusal::Refusal;
 
 /// A body read.
 #[derive(Debug)]
-pub(crate) struct Older {
+pub(crate) struct LegacyForm {
     /// The source that it names.
     pub(crate) gateway: Option<String>,
     pub(crate) parsed: Parsed,
@@ -40,24 +40,24 @@ struct Post<'a> {
 }
 
 /// Reads a form. That nothing of it can be taken is no error here: who sent it is to be known first.
-pub(crate) fn services(body: &[u8], limits: &Limits) -> Result<Older, Refusal> {
+pub(crate) fn services(body: &[u8], limits: &Limits) -> Result<LegacyForm, CallError> {
     if body.trim_ascii().is_empty() {
-        return Err(Refusal::Empty);
+        return Err(CallError::Empty);
     }
     let data: Cow<'_, str> = form_urlencoded::parse(body)
         .find_map(|(field, value)| (field == "data").then_some(value))
-        .ok_or_else(|| Refusal::Malformed("the form has no field `data`".to_owned()))?;
+        .ok_or_else(|| CallError::Malformed("the form has no field `data`".to_owned()))?;
     if data.trim().is_empty() {
-        return Err(Refusal::Empty);
+        return Err(CallError::Empty);
     }
     let post: Post<'_> = serde_json::from_str(&data).map_err(|e| malformed(&e))?;
     let gateway = match post.gateway {
         None | Some(Value::Null) => None,
         Some(Value::String(id)) => Some(id),
         Some(Value::Number(id)) => Some(id.to_string()),
-        Some(_) => return Err(Refusal::Malformed("`gatewayId` is not text".to_owned())),
+        Some(_) => return Err(CallError::Malformed("`gatewayId` is not text".to_owned())),
     };
-    let list = post.service.ok_or_else(|| Refusal::Malformed("`service` is missing".to_owned()))?;
+    let list = post.service.ok_or_else(|| CallError::Malformed("`service` is missing".to_owned()))?;
     let list = list_of_raw(list.get().as_bytes(), limits)?;
     let mut parsed = Parsed::default();
     let mut places: HashMap<(String, Timestamp), Group> = HashMap::new();
@@ -67,7 +67,7 @@ pub(crate) fn services(body: &[u8], limits: &Limits) -> Result<Older, Refusal> {
             Err(reason) => parsed.rejected.push(Rejected { index, reason }),
         }
     }
-    Ok(Older { gateway, parsed })
+    Ok(LegacyForm { gateway, parsed })
 }
 
 /// A reading under way: its place, and where each parameter stands in it with which number.
@@ -177,17 +177,17 @@ mod tests {
             entry("1", 401, 9.0, 4),
         ];
         let body = form(&format!(r#"{{"gatewayId":"c1","service":[{}]}}"#, list.join(",")));
-        let older = services(&body, &Limits::default()).unwrap();
-        assert_eq!(older.gateway.as_deref(), Some("c1"));
-        assert_eq!(older.parsed.entries, 4);
-        let taken: Vec<_> = older
+        let form = services(&body, &Limits::default()).unwrap();
+        assert_eq!(form.gateway.as_deref(), Some("c1"));
+        assert_eq!(form.parsed.entries, 4);
+        let taken: Vec<_> = form
             .parsed
             .readings
             .iter()
             .map(|r| (r.did.as_str(), r.sqn, r.values.iter().map(|m| (m.p.0, m.v)).collect::<Vec<_>>()))
             .collect();
         assert_eq!(taken, [("1", 4, vec![(401, 9.0), (402, 5.0)]), ("2", 3, vec![(401, 7.0)])]);
-        assert_eq!(older.parsed.readings[0].ts, Timestamp::parse("2014-04-16T10:00:00Z").unwrap());
+        assert_eq!(form.parsed.readings[0].ts, Timestamp::parse("2014-04-16T10:00:00Z").unwrap());
     }
 
     #[test]
@@ -212,10 +212,10 @@ mod tests {
 
     #[test]
     fn a_form_without_its_field_or_with_broken_json_is_refused() {
-        assert_eq!(services(b"", &Limits::default()).unwrap_err(), Refusal::Empty);
-        assert_eq!(services(&form(""), &Limits::default()).unwrap_err(), Refusal::Empty);
+        assert_eq!(services(b"", &Limits::default()).unwrap_err(), CallError::Empty);
+        assert_eq!(services(&form(""), &Limits::default()).unwrap_err(), CallError::Empty);
         for body in [b"x=1".to_vec(), form("{"), form("[]"), form("{}"), form(r#"{"service":{}}"#)] {
-            assert!(matches!(services(&body, &Limits::default()), Err(Refusal::Malformed(_))), "{body:?}");
+            assert!(matches!(services(&body, &Limits::default()), Err(CallError::Malformed(_))), "{body:?}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::answer::Rejected;
 
 /// A call that was not taken: nothing of it is known to be safe.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum CallError {
     #[error("{0}")]
     Malformed(String),
     #[error("the body is empty; send one reading or an array of readings as JSON")]
@@ -66,7 +66,7 @@ pub(crate) struct ErrorBody {
     rejected: Vec<Rejected>,
 }
 
-impl Refusal {
+impl CallError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Empty | Self::NothingValid { .. } | Self::CutOff => {
@@ -123,7 +123,7 @@ impl Refusal {
     }
 }
 
-impl From<BrokerError> for Refusal {
+impl From<BrokerError> for CallError {
     fn from(error: BrokerError) -> Self {
         match error {
             BrokerError::Blocked(reason) => Self::Blocked(reason),
@@ -133,17 +133,17 @@ impl From<BrokerError> for Refusal {
                 Self::Broker("the broker did not confirm all of them".to_owned())
             }
             BrokerError::Timeout { .. } => Self::Broker("the broker did not confirm in time".to_owned()),
-            _ => Self::Broker("the broker is away".to_owned()),
+            _ => Self::Broker("the broker is unavailable".to_owned()),
         }
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl From<CallError> for ApiError {
+    fn from(refusal: CallError) -> Self {
         let (status, code, message) = (refusal.status(), refusal.code(), refusal.to_string());
         let mut error = match refusal {
             // No registered scheme; a 401 must name one all the same (RFC 9110, 15.5.2).
-            Refusal::Unauthorized => Self::unauthorized("SourceToken", message),
+            CallError::Unauthorized => Self::unauthorized("SourceToken", message),
             _ => Self::new(status, code, message),
         };
         if let Some(wait) = refusal.retry_after() {
@@ -151,14 +151,14 @@ impl From<Refusal> for ApiError {
         }
         match refusal {
             // What was not read of a refused body would otherwise have to be read to its end.
-            Refusal::TooLarge(_) | Refusal::CutOff | Refusal::TooSlow(_) => error.closing(),
-            Refusal::NothingValid { rejected } => error.with("rejected", json!(rejected)),
+            CallError::TooLarge(_) | CallError::CutOff | CallError::TooSlow(_) => error.closing(),
+            CallError::NothingValid { rejected } => error.with("rejected", json!(rejected)),
             _ => error,
         }
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for CallError {
     fn into_response(self) -> Response {
         let encoding = matches!(self, Self::Encoding(_));
         let mut answer = ApiError::from(self).into_response();
