@@ -296,13 +296,25 @@ fn queries() -> Vec<(String, String)> {
     found
 }
 
+/// The folders of the crates' sources.
+fn crates() -> Vec<String> {
+    let mut folders = vec!["src".to_owned()];
+    for entry in std::fs::read_dir(root()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.join("Cargo.toml").is_file() && path.join("src").is_dir() {
+            folders.push(format!("{}/src", path.file_name().unwrap().to_str().unwrap()));
+        }
+    }
+    folders
+}
+
 /// The metrics that the modules register, by their sources: a metric with labels is in the text of `/metrics` only from its
 /// first use on, so that the text of a process that has just started lacks many.
 fn registered() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    for folder in ["src", "dispatcher/src", "maintainer/src", "frontend/src", "notifier/src", "engine/src"] {
-        for path in files(folder).into_iter().filter(|path| extension(path) == "rs") {
+    for folder in crates() {
+        for path in files(&folder).into_iter().filter(|path| extension(path) == "rs") {
             let text = std::fs::read_to_string(&path).unwrap();
             for literal in text.split('"').skip(1).step_by(2) {
                 if literal.starts_with("galerna_") && literal.chars().all(is_name) {
