@@ -539,11 +539,16 @@ impl History {
                     continue;
                 }
                 let Some(import) = points.get(&ts).and_then(|point| point.import) else { continue };
-                sum = sum.map(|sum| sum + float(import));
-                if touched
+                let new = touched
                     .get(&ts)
-                    .is_some_and(|changes| changes.iter().any(|change| change.series == *series))
-                {
+                    .is_some_and(|changes| changes.iter().any(|change| change.series == *series));
+                sum = match sum {
+                    Some(sum) => Some(sum + float(import)),
+                    // What was published before the others came began at nothing.
+                    None if !new => Some(float(import)),
+                    None => None,
+                };
+                if new {
                     waiting.push(ts);
                 }
             }

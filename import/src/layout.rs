@@ -678,14 +678,14 @@ impl Layout {
             None => None,
         };
         let length = length.or(told);
-        // Clock changes fall between intervals: where an interval begins tells more than where it ends.
         let (from, after) = match (stamp, edge, length) {
             (stamp, Edge::Start, Some(length)) => (stamp, length),
-            (Stamp::Local(end), Edge::End, Some(length)) => {
+            // The interval before the clock goes forward ends at a time that the clock leaves out.
+            (Stamp::Local(end), Edge::End, Some(length)) if self.zone.is_left_out(end) => {
                 let start = end
                     .checked_sub(jiff::SignedDuration::from_millis(length))
                     .map_err(|e| wrong(e.to_string()))?;
-                (Stamp::Local(start), length)
+                if self.zone.is_left_out(start) { (stamp, 0) } else { (Stamp::Local(start), length) }
             }
             (stamp, ..) => (stamp, 0),
         };

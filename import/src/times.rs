@@ -135,6 +135,13 @@ impl Zone {
         placed.map(|t| t.as_millisecond()).map_err(|_| format!("time `{local}` is too far away"))
     }
 
+    /// Whether the clock leaves a local time out.
+    pub(crate) fn is_left_out(&self, local: DateTime) -> bool {
+        self.zone.as_ref().is_some_and(|(_, zone)| {
+            matches!(zone.to_ambiguous_timestamp(local).offset(), AmbiguousOffset::Gap { .. })
+        })
+    }
+
     /// Whether a local time occurs twice.
     pub(crate) fn occurs_twice(&self, local: DateTime) -> bool {
         self.zone.as_ref().is_some_and(|(_, zone)| {

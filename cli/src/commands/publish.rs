@@ -43,7 +43,7 @@ async fn read(
 ) -> anyhow::Result<()> {
     let mut input = open(&args.file)?;
     let form = form(args, &mut input)?;
-    let mut whole = |mut input: Box<dyn BufRead + Send>| {
+    let whole = |mut input: Box<dyn BufRead + Send>| {
         let mut bytes = Vec::new();
         input.read_to_end(&mut bytes).map(|_| bytes).context("cannot read the file")
     };

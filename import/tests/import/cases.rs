@@ -407,3 +407,73 @@ fn a_corrected_file_is_taken_and_told() {
     assert_eq!(store.values("A", "m", 402), [1.0, 4.0, 5.0]);
     assert_eq!(store.values("A", "m", 401), [1000.0, 3000.0, 1000.0]);
 }
+
+#[test]
+fn local_half_hours_of_a_clock_change_are_told_apart_by_their_order() {
+    let file = |day: &str, times: &[&str], newest_first: bool| {
+        let mut rows: Vec<String> = times
+            .iter()
+            .zip(1..)
+            .map(|(time, n)| format!("1,0,{n},Active Import Interval (kWh),{day} {time}"))
+            .collect();
+        if newest_first {
+            rows.reverse();
+        }
+        let header = "MPRN,Meter Serial Number,Read Value,Read Type,Read Date and End Time";
+        format!("{header}\n{}\n", rows.join("\n"))
+    };
+    let clocks = |store: &Store| -> Vec<String> {
+        store.times("1").iter().map(|time| time[11..16].to_owned()).collect()
+    };
+    let autumn = ["00:30", "01:00", "01:30", "01:00", "01:30", "02:00"];
+    for newest_first in [false, true] {
+        let mut store = Store::default();
+        let text = file("25-10-2026", &autumn, newest_first);
+        let published = store.publish(text.into_bytes(), &owned("E", None)).unwrap();
+        assert!(published.errors().is_empty(), "{:?}", published.errors());
+        assert_eq!(clocks(&store), ["23:30", "00:00", "00:30", "01:00", "01:30", "02:00"]);
+        assert_eq!(store.values("E", "1", 402), [1.0, 3.0, 6.0, 10.0, 15.0, 21.0]);
+    }
+    // In spring the half hour before the change ends at 01:00, which the clock shows as 02:00.
+    for second in ["01:00", "02:00"] {
+        let mut store = Store::default();
+        let text = file("29-03-2026", &["00:30", second, "02:30"], false);
+        let published = store.publish(text.into_bytes(), &owned("E", None)).unwrap();
+        assert!(published.errors().is_empty(), "{:?}", published.errors());
+        assert_eq!(clocks(&store), ["00:30", "01:00", "01:30"]);
+    }
+}
+
+/// Counters of other senders stand where they stand; what is imported goes on from them.
+#[test]
+fn counters_that_others_stored_are_gone_on_from_and_not_changed() {
+    use galerna_import::{History, StoredValue};
+    use galerna_model::{ParameterCode, SourceId, Timestamp};
+
+    let rows = |from: u32, count: u32| {
+        let rows: Vec<String> = (from..from + count)
+            .map(|hour| format!("A,m,electricity,2026-11-01T{hour:02}:00:00Z,1,kWh"))
+            .collect();
+        let text = format!("account,meter_id,utility,ts,value,unit\n{}\n", rows.join("\n"));
+        Import::open(text.into_bytes(), &options()).unwrap().meters().values.into_values().next().unwrap()
+    };
+    let at = |hour: u32, value| StoredValue {
+        ts: Timestamp::parse(&format!("2026-11-01T{hour:02}:00:00Z")).unwrap(),
+        parameter: ParameterCode(402),
+        value,
+    };
+    let source = SourceId::new("A").unwrap();
+    let mut history = History::default();
+    history.know_stored([at(1, 100.0), at(4, 110.0)]);
+    let added = history.add(&source, &rows(2, 4), &());
+    assert!(added.errors.is_empty(), "{:?}", added.errors);
+    let counters: Vec<f64> = added.readings.iter().map(|reading| reading.values[0].v).collect();
+    assert_eq!((counters.as_slice(), added.stored), (&[101.0, 102.0, 111.0][..], 1));
+
+    let mut history = History::default();
+    history.know_stored([at(4, 110.0)]);
+    let added = history.add(&source, &rows(2, 2), &());
+    assert!(added.readings.is_empty(), "nothing tells how the counter stood before");
+    assert_eq!(added.errors.len(), 2);
+    assert!(added.errors[0].found.contains("402 = 110"), "{}", added.errors[0]);
+}
