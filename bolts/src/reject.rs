@@ -106,6 +106,8 @@ impl AsyncBolt for RejectBolt {
             Ok(()) => {
                 for batch in &batches {
                     let first = batch.refusals.first().map_or("", |refusal| refusal.record.reason.as_str());
+                    let (id, queue) = (batch.message.as_str(), &batch.queue);
+                    tracing::info!(id, %queue, refused = batch.refusals.len(), first, "readings are refused");
                     tracing::trace!(
                         target: "galerna::trace::reject",
                         id = batch.message.as_str(),

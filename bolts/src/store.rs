@@ -74,9 +74,9 @@ pub struct StoreBolt {
     /// When those that wait were last kept from timing out.
     kept_alive: Duration,
     /// When a write last ended, or began while no other was under way.
-    moved: Duration,
+    progressed_at: Duration,
     under_way: JoinSet<()>,
-    outage: Arc<Outage>,
+    outage: Arc<StoreOutage>,
 }
 
 impl StoreBolt {
@@ -91,7 +91,7 @@ impl StoreBolt {
             waiting_rows: 0,
             waiting_since: Duration::ZERO,
             kept_alive: Duration::ZERO,
-            moved: Duration::ZERO,
+            progressed_at: Duration::ZERO,
             under_way: JoinSet::new(),
             outage: Arc::default(),
         }
@@ -123,7 +123,7 @@ impl StoreBolt {
         }
         self.waiting_rows -= rows;
         if self.under_way.is_empty() {
-            self.moved = context.now();
+            self.progressed_at = context.now();
         }
         let write = Write {
             store: self.store.clone(),
@@ -145,7 +145,7 @@ impl StoreBolt {
                     // Its anchors were dropped, so its tuples have failed.
                     tracing::error!(%error, "a bulk write ended without an outcome");
                 }
-                self.moved = context.now();
+                self.progressed_at = context.now();
             }
             () = context.clock().sleep_until(context.now() + KEEP_ALIVE) => {}
         }
@@ -166,8 +166,8 @@ impl StoreBolt {
     }
 
     /// Whether the writes under way take too long for the topology to be held back by them.
-    fn stands_still(&self, now: Duration) -> bool {
-        !self.under_way.is_empty() && now >= self.moved + KEEP_ALIVE
+    fn is_stalled(&self, now: Duration) -> bool {
+        !self.under_way.is_empty() && now >= self.progressed_at + KEEP_ALIVE
     }
 }
 
@@ -183,9 +183,9 @@ fn stored(batch: &ReadingBatch) {
 
 /// That the store is unavailable, as the writes of a bolt have found.
 #[derive(Default)]
-struct Outage(Mutex<Option<(Duration, String)>>);
+struct StoreOutage(Mutex<Option<(Duration, String)>>);
 
-impl Outage {
+impl StoreOutage {
     fn found(&self, now: Duration, error: &StorageError) {
         let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *since {
@@ -220,7 +220,7 @@ struct Write {
     context: TaskContext,
     retry_budget: Duration,
     tally: Arc<StoreTally>,
-    outage: Arc<Outage>,
+    outage: Arc<StoreOutage>,
 }
 
 impl Write {
@@ -331,12 +331,12 @@ impl AsyncBolt for StoreBolt {
         self.waiting_rows += rows_of(batch.values());
         self.waiting.push_back(batch.into_parts());
         while self.under_way.try_join_next().is_some() {
-            self.moved = now;
+            self.progressed_at = now;
         }
         if self.waiting_rows >= self.options.rows {
             // Waiting here is what holds the topology back. When nothing moves, tuples are better kept here, where they
             // do not time out.
-            while self.under_way.len() >= self.in_flight() && !self.stands_still(out.context().now()) {
+            while self.under_way.len() >= self.in_flight() && !self.is_stalled(out.context().now()) {
                 self.finish_one().await;
             }
             if self.under_way.len() < self.in_flight() {

@@ -10,13 +10,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 /// Internal addresses and hosts that webhooks may go to all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AllowList {
-    networks: Vec<(IpAddr, u8)>,
+    networks: Vec<IpNet>,
     hosts: Vec<String>,
 }
 
@@ -33,15 +34,10 @@ impl AllowList {
             let wrong = || {
                 format!("`{entry}` is neither a network such as 10.1.0.0/16, nor an address, nor a host name")
             };
-            if let Some((address, bits)) = entry.split_once('/') {
-                let address: IpAddr = address.parse().map_err(|_| wrong())?;
-                let bits: u8 = bits.parse().map_err(|_| wrong())?;
-                if bits > width(address) {
-                    return Err(wrong());
-                }
-                list.networks.push((address, bits));
+            if entry.contains('/') {
+                list.networks.push(entry.parse().map_err(|_| wrong())?);
             } else if let Ok(address) = entry.parse::<IpAddr>() {
-                list.networks.push((address, width(address)));
+                list.networks.push(address.into());
             } else {
                 match Host::parse(entry) {
                     Ok(Host::Domain(name)) => list.hosts.push(name),
@@ -59,7 +55,7 @@ impl AllowList {
 
     fn allows_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.networks.iter().any(|(network, bits)| contains(*network, *bits, address))
+        self.networks.iter().any(|network| network.contains(&address))
     }
 
     fn permits(&self, address: IpAddr) -> bool {
@@ -67,82 +63,59 @@ impl AllowList {
     }
 
     /// Checks a URL as far as it can be without resolving its host.
-    pub(crate) fn check(&self, url: &Url) -> Result<(), Refused> {
+    pub(crate) fn check(&self, url: &Url) -> Result<(), ForbiddenAddress> {
         let address = match url.host() {
             Some(Host::Ipv4(address)) => IpAddr::V4(address),
             Some(Host::Ipv6(address)) => IpAddr::V6(address),
             Some(Host::Domain(_)) | None => return Ok(()),
         };
-        if self.permits(address) { Ok(()) } else { Err(Refused::address(address)) }
+        if self.permits(address) { Ok(()) } else { Err(ForbiddenAddress::address(address)) }
     }
 }
 
-fn width(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-fn contains(network: IpAddr, bits: u8, address: IpAddr) -> bool {
-    match (network, address) {
-        (IpAddr::V4(network), IpAddr::V4(address)) => same_prefix4(network, address, bits),
-        (IpAddr::V6(network), IpAddr::V6(address)) => same_prefix6(network, address, bits),
-        _ => false,
-    }
-}
-
-fn same_prefix4(a: Ipv4Addr, b: Ipv4Addr, bits: u8) -> bool {
-    let differ = a.to_bits() ^ b.to_bits();
-    differ.checked_shr(32 - u32::from(bits)).unwrap_or(0) == 0
-}
-
-fn same_prefix6(a: Ipv6Addr, b: Ipv6Addr, bits: u8) -> bool {
-    let differ = a.to_bits() ^ b.to_bits();
-    differ.checked_shr(128 - u32::from(bits)).unwrap_or(0) == 0
-}
-
-/// IPv4 networks that are not of the public internet (IANA's special-purpose registry), multicast and reserved ones.
-const INTERNAL_V4: [(Ipv4Addr, u8); 15] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
-    (Ipv4Addr::new(10, 0, 0, 0), 8),
-    (Ipv4Addr::new(100, 64, 0, 0), 10),
-    (Ipv4Addr::new(127, 0, 0, 0), 8),
-    (Ipv4Addr::new(169, 254, 0, 0), 16),
-    (Ipv4Addr::new(172, 16, 0, 0), 12),
-    (Ipv4Addr::new(192, 0, 0, 0), 24),
-    (Ipv4Addr::new(192, 0, 2, 0), 24),
-    (Ipv4Addr::new(192, 88, 99, 0), 24),
-    (Ipv4Addr::new(192, 168, 0, 0), 16),
-    (Ipv4Addr::new(198, 18, 0, 0), 15),
-    (Ipv4Addr::new(198, 51, 100, 0), 24),
-    (Ipv4Addr::new(203, 0, 113, 0), 24),
-    (Ipv4Addr::new(224, 0, 0, 0), 4),
-    (Ipv4Addr::new(240, 0, 0, 0), 4),
+/// IPv4 networks that are not of the public internet. The list is our own: no library has all of them (IANA's special-purpose registry), multicast and reserved ones.
+const INTERNAL_V4: [Ipv4Net; 15] = [
+    Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+    Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 0), 24),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 88, 99, 0), 24),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15),
+    Ipv4Net::new_assert(Ipv4Addr::new(198, 51, 100, 0), 24),
+    Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24),
+    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
+    Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
 /// IPv6 networks inside the global range 2000::/3 that are not of the public internet, or lead to IPv4 addresses.
-const INTERNAL_V6: [(Ipv6Addr, u8); 4] = [
+const INTERNAL_V6: [Ipv6Net; 4] = [
     // Protocol assignments, Teredo among them.
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
+    Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
     // Documentation.
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
+    Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+    Ipv6Net::new_assert(Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
     // 6to4.
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+    Ipv6Net::new_assert(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
 ];
+
+/// NAT64: the last 32 bits are the IPv4 address that it leads to.
+const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+/// All IPv6 addresses that are of the public internet.
+const GLOBAL_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 fn is_internal(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(v4) => INTERNAL_V4.iter().any(|(network, bits)| same_prefix4(*network, v4, *bits)),
-        IpAddr::V6(v6) => {
-            let translated = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
-            if same_prefix6(translated, v6, 96) {
-                // NAT64: the last 32 bits are the IPv4 address that it leads to.
-                let [.., a, b, c, d] = v6.octets();
-                return is_internal(IpAddr::V4(Ipv4Addr::new(a, b, c, d)));
-            }
-            let global = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0);
-            !same_prefix6(global, v6, 3)
-                || INTERNAL_V6.iter().any(|(network, bits)| same_prefix6(*network, v6, *bits))
+        IpAddr::V4(v4) => INTERNAL_V4.iter().any(|network| network.contains(&v4)),
+        IpAddr::V6(v6) if NAT64.contains(&v6) => {
+            let [.., a, b, c, d] = v6.octets();
+            is_internal(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
         }
+        IpAddr::V6(v6) => !GLOBAL_V6.contains(&v6) || INTERNAL_V6.iter().any(|network| network.contains(&v6)),
     }
 }
 
@@ -151,9 +124,9 @@ fn is_internal(address: IpAddr) -> bool {
 #[error(
     "{0} is an internal address, which webhooks may not go to unless the notifier is configured to allow it"
 )]
-pub(crate) struct Refused(String);
+pub(crate) struct ForbiddenAddress(String);
 
-impl Refused {
+impl ForbiddenAddress {
     fn address(address: IpAddr) -> Self {
         Self(address.to_string())
     }
@@ -208,7 +181,9 @@ impl Resolve for CheckedNames {
                 .map(|address| SocketAddr::new(*address, 0))
                 .collect();
             match (permitted.is_empty(), found.first()) {
-                (true, Some(first)) => Err(Refused(format!("`{host}` resolves to {first}, which")).into()),
+                (true, Some(first)) => {
+                    Err(ForbiddenAddress(format!("`{host}` resolves to {first}, which")).into())
+                }
                 (true, None) => Err(std::io::Error::other(format!("`{host}` has no address")).into()),
                 (false, _) => Ok(Box::new(permitted.into_iter()) as Addrs),
             }
@@ -332,7 +307,7 @@ mod tests {
         });
         let client = reqwest::Client::builder().no_proxy().dns_resolver(Arc::new(names)).build().unwrap();
         let error = client.get(format!("http://rebound.example:{port}/")).send().await.unwrap_err();
-        let refused = Refused::among_causes(&error).expect("refused, and said so").to_string();
+        let refused = ForbiddenAddress::among_causes(&error).expect("refused, and said so").to_string();
         assert!(refused.contains("rebound.example"), "{refused}");
         assert_eq!(calls.load(Ordering::SeqCst), 1);
         // Nobody connected.

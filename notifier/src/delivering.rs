@@ -13,10 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::due::Verdict;
-use crate::intake::{disabled, suppress};
-use crate::notifier::Inner;
-use crate::outcome::Outcome;
+use crate::attempt::AttemptOutcome;
+use crate::due::Decision;
+use crate::hold::disabled;
+use crate::intake::suppress;
+use crate::notifier::Shared;
 
 /// Most attempts that are kept of one delivery.
 const KEPT_ATTEMPTS: usize = 50;
@@ -57,7 +58,7 @@ impl UnderWay {
     }
 }
 
-impl Inner {
+impl Shared {
     /// Delivers until it is told to stop, then waits for the attempts under way.
     pub(crate) async fn deliver(self: Arc<Self>, stop: &CancellationToken) {
         let mut under_way = UnderWay::default();
@@ -160,17 +161,17 @@ impl Inner {
             return self.record(delivery, until, kind).await;
         }
         let part = match self.recheck(&mut delivery).await {
-            Ok(Verdict::Send) => None,
-            Ok(Verdict::Part(events)) => Some(Delivery { events, ..delivery.clone() }),
-            Ok(Verdict::Later(due)) => {
+            Ok(Decision::Send) => None,
+            Ok(Decision::Part(events)) => Some(Delivery { events, ..delivery.clone() }),
+            Ok(Decision::Later(due)) => {
                 delivery.next_try = due;
                 return self.record(delivery, until, kind).await;
             }
-            Ok(Verdict::Never(reason)) => {
+            Ok(Decision::Never(reason)) => {
                 suppress(&mut delivery, reason, self.clock.now());
                 return self.record(delivery, until, kind).await;
             }
-            Ok(Verdict::Changed) => return,
+            Ok(Decision::Changed) => return,
             Err(error) => {
                 self.store_failed(&error, "what a delivery depends on cannot be read now");
                 return;
@@ -185,10 +186,11 @@ impl Inner {
         let sent = self.senders.send(&endpoint, part.as_ref().unwrap_or(&delivery), self.clock.now());
         let sent = timeout(longest, sent).await;
         let took = began.elapsed();
-        let outcome = sent.unwrap_or_else(|_| Outcome::failed(None, format!("no answer within {longest:?}")));
+        let outcome =
+            sent.unwrap_or_else(|_| AttemptOutcome::transient(None, format!("no answer within {longest:?}")));
         self.metrics.attempts.with_label_values(&[kind, outcome.name()]).inc();
         self.metrics.attempt_seconds.with_label_values(&[kind]).observe(took.as_secs_f64());
-        if let Outcome::Gone { error, .. } = &outcome {
+        if let AttemptOutcome::Gone { error, .. } = &outcome {
             self.disable(&endpoint, error).await;
         }
         self.record_outcome(&mut delivery, outcome, took);
@@ -209,26 +211,26 @@ impl Inner {
     }
 
     /// What an attempt's outcome makes of the delivery.
-    fn record_outcome(&self, delivery: &mut Delivery, outcome: Outcome, took: Duration) {
+    fn record_outcome(&self, delivery: &mut Delivery, outcome: AttemptOutcome, took: Duration) {
         let now = self.clock.now();
         let retry = &self.options.retry;
         delivery.tries += 1;
         let age = Duration::from_millis(u64::try_from(now.millis_since(delivery.since)).unwrap_or(0));
         let (status, error) = match outcome {
-            Outcome::Taken { status } => {
+            AttemptOutcome::Delivered { status } => {
                 delivery.status = DeliveryStatus::Delivered;
                 delivery.ended = Some(now);
                 (status, None)
             }
-            Outcome::Gone { status, error } => {
+            AttemptOutcome::Gone { status, error } => {
                 self.give_up(delivery, format!("gone: {error}"));
                 (Some(status), Some(error))
             }
-            Outcome::Hopeless { status, error } => {
+            AttemptOutcome::Permanent { status, error } => {
                 self.give_up(delivery, error.clone());
                 (status, Some(error))
             }
-            Outcome::Failed { status, error, retry_after } => {
+            AttemptOutcome::Transient { status, error, retry_after } => {
                 let last = if delivery.test { 1 } else { retry.attempts };
                 if delivery.tries >= last {
                     self.give_up(delivery, format!("given up after attempt {}: {error}", delivery.tries));

@@ -8,15 +8,16 @@ use galerna_model::Timestamp;
 use galerna_model::{AlertEvent, AlertEventKind};
 use galerna_storage::{Delivery, DeliveryStatus, StorageError, alert_key};
 
-use crate::directory::Directory;
-use crate::intake::{LOOKED_AT, When, not_usable};
-use crate::notifier::Inner;
+use crate::hold::{When, not_usable};
+use crate::intake::LOOKED_AT;
+use crate::notifier::Shared;
+use crate::routing::Routing;
 
 /// Shortest wait, in milliseconds, for a delivery that has to go first.
 const NEXT_LOOK: i64 = 1000;
 
 /// Whether to send a delivery, or one of its events.
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// Yes.
     Send,
     /// Only these of its events, which are fewer than it has.
@@ -43,39 +44,39 @@ pub(crate) fn not_told(alert: &Delivery) -> Option<String> {
     }
 }
 
-impl Inner {
+impl Shared {
     /// Decides on a delivery that this notifier has claimed. What it changes in it is stored already, or goes with the record
     /// of the attempt.
-    pub(crate) async fn recheck(&self, delivery: &mut Delivery) -> Result<Verdict, StorageError> {
+    pub(crate) async fn recheck(&self, delivery: &mut Delivery) -> Result<Decision, StorageError> {
         if delivery.test {
             // Stands for no alert.
-            return Ok(Verdict::Send);
+            return Ok(Decision::Send);
         }
         match self.release(delivery).await? {
-            Verdict::Send => self.pair(delivery).await,
-            verdict => Ok(verdict),
+            Decision::Send => self.pair(delivery).await,
+            decision => Ok(decision),
         }
     }
 
     /// Ends the hold of a cooldown or a silence, if there is one.
-    async fn release(&self, delivery: &mut Delivery) -> Result<Verdict, StorageError> {
+    async fn release(&self, delivery: &mut Delivery) -> Result<Decision, StorageError> {
         let (Some(_), Some(event)) = (delivery.held_until, delivery.events.first()) else {
-            return Ok(Verdict::Send);
+            return Ok(Decision::Send);
         };
         // Somebody may have silenced it, or changed the silence or the rule, meanwhile.
-        let directory = Directory::load(&self.store).await?;
-        if !directory.tells(&event.rule, &delivery.endpoint) {
-            return Ok(Verdict::Never(
+        let routing = Routing::load(&self.store).await?;
+        if !routing.tells(&event.rule, &delivery.endpoint) {
+            return Ok(Decision::Never(
                 "when it was not held back any more, its rule did not tell the endpoint".to_owned(),
             ));
         }
-        if let Some(refusal) = not_usable(&delivery.endpoint, &directory) {
-            return Ok(Verdict::Never(refusal));
+        if let Some(refusal) = not_usable(&delivery.endpoint, &routing) {
+            return Ok(Decision::Never(refusal));
         }
-        if let When::HeldUntil(until, reason) = self.silence(event, &directory) {
+        if let When::HeldUntil(until, reason) = self.silence(event, &routing) {
             delivery.held_until = Some(until);
             delivery.reason = Some(reason);
-            return Ok(Verdict::Later(until));
+            return Ok(Decision::Later(until));
         }
         let (key, now) = (alert_key(event), self.clock.now());
         let outbox = &self.store.notifications;
@@ -86,7 +87,7 @@ impl Inner {
             let same = || other.events.iter().filter(|e| alert_key(e) == key);
             if same().any(|e| e.ts > event.ts || (e.ts == event.ts && e.kind == AlertEventKind::Resolved)) {
                 let why = delivery.reason.as_deref().unwrap_or("cooldown");
-                return Ok(Verdict::Never(format!(
+                return Ok(Decision::Never(format!(
                     "{why}; when that was over, there was something newer to tell"
                 )));
             }
@@ -97,66 +98,66 @@ impl Inner {
             }
         }
         if let Some(due) = first {
-            return Ok(Verdict::Later(due));
+            return Ok(Decision::Later(due));
         }
         // Stored before it is sent: from now on it is like any other, and a recovery waits for it. Whoever takes a recovery at
         // this moment changes the same version, so one of the two comes second and sees what the other did.
         let released = Delivery { held_until: None, reason: None, since: now, ..delivery.clone() };
         if !outbox.update(&released).await? {
-            return Ok(Verdict::Changed);
+            return Ok(Decision::Changed);
         }
         *delivery = Delivery { version: released.version + 1, ..released };
-        Ok(Verdict::Send)
+        Ok(Decision::Send)
     }
 
     /// Leaves out recoveries whose alert was not delivered.
-    async fn pair(&self, delivery: &mut Delivery) -> Result<Verdict, StorageError> {
+    async fn pair(&self, delivery: &mut Delivery) -> Result<Decision, StorageError> {
         let mut told = Vec::with_capacity(delivery.events.len());
         let mut reasons = Vec::new();
         for event in &delivery.events {
             match self.look_at_alert_of(event, delivery).await? {
-                Verdict::Never(reason) => reasons.push(reason),
-                Verdict::Later(due) => return Ok(Verdict::Later(due)),
+                Decision::Never(reason) => reasons.push(reason),
+                Decision::Later(due) => return Ok(Decision::Later(due)),
                 _ => told.push(event.clone()),
             }
         }
         let Some(reason) = reasons.first() else {
-            return Ok(Verdict::Send);
+            return Ok(Decision::Send);
         };
         if told.is_empty() {
-            return Ok(Verdict::Never(reason.clone()));
+            return Ok(Decision::Never(reason.clone()));
         }
         let (left_out, all) = (reasons.len(), delivery.events.len());
         delivery.reason = Some(format!("{left_out} of {all} events left out, the first since {reason}"));
-        Ok(Verdict::Part(told))
+        Ok(Decision::Part(told))
     }
 
     async fn look_at_alert_of(
         &self,
         event: &AlertEvent,
         delivery: &Delivery,
-    ) -> Result<Verdict, StorageError> {
+    ) -> Result<Decision, StorageError> {
         if event.kind == AlertEventKind::Raised {
-            return Ok(Verdict::Send);
+            return Ok(Decision::Send);
         }
         let outbox = &self.store.notifications;
         let Some(alert) = outbox.alert_ended_by(event).await? else {
-            return Ok(Verdict::Send);
+            return Ok(Decision::Send);
         };
         if delivery.events.iter().any(|e| e.id == alert.id) {
-            return Ok(Verdict::Send);
+            return Ok(Decision::Send);
         }
         let alerts = outbox.deliveries_of_event(&alert.id).await?;
         let Some(alert) = alerts.iter().find(|d| d.endpoint == delivery.endpoint) else {
-            return Ok(Verdict::Send);
+            return Ok(Decision::Send);
         };
         Ok(match not_told(alert) {
-            Some(reason) => Verdict::Never(reason),
+            Some(reason) => Decision::Never(reason),
             // Sent again by an operator, usually. One that waits for this delivery is not waited for.
             None if alert.status == DeliveryStatus::Pending && !alert.after.contains(&delivery.id) => {
-                Verdict::Later(alert.next_try.max(self.clock.now().plus_millis(NEXT_LOOK)))
+                Decision::Later(alert.next_try.max(self.clock.now().plus_millis(NEXT_LOOK)))
             }
-            None => Verdict::Send,
+            None => Decision::Send,
         })
     }
 }

@@ -11,18 +11,18 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use galerna_broker::{BrokerError, Delivery as Received, DeliveryTag, Failure, Outcome as Settled};
-use galerna_model::Timestamp;
-use galerna_model::{AlertEvent, AlertEventKind};
+use galerna_broker::{BrokerError, Delivery as Received, DeliveryTag, Failure, Outcome};
+use galerna_model::{AlertEvent, AlertEventKind, Timestamp};
 use galerna_retry::{Outage, Pauses};
 use galerna_storage::{Delivery, DeliveryStatus, Enqueued, StorageError, alert_key};
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::directory::Directory;
 use crate::due::not_told;
-use crate::notifier::Inner;
+use crate::hold::{When, not_usable};
+use crate::notifier::Shared;
+use crate::routing::Routing;
 
 /// Alerts taken at once.
 const AT_ONCE: usize = 16;
@@ -34,34 +34,7 @@ pub(crate) const LOOKED_AT: usize = 50;
 /// How often a delivery is ended that others keep changing.
 const TRIES: usize = 10;
 
-/// When an endpoint is to be told.
-pub(crate) enum When {
-    /// At once.
-    Now,
-    /// When the cooldown or the silence is over, for this reason, unless it is resolved before.
-    HeldUntil(Timestamp, String),
-    /// Not at all, for this reason.
-    Never(String),
-}
-
-impl From<Option<String>> for When {
-    fn from(refusal: Option<String>) -> Self {
-        refusal.map_or(Self::Now, Self::Never)
-    }
-}
-
-impl When {
-    /// The later of two holds.
-    fn later(self, other: Self) -> Self {
-        match (&self, &other) {
-            (Self::HeldUntil(until, _), Self::HeldUntil(later, _)) if until >= later => self,
-            (_, Self::HeldUntil(..)) => other,
-            _ => self,
-        }
-    }
-}
-
-impl Inner {
+impl Shared {
     /// Takes events until it is told to stop.
     pub(crate) async fn take_events(&self, stop: &CancellationToken) {
         let mut outage = Outage::new("taking alert events", PAUSES);
@@ -104,7 +77,7 @@ impl Inner {
         &self,
         received: Vec<Received>,
         stop: &CancellationToken,
-    ) -> Vec<(DeliveryTag, Settled)> {
+    ) -> Vec<(DeliveryTag, Outcome)> {
         let mut settled = Vec::with_capacity(received.len());
         let mut by_alert: Vec<(String, Vec<(DeliveryTag, AlertEvent)>)> = Vec::new();
         for Received { tag, message, .. } in received {
@@ -118,22 +91,22 @@ impl Inner {
                 }
                 Err(error) => {
                     self.metrics.events.with_label_values(&["malformed"]).inc();
-                    settled.push((tag, Settled::DeadLetter(failure(format!("is no alert event: {error}")))));
+                    settled.push((tag, Outcome::DeadLetter(failure(format!("is no alert event: {error}")))));
                 }
             }
         }
-        let Some(directory) = self.directory(stop).await else {
+        let Some(routing) = self.routing(stop).await else {
             let rest = by_alert.into_iter().flat_map(|(_, events)| events);
-            settled.extend(rest.map(|(tag, _)| (tag, Settled::Release)));
+            settled.extend(rest.map(|(tag, _)| (tag, Outcome::Release)));
             return settled;
         };
-        let directory = &directory;
+        let routing = &routing;
         // Events of one alert one after the other, different alerts at once: the store groups their commits.
         let taken = stream::iter(by_alert)
             .map(|(_, events)| async move {
                 let mut settled = Vec::with_capacity(events.len());
                 for (tag, event) in events {
-                    settled.push((tag, self.take_when_available(&event, directory, stop).await));
+                    settled.push((tag, self.take_when_available(&event, routing, stop).await));
                 }
                 settled
             })
@@ -146,11 +119,11 @@ impl Inner {
     }
 
     /// Reads who is to be told, however long that takes; `None` when the end comes first.
-    async fn directory(&self, stop: &CancellationToken) -> Option<Directory> {
+    async fn routing(&self, stop: &CancellationToken) -> Option<Routing> {
         let mut backoff = PAUSES.begin();
         loop {
-            match Directory::load(&self.store).await {
-                Ok(directory) => return Some(directory),
+            match Routing::load(&self.store).await {
+                Ok(routing) => return Some(routing),
                 Err(error) => {
                     self.store_failed(&error, "rules and endpoints cannot be read now");
                     if !waited(backoff.pause(), stop).await {
@@ -165,25 +138,25 @@ impl Inner {
     async fn take_when_available(
         &self,
         event: &AlertEvent,
-        directory: &Directory,
+        routing: &Routing,
         stop: &CancellationToken,
-    ) -> Settled {
+    ) -> Outcome {
         let mut backoff = PAUSES.begin();
         loop {
-            match self.take(event, directory).await {
+            match self.take(event, routing).await {
                 Ok(outcome) => {
                     self.metrics.events.with_label_values(&[outcome]).inc();
-                    return Settled::Ack;
+                    return Outcome::Ack;
                 }
                 Err(error @ StorageError::Unavailable { .. }) => {
                     self.store_failed(&error, "an alert event cannot be taken now");
                     if !waited(backoff.pause(), stop).await {
-                        return Settled::Release;
+                        return Outcome::Release;
                     }
                 }
                 Err(error) => {
                     self.store_failed(&error, "an alert event cannot be taken");
-                    return Settled::Retry(failure(error.to_string()));
+                    return Outcome::Retry(failure(error.to_string()));
                 }
             }
         }
@@ -193,66 +166,62 @@ impl Inner {
     pub(crate) async fn take(
         &self,
         event: &AlertEvent,
-        directory: &Directory,
+        routing: &Routing,
     ) -> Result<&'static str, StorageError> {
         let outbox = &self.store.notifications;
         if outbox.is_taken(&event.id).await? {
             return Ok("known");
         }
         let deliveries = match event.kind {
-            AlertEventKind::Raised => self.tell_alert(event, directory).await?,
-            AlertEventKind::Resolved => self.tell_recovery(event, directory).await?,
+            AlertEventKind::Raised => self.tell_alert(event, routing).await?,
+            AlertEventKind::Resolved => self.tell_recovery(event, routing).await?,
         };
         outbox.mark_taken(&event.id, self.clock.now()).await?;
         Ok(if deliveries == 0 { "unwanted" } else { "taken" })
     }
 
-    async fn tell_alert(&self, event: &AlertEvent, directory: &Directory) -> Result<usize, StorageError> {
+    async fn tell_alert(&self, event: &AlertEvent, routing: &Routing) -> Result<usize, StorageError> {
         let mut told = 0;
-        for id in directory.endpoints_of(&event.rule) {
-            if !belongs(event, id, directory) {
+        for id in routing.endpoints_of(&event.rule) {
+            if !belongs(event, id, routing) {
                 continue;
             }
-            let when = self.hold(event, id, directory).await?;
-            self.enqueue(event, id, when, directory).await?;
+            let when = self.hold(event, id, routing).await?;
+            self.enqueue(event, id, when, routing).await?;
             told += 1;
         }
         Ok(told)
     }
 
-    async fn tell_recovery(&self, event: &AlertEvent, directory: &Directory) -> Result<usize, StorageError> {
+    async fn tell_recovery(&self, event: &AlertEvent, routing: &Routing) -> Result<usize, StorageError> {
         let outbox = &self.store.notifications;
         let Some(alert) = outbox.alert_ended_by(event).await? else {
             // An alert that nobody recorded.
-            return self.tell_unpaired(event, directory).await;
+            return self.tell_unpaired(event, routing).await;
         };
         if !outbox.is_taken(&alert.id).await? {
-            self.tell_alert(&alert, directory).await?;
+            self.tell_alert(&alert, routing).await?;
             outbox.mark_taken(&alert.id, self.clock.now()).await?;
         }
         let alerts = outbox.deliveries_of_event(&alert.id).await?;
         let age = u64::try_from(self.clock.now().millis_since(alert.ts)).unwrap_or(0);
         if alerts.is_empty() && Duration::from_millis(age) > self.options.keep {
             // An alert so old that its deliveries may be forgotten.
-            return self.tell_unpaired(event, directory).await;
+            return self.tell_unpaired(event, routing).await;
         }
         let told = alerts.len();
         for delivery in alerts {
-            let delivery = self.end_hold(delivery, directory).await?;
+            let delivery = self.end_hold(delivery, routing).await?;
             let id = &delivery.endpoint;
             // No silence: who was told of an alert is told of its end.
-            let refusal = not_told(&delivery).or_else(|| not_usable(id, directory));
-            self.enqueue(event, id, refusal.into(), directory).await?;
+            let refusal = not_told(&delivery).or_else(|| not_usable(id, routing));
+            self.enqueue(event, id, refusal.into(), routing).await?;
         }
         Ok(told)
     }
 
     /// Suppresses the delivery of an alert that has resolved, if it is held back still. Returns it as it is then.
-    async fn end_hold(
-        &self,
-        mut delivery: Delivery,
-        directory: &Directory,
-    ) -> Result<Delivery, StorageError> {
+    async fn end_hold(&self, mut delivery: Delivery, routing: &Routing) -> Result<Delivery, StorageError> {
         let outbox = &self.store.notifications;
         for _ in 0..TRIES {
             if delivery.status != DeliveryStatus::Pending || delivery.held_until.is_none() {
@@ -264,7 +233,7 @@ impl Inner {
             ended.claimed_by = None;
             ended.claimed_until = None;
             if outbox.update(&ended).await? {
-                let kind = directory.endpoint(&ended.endpoint).map_or("none", |known| known.kind.name());
+                let kind = routing.endpoint(&ended.endpoint).map_or("none", |known| known.kind.name());
                 self.metrics.ended.with_label_values(&[kind, ended.status.as_str()]).inc();
                 return Ok(ended);
             }
@@ -278,75 +247,19 @@ impl Inner {
     }
 
     /// Tells of a recovery of which it is not known who was told of its alert.
-    async fn tell_unpaired(&self, event: &AlertEvent, directory: &Directory) -> Result<usize, StorageError> {
+    async fn tell_unpaired(&self, event: &AlertEvent, routing: &Routing) -> Result<usize, StorageError> {
         let mut told = 0;
-        for id in directory.endpoints_of(&event.rule) {
-            if belongs(event, id, directory) {
-                let when = match (not_usable(id, directory), self.silence(event, directory)) {
+        for id in routing.endpoints_of(&event.rule) {
+            if belongs(event, id, routing) {
+                let when = match (not_usable(id, routing), self.silence(event, routing)) {
                     (Some(refusal), _) | (None, When::HeldUntil(_, refusal)) => When::Never(refusal),
                     (None, when) => when,
                 };
-                self.enqueue(event, id, when, directory).await?;
+                self.enqueue(event, id, when, routing).await?;
                 told += 1;
             }
         }
         Ok(told)
-    }
-
-    /// When an endpoint is to be told of an alert.
-    async fn hold(
-        &self,
-        event: &AlertEvent,
-        endpoint: &str,
-        directory: &Directory,
-    ) -> Result<When, StorageError> {
-        match not_usable(endpoint, directory) {
-            None => {
-                Ok(self.cooldown(event, endpoint, directory).await?.later(self.silence(event, directory)))
-            }
-            Some(refusal) => Ok(When::Never(refusal)),
-        }
-    }
-
-    /// The silence that an alert falls under, and until when it lasts.
-    pub(crate) fn silence(&self, event: &AlertEvent, directory: &Directory) -> When {
-        let Some(silence) = directory.silence(event, self.clock.now()) else { return When::Now };
-        let by = if silence.by.is_empty() { "somebody" } else { &silence.by };
-        let why = if silence.reason.is_empty() { "no reason given" } else { &silence.reason };
-        let reason = format!("silenced until {} by {by}: {why} ({})", silence.until, silence.id);
-        When::HeldUntil(silence.until, reason)
-    }
-
-    /// Whether the endpoint was told of the same alert too short a time ago, and until when that is so.
-    async fn cooldown(
-        &self,
-        event: &AlertEvent,
-        endpoint: &str,
-        directory: &Directory,
-    ) -> Result<When, StorageError> {
-        let cooldown = directory.endpoint(endpoint).map_or(0, |endpoint| endpoint.cooldown_ms);
-        if cooldown == 0 {
-            return Ok(When::Now);
-        }
-        let cooldown = i64::try_from(cooldown).unwrap_or(i64::MAX);
-        let since = self.clock.now().plus_millis(-cooldown);
-        let key = alert_key(event);
-        let before = self.store.notifications.deliveries_of_alert(endpoint, &key, LOOKED_AT).await?;
-        let told = before.iter().filter(|delivery| {
-            // One that was given up told nobody anything, nor did one that is held back itself.
-            matches!(delivery.status, DeliveryStatus::Pending | DeliveryStatus::Delivered)
-                && !delivery.test
-                && delivery.held_until.is_none()
-                && delivery.since > since
-                && delivery
-                    .events
-                    .iter()
-                    .any(|e| e.kind == AlertEventKind::Raised && e.id != event.id && alert_key(e) == key)
-        });
-        Ok(told.max_by_key(|delivery| delivery.since).map_or(When::Now, |delivery| {
-            let reason = format!("cooldown: the same alert was sent at {} ({})", delivery.since, delivery.id);
-            When::HeldUntil(delivery.since.plus_millis(cooldown), reason)
-        }))
     }
 
     async fn enqueue(
@@ -354,7 +267,7 @@ impl Inner {
         event: &AlertEvent,
         endpoint: &str,
         when: When,
-        directory: &Directory,
+        routing: &Routing,
     ) -> Result<(), StorageError> {
         let outbox = &self.store.notifications;
         let mut delivery = new_delivery(event, endpoint, self.clock.now());
@@ -373,7 +286,7 @@ impl Inner {
             }
             When::Now => {
                 delivery.after = self.pending_of(event, endpoint).await?;
-                let group = directory.endpoint(endpoint).map_or(0, |endpoint| endpoint.group_ms);
+                let group = routing.endpoint(endpoint).map_or(0, |endpoint| endpoint.group_ms);
                 if group > 0 {
                     let until = delivery.created.plus_millis(i64::try_from(group).unwrap_or(i64::MAX));
                     delivery.open_until = Some(until);
@@ -418,8 +331,8 @@ impl Inner {
 }
 
 /// An account's endpoint gets that account's alerts only, whatever rules name it.
-fn belongs(event: &AlertEvent, endpoint: &str, directory: &Directory) -> bool {
-    let account = directory.endpoint(endpoint).and_then(|endpoint| endpoint.account.as_ref());
+fn belongs(event: &AlertEvent, endpoint: &str, routing: &Routing) -> bool {
+    let account = routing.endpoint(endpoint).and_then(|endpoint| endpoint.account.as_ref());
     let belongs = account.is_none_or(|account| *account == event.account);
     if !belongs {
         tracing::warn!(endpoint, rule = %event.rule, "a rule names an endpoint of another account: it is not told");
@@ -433,22 +346,6 @@ pub(crate) fn suppress(delivery: &mut Delivery, reason: String, at: Timestamp) {
     delivery.reason = Some(reason);
     delivery.held_until = None;
     delivery.ended = Some(at);
-}
-
-pub(crate) fn not_usable(id: &str, directory: &Directory) -> Option<String> {
-    match directory.endpoint(id) {
-        None => Some(format!("there is no endpoint `{id}`")),
-        Some(endpoint) if !endpoint.enabled => Some(disabled(endpoint.disabled_reason.as_deref())),
-        Some(_) => None,
-    }
-}
-
-/// Why a disabled endpoint is not told.
-pub(crate) fn disabled(reason: Option<&str>) -> String {
-    reason.map_or_else(
-        || "the endpoint is disabled".to_owned(),
-        |why| format!("the endpoint is disabled: {why}"),
-    )
 }
 
 /// A delivery of one event, to be sent at once and on its own.

@@ -103,17 +103,18 @@
 //! The crate knows the broker and the store by their traits only, and serves no HTTP: pages and APIs call its functions.
 
 mod addresses;
+mod attempt;
 mod check;
 mod delivering;
-mod directory;
 mod due;
 mod error;
+mod hold;
 mod intake;
 mod mail;
 mod metrics;
 mod notifier;
 mod options;
-mod outcome;
+mod routing;
 mod senders;
 mod signature;
 mod silence;

@@ -9,7 +9,7 @@ use lettre::message::{Mailbox, MultiPart};
 use lettre::transport::smtp::AsyncSmtpTransportBuilder;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
-use crate::outcome::Outcome;
+use crate::attempt::AttemptOutcome;
 use crate::{NotifierError, Smtp, template};
 
 /// Sends mail. Each mail has a connection of its own: alerts are few, and a kept connection may be dead.
@@ -52,13 +52,18 @@ impl Mailer {
     }
 
     /// One attempt.
-    pub(crate) async fn send(&self, endpoint: &Endpoint, delivery: &Delivery, now: Timestamp) -> Outcome {
+    pub(crate) async fn send(
+        &self,
+        endpoint: &Endpoint,
+        delivery: &Delivery,
+        now: Timestamp,
+    ) -> AttemptOutcome {
         let message = match self.message(endpoint, delivery, now) {
             Ok(message) => message,
-            Err(error) => return Outcome::hopeless(error),
+            Err(error) => return AttemptOutcome::permanent(error),
         };
         match self.transport.send(message).await {
-            Ok(response) => Outcome::Taken { status: Some(response.code().into()) },
+            Ok(response) => AttemptOutcome::Delivered { status: Some(response.code().into()) },
             Err(error) => {
                 let status = error.status().map(u16::from);
                 let mut text = error.to_string();
@@ -66,9 +71,9 @@ impl Mailer {
                     text = format!("{text}: {cause}");
                 }
                 if error.is_permanent() {
-                    Outcome::Hopeless { status, error: text }
+                    AttemptOutcome::Permanent { status, error: text }
                 } else {
-                    Outcome::failed(status, text)
+                    AttemptOutcome::transient(status, text)
                 }
             }
         }

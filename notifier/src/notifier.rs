@@ -32,9 +32,9 @@ pub struct Parts {
 
 /// Takes alert events from the broker and tells endpoints of them. Clones are handles of the same notifier.
 #[derive(Clone)]
-pub struct Notifier(Arc<Inner>);
+pub struct Notifier(Arc<Shared>);
 
-pub(crate) struct Inner {
+pub(crate) struct Shared {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
@@ -60,7 +60,7 @@ impl Notifier {
         let Parts { broker, store, clock, .. } = parts;
         broker.declare(&queue).await?;
         let wake = Notify::new();
-        Ok(Self(Arc::new(Inner { broker, store, clock, options, queue, senders, metrics, wake })))
+        Ok(Self(Arc::new(Shared { broker, store, clock, options, queue, senders, metrics, wake })))
     }
 
     /// Works until told to stop; then takes no more events, begins no more attempts, and waits for those under way for at

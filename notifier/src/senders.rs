@@ -4,8 +4,8 @@ use galerna_model::Severity;
 use galerna_model::Timestamp;
 use galerna_storage::{Delivery, Endpoint, EndpointKind};
 
+use crate::attempt::AttemptOutcome;
 use crate::mail::Mailer;
-use crate::outcome::Outcome;
 use crate::webhook::Webhooks;
 use crate::{NotifierError, Options, template};
 
@@ -23,24 +23,29 @@ impl Senders {
     }
 
     /// One attempt.
-    pub(crate) async fn send(&self, endpoint: &Endpoint, delivery: &Delivery, now: Timestamp) -> Outcome {
+    pub(crate) async fn send(
+        &self,
+        endpoint: &Endpoint,
+        delivery: &Delivery,
+        now: Timestamp,
+    ) -> AttemptOutcome {
         match &endpoint.kind {
             EndpointKind::Webhook { .. } => self.webhooks.send(endpoint, delivery, now).await,
             EndpointKind::Email { .. } => match &self.mailer {
                 Some(mailer) => mailer.send(endpoint, delivery, now).await,
-                None => {
-                    Outcome::hopeless("the notifier has no mail server; configure one, then send it again")
-                }
+                None => AttemptOutcome::permanent(
+                    "the notifier has no mail server; configure one, then send it again",
+                ),
             },
             EndpointKind::Log {} => log(endpoint, delivery),
         }
     }
 }
 
-fn log(endpoint: &Endpoint, delivery: &Delivery) -> Outcome {
+fn log(endpoint: &Endpoint, delivery: &Delivery) -> AttemptOutcome {
     let text = match template::text(None, endpoint, delivery) {
         Ok(text) => text,
-        Err(error) => return Outcome::hopeless(error),
+        Err(error) => return AttemptOutcome::permanent(error),
     };
     let (endpoint, delivery_id) = (endpoint.id.as_str(), delivery.id.as_str());
     match delivery.events.iter().map(|e| e.severity).max() {
@@ -50,5 +55,5 @@ fn log(endpoint: &Endpoint, delivery: &Delivery) -> Outcome {
         Some(Severity::Warning) => tracing::warn!(target: "galerna::alerts", endpoint, delivery_id, "{text}"),
         _ => tracing::info!(target: "galerna::alerts", endpoint, delivery_id, "{text}"),
     }
-    Outcome::Taken { status: None }
+    AttemptOutcome::Delivered { status: None }
 }

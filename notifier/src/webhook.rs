@@ -10,9 +10,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode};
 use tokio::time::timeout;
 
-use crate::addresses::{AllowList, CheckedNames, Refused};
+use crate::addresses::{AllowList, CheckedNames, ForbiddenAddress};
+use crate::attempt::AttemptOutcome;
 use crate::check::{content_type, parse_header, parse_method, parse_url};
-use crate::outcome::Outcome;
 use crate::template::{self, Form};
 use crate::{NotifierError, signature};
 
@@ -50,18 +50,23 @@ impl Webhooks {
     }
 
     /// One attempt.
-    pub(crate) async fn send(&self, endpoint: &Endpoint, delivery: &Delivery, now: Timestamp) -> Outcome {
+    pub(crate) async fn send(
+        &self,
+        endpoint: &Endpoint,
+        delivery: &Delivery,
+        now: Timestamp,
+    ) -> AttemptOutcome {
         let request = match self.request(endpoint, delivery, now) {
             Ok(request) => request,
-            Err(error) => return Outcome::hopeless(error),
+            Err(error) => return AttemptOutcome::permanent(error),
         };
         match self.client.execute(request).await {
-            Ok(response) => judge(response, now).await,
+            Ok(response) => classify(response, now).await,
             Err(error) => {
                 let error = error.without_url();
-                match Refused::among_causes(&error) {
-                    Some(refused) => Outcome::hopeless(format!("url: {refused}")),
-                    None => Outcome::failed(None, causes(&error)),
+                match ForbiddenAddress::among_causes(&error) {
+                    Some(refused) => AttemptOutcome::permanent(format!("url: {refused}")),
+                    None => AttemptOutcome::transient(None, causes(&error)),
                 }
             }
         }
@@ -117,7 +122,7 @@ impl Webhooks {
 }
 
 /// What an answer means. Anything but 2xx is a failure, a redirect too.
-async fn judge(mut response: Response, now: Timestamp) -> Outcome {
+async fn classify(mut response: Response, now: Timestamp) -> AttemptOutcome {
     let status = response.status();
     let retry_after = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
         .then(|| response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value, now)))
@@ -134,7 +139,7 @@ async fn judge(mut response: Response, now: Timestamp) -> Outcome {
     // Not having read it whole, or at all, changes nothing.
     let _ = timeout(ANSWER_TIME, read).await;
     if status.is_success() {
-        return Outcome::Taken { status: Some(status.as_u16()) };
+        return AttemptOutcome::Delivered { status: Some(status.as_u16()) };
     }
     let answer: String = String::from_utf8_lossy(&answer)
         .chars()
@@ -149,8 +154,8 @@ async fn judge(mut response: Response, now: Timestamp) -> Outcome {
         format!("answered {status}: {}", answer.trim())
     };
     match status {
-        StatusCode::GONE => Outcome::Gone { status: status.as_u16(), error },
-        _ => Outcome::Failed { status: Some(status.as_u16()), error, retry_after },
+        StatusCode::GONE => AttemptOutcome::Gone { status: status.as_u16(), error },
+        _ => AttemptOutcome::Transient { status: Some(status.as_u16()), error, retry_after },
     }
 }
 

@@ -7,13 +7,13 @@ use galerna_model::{AlertEvent, Rule};
 use galerna_storage::{Endpoint, Result, Silence, Store};
 use globset::{Glob, GlobMatcher};
 
-pub(crate) struct Directory {
+pub(crate) struct Routing {
     rules: HashMap<String, Rule>,
     endpoints: HashMap<String, Endpoint>,
     silences: Vec<(Silence, Option<GlobMatcher>)>,
 }
 
-impl Directory {
+impl Routing {
     pub(crate) async fn load(store: &Store) -> Result<Self> {
         let rules = store.rules.list().await?;
         let endpoints = store.notifications.endpoints().await?;
