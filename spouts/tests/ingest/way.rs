@@ -6,11 +6,13 @@ on_both! {
     everything_published_is_stored_once_and_the_queues_are_given_back(10_000),
     bad_readings_and_bad_messages_become_dead_letters_and_their_neighbours_are_stored(10_000),
     alerts_are_recorded_and_published(10_000),
+    silence_counts_over_restarts(10_000),
     a_failing_message_is_delivered_again_and_a_hopeless_one_is_dead(10_000),
 }
 
 mod scenarios {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use galerna_bolts::ALERTS_QUEUE;
@@ -171,6 +173,54 @@ mod scenarios {
         assert_eq!(published, events);
         consumer.settle(deliveries.iter().map(|d| (d.tag, Outcome::Ack)).collect()).await.unwrap();
         consumer.close().await.unwrap();
+    }
+
+    pub(super) async fn silence_counts_over_restarts(mut world: World) {
+        use galerna_model::{Clock, ManualClock};
+
+        let queue = world.queue("D1").await;
+        let clock = ManualClock::at(at(0));
+        world.wall = Arc::new(clock.clone());
+        let rule = Rule {
+            id: "quiet".to_owned(),
+            name: "quiet".to_owned(),
+            account: None,
+            devices: "*".to_owned(),
+            condition: Condition::Silent { after_ms: 60_000 },
+            severity: Severity::Warning,
+            endpoints: Vec::new(),
+            cooldown_ms: 0,
+            enabled: true,
+        };
+        world.store.rules.put(&rule).await.unwrap();
+        let states = world.store.alert_states.clone();
+        let count = async |kind| states.count(kind).await.unwrap();
+        let message = |id: &str, ts| {
+            let read = galerna_model::Reading { ts, ..reading("m1", 0, 1.0) };
+            envelope("D1", id, vec![read]).encode()
+        };
+        world.publish(&queue, [message("first", at(0))]).await;
+        // Shorter than the silence, each of them.
+        for _ in 0..2 {
+            let running = world.ingest(world.store.readings.clone()).await;
+            eventually("it is heard", || async { world.tally.acked() == 1 }).await;
+            assert_eq!(count(AlertEventKind::Raised).await, 0);
+            assert!(running.drain(PATIENCE).await.drained);
+            clock.advance(38_000);
+        }
+        let running = world.ingest(world.store.readings.clone()).await;
+        eventually("the silence is raised", || async { count(AlertEventKind::Raised).await == 1 }).await;
+        assert!(running.drain(PATIENCE).await.drained);
+        let events = world.store.alert_states.events(None, 0, 10).await.unwrap();
+        assert_eq!(events[0].ts, at(0).plus_millis(60_000));
+
+        // Raised once, and over with the next reading.
+        clock.advance(38_000);
+        let running = world.ingest(world.store.readings.clone()).await;
+        world.publish(&queue, [message("second", clock.now())]).await;
+        eventually("it is over", || async { count(AlertEventKind::Resolved).await == 1 }).await;
+        assert_eq!(count(AlertEventKind::Raised).await, 1);
+        assert!(running.drain(PATIENCE).await.drained);
     }
 
     struct Picky;

@@ -11,7 +11,8 @@ use galerna_broker::{Broker, RetryPolicy};
 use galerna_dispatcher::{Dispatcher, DispatcherOptions, Leases, Timing};
 use galerna_engine::{Engine, EngineOptions, Running};
 use galerna_model::{
-    AccountId, Envelope, Measurement, Message, ParameterCode, QueueName, Reading, SourceId, Timestamp,
+    AccountId, Clock, Envelope, Measurement, Message, ParameterCode, QueueName, Reading, SourceId,
+    SystemClock, Timestamp,
 };
 use galerna_model::{ParameterRegistry, ValidationLimits};
 use galerna_spouts::{LeaseTally, LeasedOptions, LeasedQueues};
@@ -27,6 +28,8 @@ pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) tally: Arc<LeaseTally>,
+    /// The wall clock of the alerts.
+    pub(crate) wall: Arc<dyn Clock>,
 }
 
 pub(crate) fn retry() -> RetryPolicy {
@@ -55,7 +58,7 @@ impl World {
     pub(crate) async fn of(broker: Arc<dyn Broker>, store: Store, lease: Duration) -> Self {
         let options = DispatcherOptions { timing: Timing::with_lease(lease), ..DispatcherOptions::default() };
         let dispatcher = Dispatcher::open(&store, options).await.expect("dispatcher");
-        Self { broker, store, dispatcher, tally: Arc::default() }
+        Self { broker, store, dispatcher, tally: Arc::default(), wall: Arc::new(SystemClock) }
     }
 
     /// Makes the queue of an account.
@@ -103,10 +106,12 @@ impl World {
         topology
             .async_bolt("reject", move || RejectBolt::new(rejected.clone(), broker.clone()))
             .shuffle(&checked.rejected);
-        let (store, broker) = (self.store.clone(), self.broker.clone());
+        let (store, broker, wall) = (self.store.clone(), self.broker.clone(), self.wall.clone());
         let options = AlertOptions { reload_every: Duration::from_millis(100), ..AlertOptions::default() };
         topology
-            .async_bolt("alert", move || AlertBolt::new(&store, broker.clone(), options.clone()))
+            .async_bolt("alert", move || {
+                AlertBolt::new(&store, broker.clone(), options.clone()).with_clock(wall.clone())
+            })
             .fields(&checked.valid, |batch| &batch.account)
             .tick_every(Duration::from_millis(50));
         let topology = topology.build().expect("topology");
