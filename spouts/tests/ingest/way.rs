@@ -23,7 +23,7 @@ mod scenarios {
     use galerna_model::{Incoming, Message, ParameterCode, QueueName};
     use galerna_topology::{Bolt, Emitter, Fault, TopologyBuilder};
 
-    use crate::world::{PATIENCE, World, envelope, envelopes, eventually, reading};
+    use crate::world::{PATIENCE, World, at, envelope, envelopes, eventually, reading};
 
     pub(super) async fn everything_published_is_stored_once_and_the_queues_are_given_back(world: World) {
         let mut queues = Vec::new();
