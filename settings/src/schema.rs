@@ -296,7 +296,7 @@ impl Value {
             Self::Text(text) => (!text.is_empty()).then(|| text.clone().into()),
             Self::List(text) => {
                 let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-                Some(parts.map(|part| toml::Value::from(part)).collect::<Vec<_>>().into())
+                Some(parts.map(toml::Value::from).collect::<Vec<_>>().into())
             }
             // The ranges of the schema are far smaller.
             Self::Count(n) => Some(i64::try_from(*n).unwrap_or(i64::MAX).into()),

@@ -297,7 +297,8 @@ fn a_reading_from_the_future_hides_none_that_follows_it() {
 #[test]
 fn late_readings_are_evaluated_in_their_place_within_the_limit_and_not_at_all_beyond() {
     let limit = Duration::from_secs(10);
-    let cases: [(&str, u64, &[(i64, f64)], &[(AlertEventKind, i64)]); 7] = [
+    type Case = (&'static str, u64, &'static [(i64, f64)], &'static [(AlertEventKind, i64)]);
+    let cases: [Case; 7] = [
         (
             "a late breach was one",
             0,
