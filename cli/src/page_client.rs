@@ -25,7 +25,7 @@ impl PageApi {
     pub(crate) fn new(settings: &Settings) -> anyhow::Result<Self> {
         galerna_broker::tls::install_default_provider();
         let client = Client::builder().timeout(TIMEOUT).redirect(redirect::Policy::none()).build();
-        let token = settings.page.operator_token.as_deref().or_else(|| settings.page.viewer_token.as_deref());
+        let token = settings.page.operator_token.as_deref().or(settings.page.viewer_token.as_deref());
         Ok(Self {
             url: settings.page.url.trim_end_matches('/').to_owned(),
             token: token.map(str::to_owned),

@@ -25,7 +25,7 @@ pub(crate) async fn run_once(
     let accounts = modules::accounts_source(settings, &store)?;
     let maintainer = modules::maintainer(settings, &store, &broker, accounts, Default::default())?;
     // A process that has just started knows no lease's age: it watches for the length of one.
-    let watch = (task == Task::Timeouts).then(|| settings.dispatcher.lease);
+    let watch = (task == Task::Timeouts).then_some(settings.dispatcher.lease);
     let report = maintainer.run_once(task, Run { watch, force }).await?;
     if json {
         return print_json(&report);
