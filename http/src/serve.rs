@@ -165,7 +165,7 @@ pub async fn serve_until(
 ) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
     let (service, notice, drain) = (options.service, options.notice, options.drain);
-    tracing::info!(service, %address, connections = options.connections, "listens");
+    tracing::info!(service, %address, connections = options.connections, "the {service} listens");
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(options.head)
@@ -186,7 +186,7 @@ pub async fn serve_until(
     let noticed = async {
         shutdown.await;
         server.noticed.store(true, Ordering::Release);
-        tracing::info!(service, %address, "drains");
+        tracing::info!(service, %address, "the {service} drains");
         sleep(notice).await;
     };
     tokio::select! {

@@ -126,7 +126,7 @@ impl Service {
 
     /// The address of its API, once it listens.
     pub(crate) async fn api(&self) -> String {
-        let entry = self.said("the API listens").await;
+        let entry = self.said("the dispatcher API listens").await;
         format!("http://{}", entry["fields"]["address"].as_str().unwrap())
     }
 
