@@ -181,7 +181,7 @@ async fn a_log_that_nobody_reads_any_more_does_not_end_the_service() {
             if byte[0] == b'\n' {
                 let entry: Value = serde_json::from_slice(&text).unwrap();
                 text.clear();
-                if entry["fields"]["message"] == "the API listens" {
+                if entry["fields"]["message"] == "the dispatcher API listens" {
                     // The reader is dropped here.
                     return entry["fields"]["address"].as_str().unwrap().to_owned();
                 }
