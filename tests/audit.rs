@@ -76,7 +76,7 @@ async fn what_is_done_by_command_line_and_api_is_in_the_audit_log() {
         ("POST", "/queue/A+1/dead/replay", r#"{"ids":["1","2"],"reason":"by API"}"#, 200),
         ("POST", "/queue/A+1/dead/discard", r#"{"reason":"nothing named"}"#, 422),
         ("POST", "/stop", "", 200),
-        ("POST", "/start", "not JSON", 200),
+        ("POST", "/start", "{}", 200),
         ("PUT", "/strategy", r#"{"strategy":"fifo","reason":"by API"}"#, 200),
         ("POST", "/queue/hint", r#"{"queues":["A+1"]}"#, 200),
         ("GET", "/queue/A+1/pause", "", 405),
