@@ -1,9 +1,7 @@
-//! What travels between Galerna's services, and the queues that carry it.
+//! The queues that carry messages between Galerna's services.
 //!
-//! The crate has three parts:
+//! The crate has two parts:
 //!
-//! - the **wire model**: [`Reading`], [`Envelope`], the names ([`QueueName`], [`AccountId`], [`SourceId`]) and the one
-//!   wall clock ([`Clock`]);
 //! - the [`Broker`] trait: durable queues with confirmed publishing, leased consumption, delayed redelivery and
 //!   dead letters;
 //! - two implementations held to one conformance suite: RabbitMQ (feature `rabbitmq`) and an embedded one on SQLite (feature

@@ -1,7 +1,7 @@
 //! The page: what the system does now, and what operators do about it. Rendered here, live by server-sent events, with one
 //! small script; it needs no build step and no network, and everything but the live numbers works without script too.
 //!
-//! Every action exists twice: as a form of the page, and as a JSON call for programs. Both need an operator (see [`access`]),
+//! Every action exists twice: as a form of the page, and as a JSON call for programs. Both need an operator (see `access.rs`),
 //! both are written to the audit log; forms ask before they destroy, who calls the API is taken to have asked.
 //!
 //! | `POST` | body |

@@ -151,7 +151,7 @@ struct Server {
     tasks: TaskTracker,
 }
 
-/// Serves until `shutdown` completes; then gives notice, answers the calls under way and returns. See the [module](self).
+/// Serves until `shutdown` completes; then gives notice, answers the calls under way and returns.
 ///
 /// Handlers find the caller's address as [`ConnectInfo<SocketAddr>`](ConnectInfo).
 ///

@@ -3,13 +3,13 @@
 //! *How.* A frontend gives each call an id (its answer's `x-request-id`), and each message that it makes of the call the id
 //! `<call>.<n>`. The broker carries it, the tuples of the topology carry it, and an alert event carries the id of the message
 //! whose reading decided ([`AlertEvent::origin`](galerna_model::AlertEvent)). Every module tells what it does with a message
-//! as a `tracing` event of level `TRACE` under the target `galerna::trace::<place>`; a layer of the subscriber ([`layer`])
+//! as a `tracing` event of level `TRACE` under the target `galerna::trace::<place>`; a layer of the subscriber (`layer.rs`)
 //! takes these down, whatever the filter of the log is.
 //!
 //! *What is kept where, and for how long.* Each process keeps the history of the last `trace.messages` calls in its memory
-//! ([`ring`]); they end with the process. What must last is elsewhere, with the id in it: dead letters on the broker, and
+//! (`ring.rs`); they end with the process. What must last is elsewhere, with the id in it: dead letters on the broker, and
 //! rejected readings, alert events and deliveries in the store. Who wants it for longer sends it to a collector
-//! (`trace.otlp`, [`otlp`]).
+//! (`trace.otlp`, `otlp.rs`).
 //!
 //! *Who tells it.* `GET /trace/<id>` on the API of `up` and `demo`, and on the services of a worker, a notifier and a frontend of
 //! their own; a frontend that can be reached from other machines only when there is an `api.token`.

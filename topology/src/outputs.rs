@@ -50,7 +50,7 @@ impl<T: Data> Output<T> {
     }
 
     /// Emits a tuple anchored to these kept tuples and to nothing else: their trees are joined, and each
-    /// root waits for it. The same anchor twice is legal and means once. Takes [`Anchors`], or whatever iterates over
+    /// root waits for it. The same anchor twice is legal and means once. Takes [`Anchors`](crate::Anchors), or whatever iterates over
     /// [`Anchor`](crate::Anchor)s.
     pub fn emit_anchored(&mut self, value: T, anchors: impl AnchorSet) {
         let token = anchors.split_tokens(&mut self.shares);
