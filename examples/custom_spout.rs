@@ -49,8 +49,12 @@ impl Spout for Orders {
         Ok(Next::Ready)
     }
 
-    // Waiting belongs here. It is dropped when acks arrive, so what it took must already be in `self`.
+    // Waiting belongs here. It is dropped when acks arrive, and called again after them: what it took must already be in `self`,
+    // and what they changed may end the wait.
     async fn ready(&mut self) {
+        if !self.again.is_empty() || (self.closed && self.pending.is_empty()) {
+            return;
+        }
         if self.closed {
             std::future::pending::<()>().await;
         }
