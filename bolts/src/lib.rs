@@ -13,7 +13,7 @@
 //!
 //! use galerna_bolts::*;
 //! use galerna_broker::Broker;
-//! use galerna_model::Incoming;
+//! use galerna_model::{Incoming, ParameterRegistry, ValidationLimits};
 //! use galerna_storage::Store;
 //! use galerna_topology::{Stream, TopologyBuilder};
 //!
