@@ -26,7 +26,7 @@ const SLOW_TURNS: u32 = 4;
 /// A task that has executed more tuples than this in its turn is not slow.
 const SLOW_ROWS: u64 = 64;
 /// The most tuples executed before the clock is looked at.
-const CHECK_AFTER: u64 = 64;
+const CHECK_AFTER: u64 = 512;
 
 /// One bolt's task within a worker.
 pub(crate) struct WorkerTask {

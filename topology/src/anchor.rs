@@ -610,23 +610,33 @@ impl<T: Send + 'static> Batch<T> {
         let mut tokens = lineage.drain();
         let mut rows = values.drain(..);
         let mut check = check_after;
+        out.set_at_hand(true);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let mut take = |value, out: &mut Emitter<O>| {
+                out.begin_tuple(tokens.next().unwrap_or_default());
+                match execute(value, out) {
+                    Ok(()) => out.finish_tuple(),
+                    Err(fault) => out.fail_tuple(FailureKind::Error, fault),
+                }
+            };
             // The clock is looked at after each doubling, so seldom where tuples cost little.
             let all = rows.len();
-            loop {
+            while check < rows.len() {
                 for value in rows.by_ref().take(check) {
-                    out.begin_tuple(tokens.next().unwrap_or_default());
-                    match execute(value, out) {
-                        Ok(()) => out.finish_tuple(),
-                        Err(fault) => out.fail_tuple(FailureKind::Error, fault),
-                    }
+                    take(value, out);
                 }
                 check = all - rows.len();
-                if rows.len() == 0 || out.is_turn_over() {
-                    break;
+                if out.is_turn_over() {
+                    return;
                 }
             }
+            for value in rows.by_ref() {
+                take(value, out);
+            }
         }));
+        if outcome.is_ok() {
+            out.set_at_hand(false);
+        }
         if outcome.is_ok() && rows.len() > 0 {
             let rest = EdgeBatch { values: rows.collect(), lineage: tokens.into_rest() };
             out.store_unreached(Box::new(rest) as Box<dyn Any + Send>);
@@ -674,13 +684,14 @@ impl<T: Send + 'static> Batch<T> {
         let mut check = check_after;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let all = rows.len();
-            loop {
+            while check < rows.len() {
                 out.output_mut().extend(rows.by_ref().take(check).map(&mut map));
                 check = all - rows.len();
-                if rows.len() == 0 || out.is_turn_over() {
-                    break;
+                if out.is_turn_over() {
+                    return;
                 }
             }
+            out.output_mut().extend(rows.by_ref().map(&mut map));
         }));
         if outcome.is_ok() && rows.len() > 0 {
             let mapped = out.output_mut().len() - before;
@@ -700,6 +711,7 @@ impl<T: Send + 'static> Batch<T> {
                 out.output_mut().adopt(token);
             }
             out.count_acked(mapped as u64);
+            out.set_at_hand(true);
             out.begin_tuple(tokens.next().unwrap_or_default());
             let rest = EdgeBatch { values: rows.collect(), lineage: tokens.into_rest() };
             out.store_unreached(Box::new(rest) as Box<dyn Any + Send>);

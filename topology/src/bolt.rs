@@ -177,7 +177,9 @@ impl<T: Send + 'static> RemainingRows<T> {
     fn next<O: Outputs>(&mut self, out: &mut Emitter<O>) -> Option<T> {
         // What is done by now does not wait for the next one.
         out.hand_over();
-        let value = self.values.next()?;
+        let value = self.values.next();
+        out.set_at_hand(value.is_some());
+        let value = value?;
         out.begin_tuple(std::mem::take(&mut self.tokens[self.at]));
         self.at += 1;
         Some(value)

@@ -276,7 +276,11 @@ impl<O: Outputs> Emitter<O> {
     #[inline]
     pub(crate) fn begin_tuple(&mut self, row: AckToken) {
         self.row = row;
-        self.at_hand = true;
+    }
+
+    /// Tuples are executed one by one from now on, or no longer.
+    pub(crate) fn set_at_hand(&mut self, at_hand: bool) {
+        self.at_hand = at_hand;
     }
 
     /// The tuple at hand was executed with `Ok`.
@@ -284,11 +288,7 @@ impl<O: Outputs> Emitter<O> {
     pub(crate) fn finish_tuple(&mut self) {
         let emitted = self.outputs.unsealed();
         let row = std::mem::take(&mut self.row);
-        self.at_hand = false;
-        self.acked += match self.kept.take() {
-            None => 1,
-            Some(kept) => kept.ack(),
-        };
+        self.acked += if self.kept.is_none() { 1 } else { self.ack_kept() };
         if emitted == 0 {
             self.staged.acked.push_settled(row);
             if self.outputs.has_own_tokens() {
@@ -301,6 +301,12 @@ impl<O: Outputs> Emitter<O> {
         }
     }
 
+    /// What is acked by `execute` having returned for a tuple that was kept.
+    #[inline(never)]
+    fn ack_kept(&mut self) -> u64 {
+        self.kept.take().map_or(0, |kept| kept.ack())
+    }
+
     /// The tuple at hand failed, if there is one. What was emitted meanwhile anchored to it is taken back.
     #[cold]
     pub(crate) fn fail_tuple(&mut self, kind: FailureKind, fault: Fault) {
@@ -309,7 +315,7 @@ impl<O: Outputs> Emitter<O> {
         if kind == FailureKind::Panic && !self.at_hand {
             self.fail_batch(kind, fault.clone());
         }
-        if !std::mem::take(&mut self.at_hand) {
+        if !self.at_hand {
             return;
         }
         let tuples = kept.map_or(1, |kept| kept.fail());

@@ -189,6 +189,7 @@ impl<T: Data> Targets<T> {
         into: &mut Staged,
     ) {
         let batch = self.batch();
+        let weighs = self.weigh.is_some();
         let mut rows = values.drain(..).zip(chosen);
         for span in lineage.drain_spans() {
             match span {
@@ -205,7 +206,7 @@ impl<T: Data> Targets<T> {
                         };
                         rest ^= share;
                         self.runs[task] = self.run;
-                        if self.weigh.is_some() {
+                        if weighs {
                             self.weigh(task, &value);
                         }
                         let part = &mut self.parts[task];
@@ -213,7 +214,7 @@ impl<T: Data> Targets<T> {
                         part.lineage.push_share(root, share, 1);
                         if part.values.len() >= batch {
                             self.send(task, into);
-                        } else if self.weigh.is_some() {
+                        } else if weighs {
                             self.send_if_heavy(task, into);
                         }
                     }
