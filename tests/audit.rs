@@ -76,7 +76,8 @@ async fn what_is_done_by_command_line_and_api_is_in_the_audit_log() {
         ("POST", "/queue/A+1/dead/replay", r#"{"ids":["1","2"],"reason":"by API"}"#, 200),
         ("POST", "/queue/A+1/dead/discard", r#"{"reason":"nothing named"}"#, 422),
         ("POST", "/stop", "", 200),
-        ("POST", "/start", "{}", 200),
+        ("POST", "/start", "not JSON", 400),
+        ("POST", "/start", "", 200),
         ("PUT", "/strategy", r#"{"strategy":"fifo","reason":"by API"}"#, 200),
         ("POST", "/queue/hint", r#"{"queues":["A+1"]}"#, 200),
         ("GET", "/queue/A+1/pause", "", 405),
@@ -114,6 +115,7 @@ async fn what_is_done_by_command_line_and_api_is_in_the_audit_log() {
         line("dead_letters.replay", "A+1: 2 letters", "iker", "by API", true),
         line("dead_letters.discard", "A+1", "iker", "nothing named", false),
         line("dispatcher.stop", "dispatcher", "iker", "", true),
+        line("dispatcher.start", "dispatcher", "iker", "", false),
         line("dispatcher.start", "dispatcher", "iker", "", true),
         line("dispatcher.strategy", "fifo", "iker", "by API", true),
     ];
