@@ -44,13 +44,13 @@ fn ingest(broker: Arc<dyn Broker>, leases: Arc<dyn Leases>, store: Store) -> Res
     // Readings are written in bulk, each once however often it comes.
     let readings = store.readings.clone();
     topology
-        .async_bolt("store", move || StoreBolt::new(readings.clone(), StoreOptions::default()))
+        .async_batch_bolt("store", move || StoreBolt::new(readings.clone(), StoreOptions::default()))
         .shuffle(&checked.valid);
 
     // What cannot be right goes to the dead letters of its queue, with the reason.
     let (rejected, dead) = (store.rejected.clone(), broker.clone());
     topology
-        .async_bolt("reject", move || RejectBolt::new(rejected.clone(), dead.clone()))
+        .async_batch_bolt("reject", move || RejectBolt::new(rejected.clone(), dead.clone()))
         .shuffle(&checked.rejected);
 
     // A bolt of one's own, in one line.
@@ -69,7 +69,7 @@ fn ingest(broker: Arc<dyn Broker>, leases: Arc<dyn Leases>, store: Store) -> Res
 
     // Rules are judged account by account, in the readings' own time.
     topology
-        .async_bolt("alert", move || AlertBolt::new(&store, broker.clone(), AlertOptions::default()))
+        .async_batch_bolt("alert", move || AlertBolt::new(&store, broker.clone(), AlertOptions::default()))
         .fields(&checked.valid, |batch| &batch.account)
         .tick_every(Duration::from_secs(1));
 

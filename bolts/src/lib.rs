@@ -25,14 +25,14 @@
 //!         .outputs();
 //!     let readings = store.readings.clone();
 //!     topology
-//!         .async_bolt("store", move || StoreBolt::new(readings.clone(), StoreOptions::default()))
+//!         .async_batch_bolt("store", move || StoreBolt::new(readings.clone(), StoreOptions::default()))
 //!         .shuffle(&checked.valid);
 //!     let (rejected, dead) = (store.rejected.clone(), broker.clone());
 //!     topology
-//!         .async_bolt("reject", move || RejectBolt::new(rejected.clone(), dead.clone()))
+//!         .async_batch_bolt("reject", move || RejectBolt::new(rejected.clone(), dead.clone()))
 //!         .shuffle(&checked.rejected);
 //!     topology
-//!         .async_bolt("alert", move || AlertBolt::new(&store, broker.clone(), AlertOptions::default()))
+//!         .async_batch_bolt("alert", move || AlertBolt::new(&store, broker.clone(), AlertOptions::default()))
 //!         .fields(&checked.valid, |batch| &batch.account)
 //!         .tick_every(Duration::from_secs(1));
 //! }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use galerna_broker::{Broker, NewDeadLetter};
 use galerna_model::QueueName;
 use galerna_storage::{RejectedReading, RejectedReadings};
-use galerna_topology::{AsyncBolt, Batch, Emitter, Fault, TaskContext};
+use galerna_topology::{AsyncBatchBolt, Batch, Emitter, Fault, TaskContext};
 
 use crate::rejection::RejectedBatch;
 use crate::retry::{DEFAULT_RETRY_BUDGET, retry_within};
@@ -30,7 +30,7 @@ use crate::retry::{DEFAULT_RETRY_BUDGET, retry_within};
 ///     store: galerna_storage::Store,
 ///     broker: Arc<dyn Broker>,
 /// ) {
-///     topology.async_bolt("reject", move || RejectBolt::new(store.rejected.clone(), broker.clone())).shuffle(rejected);
+///     topology.async_batch_bolt("reject", move || RejectBolt::new(store.rejected.clone(), broker.clone())).shuffle(rejected);
 /// }
 /// ```
 pub struct RejectBolt {
@@ -87,7 +87,7 @@ impl RejectBolt {
     }
 }
 
-impl AsyncBolt for RejectBolt {
+impl AsyncBatchBolt for RejectBolt {
     type Input = Arc<RejectedBatch>;
     type Outputs = ();
 
@@ -96,11 +96,7 @@ impl AsyncBolt for RejectBolt {
         Ok(())
     }
 
-    async fn execute(&mut self, _: Arc<RejectedBatch>, _: &mut Emitter<()>) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    async fn execute_batch(&mut self, batch: Batch<Arc<RejectedBatch>>, _: &mut Emitter<()>) {
+    async fn execute(&mut self, batch: Batch<Arc<RejectedBatch>>, _: &mut Emitter<()>) {
         let (batches, anchors) = batch.into_parts();
         match self.record_and_dead_letter(&batches, || anchors.reset_timeout()).await {
             Ok(()) => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use galerna_storage::{Readings, SharedReadings, StorageError, StoreOutcome};
-use galerna_topology::{Anchor, Anchors, AsyncBolt, Batch, Emitter, Fault, TaskContext};
+use galerna_topology::{Anchor, Anchors, AsyncBatchBolt, Batch, Emitter, Fault, TaskContext};
 use tokio::task::JoinSet;
 
 use crate::batch::ReadingBatch;
@@ -59,7 +59,7 @@ impl Default for StoreOptions {
 ///
 /// fn wire(topology: &mut TopologyBuilder, valid: &Stream<Arc<ReadingBatch>>, store: galerna_storage::Store) {
 ///     let readings = store.readings.clone();
-///     topology.async_bolt("store", move || StoreBolt::new(readings.clone(), StoreOptions::default())).shuffle(valid);
+///     topology.async_batch_bolt("store", move || StoreBolt::new(readings.clone(), StoreOptions::default())).shuffle(valid);
 /// }
 /// ```
 pub struct StoreBolt {
@@ -310,7 +310,7 @@ impl Write {
     }
 }
 
-impl AsyncBolt for StoreBolt {
+impl AsyncBatchBolt for StoreBolt {
     type Input = Arc<ReadingBatch>;
     type Outputs = ();
 
@@ -319,11 +319,7 @@ impl AsyncBolt for StoreBolt {
         Ok(())
     }
 
-    async fn execute(&mut self, _: Arc<ReadingBatch>, _: &mut Emitter<()>) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    async fn execute_batch(&mut self, batch: Batch<Arc<ReadingBatch>>, out: &mut Emitter<()>) {
+    async fn execute(&mut self, batch: Batch<Arc<ReadingBatch>>, out: &mut Emitter<()>) {
         let now = out.context().now();
         if self.waiting.is_empty() {
             self.waiting_since = now;

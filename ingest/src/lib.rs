@@ -108,18 +108,18 @@ pub fn topology(of: &Ingestion) -> Result<Topology, BuildError> {
 
     let (readings, storing) = (of.store.readings.clone(), of.storing.clone());
     topology
-        .async_bolt("store", move || StoreBolt::new(readings.clone(), storing.clone()))
+        .async_batch_bolt("store", move || StoreBolt::new(readings.clone(), storing.clone()))
         .shuffle(&checked.valid)
         .parallelism(of.parallelism);
 
     let (rejected, broker) = (of.store.rejected.clone(), of.broker.clone());
     topology
-        .async_bolt("reject", move || RejectBolt::new(rejected.clone(), broker.clone()))
+        .async_batch_bolt("reject", move || RejectBolt::new(rejected.clone(), broker.clone()))
         .shuffle(&checked.rejected);
 
     let (store, broker, alerting) = (of.store.clone(), of.broker.clone(), of.alerting.clone());
     topology
-        .async_bolt("alert", move || AlertBolt::new(&store, broker.clone(), alerting.clone()))
+        .async_batch_bolt("alert", move || AlertBolt::new(&store, broker.clone(), alerting.clone()))
         .fields(&checked.valid, |batch| &batch.account)
         .parallelism(of.parallelism)
         .tick_every(ALERT_TICK);

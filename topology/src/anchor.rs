@@ -584,6 +584,7 @@ impl<T: Send + 'static> Batch<T> {
         out: &mut Emitter<O>,
         execute: impl FnMut(T, &mut Emitter<O>) -> Result<(), Fault>,
     ) {
+        out.seal_emitted();
         self.each_until(out, usize::MAX, execute);
     }
 
@@ -657,6 +658,7 @@ impl<T: Send + 'static> Batch<T> {
     /// # Panics
     /// As [`each`](Self::each).
     pub fn map<U: Clone + Send + 'static>(self, out: &mut Emitter<Output<U>>, map: impl FnMut(T) -> U) {
+        out.seal_emitted();
         self.map_until(out, usize::MAX, map);
     }
 

@@ -9,10 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bolt::{AsyncBolt, Bolt};
+use crate::adapt::{ByBatch, ByTuple, ComputingBolt, WaitingBolt};
+use crate::bolt::{AsyncBatchBolt, AsyncBolt, BatchBolt, Bolt};
 use crate::check::{self, BuildError};
 use crate::closure::{Filter, FlatMap, ForEach, IntoTupleResult, Map};
-use crate::factory::{AsyncBoltSource, BoltSource, SpoutSource};
+use crate::factory::{
+    AsyncBatchBoltSource, AsyncBoltSource, BatchBoltSource, BoltSource, Factory, SpoutSource,
+};
 use crate::grouping::{
     All, Custom, CustomGrouping, DirectRoute, Fields, Global, Grouping, PartialKey, Shuffle,
 };
@@ -368,6 +371,40 @@ impl TopologyBuilder {
         SpoutDeclarer { component, marker: PhantomData }
     }
 
+    fn computing<B, R: ComputingBolt>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        make: impl Fn() -> R + Send + Sync + 'static,
+    ) -> BoltDeclarer<'_, R::Input, R::Outputs> {
+        let factory: Factory<R> = Arc::new(make);
+        let task = move |setup: TaskSetup| -> Box<dyn BoltTask> {
+            Box::new(TypedBoltTask::new(factory.clone(), setup))
+        };
+        let component = self.declare::<B, R::Outputs>(id, TaskFactory::Bolt(Arc::new(task)));
+        BoltDeclarer { component, marker: PhantomData }
+    }
+
+    fn mapping<R: ComputingBolt>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        make: impl Fn() -> R + Send + Sync + 'static,
+    ) -> BoltDeclarer<'_, R::Input, R::Outputs> {
+        self.computing::<R, R>(id, make)
+    }
+
+    fn waiting<B, R: WaitingBolt>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        make: impl Fn() -> R + Send + Sync + 'static,
+    ) -> BoltDeclarer<'_, R::Input, R::Outputs> {
+        let factory: Factory<R> = Arc::new(make);
+        let task = move |setup: TaskSetup| -> Box<dyn AsyncBoltTask> {
+            Box::new(TypedAsyncBoltTask::new(factory.clone(), setup))
+        };
+        let component = self.declare::<B, R::Outputs>(id, TaskFactory::AsyncBolt(Arc::new(task)));
+        BoltDeclarer { component, marker: PhantomData }
+    }
+
     /// Declares a bolt that computes: a value that is cloned for each task, or a function that makes one for
     /// each. After a panic a new one is made in the same way.
     pub fn bolt<B: BoltSource<Kind>, Kind>(
@@ -375,13 +412,18 @@ impl TopologyBuilder {
         id: impl Into<Arc<str>>,
         bolt: B,
     ) -> BoltDeclarer<'_, <B::Instance as Bolt>::Input, <B::Instance as Bolt>::Outputs> {
-        let factory = bolt.into_factory();
-        let make = move |setup: TaskSetup| -> Box<dyn BoltTask> {
-            Box::new(TypedBoltTask::new(factory.clone(), setup))
-        };
-        let component = self
-            .declare::<B::Instance, <B::Instance as Bolt>::Outputs>(id, TaskFactory::Bolt(Arc::new(make)));
-        BoltDeclarer { component, marker: PhantomData }
+        let make = bolt.into_factory();
+        self.computing::<B::Instance, _>(id, move || ByTuple(make()))
+    }
+
+    /// Declares a bolt that computes on whole batches; otherwise as [`bolt`](Self::bolt).
+    pub fn batch_bolt<B: BatchBoltSource<Kind>, Kind>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        bolt: B,
+    ) -> BoltDeclarer<'_, <B::Instance as BatchBolt>::Input, <B::Instance as BatchBolt>::Outputs> {
+        let make = bolt.into_factory();
+        self.computing::<B::Instance, _>(id, move || ByBatch(make()))
     }
 
     /// Declares a bolt that waits: a value that is cloned for each task, or a function that makes one for each.
@@ -391,15 +433,19 @@ impl TopologyBuilder {
         id: impl Into<Arc<str>>,
         bolt: B,
     ) -> BoltDeclarer<'_, <B::Instance as AsyncBolt>::Input, <B::Instance as AsyncBolt>::Outputs> {
-        let factory = bolt.into_factory();
-        let make = move |setup: TaskSetup| -> Box<dyn AsyncBoltTask> {
-            Box::new(TypedAsyncBoltTask::new(factory.clone(), setup))
-        };
-        let component = self.declare::<B::Instance, <B::Instance as AsyncBolt>::Outputs>(
-            id,
-            TaskFactory::AsyncBolt(Arc::new(make)),
-        );
-        BoltDeclarer { component, marker: PhantomData }
+        let make = bolt.into_factory();
+        self.waiting::<B::Instance, _>(id, move || ByTuple(make()))
+    }
+
+    /// Declares a bolt that waits and takes whole batches; otherwise as [`async_bolt`](Self::async_bolt).
+    pub fn async_batch_bolt<B: AsyncBatchBoltSource<Kind>, Kind>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        bolt: B,
+    ) -> BoltDeclarer<'_, <B::Instance as AsyncBatchBolt>::Input, <B::Instance as AsyncBatchBolt>::Outputs>
+    {
+        let make = bolt.into_factory();
+        self.waiting::<B::Instance, _>(id, move || ByBatch(make()))
     }
 
     /// Declares a bolt that emits one value for each it takes. Each task has a clone of the closure.
@@ -408,7 +454,7 @@ impl TopologyBuilder {
         id: impl Into<Arc<str>>,
         map: impl FnMut(I) -> U + Clone + Send + Sync + 'static,
     ) -> BoltDeclarer<'_, I, crate::Output<U>> {
-        self.bolt(id, move || Map(map.clone(), PhantomData))
+        self.mapping(id, move || Map(map.clone(), PhantomData))
     }
 
     /// Declares a bolt that passes on what the closure says yes to.

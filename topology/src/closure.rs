@@ -2,8 +2,10 @@
 
 use std::marker::PhantomData;
 
+use crate::adapt::ComputingBolt;
 use crate::anchor::Batch;
 use crate::bolt::Bolt;
+use crate::context::TaskContext;
 use crate::emitter::Emitter;
 use crate::failure::Fault;
 use crate::outputs::{Data, Output};
@@ -38,24 +40,27 @@ impl<E: Into<Fault>> IntoTupleResult for Result<(), E> {
 }
 
 /// One value for each.
-pub struct Map<I, U, F>(pub(crate) F, pub(crate) PhantomData<fn(I) -> U>);
+pub(crate) struct Map<I, U, F>(pub(crate) F, pub(crate) PhantomData<fn(I) -> U>);
 
-impl<I: Send + 'static, U: Data, F: FnMut(I) -> U + Send + 'static> Bolt for Map<I, U, F> {
+impl<I: Send + 'static, U: Data, F: FnMut(I) -> U + Send + 'static> ComputingBolt for Map<I, U, F> {
     type Input = I;
     type Outputs = Output<U>;
 
-    fn execute(&mut self, input: I, out: &mut Emitter<Output<U>>) -> Result<(), Fault> {
-        out.emit((self.0)(input));
+    fn prepare(&mut self, _context: &TaskContext) -> Result<(), Fault> {
         Ok(())
     }
-
-    fn execute_batch(&mut self, batch: Batch<I>, out: &mut Emitter<Output<U>>) {
+    fn run(&mut self, batch: Batch<I>, out: &mut Emitter<Output<U>>) {
         batch.map_in_turn(out, &mut self.0);
     }
+    fn tick(&mut self, _out: &mut Emitter<Output<U>>) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn drain(&mut self, _out: &mut Emitter<Output<U>>) {}
+    fn close(&mut self, _out: &mut Emitter<Output<U>>) {}
 }
 
 /// Those that pass.
-pub struct Filter<I, F>(pub(crate) F, pub(crate) PhantomData<fn(I)>);
+pub(crate) struct Filter<I, F>(pub(crate) F, pub(crate) PhantomData<fn(I)>);
 
 impl<I: Data, F: FnMut(&I) -> bool + Send + 'static> Bolt for Filter<I, F> {
     type Input = I;
@@ -70,7 +75,7 @@ impl<I: Data, F: FnMut(&I) -> bool + Send + 'static> Bolt for Filter<I, F> {
 }
 
 /// Any number for each.
-pub struct FlatMap<I, U, F>(pub(crate) F, pub(crate) PhantomData<fn(I) -> U>);
+pub(crate) struct FlatMap<I, U, F>(pub(crate) F, pub(crate) PhantomData<fn(I) -> U>);
 
 impl<I, U, F> Bolt for FlatMap<I, U, F>
 where
@@ -88,7 +93,7 @@ where
 }
 
 /// An end.
-pub struct ForEach<I, R, F>(pub(crate) F, pub(crate) PhantomData<fn(I) -> R>);
+pub(crate) struct ForEach<I, R, F>(pub(crate) F, pub(crate) PhantomData<fn(I) -> R>);
 
 impl<I, R, F> Bolt for ForEach<I, R, F>
 where

@@ -208,6 +208,15 @@ impl<O: Outputs> Emitter<O> {
         }
     }
 
+    /// Gives what was emitted so far its part of the batch's tokens: what follows goes tuple by tuple.
+    pub(crate) fn seal_emitted(&mut self) {
+        let rows = self.outputs.unsealed();
+        if rows > 0 {
+            let token = AckToken::merge_all(self.batch.split(&mut self.shares).drain());
+            self.outputs.seal(&mut TokenSplitter::new(token, rows, &mut self.shares));
+        }
+    }
+
     /// The batch was executed: what was emitted without a tuple at hand has its part of all tuples' roots.
     pub(crate) fn finish_batch(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::bolt::{AsyncBolt, Bolt};
+use crate::bolt::{AsyncBatchBolt, AsyncBolt, BatchBolt, Bolt};
 use crate::spout::Spout;
 
 /// Makes instances of a component: one per task, and a new one after a panic.
@@ -69,7 +69,7 @@ instances_of!(
         message = "`{Self}` is neither a bolt nor a function that makes one",
         label = "not a bolt",
         note = "give a value whose type implements `Bolt` and `Clone`, or a closure that makes a bolt: `|| MyBolt::new()`",
-        note = "one that waits goes to `async_bolt`"
+        note = "one that waits goes to `async_bolt`, one that takes whole batches to `batch_bolt`"
     )]
     BoltSource,
     Bolt
@@ -81,10 +81,35 @@ instances_of!(
         message = "`{Self}` is neither an async bolt nor a function that makes one",
         label = "not an async bolt",
         note = "give a value whose type implements `AsyncBolt` and `Clone`, or a closure that makes one: `|| MyBolt::new()`",
-        note = "one that computes goes to `bolt`"
+        note = "one that computes goes to `bolt`, one that takes whole batches to `async_batch_bolt`"
     )]
     AsyncBoltSource,
     AsyncBolt
+);
+
+instances_of!(
+    /// What the tasks of a bolt that takes batches are made from: a bolt that is `Clone`, or a function that makes one.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is neither a batch bolt nor a function that makes one",
+        label = "not a batch bolt",
+        note = "give a value whose type implements `BatchBolt` and `Clone`, or a closure that makes one: `|| MyBolt::new()`",
+        note = "one that takes tuple by tuple goes to `bolt`, one that waits to `async_batch_bolt`"
+    )]
+    BatchBoltSource,
+    BatchBolt
+);
+
+instances_of!(
+    /// What the tasks of a bolt that waits and takes batches are made from: a bolt that is `Clone`, or a function that
+    /// makes one.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is neither an async batch bolt nor a function that makes one",
+        label = "not an async batch bolt",
+        note = "give a value whose type implements `AsyncBatchBolt` and `Clone`, or a closure that makes one: `|| MyBolt::new()`",
+        note = "one that takes tuple by tuple goes to `async_bolt`, one that computes to `batch_bolt`"
+    )]
+    AsyncBatchBoltSource,
+    AsyncBatchBolt
 );
 
 /// A factory of clones. The lock makes it one for all threads whatever the value is; it is taken once a task.

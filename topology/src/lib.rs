@@ -34,6 +34,7 @@
 //! # Ok::<(), BuildError>(())
 //! ```
 
+mod adapt;
 mod anchor;
 mod bolt;
 mod builder;
@@ -55,16 +56,18 @@ mod task;
 mod task_metrics;
 
 pub use anchor::{Anchor, AnchorSet, Anchors, Batch, Tuple};
-pub use bolt::{AsyncBolt, Bolt};
+pub use bolt::{AsyncBatchBolt, AsyncBolt, BatchBolt, Bolt};
 pub use builder::{
     BoltDeclarer, Component, ComponentSettings, Input, IntoInput, SpoutDeclarer, TaskFactory, Threads,
     Topology, TopologyBuilder,
 };
 pub use check::BuildError;
-pub use closure::{Filter, FlatMap, ForEach, IntoTupleResult, Map};
+pub use closure::IntoTupleResult;
 pub use context::{Clock, TaskContext};
 pub use emitter::{Emitter, Origin};
-pub use factory::{AsyncBoltSource, BoltSource, Constructor, Prototype, SpoutSource};
+pub use factory::{
+    AsyncBatchBoltSource, AsyncBoltSource, BatchBoltSource, BoltSource, Constructor, Prototype, SpoutSource,
+};
 pub use failure::{Failed, Failure, FailureKind, Fault, FaultKind, OrFault};
 pub use grouping::{CustomGrouping, Grouping};
 pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
@@ -85,8 +88,8 @@ pub mod sealed {
 /// Everything that a file declaring topologies needs.
 pub mod prelude {
     pub use crate::{
-        Anchor, Anchors, AsyncBolt, Batch, Bolt, BuildError, Emitter, Failed, Failure, FailureKind, Fault,
-        FaultKind, Next, OrFault, Output, Roots, Spout, Stream, TaskContext, Topology, TopologyBuilder,
-        Tuple, outputs,
+        Anchor, Anchors, AsyncBatchBolt, AsyncBolt, Batch, BatchBolt, Bolt, BuildError, Emitter, Failed,
+        Failure, FailureKind, Fault, FaultKind, Next, OrFault, Output, Roots, Spout, Stream, TaskContext,
+        Topology, TopologyBuilder, Tuple, outputs,
     };
 }

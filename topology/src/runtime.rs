@@ -17,8 +17,6 @@ use crate::failure::{Failure, FailureKind, Fault};
 use crate::lineage::{AckToken, Lineage, RootId, ShareRng};
 use crate::spout::Next;
 
-pub use crate::task::{TypedAsyncBoltTask, TypedBoltTask, TypedSpoutTask};
-
 /// A batch of tuples of an unknown type: a `Box<EdgeBatch<T>>`.
 pub type AnyBatch = Box<dyn Any + Send>;
 

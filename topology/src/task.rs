@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::adapt::{ComputingBolt, WaitingBolt};
 use crate::anchor::Batch;
-use crate::bolt::{AsyncBolt, Bolt};
 use crate::context::TaskContext;
 use crate::emitter::{Emitter, Router, SharedRouter};
 use crate::factory::Factory;
@@ -27,15 +27,15 @@ fn open_outputs<O: Outputs>(setup: &mut TaskSetup) -> O {
     outputs
 }
 
-/// The task of a [`Bolt`].
-pub struct TypedBoltTask<B: Bolt> {
+/// The task of a bolt that computes.
+pub(crate) struct TypedBoltTask<B: ComputingBolt> {
     factory: Factory<B>,
     bolt: Option<B>,
     out: Emitter<B::Outputs>,
     context: TaskContext,
 }
 
-impl<B: Bolt> TypedBoltTask<B> {
+impl<B: ComputingBolt> TypedBoltTask<B> {
     pub(crate) fn new(factory: Factory<B>, mut setup: TaskSetup) -> Self {
         let outputs = open_outputs(&mut setup);
         let out = Emitter::new(outputs, setup.seed, setup.acks, setup.context.clone(), setup.subscriptions);
@@ -78,7 +78,7 @@ fn drop_panicked<B>(instance: &mut Option<B>) {
     let _ = catch_unwind(AssertUnwindSafe(move || drop(instance)));
 }
 
-impl<B: Bolt> BoltTask for TypedBoltTask<B> {
+impl<B: ComputingBolt> BoltTask for TypedBoltTask<B> {
     fn prepare(&mut self) -> Result<(), Fault> {
         self.make()
     }
@@ -103,7 +103,7 @@ impl<B: Bolt> BoltTask for TypedBoltTask<B> {
                 break;
             }
             let Self { bolt: Some(bolt), out, .. } = self else { break };
-            let executed = catch_unwind(AssertUnwindSafe(|| bolt.execute_batch(batch, out)));
+            let executed = catch_unwind(AssertUnwindSafe(|| bolt.run(batch, out)));
             let rest = self.out.take_unreached().and_then(|rest| rest.downcast::<EdgeBatch<B::Input>>().ok());
             let Err(panic) = executed else {
                 self.out.finish_batch();
@@ -163,8 +163,8 @@ impl<B: Bolt> BoltTask for TypedBoltTask<B> {
     }
 }
 
-/// The task of an [`AsyncBolt`].
-pub struct TypedAsyncBoltTask<B: AsyncBolt> {
+/// The task of a bolt that waits.
+pub(crate) struct TypedAsyncBoltTask<B: WaitingBolt> {
     factory: Factory<B>,
     bolt: Option<B>,
     out: Emitter<B::Outputs>,
@@ -173,7 +173,7 @@ pub struct TypedAsyncBoltTask<B: AsyncBolt> {
     context: TaskContext,
 }
 
-impl<B: AsyncBolt> TypedAsyncBoltTask<B> {
+impl<B: WaitingBolt> TypedAsyncBoltTask<B> {
     pub(crate) fn new(factory: Factory<B>, mut setup: TaskSetup) -> Self {
         let router = Router::new(open_outputs(&mut setup), setup.acks.clone());
         let (outbox, router) = (router.outbox().clone(), Arc::new(Mutex::new(router)));
@@ -185,7 +185,7 @@ impl<B: AsyncBolt> TypedAsyncBoltTask<B> {
     }
 }
 
-impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
+impl<B: WaitingBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
     fn prepare(&mut self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let made = catch_unwind(AssertUnwindSafe(|| (self.factory)()));
@@ -209,7 +209,7 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
             };
             out.set_delivery(Some(delivery));
             {
-                let mut executing = pin!(bolt.execute_batch(batch, out));
+                let mut executing = pin!(bolt.run(batch, out));
                 poll_fn(|context| {
                     let polled = executing.as_mut().poll(context);
                     if polled.is_pending() {
@@ -299,7 +299,7 @@ impl<B: AsyncBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
 }
 
 /// The task of a [`Spout`].
-pub struct TypedSpoutTask<S: Spout> {
+pub(crate) struct TypedSpoutTask<S: Spout> {
     factory: Factory<S>,
     /// Made when it is opened; none after a panic.
     spout: Option<S>,

@@ -11,7 +11,7 @@ use galerna_model::{
     Timestamp,
 };
 use galerna_storage::{ReadingsQuery, StorageError, Store};
-use galerna_topology::{Anchors, AsyncBolt, Batch, Emitter, Fault, TaskContext};
+use galerna_topology::{Anchors, AsyncBatchBolt, Batch, Emitter, Fault, TaskContext};
 
 use super::closing::{messages, resolve_orphans};
 use super::engine::{AlertEngine, Changes, Moment};
@@ -340,7 +340,7 @@ fn trace(event: &AlertEvent) {
     );
 }
 
-impl AsyncBolt for AlertBolt {
+impl AsyncBatchBolt for AlertBolt {
     type Input = Arc<ReadingBatch>;
     type Outputs = ();
 
@@ -357,11 +357,7 @@ impl AsyncBolt for AlertBolt {
         Ok(())
     }
 
-    async fn execute(&mut self, _: Arc<ReadingBatch>, _: &mut Emitter<()>) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    async fn execute_batch(&mut self, batch: Batch<Arc<ReadingBatch>>, _: &mut Emitter<()>) {
+    async fn execute(&mut self, batch: Batch<Arc<ReadingBatch>>, _: &mut Emitter<()>) {
         let (batches, anchors) = batch.into_parts();
         match self.evaluate(&batches, &anchors).await {
             Ok(()) => anchors.ack(),

@@ -426,13 +426,10 @@ async fn emitting_before_and_after_keeping_anchors_both_times() {
 #[tokio::test]
 async fn a_batch_that_is_kept_settles_row_by_row() {
     struct Bulk;
-    impl AsyncBolt for Bulk {
+    impl AsyncBatchBolt for Bulk {
         type Input = u64;
         type Outputs = ();
-        async fn execute(&mut self, _: u64, _: &mut Emitter<()>) -> Result<(), Fault> {
-            unreachable!("batches are taken whole")
-        }
-        async fn execute_batch(&mut self, batch: Batch<u64>, _: &mut Emitter<()>) {
+        async fn execute(&mut self, batch: Batch<u64>, _: &mut Emitter<()>) {
             let (values, anchors) = batch.into_parts();
             anchors.settle(values.iter().map(|n| match n {
                 0 => Err(Fault::transient("duplicate")),
@@ -441,7 +438,7 @@ async fn a_batch_that_is_kept_settles_row_by_row() {
         }
     }
     let (run, feed) = run_with(|_, topology, stream| {
-        topology.async_bolt("bulk", || Bulk).shuffle(stream);
+        topology.async_batch_bolt("bulk", || Bulk).shuffle(stream);
     })
     .await;
     (0..10).for_each(|n| feed.emit(n, n % 5));
@@ -457,18 +454,15 @@ async fn a_batch_that_is_kept_settles_row_by_row() {
 #[tokio::test]
 async fn a_dropped_batch_fails_all_its_roots() {
     struct Forgetful;
-    impl AsyncBolt for Forgetful {
+    impl AsyncBatchBolt for Forgetful {
         type Input = u64;
         type Outputs = ();
-        async fn execute(&mut self, _: u64, _: &mut Emitter<()>) -> Result<(), Fault> {
-            Ok(())
-        }
-        async fn execute_batch(&mut self, batch: Batch<u64>, _: &mut Emitter<()>) {
+        async fn execute(&mut self, batch: Batch<u64>, _: &mut Emitter<()>) {
             drop(batch);
         }
     }
     let (run, feed) = run_with(|_, topology, stream| {
-        topology.async_bolt("forget", || Forgetful).shuffle(stream);
+        topology.async_batch_bolt("forget", || Forgetful).shuffle(stream);
     })
     .await;
     (0..3).for_each(|n| feed.emit(n, n));

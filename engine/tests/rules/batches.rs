@@ -45,28 +45,20 @@ impl Summing {
     }
 }
 
-impl Bolt for Summing {
+impl BatchBolt for Summing {
     type Input = u64;
     type Outputs = Output<u64>;
 
-    fn execute(&mut self, _: u64, _: &mut Emitter<Output<u64>>) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn execute_batch(&mut self, batch: Batch<u64>, out: &mut Emitter<Output<u64>>) {
+    fn execute(&mut self, batch: Batch<u64>, out: &mut Emitter<Output<u64>>) {
         self.sum(batch, out);
     }
 }
 
-impl AsyncBolt for Summing {
+impl AsyncBatchBolt for Summing {
     type Input = u64;
     type Outputs = Output<u64>;
 
-    async fn execute(&mut self, _: u64, _: &mut Emitter<Output<u64>>) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    async fn execute_batch(&mut self, batch: Batch<u64>, out: &mut Emitter<Output<u64>>) {
+    async fn execute(&mut self, batch: Batch<u64>, out: &mut Emitter<Output<u64>>) {
         tokio::task::yield_now().await;
         self.sum(batch, out);
     }
@@ -86,8 +78,8 @@ async fn what_is_emitted_in_a_batch_is_anchored_to_all_of_it() {
                 let stream = topology.spout("feed", feed.spout()).outputs();
                 let make = move || Summing(own, keep.clone());
                 let sums = match waits {
-                    true => topology.async_bolt("sum", make).shuffle(stream).outputs(),
-                    false => topology.bolt("sum", make).shuffle(stream).outputs(),
+                    true => topology.async_batch_bolt("sum", make).shuffle(stream).outputs(),
+                    false => topology.batch_bolt("sum", make).shuffle(stream).outputs(),
                 };
                 topology.bolt("hold", move || Holding(hands.clone())).shuffle(sums);
                 let run = harness.start(topology.build().unwrap()).await.unwrap();
@@ -122,13 +114,10 @@ async fn what_is_emitted_in_a_batch_is_anchored_to_all_of_it() {
 #[tokio::test]
 async fn what_is_kept_in_a_batch_is_tracked() {
     struct Keeping(Arc<Mutex<Vec<Anchor>>>);
-    impl Bolt for Keeping {
+    impl BatchBolt for Keeping {
         type Input = u64;
         type Outputs = Output<u64>;
-        fn execute(&mut self, _: u64, _: &mut Emitter<Output<u64>>) -> Result<(), Fault> {
-            Ok(())
-        }
-        fn execute_batch(&mut self, batch: Batch<u64>, out: &mut Emitter<Output<u64>>) {
+        fn execute(&mut self, batch: Batch<u64>, out: &mut Emitter<Output<u64>>) {
             self.0.lock().unwrap().push(out.keep());
             batch.ack();
         }
@@ -139,7 +128,7 @@ async fn what_is_kept_in_a_batch_is_tracked() {
     let hands = kept.clone();
     let mut topology = TopologyBuilder::new("kept");
     let stream = topology.spout("feed", feed.spout()).outputs();
-    topology.bolt("keep", move || Keeping(hands.clone())).shuffle(stream);
+    topology.batch_bolt("keep", move || Keeping(hands.clone())).shuffle(stream);
     let run = harness.start(topology.build().unwrap()).await.unwrap();
     (1..=3).for_each(|n| feed.emit(n, n));
     run.settle().await;
@@ -149,4 +138,46 @@ async fn what_is_kept_in_a_batch_is_tracked() {
     run.settle().await;
     assert_eq!(feed.acked().len(), 3);
     assert_eq!(run.metrics().component("keep").unwrap().acked, 3, "a tuple counts once");
+}
+
+#[tokio::test]
+async fn what_is_emitted_before_a_batch_goes_tuple_by_tuple_is_anchored_to_all_of_it() {
+    #[derive(Clone, Copy, Debug)]
+    struct SumThenEach(bool);
+    impl BatchBolt for SumThenEach {
+        type Input = u64;
+        type Outputs = Output<u64>;
+        fn execute(&mut self, batch: Batch<u64>, out: &mut Emitter<Output<u64>>) {
+            out.emit(100 + batch.values().iter().sum::<u64>());
+            if self.0 {
+                batch.map(out, |n| n);
+            } else {
+                batch.each(out, |n, out| {
+                    out.emit(n);
+                    Ok(())
+                });
+            }
+        }
+    }
+    for maps in [false, true] {
+        let harness = Harness::new();
+        let (feed, held) = (harness.feed::<u64>(), Held::default());
+        let hands = held.clone();
+        let mut topology = TopologyBuilder::new("each");
+        let stream = topology.spout("feed", feed.spout()).outputs();
+        let sums = topology.batch_bolt("sum", SumThenEach(maps)).shuffle(stream).outputs();
+        topology.bolt("hold", move || Holding(hands.clone())).shuffle(sums);
+        // Fed before it starts, so that all are in one batch.
+        (1..=3).for_each(|n| feed.emit(n, n));
+        let run = harness.start(topology.build().unwrap()).await.unwrap();
+        run.settle().await;
+        for n in 1..=3 {
+            take(&held, n).ack();
+        }
+        run.settle().await;
+        assert!(feed.acked().is_empty(), "maps: {maps}: all wait for the sum");
+        take(&held, 106).ack();
+        run.settle().await;
+        assert_eq!(feed.acked().len(), 3, "maps: {maps}");
+    }
 }

@@ -106,13 +106,10 @@ impl AsyncBolt for Mixed {
 /// Acks batches as a whole.
 struct Sink;
 
-impl Bolt for Sink {
+impl BatchBolt for Sink {
     type Input = u64;
     type Outputs = ();
-    fn execute(&mut self, _: u64, _: &mut Emitter<()>) -> Result<(), Fault> {
-        Ok(())
-    }
-    fn execute_batch(&mut self, batch: Batch<u64>, _: &mut Emitter<()>) {
+    fn execute(&mut self, batch: Batch<u64>, _: &mut Emitter<()>) {
         batch.ack();
     }
 }
@@ -133,7 +130,7 @@ async fn the_process_latency_counts_each_acked_tuple_once() {
                 topology.async_bolt("it", Mixed::default).shuffle(stream).tick_every(second);
             }
             _ => {
-                topology.bolt("it", || Sink).shuffle(stream);
+                topology.batch_bolt("it", || Sink).shuffle(stream);
             }
         }
         let run = harness.start(topology.build().unwrap()).await.unwrap();

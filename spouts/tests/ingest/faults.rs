@@ -149,7 +149,7 @@ mod scenarios {
             .outputs();
         let readings = hanging.readings.clone();
         topology
-            .async_bolt("store", move || {
+            .async_batch_bolt("store", move || {
                 // More than one bulk's worth is waiting at a time.
                 let patience = Duration::from_secs(10);
                 let options = StoreOptions {

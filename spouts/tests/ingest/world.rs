@@ -100,16 +100,16 @@ impl World {
             .outputs();
         let options = StoreOptions { retry_budget: Duration::from_millis(300), ..StoreOptions::default() };
         topology
-            .async_bolt("store", move || StoreBolt::new(readings.clone(), options.clone()))
+            .async_batch_bolt("store", move || StoreBolt::new(readings.clone(), options.clone()))
             .shuffle(&checked.valid);
         let (rejected, broker) = (self.store.rejected.clone(), self.broker.clone());
         topology
-            .async_bolt("reject", move || RejectBolt::new(rejected.clone(), broker.clone()))
+            .async_batch_bolt("reject", move || RejectBolt::new(rejected.clone(), broker.clone()))
             .shuffle(&checked.rejected);
         let (store, broker, wall) = (self.store.clone(), self.broker.clone(), self.wall.clone());
         let options = AlertOptions { reload_every: Duration::from_millis(100), ..AlertOptions::default() };
         topology
-            .async_bolt("alert", move || {
+            .async_batch_bolt("alert", move || {
                 AlertBolt::new(&store, broker.clone(), options.clone()).with_clock(wall.clone())
             })
             .fields(&checked.valid, |batch| &batch.account)
