@@ -119,6 +119,14 @@ impl Anchor {
         }
     }
 
+    /// As [`fail`](Self::fail), by another event than a returned error.
+    pub(crate) fn fail_as(mut self, kind: FailureKind, fault: Fault) {
+        if let Some(acks) = self.acks.take() {
+            let failure = Failure { kind, fault, component: acks.component().clone() };
+            acks.fail(&mut self.take(), self.weight.fail(), &failure);
+        }
+    }
+
     /// Starts the message timeout of the tuple's roots anew, for work known to take long.
     pub fn reset_timeout(&self) {
         if let Some(acks) = &self.acks {

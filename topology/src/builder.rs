@@ -3,6 +3,7 @@
 use std::any::{Any, TypeId, type_name};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::Future;
 use std::hash::Hash;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +20,9 @@ use crate::factory::{
 use crate::grouping::{
     All, Custom, CustomGrouping, DirectRoute, Fields, Global, Grouping, PartialKey, Shuffle,
 };
+use crate::failure::Fault;
 use crate::lineage::Lineage;
+use crate::map_async::{Calls, MapAsync, Turns};
 use crate::outputs::{Data, Outputs};
 use crate::runtime::{
     AnyBatch, AsyncBoltTask, BoltTask, EdgeBatch, LostTuples, Route, RouteSetup, SpoutTask, Staged, TaskSetup,
@@ -455,6 +458,47 @@ impl TopologyBuilder {
         map: impl FnMut(I) -> U + Clone + Send + Sync + 'static,
     ) -> BoltDeclarer<'_, I, crate::Output<U>> {
         self.mapping(id, move || Map(map.clone(), PhantomData))
+    }
+
+    /// Declares a bolt that waits for a call about each tuple, such as a question to a service, and emits what it gives.
+    /// Several calls are under way at once in each task: a number, or [`Calls`] with a timeout, retries, a rate and order.
+    /// Each call has a clone of the tuple.
+    ///
+    /// A call that fails for good fails its tuple, one that panics too, and none beside it. The kind of its fault
+    /// decides whether it is made again.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use galerna_topology::prelude::*;
+    ///
+    /// async fn price_of(article: String) -> Result<f64, Fault> {
+    /// #   let _ = article;
+    ///     Ok(4.2)
+    /// }
+    ///
+    /// fn wire(topology: &mut TopologyBuilder, articles: Stream<String>) -> Stream<f64> {
+    ///     let calls = Calls::at_once(16).timeout(Duration::from_secs(2)).retries(
+    ///         4,
+    ///         Duration::from_millis(100),
+    ///         Duration::from_secs(5),
+    ///     );
+    ///     topology.map_async("price", calls, price_of).shuffle(articles).outputs()
+    /// }
+    /// ```
+    pub fn map_async<I, U, C, E>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        calls: impl Into<Calls>,
+        call: impl Fn(I) -> C + Clone + Send + Sync + 'static,
+    ) -> BoltDeclarer<'_, I, crate::Output<U>>
+    where
+        I: Data,
+        U: Data,
+        C: Future<Output = Result<U, E>> + Send + 'static,
+        E: Into<Fault> + Send + 'static,
+    {
+        let (calls, turns) = (calls.into(), Arc::new(Turns::default()));
+        self.async_bolt(id, move || MapAsync::new(call.clone(), calls.clone(), turns.clone()))
     }
 
     /// Declares a bolt that passes on what the closure says yes to.

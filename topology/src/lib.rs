@@ -46,6 +46,7 @@ mod factory;
 mod failure;
 mod grouping;
 pub mod lineage;
+mod map_async;
 mod outputs;
 mod print;
 pub mod runtime;
@@ -69,6 +70,7 @@ pub use factory::{
     AsyncBatchBoltSource, AsyncBoltSource, BatchBoltSource, BoltSource, Constructor, Prototype, SpoutSource,
 };
 pub use failure::{Failed, Failure, FailureKind, Fault, FaultKind, OrFault};
+pub use map_async::Calls;
 pub use grouping::{CustomGrouping, Grouping};
 pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
 pub use spout::{Next, Roots, Spout};
@@ -88,7 +90,7 @@ pub mod sealed {
 /// Everything that a file declaring topologies needs.
 pub mod prelude {
     pub use crate::{
-        Anchor, Anchors, AsyncBatchBolt, AsyncBolt, Batch, BatchBolt, Bolt, BuildError, Emitter, Failed,
+        Anchor, Anchors, AsyncBatchBolt, AsyncBolt, Batch, BatchBolt, Bolt, BuildError, Calls, Emitter, Failed,
         Failure, FailureKind, Fault, FaultKind, Next, OrFault, Output, Roots, Spout, Stream, TaskContext,
         Topology, TopologyBuilder, Tuple, outputs,
     };

@@ -8,6 +8,7 @@ mod bounds;
 mod flow;
 mod groupings;
 mod lifecycle;
+mod map_async;
 mod mending;
 mod metrics;
 mod panics;

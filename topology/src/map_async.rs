@@ -1,0 +1,324 @@
+//! Asking something else about each tuple: many calls at once, with a timeout, retries and a rate.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures_util::future::{Either, FutureExt, poll_fn, select};
+use futures_util::stream::{FuturesOrdered, FuturesUnordered, Stream};
+
+use crate::anchor::Anchor;
+use crate::bolt::AsyncBolt;
+use crate::context::{Clock, TaskContext};
+use crate::emitter::Emitter;
+use crate::failure::{FailureKind, Fault, FaultKind};
+use crate::outputs::{Data, Output};
+
+/// How [`map_async`](crate::TopologyBuilder::map_async) makes its calls.
+///
+/// A number alone is so many calls at once and nothing else: no timeout, no retries, no rate, and results as they come.
+///
+/// ```
+/// use std::time::Duration;
+/// use galerna_topology::Calls;
+///
+/// let calls = Calls::at_once(16)
+///     .timeout(Duration::from_secs(2))
+///     .retries(4, Duration::from_millis(100), Duration::from_secs(5))
+///     .per_second(200.0)
+///     .ordered();
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub struct Calls {
+    at_once: usize,
+    timeout: Option<Duration>,
+    retries: u32,
+    pauses: (Duration, Duration),
+    interval: Option<Duration>,
+    ordered: bool,
+}
+
+impl Calls {
+    /// At most so many at once in each task; at least one. A tuple that waits for its next try counts.
+    pub fn at_once(calls: usize) -> Self {
+        Self {
+            at_once: calls.max(1),
+            timeout: None,
+            retries: 0,
+            pauses: (Duration::ZERO, Duration::ZERO),
+            interval: None,
+            ordered: false,
+        }
+    }
+
+    /// How long one try may take. One that takes longer is dropped and has failed as
+    /// [transient](FaultKind::Transient).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// How often a call that failed is tried again, after pauses that grow from `first` to `longest`, each cut by a
+    /// random part of up to a half. What is [permanent](FaultKind::Permanent) is not tried again.
+    ///
+    /// Meanwhile the tuple does not time out: its message timeout starts anew with every try.
+    pub fn retries(mut self, retries: u32, first: Duration, longest: Duration) -> Self {
+        self.retries = retries;
+        self.pauses = (first, longest.max(first));
+        self
+    }
+
+    /// At most so many tries a second, evenly spaced, over all tasks of the component in this process. Not
+    /// positive is no limit.
+    pub fn per_second(mut self, tries: f64) -> Self {
+        self.interval = Duration::try_from_secs_f64(tries.recip()).ok().filter(|interval| !interval.is_zero());
+        self
+    }
+
+    /// Results are emitted in the order in which the tuples came, in each task, and not as the calls end. One slow
+    /// call then holds up the results after it.
+    pub fn ordered(mut self) -> Self {
+        self.ordered = true;
+        self
+    }
+
+    fn backoff(&self) -> ExponentialBackoff {
+        // The random part is added to each delay and at most as long as it: so the delays are half of the pauses.
+        ExponentialBuilder::new()
+            .with_min_delay(self.pauses.0 / 2)
+            .with_max_delay(self.pauses.1 / 2)
+            .with_factor(2.0)
+            .without_max_times()
+            .with_jitter()
+            .build()
+    }
+}
+
+impl From<usize> for Calls {
+    fn from(at_once: usize) -> Self {
+        Self::at_once(at_once)
+    }
+}
+
+/// When the next try of any task may begin.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    next: Mutex<Duration>,
+}
+
+impl Turns {
+    /// Takes the next turn, and waits for it.
+    async fn wait(&self, interval: Duration, clock: &dyn Clock) {
+        let turn = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = clock.now().max(*next);
+            *next = turn.saturating_add(interval);
+            turn
+        };
+        if turn > clock.now() {
+            clock.sleep_until(turn).await;
+        }
+    }
+}
+
+/// A call that has ended: the tuple, and what it got or why it failed.
+type Ended<U> = (Anchor, Result<U, (FailureKind, Fault)>);
+
+type Call<U> = Pin<Box<dyn Future<Output = Ended<U>> + Send>>;
+
+/// The calls under way.
+enum UnderWay<U> {
+    AsTheyEnd(FuturesUnordered<Call<U>>),
+    InOrder(FuturesOrdered<Call<U>>),
+}
+
+impl<U> UnderWay<U> {
+    fn len(&self) -> usize {
+        match self {
+            Self::AsTheyEnd(calls) => calls.len(),
+            Self::InOrder(calls) => calls.len(),
+        }
+    }
+
+    fn push(&mut self, call: Call<U>) {
+        match self {
+            Self::AsTheyEnd(calls) => calls.push(call),
+            Self::InOrder(calls) => calls.push_back(call),
+        }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Ended<U>>> {
+        match self {
+            Self::AsTheyEnd(calls) => Pin::new(calls).poll_next(context),
+            Self::InOrder(calls) => Pin::new(calls).poll_next(context),
+        }
+    }
+}
+
+/// Emits what a call about each tuple gives.
+pub(crate) struct MapAsync<I, U, F> {
+    call: F,
+    calls: Calls,
+    turns: Arc<Turns>,
+    context: Option<TaskContext>,
+    under_way: UnderWay<U>,
+    marker: std::marker::PhantomData<fn(I)>,
+}
+
+impl<I, U, F> MapAsync<I, U, F> {
+    pub(crate) fn new(call: F, calls: Calls, turns: Arc<Turns>) -> Self {
+        let under_way = match calls.ordered {
+            true => UnderWay::InOrder(FuturesOrdered::new()),
+            false => UnderWay::AsTheyEnd(FuturesUnordered::new()),
+        };
+        Self { call, calls, turns, context: None, under_way, marker: std::marker::PhantomData }
+    }
+}
+
+impl<I, U: Data, F> MapAsync<I, U, F> {
+    fn take(ended: Ended<U>, out: &mut Emitter<Output<U>>) {
+        let (anchor, result) = ended;
+        match result {
+            Ok(value) => {
+                out.emit_anchored(value, [&anchor]);
+                anchor.ack();
+            }
+            Err((kind, fault)) => anchor.fail_as(kind, fault),
+        }
+    }
+
+    /// Waits until a call has ended, if any is under way. Cancel-safe.
+    async fn take_one(&mut self, out: &mut Emitter<Output<U>>) {
+        if let Some(ended) = poll_fn(|context| self.under_way.poll_next(context)).await {
+            Self::take(ended, out);
+        }
+    }
+
+    /// Moves all calls on, and takes those that have ended.
+    async fn take_ended(&mut self, out: &mut Emitter<Output<U>>) {
+        let mut ended = Vec::new();
+        poll_fn(|context| {
+            while let Poll::Ready(Some(one)) = self.under_way.poll_next(context) {
+                ended.push(one);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        ended.into_iter().for_each(|one| Self::take(one, out));
+    }
+}
+
+impl<I, U, F, C, E> AsyncBolt for MapAsync<I, U, F>
+where
+    I: Data,
+    U: Data,
+    F: Fn(I) -> C + Clone + Send + Sync + 'static,
+    C: Future<Output = Result<U, E>> + Send + 'static,
+    E: Into<Fault> + Send + 'static,
+{
+    type Input = I;
+    type Outputs = Output<U>;
+
+    async fn prepare(&mut self, context: &TaskContext) -> Result<(), Fault> {
+        self.context = Some(context.clone());
+        Ok(())
+    }
+
+    async fn execute(&mut self, input: I, out: &mut Emitter<Output<U>>) -> Result<(), Fault> {
+        // Waiting here is what holds the topology back.
+        while self.under_way.len() >= self.calls.at_once {
+            self.take_one(out).await;
+        }
+        let anchor = out.keep();
+        let tries = Tries {
+            call: self.call.clone(),
+            calls: self.calls.clone(),
+            turns: self.turns.clone(),
+            context: out.context().clone(),
+        };
+        self.under_way.push(Box::pin(tries.run(input, anchor)));
+        // A call begins when it is first polled.
+        self.take_ended(out).await;
+        Ok(())
+    }
+
+    async fn progress(&mut self, out: &mut Emitter<Output<U>>) -> Result<(), Fault> {
+        if self.under_way.len() == 0 {
+            std::future::pending::<()>().await;
+        }
+        self.take_one(out).await;
+        Ok(())
+    }
+
+    async fn drain(&mut self, out: &mut Emitter<Output<U>>) {
+        while self.under_way.len() > 0 {
+            self.take_one(out).await;
+        }
+    }
+}
+
+/// The tries of one call.
+struct Tries<F> {
+    call: F,
+    calls: Calls,
+    turns: Arc<Turns>,
+    context: TaskContext,
+}
+
+impl<F> Tries<F> {
+    async fn run<I, U, C, E>(self, input: I, anchor: Anchor) -> Ended<U>
+    where
+        I: Clone,
+        F: Fn(I) -> C,
+        C: Future<Output = Result<U, E>>,
+        E: Into<Fault>,
+    {
+        let mut backoff = self.calls.backoff();
+        let mut left = self.calls.retries;
+        loop {
+            if let Some(interval) = self.calls.interval {
+                self.turns.wait(interval, &**self.context.clock()).await;
+            }
+            let (kind, fault) = match self.try_once(input.clone()).await {
+                Ok(value) => return (anchor, Ok(value)),
+                Err(failed) => failed,
+            };
+            if left == 0 || kind == FailureKind::Panic || fault.kind() == FaultKind::Permanent {
+                return (anchor, Err((kind, fault)));
+            }
+            left -= 1;
+            anchor.reset_timeout();
+            self.context.sleep(backoff.next().unwrap_or(self.calls.pauses.1)).await;
+            anchor.reset_timeout();
+        }
+    }
+
+    async fn try_once<I, U, C, E>(&self, input: I) -> Result<U, (FailureKind, Fault)>
+    where
+        F: Fn(I) -> C,
+        C: Future<Output = Result<U, E>>,
+        E: Into<Fault>,
+    {
+        // A call that panics costs its own tuple and none of those beside it. The closure itself may panic too.
+        let call = pin!(AssertUnwindSafe(async { (self.call)(input).await }).catch_unwind());
+        let ended = match self.calls.timeout {
+            None => call.await,
+            Some(timeout) => match select(call, self.context.sleep(timeout)).await {
+                Either::Left((ended, _)) => ended,
+                Either::Right(_) => {
+                    let fault = Fault::transient(format!("no answer within {timeout:?}"));
+                    return Err((FailureKind::Error, fault));
+                }
+            },
+        };
+        match ended {
+            Ok(result) => result.map_err(|error| (FailureKind::Error, error.into())),
+            Err(panic) => Err((FailureKind::Panic, Fault::panicked(&*panic))),
+        }
+    }
+}
