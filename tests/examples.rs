@@ -71,6 +71,18 @@ async fn feedback_goes_round_until_each_number_has_arrived() {
 }
 
 #[tokio::test]
+async fn calls_are_made_again_unless_their_fault_is_permanent() {
+    let lines = run("calls", &[]).await;
+    let priced = (1..=20_u32).filter(|article| *article != 13);
+    let mut expected: Vec<String> = priced
+        .map(|article| (article, 100 + 25 * article))
+        .map(|(article, cents)| format!("article {article}: {}.{:02}", cents / 100, cents % 100))
+        .collect();
+    expected.push("19 priced, 1 without a price".to_owned());
+    assert_eq!(lines, expected, "in their order");
+}
+
+#[tokio::test]
 async fn anchored_to_four_roots_a_mean_that_fails_brings_back_all_four() {
     let lines = run("anchoring", &[]).await;
     assert_eq!(lines.len(), 3, "{lines:#?}");

@@ -121,9 +121,10 @@ pub trait BatchBolt: Send + 'static {
 
 /// A bolt that waits: for a store, a broker, an HTTP answer.
 ///
-/// The futures are the task's own, monomorphised; a tuple costs no boxed future. To keep several
-/// requests going at once, keep the tuples ([`Emitter::keep`]) with their futures in the bolt and
-/// drive these in [`progress`](Self::progress). A bolt that writes or asks in bulk is an [`AsyncBatchBolt`].
+/// The futures are the task's own, monomorphised; a tuple costs no boxed future. A bolt that only makes a call about each
+/// tuple need not be written: [`map_async`](crate::TopologyBuilder::map_async) makes many at once. To do so in a bolt, keep
+/// the tuples ([`Emitter::keep`]) with their futures in it and drive these in [`progress`](Self::progress). A bolt that
+/// writes or asks in bulk is an [`AsyncBatchBolt`].
 pub trait AsyncBolt: Send + 'static {
     /// What it takes. A bolt with several inputs takes an enum that each of them converts `Into`.
     type Input: Send + 'static;

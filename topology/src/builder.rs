@@ -17,10 +17,10 @@ use crate::closure::{Filter, FlatMap, ForEach, IntoTupleResult, Map};
 use crate::factory::{
     AsyncBatchBoltSource, AsyncBoltSource, BatchBoltSource, BoltSource, Factory, SpoutSource,
 };
+use crate::failure::Fault;
 use crate::grouping::{
     All, Custom, CustomGrouping, DirectRoute, Fields, Global, Grouping, PartialKey, Shuffle,
 };
-use crate::failure::Fault;
 use crate::lineage::Lineage;
 use crate::map_async::{Calls, MapAsync, Turns};
 use crate::outputs::{Data, Outputs};

@@ -70,8 +70,8 @@ pub use factory::{
     AsyncBatchBoltSource, AsyncBoltSource, BatchBoltSource, BoltSource, Constructor, Prototype, SpoutSource,
 };
 pub use failure::{Failed, Failure, FailureKind, Fault, FaultKind, OrFault};
-pub use map_async::Calls;
 pub use grouping::{CustomGrouping, Grouping};
+pub use map_async::Calls;
 pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
 pub use spout::{Next, Roots, Spout};
 pub use stable_hasher::StableHasher;
@@ -90,8 +90,8 @@ pub mod sealed {
 /// Everything that a file declaring topologies needs.
 pub mod prelude {
     pub use crate::{
-        Anchor, Anchors, AsyncBatchBolt, AsyncBolt, Batch, BatchBolt, Bolt, BuildError, Calls, Emitter, Failed,
-        Failure, FailureKind, Fault, FaultKind, Next, OrFault, Output, Roots, Spout, Stream, TaskContext,
-        Topology, TopologyBuilder, Tuple, outputs,
+        Anchor, Anchors, AsyncBatchBolt, AsyncBolt, Batch, BatchBolt, Bolt, BuildError, Calls, Emitter,
+        Failed, Failure, FailureKind, Fault, FaultKind, Next, OrFault, Output, Roots, Spout, Stream,
+        TaskContext, Topology, TopologyBuilder, Tuple, outputs,
     };
 }

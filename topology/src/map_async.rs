@@ -76,7 +76,8 @@ impl Calls {
     /// At most so many tries a second, evenly spaced, over all tasks of the component in this process. Not
     /// positive is no limit.
     pub fn per_second(mut self, tries: f64) -> Self {
-        self.interval = Duration::try_from_secs_f64(tries.recip()).ok().filter(|interval| !interval.is_zero());
+        self.interval =
+            Duration::try_from_secs_f64(tries.recip()).ok().filter(|interval| !interval.is_zero());
         self
     }
 

@@ -106,7 +106,8 @@ const FINE: fn(u64, usize) -> Result<(), Fault> = |_, _| Ok(());
 
 #[tokio::test(start_paused = true)]
 async fn so_many_calls_are_under_way_at_once_and_no_more() {
-    for (numbers, at_once, took) in [(64, 64, 100), (640, 64, 1_000), (10, 4, 300), (3, 1, 300), (2, 0, 200)] {
+    for (numbers, at_once, took) in [(64, 64, 100), (640, 64, 1_000), (10, 4, 300), (3, 1, 300), (2, 0, 200)]
+    {
         for ordered in [false, true] {
             let calls = Calls::at_once(at_once);
             let calls = if ordered { calls.ordered() } else { calls };
@@ -117,14 +118,18 @@ async fn so_many_calls_are_under_way_at_once_and_no_more() {
             assert_eq!(service.0.most.load(Ordering::SeqCst), most, "{numbers} at {at_once}");
             // Timers of paused time are of a millisecond, and each round may be late by one.
             let late = outcome.took.saturating_sub(ms(took));
-            assert!(outcome.took >= ms(took) && late <= ms(took / 100), "{numbers} at {at_once}: {late:?} late");
+            assert!(
+                outcome.took >= ms(took) && late <= ms(took / 100),
+                "{numbers} at {at_once}: {late:?} late"
+            );
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn answers_come_as_the_calls_end_or_in_order() {
-    for (calls, expected) in [(Calls::at_once(4), [3, 2, 1, 0]), (Calls::at_once(4).ordered(), [0, 1, 2, 3])] {
+    for (calls, expected) in [(Calls::at_once(4), [3, 2, 1, 0]), (Calls::at_once(4).ordered(), [0, 1, 2, 3])]
+    {
         let service = Service::new(|n| ms(100 * (4 - n)), FINE);
         let outcome = ask_about(4, calls.clone(), &service).await;
         assert_eq!(outcome.seen, expected, "{calls:?}");
@@ -141,7 +146,12 @@ async fn the_kind_of_a_fault_decides_whether_a_call_is_made_again() {
         ("fine at the last", |_, n| if n < 4 { Err(Fault::unavailable("gone")) } else { Ok(()) }, 4, None),
         ("never, transient", |_, _| Err(Fault::transient("busy")), 4, Some(Fault::transient("busy"))),
         ("never, unavailable", |_, _| Err(Fault::unavailable("gone")), 4, Some(Fault::unavailable("gone"))),
-        ("permanent", |_, _| Err(Fault::permanent("no such meter")), 1, Some(Fault::permanent("no such meter"))),
+        (
+            "permanent",
+            |_, _| Err(Fault::permanent("no such meter")),
+            1,
+            Some(Fault::permanent("no such meter")),
+        ),
     ];
     for (what, says, tries, fault) in cases {
         let service = Service::new(|_| ms(10), says);
