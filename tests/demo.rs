@@ -119,4 +119,16 @@ async fn the_same_on_rabbitmq_and_mongodb_leaves_documents_for_any_client() {
     is_whole(&report);
     assert_eq!(number(&report, "stored"), first);
     assert_eq!(stored().await, 2 * first);
+
+    // In the same folder with other servers and other accounts: nothing of the runs before is in the way.
+    let (amqp, store) = (rabbit.vhost().await, system::database(&mongo.uri(), &mongo.unique("demo")));
+    let load = ["--readings", "9000", "--accounts", "45"];
+    let report = demo(
+        folder.path(),
+        &[&load[..], &["--broker", &amqp, "--store", &store, "--set", &management]].concat(),
+    );
+    is_whole(&report);
+    assert_eq!(number(&report, "accounts"), 45);
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["report.json"], "the demo leaves nothing in the folder but what was asked for");
 }

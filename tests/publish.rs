@@ -467,3 +467,65 @@ async fn a_source_that_was_added_may_post() {
     assert_eq!(load["sizes"][0]["accepted_readings"], 60);
     assert!(service.stop().await.success());
 }
+
+/// The status of a post of one reading.
+async fn posted(frontend: &str, source: &str, token: &str) -> u16 {
+    let body = r#"{"did":"m1","values":[{"p":401,"v":1.0}],"sqn":1,"ts":"2017-01-01T00:00:00Z"}"#;
+    let url = format!("{frontend}/readings?source_key={source}&x-dexcell-source-token={token}");
+    call("POST", &url, Some(body)).await.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_are_added_listed_rotated_and_removed_while_all_modules_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut service, api) = up(folder.path(), &[]).await;
+    let entry = service.said("all modules are up").await;
+    let frontend = format!("http://{}", entry["fields"]["frontend"].as_str().unwrap());
+    let sources = |args: &[&str]| -> Value {
+        let said = run_well(folder.path(), &[&["--dispatcher", &api, "sources", "--json"], args].concat());
+        serde_json::from_str(&said).unwrap()
+    };
+    let added = sources(&["add", "s1", "--account", "A", "--reason", "new"]);
+    let first = added["token"].as_str().unwrap();
+    assert!(is_random(first) && added["new_account"] == true, "{added}");
+    assert_eq!(posted(&frontend, "s1", first).await, 202);
+
+    let rotated = sources(&["rotate", "s1", "--reason", "lost"]);
+    let second = rotated["token"].as_str().unwrap();
+    assert!(is_random(second) && second != first && rotated["account"] == "A", "{rotated}");
+    assert_eq!((posted(&frontend, "s1", first).await, posted(&frontend, "s1", second).await), (401, 202));
+    assert_eq!(sources(&["list"])[0]["active"], true);
+
+    // The last one of all.
+    sources(&["remove", "s1", "--yes"]);
+    assert_eq!(posted(&frontend, "s1", second).await, 401);
+    assert_eq!(sources(&["list", "--account", "A"])[0]["active"], false);
+
+    for (args, part) in [
+        (&["rotate", "s1"][..], "there is no source `s1`"),
+        (&["remove", "nobody"], "there is no source `nobody`"),
+        (&["add", "s1", "--account", "x.dead"], "reserved"),
+        (&["add", "s 1", "--account", "A"], "space"),
+    ] {
+        let output = run(folder.path(), &[&["--dispatcher", &api, "sources"], args].concat());
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", said(&output));
+        assert!(said(&output).contains(part), "{args:?}: {} lacks {part}", said(&output));
+    }
+    // Over HTTP: a page of the list, and who did what.
+    let (status, page) = call("GET", &format!("{api}/sources?limit=1&search=S"), None).await;
+    assert_eq!((status, &page["total"], &page["sources"][0]["source"]), (200, &json!(1), &json!("s1")));
+    let (status, _) = call("GET", &format!("{api}/sources?limit=0"), None).await;
+    assert_eq!(status, 422);
+    assert!(service.stop().await.success());
+    let url = format!("embedded:{}", folder.path().join(".galerna/store.db").display());
+    let store = galerna::storage::open(&url).await.unwrap();
+    let log: Vec<_> = store.audit.list(None, 0, 20).await.unwrap();
+    let done: Vec<(&str, &str, bool)> =
+        log.iter().rev().map(|e| (e.action.as_str(), e.target.as_str(), e.done)).collect();
+    assert_eq!(
+        done[..3],
+        [("source.add", "s1", true), ("source.rotate", "s1", true), ("source.remove", "s1", true)]
+    );
+    assert!(done[3..].iter().all(|(.., done)| !done), "{done:?}");
+    assert!(!format!("{log:?}").contains(second), "no token is in the log");
+}

@@ -16,7 +16,7 @@ const REASON: usize = 1_000;
 /// How long the store may take to keep an entry of a call or a command.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What operators do to queues and to the dispatcher.
+/// What operators do to queues, to the dispatcher and to sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Block a queue.
@@ -33,6 +33,12 @@ pub enum Action {
     Replay,
     /// Delete dead letters.
     Discard,
+    /// Let a source post.
+    AddSource,
+    /// Give a source another token.
+    RotateSource,
+    /// Let a source post no more.
+    RemoveSource,
 }
 
 impl Action {
@@ -46,13 +52,18 @@ impl Action {
             Self::Strategy => "dispatcher.strategy",
             Self::Replay => "dead_letters.replay",
             Self::Discard => "dead_letters.discard",
+            Self::AddSource => "source.add",
+            Self::RotateSource => "source.rotate",
+            Self::RemoveSource => "source.remove",
         }
     }
 
-    /// What it is done to, as the page names it.
-    pub fn target(self, queue: &str, asked: &Value) -> String {
+    /// What it is done to, as the page names it: `on` is the queue or source that the call names.
+    pub fn target(self, on: &str, asked: &Value) -> String {
+        let queue = on;
         match self {
-            Self::Pause | Self::Unpause => queue.to_owned(),
+            Self::Pause | Self::Unpause | Self::RotateSource | Self::RemoveSource => on.to_owned(),
+            Self::AddSource => asked["source"].as_str().map_or_else(|| on.to_owned(), short),
             Self::Stop | Self::Start => "dispatcher".to_owned(),
             Self::Strategy => asked["strategy"].as_str().map_or_else(|| "dispatcher".to_owned(), short),
             Self::Replay | Self::Discard => match (asked["all"].as_bool(), asked["ids"].as_array()) {
@@ -67,7 +78,9 @@ impl Action {
     }
 
     /// What came of it when it was done.
-    pub fn outcome(self, queue: &str, answer: &Value) -> String {
+    pub fn outcome(self, on: &str, answer: &Value) -> String {
+        let queue = on;
+        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
         let count = |name: &str| answer[name].as_u64().unwrap_or_default();
         match self {
             Self::Pause => format!("queue {queue} is paused"),
@@ -80,6 +93,10 @@ impl Action {
             }
             Self::Replay => format!("dead letters of {queue} replayed: {}", count("replayed")),
             Self::Discard => format!("dead letters of {queue} discarded: {}", count("discarded")),
+            // The answer holds the token: it is not repeated.
+            Self::AddSource => format!("source {} may post for account {}", text("source"), text("account")),
+            Self::RotateSource => format!("source {on} has a new token"),
+            Self::RemoveSource => format!("source {on} may post no more"),
         }
     }
 }
@@ -177,6 +194,8 @@ mod tests {
             (Action::Discard, json!({"all": true}), "Q: all"),
             (Action::Discard, json!({"ids": ["7"]}), "Q: 7"),
             (Action::Replay, some, "Q: 2 letters"),
+            (Action::AddSource, json!({"source": "s1", "account": "A", "token": "secret"}), "s1"),
+            (Action::RemoveSource, json!({"reason": "r"}), "Q"),
             (Action::Replay, json!("nonsense"), "Q"),
         ] {
             assert_eq!(action.target("Q", &asked), target, "{action:?} {asked}");

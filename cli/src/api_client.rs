@@ -97,3 +97,16 @@ impl Api {
         .into())
     }
 }
+
+/// A name as one segment of a path: what a URL minds is written out.
+pub(crate) fn path_segment(name: &str) -> String {
+    let mut escaped = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~:@!$&'()*+,;=".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}

@@ -110,7 +110,12 @@ pub async fn run(args: DemoArgs, settings: Settings, stop: CancellationToken) ->
         // Not after minutes of work.
         std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let (settings, folder) = with_data(settings)?;
+    let (mut settings, folder) = with_data(settings)?;
+    // The list of sources that a frontend keeps on disk is of this run alone: accounts of another run, on other servers maybe, would
+    // be taken for known, and the guard of a list that loses many would then keep this run's out.
+    let private =
+        tempfile::Builder::new().prefix("galerna-demo-sources-").tempdir().context("cannot make a folder")?;
+    settings.frontend.sources_copy = Some(private.path().join("sources.json"));
     let mut load = tokio::task::spawn_blocking({
         let (readings, accounts, alone) = (args.readings, args.accounts.unwrap_or(2_000), args.alone);
         move || -> anyhow::Result<Load> {
@@ -193,7 +198,7 @@ pub async fn run(args: DemoArgs, settings: Settings, stop: CancellationToken) ->
     };
     let stopped = demo.all.stop().await;
     services.cancel();
-    drop(folder);
+    drop((folder, private));
     result.and(stopped).map(|()| code)
 }
 

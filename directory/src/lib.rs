@@ -20,12 +20,15 @@
 //! what it has: the maintainer would take the rest for gone. A single entry that is wrong does not spoil the list; it
 //! is told apart as an [`Issue`], and what it names is left as it is.
 //!
-//! The crate only reads; it must not depend on a broker's implementation, nor on a server.
+//! What is kept in the store is changed by a [`SourceRegistry`]; all else is only read. Tokens are known by their [hash](TokenHash).
+//! The crate must not depend on a broker's implementation, nor on a server.
 
 mod entry;
 mod file;
 mod http;
+mod registry;
 mod store;
+mod token;
 
 use std::time::Duration;
 
@@ -35,7 +38,9 @@ use serde::{Deserialize, Serialize};
 
 pub use file::FileDirectory;
 pub use http::{HttpDirectory, HttpOptions};
+pub use registry::{AddedSource, ListedSource, RegistryError, SourceRegistry};
 pub use store::StoreDirectory;
+pub use token::{TokenHash, TokenHashError};
 
 /// Most entries taken from one list; a longer list is refused, since it would not fit in memory with what it causes.
 pub const MAX_ENTRIES: usize = 1_000_000;

@@ -8,11 +8,11 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use galerna_directory::TokenHash;
 use galerna_model::{AccountId, QueueName, SourceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::sources::{KnownSource, Table};
-use crate::token::TokenHash;
 
 const VERSION: u32 = 1;
 /// The largest copy that is read: a million sources.

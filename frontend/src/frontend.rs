@@ -27,7 +27,7 @@ use crate::metrics::{self, Metrics};
 use crate::options::{Limits, Options, OptionsError};
 use crate::parse::Parsed;
 use crate::service;
-use crate::sources::{Directory, KnownSource, RefreshError, Refreshed, Sources};
+use crate::sources::{Belief, Directory, KnownSource, RefreshError, Refreshed, Sources};
 use crate::statistics::Statistics;
 use galerna_storage::{LastMessage, StatisticsStore, StorageError, Tally};
 
@@ -159,7 +159,7 @@ impl Frontend {
         });
         metrics::observe(&core, &core.registry)?;
         // Its failure is in the log and in the readiness.
-        drop(core.refresh(false).await);
+        drop(core.refresh(Belief::Guarded).await);
         core.check_broker().await;
         core.start(refresh_sources_repeatedly);
         core.start(watch_broker);
@@ -177,7 +177,15 @@ impl Frontend {
     /// # Errors
     /// [`RefreshError`]; the list that was there stays in force.
     pub async fn refresh_sources(&self, force: bool) -> Result<Refreshed, RefreshError> {
-        self.core.refresh(force).await
+        self.core.refresh(if force { Belief::Forced } else { Belief::Guarded }).await
+    }
+
+    /// Reads the lists now and takes them whatever they have lost: for whoever has just changed them.
+    ///
+    /// # Errors
+    /// [`RefreshError`] when they cannot be read; the list that was there stays in force.
+    pub async fn take_changed_sources(&self) -> Result<Refreshed, RefreshError> {
+        self.core.refresh(Belief::Changed).await
     }
 
     /// What has been sent, by whom.
@@ -229,8 +237,8 @@ impl Core {
         });
     }
 
-    pub(crate) async fn refresh(&self, force: bool) -> Result<Refreshed, RefreshError> {
-        let result = self.sources.refresh(force).await;
+    pub(crate) async fn refresh(&self, belief: Belief) -> Result<Refreshed, RefreshError> {
+        let result = self.sources.refresh(belief).await;
         let word = result.as_ref().map_or_else(|e| e.code(), |_| "ok");
         self.metrics.refreshes.with_label_values(&[word]).inc();
         result
@@ -492,7 +500,7 @@ async fn refresh_sources_repeatedly(core: Arc<Core>) {
             () = core.sources.missed.notified() => sleep(soonest.saturating_sub(last.elapsed())).await,
         }
         // Its failure is in the log and in the readiness.
-        drop(core.refresh(false).await);
+        drop(core.refresh(Belief::Guarded).await);
     }
 }
 

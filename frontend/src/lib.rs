@@ -73,16 +73,15 @@ mod parse;
 mod service;
 mod sources;
 pub mod statistics;
-mod token;
 
 pub use answer::{Accepted, Rejected};
 pub use frontend::{Frontend, OpenError, Parts, Readiness};
+pub use galerna_directory::{TokenHash, TokenHashError};
 pub use galerna_http::ServeError;
 pub use hints::QueueHints;
 pub use options::{Limits, Options, OptionsError, Rate, SourcesOptions, StatisticsOptions, Timeouts};
 pub use sources::{Directory, RefreshError, Refreshed};
 pub use statistics::Statistics;
-pub use token::{TokenHash, TokenHashError};
 
 /// How often what can be forgotten is looked for.
 const FORGET_IDLE_EVERY: std::time::Duration = std::time::Duration::from_secs(60);

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use galerna_directory::{AccountsSource, DirectoryError, Listing, SourcesSource};
+use galerna_directory::{AccountsSource, DirectoryError, Listing, SourcesSource, TokenHash};
 use galerna_model::{Account, Source};
 use galerna_model::{AccountId, Clock, QueueName, SourceId, Timestamp};
 use parking_lot::{Mutex, RwLock};
@@ -16,7 +16,6 @@ use tokio::time::timeout;
 use crate::call_error::CallError;
 use crate::disk_copy;
 use crate::options::SourcesOptions;
-use crate::token::TokenHash;
 
 /// A source whose readings are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +68,17 @@ impl RefreshError {
             Self::Suspicious { .. } | Self::Empty => "suspicious",
         }
     }
+}
+
+/// How far a list that lost sources is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Belief {
+    /// Not when it lost much at once.
+    Guarded,
+    /// Whatever it lost, if anything is left.
+    Forced,
+    /// Whatever it says: it was just changed.
+    Changed,
 }
 
 /// What a refresh did.
@@ -171,10 +181,10 @@ impl Sources {
         }
     }
 
-    /// Reads the lists and takes them if they can be believed; with `force` also if they lost much.
-    pub(crate) async fn refresh(&self, force: bool) -> Result<Refreshed, RefreshError> {
+    /// Reads the lists and takes them if they can be believed.
+    pub(crate) async fn refresh(&self, belief: Belief) -> Result<Refreshed, RefreshError> {
         let _refreshing = self.refreshing.lock().await;
-        let result = self.read_and_take(force).await;
+        let result = self.read_and_take(belief).await;
         let problem = match &result {
             Ok(refreshed) => {
                 tracing::debug!(sources = refreshed.sources, issues = refreshed.issues, "sources refreshed");
@@ -192,7 +202,7 @@ impl Sources {
         result
     }
 
-    async fn read_and_take(&self, force: bool) -> Result<Refreshed, RefreshError> {
+    async fn read_and_take(&self, belief: Belief) -> Result<Refreshed, RefreshError> {
         let read = self.clock.now();
         let lists = timeout(self.options.timeout, async {
             tokio::try_join!(self.directory.accounts.accounts(), self.directory.sources.sources())
@@ -202,12 +212,12 @@ impl Sources {
         let none = HashMap::new();
         let known = before.as_ref().map_or(&none, |t| &t.sources);
         let (next, issues) = combine(&accounts, &sources, known);
-        if next.is_empty() {
+        if next.is_empty() && belief != Belief::Changed {
             return Err(RefreshError::Empty);
         }
         let kept = known.keys().filter(|id| next.contains_key(*id)).count();
         let few = (kept as f64) < self.options.keep_ratio * known.len() as f64;
-        if !force && known.len() - kept > self.options.may_lose && few {
+        if belief == Belief::Guarded && known.len() - kept > self.options.may_lose && few {
             return Err(RefreshError::Suspicious { known: known.len(), kept });
         }
         let table = Arc::new(Table { sources: next, read });
@@ -355,21 +365,26 @@ mod tests {
         let clock = ManualClock::at(Timestamp(1_000_000));
         let sources = Sources::open(directory, SourcesOptions::default(), Arc::new(clock.clone())).await;
         assert!(matches!(sources.authenticate(Some("s1"), Some("t1")), Err(CallError::NoSources)));
-        assert_eq!(sources.refresh(false).await.unwrap(), Refreshed { sources: 100, issues: 0 });
+        assert_eq!(sources.refresh(Belief::Guarded).await.unwrap(), Refreshed { sources: 100, issues: 0 });
         clock.advance(7_000);
         assert_eq!(sources.state(), Some((100, 7_000)));
 
         api.set_sources((0..50).map(|n| source(&format!("s{n}"), "a", "new")).collect());
-        let refused = sources.refresh(false).await.unwrap_err();
+        let refused = sources.refresh(Belief::Guarded).await.unwrap_err();
         assert!(matches!(refused, RefreshError::Suspicious { known: 100, kept: 50 }), "{refused}");
         assert_eq!(sources.problem().unwrap().0, "suspicious");
         assert!(sources.authenticate(Some("s99"), Some("t99")).is_ok());
         api.set_sources(Vec::new());
-        assert!(matches!(sources.refresh(false).await, Err(RefreshError::Empty)));
-        assert!(matches!(sources.refresh(true).await, Err(RefreshError::Empty)));
+        assert!(matches!(sources.refresh(Belief::Guarded).await, Err(RefreshError::Empty)));
+        assert!(matches!(sources.refresh(Belief::Forced).await, Err(RefreshError::Empty)));
+        // Whoever removed the last one knows that there is none.
+        let known = sources.table().unwrap();
+        assert_eq!(sources.refresh(Belief::Changed).await.unwrap().sources, 0);
+        assert_eq!(sources.authenticate(Some("s1"), Some("t1")).unwrap_err(), CallError::Unauthorized);
+        *sources.table.write() = Some(known);
 
         api.set_sources((0..50).map(|n| source(&format!("s{n}"), "a", "new")).collect());
-        assert_eq!(sources.refresh(true).await.unwrap().sources, 50);
+        assert_eq!(sources.refresh(Belief::Forced).await.unwrap().sources, 50);
         assert!(sources.problem().is_none());
         assert_eq!(sources.authenticate(Some("s99"), Some("t99")).unwrap_err(), CallError::Unauthorized);
         assert_eq!(sources.authenticate(Some("s1"), Some("t1")).unwrap_err(), CallError::Unauthorized);
@@ -386,14 +401,14 @@ mod tests {
         let clock = ManualClock::at(Timestamp(1_000_000));
         let (_api, directory, serving) = served(20).await;
         let sources = Sources::open(directory.clone(), options.clone(), Arc::new(clock.clone())).await;
-        sources.refresh(false).await.unwrap();
+        sources.refresh(Belief::Guarded).await.unwrap();
         serving.abort();
         drop(serving.await);
 
         clock.advance(60_000);
         let again = Sources::open(directory, options.clone(), Arc::new(clock)).await;
         assert_eq!(again.state(), Some((20, 60_000)));
-        assert!(matches!(again.refresh(false).await, Err(RefreshError::Directory(_))));
+        assert!(matches!(again.refresh(Belief::Guarded).await, Err(RefreshError::Directory(_))));
         assert_eq!(again.authenticate(Some("s7"), Some("t7")).unwrap().queue.as_str(), "Qa");
         let text = std::fs::read_to_string(options.disk_copy.unwrap()).unwrap();
         assert!(!text.contains("\"t7\""), "tokens are kept hashed");
@@ -404,7 +419,7 @@ mod tests {
         let (_api, directory, _serving) = served(3).await;
         let clock = Arc::new(ManualClock::at(Timestamp(0)));
         let sources = Sources::open(directory, SourcesOptions::default(), clock).await;
-        sources.refresh(false).await.unwrap();
+        sources.refresh(Belief::Guarded).await.unwrap();
         for (key, token) in [
             (None, None),
             (Some("s1"), None),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use axum::Router;
 use galerna_broker::Broker;
 use galerna_console::LocalHistory;
+use galerna_directory::SourceRegistry;
 use galerna_dispatcher::{Dispatcher, MaintainerLink};
 use galerna_frontend::Directory;
 use galerna_http::metrics::process_registry;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::routes;
+use crate::api::sources::{self, SourcesApi};
 use crate::module::{Module, Readiness, Supervisor};
 use crate::modules::{
     self, AdminServer, DispatcherApi, FrontendServer, LocalMaintainer, MaintainerTasks, NotifierTasks,
@@ -125,7 +127,13 @@ impl Standalone {
             makes_accounts,
             modules::validator(settings)?,
         )
-        .merge(maintainer.task_routes());
+        .merge(maintainer.task_routes())
+        .merge(sources::routes(SourcesApi {
+            registry: SourceRegistry::new(store.accounts.clone(), store.sources.clone()),
+            kept_in_store: makes_accounts && settings.frontend.sources_are_stored(),
+            frontend: frontend.clone(),
+            maintainer: maintainer.clone(),
+        }));
         let page = PageParts {
             dispatcher: Arc::new(dispatcher.clone()),
             broker: broker.clone(),

@@ -184,6 +184,13 @@ pub struct Frontend {
     pub notice: Duration,
 }
 
+impl Frontend {
+    /// Whether the sources come from the store, when the accounts do.
+    pub fn sources_are_stored(&self) -> bool {
+        self.sources.as_deref().is_none_or(|sources| sources == "store")
+    }
+}
+
 /// How alerts are delivered.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

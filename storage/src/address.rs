@@ -9,7 +9,7 @@ use crate::{Result, StorageError, Store};
 ///   `galerna` when the address names none.
 ///
 /// # Errors
-/// [`StorageError::Invalid`] when the address is neither, or an embedded store is open already;
+/// [`StorageError::Invalid`] when the address is neither; [`StorageError::InUse`] when an embedded store is open already;
 /// [`StorageError::Unavailable`] when MongoDB does not answer.
 pub async fn open(url: &str) -> Result<Store> {
     match url.split_once(':') {

@@ -23,6 +23,15 @@ pub enum StorageError {
         /// What the driver said.
         cause: String,
     },
+    /// Another process has the embedded store open.
+    #[error(
+        "the embedded store {path} is open already; stop the process that has it, choose another file, or use MongoDB to share \
+         one store between processes"
+    )]
+    InUse {
+        /// The store's file.
+        path: String,
+    },
     /// A setting or address is wrong.
     #[error("{0}")]
     Invalid(String),

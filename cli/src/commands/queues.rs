@@ -9,7 +9,7 @@ use galerna_model::QueueName;
 use galerna_storage::AuditLog;
 use serde_json::{Value, json};
 
-use crate::api_client::Api;
+use crate::api_client::{Api, path_segment};
 use crate::args::{DeadCommand, DeadSelection, QueuesArgs, QueuesCommand};
 use crate::commands::alerts::Reason;
 use crate::page_client::actor;
@@ -90,16 +90,7 @@ fn because(mut body: Value, reason: Option<String>) -> Value {
 
 fn path(queue: &str, rest: &str) -> anyhow::Result<String> {
     let name = QueueName::new(queue)?;
-    // A queue's name has no slash and no space; what else a URL minds is written out.
-    let mut escaped = String::new();
-    for byte in name.as_str().bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~:@!$&'()*+,;=".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    Ok(format!("/queue/{escaped}{rest}"))
+    Ok(format!("/queue/{}{rest}", path_segment(name.as_str())))
 }
 
 fn done(json: bool, answer: Value, said: &str) -> anyhow::Result<()> {

@@ -1,24 +1,32 @@
 //! `galerna sources`: who may post readings, kept in the store.
 //!
-//! The frontend reads the list from the store when `maintainer.accounts` (or `frontend.sources`) is `store`, as it is by default,
-//! and notices a change within `frontend.sources_every`. The list holds hashes of tokens only: a token is shown once, when it is
-//! made.
+//! The frontend reads the list from the store when `maintainer.accounts` (or `frontend.sources`) is `store`, as it is by default.
+//! While `galerna up` has an embedded store open, its API is asked (`dispatcher.url`), and a change is in force at once; frontends in
+//! other processes notice a change within `frontend.sources_every`. The list holds hashes of tokens only: a token is shown once, when
+//! it is made.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
-use galerna_frontend::TokenHash;
-use galerna_model::{Account, AccountId, QueueName, Source, SourceId};
-use galerna_storage::Store;
-use serde::Serialize;
+use galerna_audit::{self as audit, Action};
+use galerna_directory::{AddedSource, ListedSource, RegistryError, SourceRegistry};
+use galerna_model::QueueName;
+use galerna_storage::{AuditLog, StorageError};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::sync::Arc;
 
 use galerna_server::backends;
 use galerna_settings::{Settings, TOKEN_VARIABLE};
 use galerna_terminal::{eprint, print, print_json, table};
 
-/// Random bytes of a token.
-const TOKEN_BYTES: usize = 32;
+use crate::api_client::{Api, path_segment};
+use crate::commands::alerts::{Reason, Sure};
+use crate::page_client::actor;
+
 /// Characters below which a token that somebody chose may be guessed.
 const WEAK: usize = 16;
+/// Sources asked for at once.
+const PAGE: usize = 1_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct SourcesArgs {
@@ -27,6 +35,14 @@ pub(crate) struct SourcesArgs {
     json: bool,
     #[command(subcommand)]
     command: SourcesCommand,
+}
+
+#[derive(Debug, Args)]
+struct Token {
+    /// Its token, which other users of the machine may see on the command line, and not in the variable [default: a random one,
+    /// which is printed, this once]
+    #[arg(long, env = TOKEN_VARIABLE, hide_env_values = true)]
+    token: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -44,22 +60,35 @@ enum SourcesCommand {
         /// The account that owns it; the queue of a new account has its name
         #[arg(long)]
         account: String,
-        /// Its token, which other users of the machine may see on the command line, and not in the variable [default: a random
-        /// one, which is printed, this once]
-        #[arg(long, env = TOKEN_VARIABLE, hide_env_values = true)]
-        token: Option<String>,
+        #[command(flatten)]
+        token: Token,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Give a source a new token; the one before is no longer taken
+    Rotate {
+        /// The source
+        source: String,
+        #[command(flatten)]
+        token: Token,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Take no more readings from a source; what it sent stays
     Remove {
         /// The source
         source: String,
+        #[command(flatten)]
+        reason: Reason,
+        #[command(flatten)]
+        sure: Sure,
     },
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the store is open in another process, or what is asked for contradicts what is there.
+/// When neither the store can be opened nor the process that has it open answers, or what is asked for contradicts what is there.
 pub(crate) async fn run(args: &SourcesArgs, settings: &Settings) -> anyhow::Result<()> {
     let (name, value) = match &settings.frontend.sources {
         Some(sources) => ("frontend.sources", sources),
@@ -70,21 +99,29 @@ pub(crate) async fn run(args: &SourcesArgs, settings: &Settings) -> anyhow::Resu
             "note: `{name}` is `{value}`: frontends with this setting take sources from there, not from the store"
         ));
     }
-    let store = open(args, settings).await?;
+    let json = args.json;
     match &args.command {
         SourcesCommand::List { account } => {
-            let account = account.as_deref().map(AccountId::new).transpose()?;
-            show(list_of(&store, account.as_ref()).await?, args.json)
+            let listed = Sources::reach(settings, false).await?.list(account.as_deref()).await?;
+            show(listed, json)
         }
-        SourcesCommand::Add { source, account, token } => {
-            let added =
-                add(&store, SourceId::new(source)?, AccountId::for_customer(account)?, token.as_deref())
-                    .await?;
-            if args.json { print_json(&added) } else { added.print() }
+        SourcesCommand::Add { source, account, token: Token { token }, reason } => {
+            warn_of_weak(token.as_deref());
+            let sources = Sources::reach(settings, true).await?;
+            let added = sources.add(source, account, token.as_deref(), reason).await?;
+            if json { print_json(&added) } else { print_added(&added) }
         }
-        SourcesCommand::Remove { source } => {
-            let removed = remove(&store, &SourceId::new(source)?).await?;
-            if args.json {
+        SourcesCommand::Rotate { source, token: Token { token }, reason } => {
+            warn_of_weak(token.as_deref());
+            let rotated =
+                Sources::reach(settings, false).await?.rotate(source, token.as_deref(), reason).await?;
+            if json { print_json(&rotated) } else { print_added(&rotated) }
+        }
+        SourcesCommand::Remove { source, reason, sure } => {
+            let question = format!("Remove source {source}? Its readings are refused from then on.");
+            ensure!(sure.is_said(&question)?, "{source} is not removed");
+            let removed = Sources::reach(settings, false).await?.remove(source, reason).await?;
+            if json {
                 return print_json(&removed);
             }
             print(format!("{} of {} may post no more; what it sent stays", removed.source, removed.account))
@@ -92,53 +129,146 @@ pub(crate) async fn run(args: &SourcesArgs, settings: &Settings) -> anyhow::Resu
     }
 }
 
-async fn open(args: &SourcesArgs, settings: &Settings) -> anyhow::Result<Store> {
-    if !settings.store.is_embedded() {
-        return backends::store(settings).await;
+fn warn_of_weak(token: Option<&str>) {
+    if token.is_some_and(|token| token.len() < WEAK) {
+        eprint(format_args!("note: a token of fewer than {WEAK} characters may be guessed"));
     }
-    let file = backends::data_file(settings, "store.db");
-    let makes = matches!(args.command, SourcesCommand::Add { .. });
-    ensure!(
-        makes || file.exists(),
-        "there is no store in the folder {}; name another with --data, or MongoDB with --store",
-        settings.data.display()
-    );
-    backends::store(settings).await.context(
-        "an embedded store is changed while nothing else has it open: stop `galerna up` for it, or use MongoDB",
-    )
 }
 
-/// A source as it is shown.
-#[derive(Debug, Serialize)]
-struct Shown {
-    source: SourceId,
-    account: AccountId,
-    /// `None` when the account is not in the store.
-    queue: Option<QueueName>,
-    /// Whether its readings are taken.
-    active: bool,
+/// The way to the sources.
+enum Sources {
+    /// The store is open in another process.
+    Api(Api),
+    /// The store is opened here, and the audit log with it.
+    Store(SourceRegistry, Arc<dyn AuditLog>),
 }
 
-async fn list_of(store: &Store, account: Option<&AccountId>) -> anyhow::Result<Vec<Shown>> {
-    let accounts = store.accounts.list().await?;
-    let sources = store.sources.list().await?;
-    let wanted = sources.into_iter().filter(|s| account.is_none_or(|account| s.account == *account));
-    Ok(wanted
-        .map(|source| {
-            // Both lists are in the order of their ids.
-            let found = accounts.binary_search_by(|a| a.id.as_str().cmp(source.account.as_str())).ok();
-            let account = found.map(|at| &accounts[at]);
-            Shown {
-                source: source.id,
-                queue: account.map(|a| a.queue.clone()),
-                active: source.active && account.is_some_and(|a| a.active),
-                account: source.account,
+impl Sources {
+    async fn reach(settings: &Settings, makes: bool) -> anyhow::Result<Self> {
+        if settings.store.is_embedded() {
+            let file = backends::data_file(settings, "store.db");
+            ensure!(
+                makes || file.exists(),
+                "there is no store in the folder {}; name another with --data, or MongoDB with --store",
+                settings.data.display()
+            );
+        }
+        let opened = backends::store(settings).await;
+        match opened {
+            Ok(store) => Ok(Self::Store(
+                SourceRegistry::new(store.accounts.clone(), store.sources.clone()),
+                store.audit,
+            )),
+            Err(e) if matches!(e.downcast_ref(), Some(StorageError::InUse { .. })) => {
+                let api = Api::new(&settings.dispatcher.url, settings.api.token.as_deref())?;
+                // Who has it open is `galerna up`, unless its API is elsewhere or another command runs.
+                match api.get("/sources", &[("limit", "1".to_owned())]).await {
+                    Ok(_) => Ok(Self::Api(api)),
+                    Err(no_answer) => Err(e.context(format!(
+                        "the API of the process that has the store open cannot be asked: {no_answer:#}; name the address of its \
+                         API with --dispatcher, or stop that `galerna up` first"
+                    ))),
+                }
             }
-        })
-        .collect())
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn list(&self, account: Option<&str>) -> anyhow::Result<Vec<ListedSource>> {
+        let api = match self {
+            Self::Store(registry, _) => return Ok(registry.list(account).await?),
+            Self::Api(api) => api,
+        };
+        let mut all = Vec::new();
+        loop {
+            let page = all.len() / PAGE + 1;
+            let mut query = vec![("page", page.to_string()), ("limit", PAGE.to_string())];
+            query.extend(account.map(|account| ("account", account.to_owned())));
+            let answer = api.get("/sources", &query).await?;
+            let found: Vec<ListedSource> = understood(answer["sources"].clone())?;
+            let ended = found.len() < PAGE;
+            all.extend(found);
+            if ended {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn add(
+        &self,
+        source: &str,
+        account: &str,
+        token: Option<&str>,
+        why: &Reason,
+    ) -> anyhow::Result<AddedSource> {
+        match self {
+            Self::Store(registry, log) => {
+                let added = registry.add(source, account, token).await;
+                recorded(&**log, Action::AddSource, source, why, added).await
+            }
+            Self::Api(api) => {
+                let body =
+                    body([("source", Some(source)), ("account", Some(account)), ("token", token)], why);
+                understood(api.post("/sources", &body).await?)
+            }
+        }
+    }
+
+    async fn rotate(&self, source: &str, token: Option<&str>, why: &Reason) -> anyhow::Result<AddedSource> {
+        match self {
+            Self::Store(registry, log) => {
+                let rotated = registry.rotate(source, token).await;
+                recorded(&**log, Action::RotateSource, source, why, rotated).await
+            }
+            Self::Api(api) => {
+                let path = format!("/sources/{}/rotate", path_segment(source));
+                understood(api.post(&path, &body([("token", token)], why)).await?)
+            }
+        }
+    }
+
+    async fn remove(&self, source: &str, why: &Reason) -> anyhow::Result<ListedSource> {
+        match self {
+            Self::Store(registry, log) => {
+                let removed = registry.remove(source).await;
+                recorded(&**log, Action::RemoveSource, source, why, removed).await
+            }
+            Self::Api(api) => {
+                let path = format!("/sources/{}/remove", path_segment(source));
+                understood(api.post(&path, &body([], why)).await?)
+            }
+        }
+    }
 }
 
-fn show(all: Vec<Shown>, json: bool) -> anyhow::Result<()> {
+fn body<const N: usize>(given: [(&str, Option<&str>); N], why: &Reason) -> Value {
+    let given = given.into_iter().chain([("reason", why.reason.as_deref())]);
+    given.filter_map(|(name, value)| Some((name.to_owned(), json!(value?)))).collect()
+}
+
+fn understood<T: DeserializeOwned>(answer: Value) -> anyhow::Result<T> {
+    serde_json::from_value(answer).context("the answer is in no form that this version knows")
+}
+
+/// Writes what was done here, or was not, to the audit log.
+async fn recorded<T: serde::Serialize>(
+    log: &dyn AuditLog,
+    action: Action,
+    source: &str,
+    why: &Reason,
+    done: Result<T, RegistryError>,
+) -> anyhow::Result<T> {
+    let outcome = match &done {
+        Ok(answer) => Ok(action.outcome(source, &json!(answer))),
+        Err(e) => Err(e.to_string()),
+    };
+    let entry = audit::entry(action, &actor(), audit::short(source), why.reason.as_deref(), outcome);
+    // That it is not in the audit log stands in the log, as at the API.
+    let _ = audit::record(log, &entry, audit::PATIENCE).await;
+    Ok(done?)
+}
+
+fn show(all: Vec<ListedSource>, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(&all);
     }
@@ -151,100 +281,15 @@ fn show(all: Vec<Shown>, json: bool) -> anyhow::Result<()> {
     print(format!("{} sources", all.len()))
 }
 
-/// What `add` did.
-#[derive(Debug, Serialize)]
-struct Added {
-    source: SourceId,
-    account: AccountId,
-    queue: QueueName,
-    /// The token, when it was made here. It is kept nowhere.
-    token: Option<String>,
-    /// Whether the account was made too.
-    new_account: bool,
-    /// Whether the source was there, with another token.
-    replaced: bool,
-}
-
-impl Added {
-    fn print(&self) -> anyhow::Result<()> {
-        let Self { source, account, queue, .. } = self;
-        let made = if self.new_account { ", a new account" } else { "" };
-        print(format!("{source} may post for {account}{made} (queue {queue})"))?;
-        if self.replaced {
-            print("it was there: its token before is no longer taken")?;
-        }
-        match &self.token {
-            Some(token) => print(format!("token: {token}\nThis is the only time that it is shown.")),
-            None => Ok(()),
-        }
+fn print_added(added: &AddedSource) -> anyhow::Result<()> {
+    let AddedSource { source, account, queue, .. } = added;
+    let made = if added.new_account { ", a new account" } else { "" };
+    print(format!("{source} may post for {account}{made} (queue {queue})"))?;
+    if added.replaced {
+        print("it was there: its token before is no longer taken")?;
     }
-}
-
-async fn add(
-    store: &Store,
-    source: SourceId,
-    account: AccountId,
-    token: Option<&str>,
-) -> anyhow::Result<Added> {
-    if let Some(token) = token {
-        ensure!(
-            !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic()),
-            "the token (--token or {TOKEN_VARIABLE}) must be visible ASCII characters without spaces; leave it out for a random one"
-        );
-        if token.len() < WEAK {
-            eprint(format_args!("note: a token of fewer than {WEAK} characters may be guessed"));
-        }
+    match &added.token {
+        Some(token) => print(format!("token: {token}\nThis is the only time that it is shown.")),
+        None => Ok(()),
     }
-    let before = store.sources.list().await?.into_iter().find(|s| s.id == source);
-    if let Some(other) = before.as_ref().filter(|s| s.active && s.account != account) {
-        bail!(
-            "source `{source}` posts for account `{}`; `galerna sources remove {source}` first to give it to `{account}`",
-            other.account
-        );
-    }
-    let known = store.accounts.list().await?.into_iter().find(|a| a.id == account);
-    let new_account = known.is_none();
-    let queue = match known {
-        Some(known) => {
-            ensure!(
-                known.active,
-                "account `{account}` is not active; its sources may not post until it is activated where it is kept"
-            );
-            known.queue
-        }
-        None => {
-            let queue = QueueName::new(account.as_str())?;
-            let new = Account {
-                id: account.clone(),
-                name: account.to_string(),
-                queue: queue.clone(),
-                active: true,
-            };
-            store.accounts.put(&[new]).await.context("cannot make the account")?;
-            queue
-        }
-    };
-    let made = if token.is_none() { Some(random_token()?) } else { None };
-    let hash = TokenHash::of(made.as_deref().or(token).unwrap_or_default()).to_string();
-    let record = Source { id: source.clone(), account: account.clone(), token_hash: hash, active: true };
-    store.sources.put(&[record]).await.context("cannot add the source")?;
-    let replaced = before.is_some_and(|s| s.active);
-    Ok(Added { source, account, queue, token: made, new_account, replaced })
-}
-
-fn random_token() -> anyhow::Result<String> {
-    let mut bytes = [0; TOKEN_BYTES];
-    getrandom::fill(&mut bytes).context("the system gives no random bytes; name a token with --token")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Readings and counts name their source, so its record stays, without a token.
-async fn remove(store: &Store, source: &SourceId) -> anyhow::Result<Shown> {
-    let found = store.sources.list().await?.into_iter().find(|s| s.id == *source);
-    let Some(found) = found else {
-        bail!("there is no source `{source}`; `galerna sources list` shows those that there are");
-    };
-    let gone = Source { token_hash: String::new(), active: false, ..found };
-    store.sources.put(std::slice::from_ref(&gone)).await.context("cannot remove the source")?;
-    Ok(Shown { source: gone.id, account: gone.account, queue: None, active: false })
 }

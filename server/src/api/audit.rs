@@ -7,6 +7,7 @@
 //! | `POST /stop`, `/start` | `dispatcher.stop`, `dispatcher.start` |
 //! | `PUT /strategy` | `dispatcher.strategy` |
 //! | `POST /queue/<id>/dead/replay`, `/dead/discard` | `dead_letters.replay`, `dead_letters.discard` |
+//! | `POST /sources`, `/sources/<id>/rotate`, `/sources/<id>/remove` | `source.add`, `source.rotate`, `source.remove` |
 //!
 //! Each may bring header `x-actor`, the name of whoever asks (nobody checks it), and `"reason"` in its JSON body. `x-audited` says
 //! that the caller keeps the log itself, as a page in another process does: then nothing is written here. Whoever has the token is
@@ -36,7 +37,7 @@ use utoipa::openapi::{Object, OpenApi, RefOr, Required, Type};
 const ANSWER: usize = 4 << 20;
 
 /// All actions: how the API is asked for each.
-const ROUTES: [(Method, &str, Action); 7] = [
+const ROUTES: [(Method, &str, Action); 10] = [
     (Method::POST, "/queue/{id}/pause", Action::Pause),
     (Method::POST, "/queue/{id}/unpause", Action::Unpause),
     (Method::POST, "/stop", Action::Stop),
@@ -44,6 +45,9 @@ const ROUTES: [(Method, &str, Action); 7] = [
     (Method::PUT, "/strategy", Action::Strategy),
     (Method::POST, "/queue/{id}/dead/replay", Action::Replay),
     (Method::POST, "/queue/{id}/dead/discard", Action::Discard),
+    (Method::POST, "/sources", Action::AddSource),
+    (Method::POST, "/sources/{source}/rotate", Action::RotateSource),
+    (Method::POST, "/sources/{source}/remove", Action::RemoveSource),
 ];
 
 fn action_of(method: &Method, path: &str) -> Option<Action> {
@@ -65,7 +69,8 @@ pub(super) async fn audit(
     let Ok(params) = request.extract_parts::<RawPathParams>().await else {
         return next.run(request).await;
     };
-    let queue = params.iter().next().map_or_else(String::new, |(_, queue)| queue.to_owned());
+    // The queue or the source.
+    let on = params.iter().next().map_or_else(String::new, |(_, name)| name.to_owned());
     let (parts, body) = request.into_parts();
     let body = match Bytes::from_request(Request::new(body), &()).await {
         Ok(body) => body,
@@ -86,12 +91,12 @@ pub(super) async fn audit(
         let body = to_bytes(body, ANSWER).await.unwrap_or_default();
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
         let outcome = if parts.status.is_success() {
-            Ok(action.outcome(&queue, &answer))
+            Ok(action.outcome(&on, &answer))
         } else {
             let message = answer["error"]["message"].as_str();
             Err(message.map_or_else(|| parts.status.to_string(), str::to_owned))
         };
-        let target = action.target(&queue, &asked);
+        let target = action.target(&on, &asked);
         let entry = entry(action, &who, target, asked["reason"].as_str(), outcome);
         // Whoever asked is told what was done; that the audit log lacks it stands in the log.
         let _ = record(&*log, &entry, PATIENCE).await;

@@ -4,6 +4,7 @@
 pub(crate) mod audit;
 pub(crate) mod message_history;
 pub(crate) mod routes;
+pub(crate) mod sources;
 
 use axum::middleware;
 use galerna_dispatcher::{Dispatcher, OPEN_PATHS, serve_options};

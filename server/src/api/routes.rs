@@ -10,6 +10,7 @@
 //! | `GET /workers` | | `{"workers":[{…}]}`: of each topology what its components have done and what they wait for |
 //! | `GET /trace/<id>` | | `{"message":…,"steps":[{"at":…,"where":…,"what":…,"message":…}]}`: the history of a message or a call |
 //! | `POST /tasks/<name>/run` | `?force=` | with `galerna up`: what the maintainer's task did, as on a maintainer of its own |
+//! | `GET /sources`, `POST /sources`, `POST /sources/<id>/rotate`, `/remove` | see `api/sources.rs` | who may post readings |
 //! | `POST /publish/meters` | NDJSON: a line is the intervals of a meter | what was published, once counters go on from what was before |
 //! | `POST /publish` | NDJSON: a line is a reading, an array or a post with `account` or `source` | what was published |
 //!

@@ -80,7 +80,7 @@ type Open = Stored<Caches>;
 /// The file is locked as long as any clone of the [`Store`] lives, or until [`Store::close`].
 ///
 /// # Errors
-/// [`StorageError::Invalid`] when the path is a folder or another process has the store open; [`StorageError::Failed`] when the
+/// [`StorageError::Invalid`] when the path is a folder; [`StorageError::InUse`] when another process has the store open; [`StorageError::Failed`] when the
 /// file is damaged or not a store of Galerna; otherwise what SQLite or the file system said.
 pub async fn open(path: impl AsRef<Path>) -> Result<Store> {
     let path = path.as_ref().to_owned();
@@ -117,11 +117,7 @@ fn open_file(path: &Path) -> Result<Sqlite> {
             path.display(),
             path.join("galerna.db").display()
         )),
-        OpenError::InUse(path) => StorageError::Invalid(format!(
-            "the embedded store {} is open already; stop the process that has it, choose another file, or use MongoDB to \
-             share one store between processes",
-            path.display()
-        )),
+        OpenError::InUse(path) => StorageError::InUse { path: path.display().to_string() },
         error => StorageError::Failed { attempted: attempted.clone(), cause: error.to_string() },
     })?;
     statistics::take_over(opened.connection(), path).map_err(|e| failure(&attempted, &e.into()))?;

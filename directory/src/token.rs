@@ -20,7 +20,7 @@ pub struct TokenHashError;
 
 impl TokenHash {
     /// Of nothing that anybody can send: what a token is compared with when its source is not known.
-    pub(crate) const NOBODY: Self = Self([0; 32]);
+    pub const NOBODY: Self = Self([0; 32]);
 
     /// The hash of a token.
     pub fn of(token: &str) -> Self {
