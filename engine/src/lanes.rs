@@ -62,6 +62,24 @@ impl Budget {
     }
 }
 
+/// The bytes that wait on feedback edges. Who sends there cannot wait, or a cycle would wait for itself; so beyond the limit it is
+/// refused.
+struct FeedbackBudget {
+    used: AtomicUsize,
+    limit: usize,
+    /// Whether anything was refused since half of it was free.
+    exceeded: AtomicBool,
+}
+
+impl FeedbackBudget {
+    fn free(&self, bytes: usize) {
+        let before = self.used.fetch_sub(bytes, Ordering::AcqRel);
+        if before - bytes <= self.limit / 2 {
+            self.exceeded.store(false, Ordering::Release);
+        }
+    }
+}
+
 /// What waits for one worker.
 struct Lane {
     queued: Mutex<Queued>,
@@ -82,8 +100,8 @@ struct Lane {
 struct Queued {
     /// With whether it holds room of the lane.
     batches: VecDeque<(Message, bool)>,
-    /// For feedback edges: without a bound of its own, since what circulates is bounded by what is pending and, where nothing is,
-    /// by the bytes that spouts may add to.
+    /// For feedback edges: not bounded by the lane's room, but by the bytes that spouts may add to and, where what circulates
+    /// multiplies, by those that feedback edges may hold.
     feedback: VecDeque<Message>,
     closed: bool,
 }
@@ -101,12 +119,17 @@ pub(crate) enum SentBy {
 pub(crate) struct Lanes {
     lanes: Vec<Lane>,
     budget: Budget,
+    feedback: FeedbackBudget,
 }
 
 impl Lanes {
     /// For each worker the batches that its lane has room for, and the workers that may help each other: the first of them and
-    /// how many.
-    pub(crate) fn new(workers: impl Iterator<Item = (usize, (usize, usize))>, budget: Budget) -> Self {
+    /// how many. `feedback_bytes` are what feedback edges may hold.
+    pub(crate) fn new(
+        workers: impl Iterator<Item = (usize, (usize, usize))>,
+        budget: Budget,
+        feedback_bytes: usize,
+    ) -> Self {
         let lane = |(room, group): (usize, (usize, usize))| Lane {
             queued: Mutex::default(),
             room: Semaphore::new(room.min(Semaphore::MAX_PERMITS)),
@@ -116,7 +139,12 @@ impl Lanes {
             slow: AtomicBool::new(false),
             group,
         };
-        Self { lanes: workers.map(lane).collect(), budget }
+        let feedback = FeedbackBudget {
+            used: AtomicUsize::new(0),
+            limit: feedback_bytes.max(1),
+            exceeded: AtomicBool::new(false),
+        };
+        Self { lanes: workers.map(lane).collect(), budget, feedback }
     }
 
     pub(crate) fn queued_bytes(&self) -> usize {
@@ -127,13 +155,18 @@ impl Lanes {
         self.lanes[worker].queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends by a feedback edge, which never waits. Gives the message back if the worker has ended.
-    pub(crate) fn send_back(&self, worker: usize, message: Message) -> Result<(), Message> {
+    /// Sends by a feedback edge, which never waits.
+    pub(crate) fn send_back(&self, worker: usize, message: Message) -> Result<(), NotSent> {
+        if self.feedback.used.load(Ordering::Acquire) >= self.feedback.limit {
+            let first = !self.feedback.exceeded.swap(true, Ordering::AcqRel);
+            return Err(NotSent::Refused { message, first, limit: self.feedback.limit });
+        }
         let mut queued = self.queued(worker);
         if queued.closed {
-            return Err(message);
+            return Err(NotSent::Closed);
         }
         self.budget.add(message.bytes);
+        self.feedback.used.fetch_add(message.bytes, Ordering::AcqRel);
         queued.feedback.push_back(message);
         drop(queued);
         self.lanes[worker].arrived.notify_one();
@@ -210,7 +243,11 @@ impl Lanes {
         let mut queued = self.queued(worker);
         let (message, has_room) = match queued.batches.pop_front() {
             Some(batch) => batch,
-            None => (queued.feedback.pop_front()?, false),
+            None => {
+                let message = queued.feedback.pop_front()?;
+                self.feedback.free(message.bytes);
+                (message, false)
+            }
         };
         let empty = queued.batches.is_empty();
         drop(queued);
@@ -290,8 +327,10 @@ impl Lanes {
         let mut queued = self.queued(worker);
         queued.closed = true;
         let batches = std::mem::take(&mut queued.batches).into_iter().map(|(message, _)| message);
-        let left: Vec<Message> = batches.chain(std::mem::take(&mut queued.feedback)).collect();
+        let feedback = std::mem::take(&mut queued.feedback);
         drop(queued);
+        feedback.iter().for_each(|message| self.feedback.free(message.bytes));
+        let left: Vec<Message> = batches.chain(feedback).collect();
         left.iter().for_each(|message| self.budget.free(message.bytes));
         left
     }
@@ -303,6 +342,13 @@ pub(crate) enum NotSent {
     Full(Message),
     /// The worker has ended.
     Closed,
+    /// Feedback edges hold as many bytes as they may.
+    Refused {
+        message: Message,
+        /// Whether it is the first that is refused since they held much less.
+        first: bool,
+        limit: usize,
+    },
 }
 
 impl NotSent {

@@ -55,6 +55,9 @@ pub struct EngineOptions {
     /// [`Stream::weigh`](galerna_topology::Stream::weigh)). Beyond it spouts emit nothing, and a bolt has room for one batch in an
     /// empty queue. 512 MiB unless set.
     pub queued_bytes: usize,
+    /// How many bytes may wait on feedback edges. Who sends there never waits, or a cycle would wait for itself; so where what
+    /// goes round multiplies, tuples beyond this limit fail. 512 MiB unless set.
+    pub feedback_bytes: usize,
 }
 
 impl Default for EngineOptions {
@@ -67,6 +70,7 @@ impl Default for EngineOptions {
             start_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(10),
             queued_bytes: 512 << 20,
+            feedback_bytes: 512 << 20,
         }
     }
 }
@@ -103,7 +107,7 @@ impl Engine {
             (0..component.settings.tasks()).map(|_| Arc::<TaskStats>::default()).collect()
         };
         let lanes = plan.workers.iter().map(|worker| (components[worker.head].settings.queue, worker.group));
-        let lanes = Lanes::new(lanes, Budget::new(options.queued_bytes));
+        let lanes = Lanes::new(lanes, Budget::new(options.queued_bytes), options.feedback_bytes);
         let (ledgers, acks): (Vec<_>, Vec<_>) = plan.spouts.iter().map(|_| unbounded()).unzip();
         let shared = Arc::new(Shared {
             clock,
@@ -120,12 +124,12 @@ impl Engine {
                 .map(|c| c.inputs.iter().map(|_| BatchPool::default()).collect())
                 .collect(),
             lanes,
+            ledgers: ledgers.into(),
             plan,
             topology: topology.clone(),
         });
         let builder = TaskBuilder {
             shared: shared.clone(),
-            ledgers: ledgers.into(),
             peers: Arc::new(topology.tasks()),
             seed: options.seed.unwrap_or_else(|| RandomState::new().hash_one(0u64)),
             start_timeout: options.start_timeout,

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use galerna_topology::runtime::{BatchPool, Loads, OutgoingBatch};
-use galerna_topology::{Clock, TaskMetrics, Topology};
+use galerna_topology::runtime::{AckSender, BatchPool, Loads, OutgoingBatch};
+use galerna_topology::{Clock, Failure, FailureKind, Fault, TaskMetrics, Topology};
 use tokio::sync::watch;
 
+use crate::ack_sender::{Ledgers, TaskAckSender};
 use crate::faults::FaultReporter;
 use crate::in_flight::InFlight;
 use crate::lanes::{Lanes, Message, NotSent, SentBy};
 use crate::metrics::{State, TaskStats, add};
-use crate::plan::{Plan, TaskPlan};
+use crate::plan::{Plan, Target, TaskPlan};
 
 /// What a running topology is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     /// By component and subscription.
     pub(crate) pools: Vec<Vec<BatchPool>>,
     pub(crate) lanes: Lanes,
+    pub(crate) ledgers: Ledgers,
 }
 
 impl Shared {
@@ -76,7 +78,7 @@ impl Shared {
         self.in_flight.begin(1);
         self.loads[to.component].add(to.task);
         let sent = if self.topology.components()[to.component].inputs[to.input].feedback {
-            self.lanes.send_back(to.worker, message).map_err(|_| NotSent::Closed)
+            self.lanes.send_back(to.worker, message)
         } else {
             self.lanes.try_send(to.worker, message, by)
         };
@@ -87,7 +89,41 @@ impl Shared {
                 self.lost(to);
                 Ok(())
             }
+            Err(NotSent::Refused { message, first, limit }) => {
+                self.refuse(to, message, first, limit);
+                Ok(())
+            }
         }
+    }
+
+    /// Fails what a feedback edge has no room for. It counts as failed by the bolt that it was on its way to.
+    #[cold]
+    fn refuse(&self, to: Target, message: Message, first: bool, limit: usize) {
+        let component = &self.topology.components()[to.component];
+        let mut lineage = component.inputs[to.input].discard(message.tuples);
+        let fault = Fault::transient(format!(
+            "the feedback edges hold {limit} bytes, as many as they may: if what goes round multiplies, let less of it go \
+             round, or raise `feedback_bytes`"
+        ));
+        if first {
+            tracing::warn!(
+                component = &*component.id,
+                reason = fault.reason(),
+                "tuples on a feedback edge fail"
+            );
+        }
+        let acks = TaskAckSender {
+            component: component.id.clone(),
+            stats: self.stats[to.component][to.task].clone(),
+            ledgers: self.ledgers.clone(),
+            clock: self.clock.clone(),
+            in_flight: self.in_flight.clone(),
+            // The bolt has not taken them.
+            waits: false,
+        };
+        let failure = Failure { kind: FailureKind::Error, fault, component: component.id.clone() };
+        acks.fail(&mut lineage, u64::from(message.rows), &failure);
+        self.lost(to);
     }
 
     /// What a worker is to do next: what was sent to it, or else to another one of its component that waits or is slow.
@@ -120,7 +156,7 @@ impl Shared {
     }
 
     /// The receiver has ended (it was aborted): the batch is gone, and its roots fail when the spouts stop.
-    pub(crate) fn lost(&self, to: crate::plan::Target) {
+    pub(crate) fn lost(&self, to: Target) {
         self.loads[to.component].take(to.task);
         self.in_flight.end(1);
     }

@@ -16,7 +16,7 @@ use galerna_topology::runtime::{
 use galerna_topology::{Fault, TaskContext, TaskFactory};
 use tokio::sync::Semaphore;
 
-use crate::ack_sender::{Ledgers, TaskAckSender};
+use crate::ack_sender::TaskAckSender;
 use crate::error::EngineError;
 use crate::plan::TaskPlan;
 use crate::shared::Shared;
@@ -29,7 +29,6 @@ const FIRST_BATCH: usize = 64;
 /// Makes the tasks of a topology.
 pub(crate) struct TaskBuilder {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) ledgers: Ledgers,
     pub(crate) peers: Arc<BTreeMap<Arc<str>, usize>>,
     pub(crate) seed: u64,
     pub(crate) start_timeout: Duration,
@@ -280,7 +279,7 @@ impl TaskBuilder {
             acks: Arc::new(TaskAckSender {
                 component: id,
                 stats: shared.stats[plan.component][plan.task].clone(),
-                ledgers: self.ledgers.clone(),
+                ledgers: shared.ledgers.clone(),
                 clock: shared.clock.clone(),
                 in_flight: shared.in_flight.clone(),
                 waits: matches!(components[plan.component].factory, TaskFactory::AsyncBolt(_)),

@@ -95,6 +95,7 @@ pub struct Input {
     direct_type: bool,
     convert: fn(AnyBatch) -> (AnyBatch, Vec<LostTuples>),
     split: fn(AnyBatch, usize) -> (AnyBatch, Option<AnyBatch>),
+    discard: fn(AnyBatch) -> Lineage,
     route: Arc<dyn Fn(RouteSetup) -> Box<dyn Any + Send> + Send + Sync>,
 }
 
@@ -108,6 +109,11 @@ impl Input {
     /// Cuts a batch of the stream's type after so many tuples, if it has more.
     pub fn split(&self, tuples: AnyBatch, rows: usize) -> (AnyBatch, Option<AnyBatch>) {
         (self.split)(tuples, rows.max(1))
+    }
+
+    /// Drops the tuples of a batch of the stream's type, and returns what they hold.
+    pub fn discard(&self, tuples: AnyBatch) -> Lineage {
+        (self.discard)(tuples)
     }
 
     /// Whether the stream's type is the bolt's input type, so that emptied batches can go back.
@@ -135,6 +141,14 @@ fn split<T: Send + 'static>(tuples: AnyBatch, rows: usize) -> (AnyBatch, Option<
     let lineage = tokens.into_rest();
     tuples.lineage = first;
     (tuples, Some(Box::new(EdgeBatch { values, lineage })))
+}
+
+fn discard<T: Send + 'static>(tuples: AnyBatch) -> Lineage {
+    let Ok(mut tuples) = tuples.downcast::<EdgeBatch<T>>() else { return Lineage::new() };
+    let lineage = std::mem::take(&mut tuples.lineage);
+    // A tuple that panics when it is dropped must not keep the others from failing.
+    let _ = catch_unwind(AssertUnwindSafe(move || drop(tuples)));
+    lineage
 }
 
 fn convert<T: IntoInput<I> + Send + 'static, I: Send + 'static>(
@@ -672,6 +686,7 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
             direct_type: TypeId::of::<T>() == TypeId::of::<I>(),
             convert: convert::<T, I>,
             split: split::<T>,
+            discard: discard::<T>,
             route: Arc::new(move |mut setup| {
                 setup.weigh = weigh.clone();
                 let route: Box<dyn Route<T>> = Box::new(route(setup));

@@ -164,6 +164,52 @@ async fn what_goes_round_untracked_is_bounded_by_the_budget() {
     assert!(running.drain(Duration::from_secs(30)).await.drained);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_multiplies_as_it_goes_round_fails_beyond_the_limit() {
+    /// Sends each number round twice for each time that it comes.
+    #[derive(Clone)]
+    struct Twice;
+    impl Bolt for Twice {
+        type Input = u64;
+        type Outputs = Rounds;
+        fn execute(&mut self, n: u64, out: &mut Emitter<Rounds>) -> Result<(), Fault> {
+            out.again.emit(n);
+            out.again.emit(n);
+            Ok(())
+        }
+    }
+    for tracked in [false, true] {
+        let harness = Harness::new().with_options(EngineOptions {
+            queued_bytes: 64 << 10,
+            feedback_bytes: 256 << 10,
+            ..EngineOptions::default()
+        });
+        let feed = harness.feed::<u64>();
+        let mut topology = TopologyBuilder::new("multiplying");
+        topology.message_timeout(None);
+        let fed = topology.spout("feed", feed.spout()).outputs();
+        let untracked = topology.spout("untracked", numbers(u64::from(!tracked), false)).outputs();
+        let again = Stream::<u64>::named("again", "default").feedback();
+        let rounds = topology.bolt("twice", Twice).shuffle(fed).shuffle(untracked).shuffle(again).outputs();
+        topology.map("again", |n: u64| n).shuffle(&rounds.again).unfused();
+        topology.for_each("done", |_: u64| ()).shuffle(&rounds.done);
+        let run = harness.start(topology.build().unwrap()).await.unwrap();
+        if tracked {
+            feed.emit(7, 7);
+            run.until("the root fails", || !feed.failed().is_empty()).await;
+            let failed = feed.failed();
+            assert_eq!((failed[0].id, &*failed[0].failure.component), (7, "twice"));
+            let reason = failed[0].failure.reason().to_owned();
+            assert!(reason.starts_with("the feedback edges hold 262144 bytes"), "{reason}");
+        }
+        let failures = || run.metrics().component("twice").unwrap().failed["error"];
+        run.until("tuples fail", || failures() > 10_000).await;
+        // What is on other edges is bounded by its own budget, and each may exceed its limit by a batch for each sender.
+        let queued = run.metrics().queued_bytes;
+        assert!(queued < 512 << 10, "{queued} bytes are queued");
+    }
+}
+
 #[tokio::test]
 async fn queues_are_bounded_in_bytes_by_what_tuples_weigh() {
     /// Holds the tuples up until the test lets it go.
