@@ -4,7 +4,7 @@
 //! comparison, and a run of consecutive roots is a run of consecutive slots. The full sequence number kept
 //! in the slot is its generation: what arrives late for a slot used anew does not match and is ignored.
 //! Sequence numbers whose slot still holds an older root are skipped, so one root that takes long holds up
-//! nobody; the slab doubles when it is half full.
+//! nobody; the slab doubles when it is half full, and becomes smaller when for a while few of its slots were needed.
 //!
 //! Deadlines are kept by stretches of consecutive roots, in the order in which they were emitted, which is that of their
 //! deadlines too: looking for what has run out of time looks at the oldest stretch, and at each root once. Roots whose timeout
@@ -28,6 +28,8 @@ const FREE: u64 = u64::MAX;
 const LONGEST_GRANT: u32 = 512;
 /// So many slots a ledger has at least. Most spouts of a topology of thousands of tasks have few roots pending.
 const SMALLEST_SLAB: usize = 64;
+/// A slab that has grown is looked at this often, in nanoseconds, whether a smaller one does.
+const SHRINK_EVERY: u64 = 10_000_000_000;
 /// So many stretches are kept at most; then neighbours are joined.
 const MOST_STRETCHES: usize = 256;
 
@@ -60,6 +62,12 @@ pub struct Ledger {
     next: u64,
     granted: Grant,
     pending: usize,
+    /// The slab is not made smaller than this.
+    smallest: usize,
+    /// The most pending since it was last looked whether a smaller slab does.
+    peak: usize,
+    /// When to look next.
+    shrink_at: u64,
     timeout: Option<u64>,
     /// No pending root runs out of time before this.
     check_at: Option<u64>,
@@ -84,6 +92,9 @@ impl Ledger {
             next: 0,
             granted: Grant::NONE,
             pending: 0,
+            smallest: capacity,
+            peak: 0,
+            shrink_at: 0,
             timeout,
             check_at: None,
             now: 0,
@@ -369,7 +380,52 @@ impl Ledger {
     }
 
     fn grow(&mut self) {
-        let capacity = self.sequence.len() * 2;
+        self.resize(self.sequence.len() * 2);
+        self.shrink_at = self.now.saturating_add(SHRINK_EVERY);
+    }
+
+    /// When to call [`shrink`](Self::shrink) next, if at all.
+    pub fn shrink_at(&self) -> Option<u64> {
+        (self.sequence.len() > self.smallest).then_some(self.shrink_at)
+    }
+
+    /// Gives memory back if it is time to look and few slots were needed since the last time. Then it returns true, and pending
+    /// roots are in other slots: in those of before modulo [`capacity`](RootAllocator::capacity). While slots in
+    /// [`acked`](Self::acked) or [`failed`](Self::failed) have not been taken, it does nothing.
+    pub fn shrink(&mut self, now: u64) -> bool {
+        let taken = self.acked.is_empty() && self.failed.is_empty();
+        if self.shrink_at().is_none_or(|at| now < at) || !taken {
+            return false;
+        }
+        self.shrink_at = now.saturating_add(SHRINK_EVERY);
+        let peak = std::mem::replace(&mut self.peak, self.pending);
+        // It grows when half full: so there is room for twice the peak before it does.
+        let mut capacity = peak.saturating_mul(4).next_power_of_two().max(self.smallest);
+        while capacity < self.sequence.len() && !self.fits(capacity) {
+            capacity *= 2;
+        }
+        if capacity >= self.sequence.len() {
+            return false;
+        }
+        self.resize(capacity);
+        self.restarted.shrink_to_fit();
+        self.extended.shrink_to_fit();
+        self.acked.shrink_to_fit();
+        self.failed.shrink_to_fit();
+        true
+    }
+
+    /// Whether each pending root would have a slot of its own: an old one may want that of a younger one.
+    fn fits(&self, capacity: usize) -> bool {
+        let mut taken = vec![false; capacity];
+        self.sequence
+            .iter()
+            .filter(|sequence| **sequence != FREE)
+            .all(|sequence| !std::mem::replace(&mut taken[(sequence & (capacity as u64 - 1)) as usize], true))
+    }
+
+    /// Moves all to a slab of another size, in which each pending root has a slot of its own.
+    fn resize(&mut self, capacity: usize) {
         let mut sequence = vec![FREE; capacity];
         let mut collected = vec![0; capacity];
         let mut born = vec![0; capacity];
@@ -434,10 +490,15 @@ impl RootAllocator for Ledger {
             self.note_deadlines(first, used as u64);
         }
         self.pending += used;
+        self.peak = self.peak.max(self.pending);
         self.next = first + used as u64;
         if let (None, Some(timeout)) = (self.check_at, self.timeout) {
             self.check_at = Some(self.now.saturating_add(timeout));
         }
+    }
+
+    fn capacity(&self) -> usize {
+        self.sequence.len()
     }
 
     fn is_pending(&self, slot: u32) -> bool {

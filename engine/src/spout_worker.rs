@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use galerna_topology::runtime::{OutgoingBatch, SpoutTask};
+use galerna_topology::runtime::{OutgoingBatch, RootAllocator, SpoutTask};
 use galerna_topology::{Failure, FailureKind, Fault, Next};
 use tokio::sync::{mpsc, watch};
 
@@ -174,6 +174,9 @@ impl SpoutWorker {
                 self.open_again().await;
             }
             self.drain_acks().await;
+            if self.run.open && self.ledger.shrink(nanos(self.shared.clock.now())) {
+                self.spout.shrink(self.ledger.capacity());
+            }
             let mode = *self.mode.borrow_and_update();
             if self.run.active != (mode == Mode::Active) {
                 self.run.active = !self.run.active;
@@ -287,6 +290,7 @@ impl SpoutWorker {
         };
         let open_at = if self.run.open { Duration::MAX } else { self.run.open_at };
         let expiry = self.ledger.check_at().map_or(Duration::MAX, Duration::from_nanos);
+        let shrink_at = self.ledger.shrink_at().map_or(Duration::MAX, Duration::from_nanos);
         let ready = async {
             match poll {
                 PollState::At(_) if may_emit => {
@@ -302,7 +306,7 @@ impl SpoutWorker {
             Some(message) = self.acks.recv() => Event::Ack(message),
             Ok(()) = self.mode.changed() => Event::Mode,
             Ok(_) = self.closing.wait_for(|closing| *closing) => Event::Close,
-            () = sleep_until(clock, wake.min(expiry).min(open_at)) => Event::Time,
+            () = sleep_until(clock, wake.min(expiry).min(open_at).min(shrink_at)) => Event::Time,
             event = ready => event,
         }
     }

@@ -27,6 +27,8 @@ enum Step {
     Restart(usize),
     /// Moves time on.
     Advance(u16),
+    /// Looks whether a smaller slab does.
+    Shrink,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -38,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Fail),
         1 => any::<usize>().prop_map(Step::Restart),
         2 => (0u16..700).prop_map(Step::Advance),
+        1 => Just(Step::Shrink),
     ]
 }
 
@@ -79,11 +82,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_ledger_agrees_with_the_model(steps in proptest::collection::vec(step(), 1..400)) {
+    fn the_ledger_agrees_with_the_model(
+        steps in proptest::collection::vec(step(), 1..400),
+        times_out in any::<bool>(),
+    ) {
         let failure = Failure::new(FailureKind::Error, "no", "bolt");
         let histogram = Histogram::new();
         let mut shares = ShareRng::new(7);
-        let mut ledger = Ledger::new(3, 4, Some(TIMEOUT));
+        let mut ledger = Ledger::new(3, 4, times_out.then_some(TIMEOUT));
         let mut model = Model::default();
         // The tuples that are out; those of ended roots stay, to arrive late.
         let mut tuples: Vec<AckToken> = Vec::new();
@@ -157,17 +163,31 @@ proptest! {
                     }
                 }
                 Step::Advance(by) => {
-                    now += u64::from(by);
+                    // Without a timeout so fast that it is time to shrink after a few steps.
+                    now += u64::from(by) * if times_out { 1 } else { 20_000_000 };
                     if ledger.check_at().is_some_and(|at| at <= now) {
                         ledger.expire(now, &failure);
                     }
                     let late: Vec<RootId> = model
                         .pending
                         .iter()
-                        .filter(|(_, (_, start))| start + TIMEOUT <= now)
+                        .filter(|(_, (_, start))| times_out && start + TIMEOUT <= now)
                         .map(|(root, _)| *root)
                         .collect();
                     late.into_iter().for_each(|root| model.fail(root));
+                }
+                Step::Shrink => {
+                    let before = ledger.capacity();
+                    if ledger.shrink(now) {
+                        let capacity = ledger.capacity();
+                        prop_assert!(capacity < before && model.pending.len() * 2 <= capacity);
+                        for slot in capacity..slots.len() {
+                            if let Some(root) = slots[slot].take() {
+                                prop_assert!(slots[slot % capacity].replace(root).is_none(), "two in a slot");
+                            }
+                        }
+                        slots.truncate(capacity);
+                    }
                 }
                 _ => {}
             }
@@ -191,4 +211,39 @@ proptest! {
         }
         prop_assert_eq!(histogram.latency().count, acked.len() as u64);
     }
+}
+
+#[test]
+fn a_ledger_gives_back_what_a_peak_took_and_no_slot_that_is_needed() {
+    const LOOK: u64 = 10_000_000_000;
+    let histogram = Histogram::new();
+    let mut ledger = Ledger::new(3, 4, None);
+    let smallest = ledger.capacity();
+    assert_eq!(ledger.shrink_at(), None, "nothing to give back");
+    let mut roots: Vec<RootId> = Vec::new();
+    while roots.len() < 100_000 {
+        let grant = ledger.grant();
+        roots.extend((0..grant.len).map(|at| grant.first.plus(at)));
+        ledger.commit(grant.len);
+    }
+    let largest = ledger.capacity();
+    assert!(largest >= 200_000);
+    // The first and the last are a whole slab apart: they want one slot in any that is smaller.
+    let (first, last) = (roots[0], roots[0].plus(65_536));
+    for root in roots.iter().filter(|root| **root != first && **root != last) {
+        ledger.settle([Span::Whole(*root, 1)], &histogram);
+    }
+    assert!(!ledger.shrink(LOOK), "what is settled has not been taken");
+    ledger.acked().clear();
+    assert!(!ledger.shrink(LOOK), "the peak was since the last look");
+    assert!(!ledger.shrink(2 * LOOK - 1), "it is not time to look");
+    assert!(ledger.shrink(2 * LOOK));
+    assert_eq!(ledger.capacity(), 131_072, "the smallest in which both have a slot");
+    ledger.settle([Span::Whole(last, 1)], &histogram);
+    ledger.acked().clear();
+    assert!(!ledger.shrink(3 * LOOK - 1));
+    assert!(ledger.shrink(3 * LOOK));
+    assert_eq!((ledger.capacity(), ledger.shrink_at()), (smallest, None));
+    ledger.settle([Span::Whole(first, 1)], &histogram);
+    assert_eq!((ledger.pending(), ledger.acked().len()), (0, 1));
 }

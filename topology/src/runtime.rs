@@ -77,6 +77,8 @@ pub trait RootAllocator {
     fn grant(&mut self) -> Grant;
     /// The first `used` slots of the last grant are pending from now on.
     fn commit(&mut self, used: u32);
+    /// How many slots the slab has in all.
+    fn capacity(&self) -> usize;
     /// Whether a slot holds a pending root.
     fn is_pending(&self, slot: u32) -> bool;
 }
@@ -419,6 +421,8 @@ pub trait SpoutTask: Send {
     fn recover(&mut self);
     /// Resolves when `next` is worth calling. Cancel-safe.
     fn ready(&mut self) -> BoxFuture<'_, ()>;
+    /// The slab has become smaller: what was in a slot is in that slot modulo the new capacity.
+    fn shrink(&mut self, capacity: usize);
     /// Asks the spout whether its own limit keeps it from emitting.
     fn is_full(&self) -> bool;
     /// Hands the ids in these slots to `acked`. Leaves `slots` empty.

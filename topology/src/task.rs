@@ -377,6 +377,18 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
         drop_panicked(&mut self.spout);
     }
 
+    fn shrink(&mut self, capacity: usize) {
+        for slot in capacity..self.ids.len() {
+            if let Some(id) = self.ids[slot].take() {
+                self.ids[slot % capacity] = Some(id);
+            }
+        }
+        self.ids.truncate(capacity);
+        self.ids.shrink_to_fit();
+        self.acked.shrink_to_fit();
+        self.failed.shrink_to_fit();
+    }
+
     fn ready(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             match &mut self.spout {

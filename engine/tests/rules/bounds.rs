@@ -9,6 +9,8 @@ use galerna_engine::{Engine, EngineOptions};
 use galerna_topology::prelude::*;
 use galerna_topology::{Counter, Gauge};
 
+use crate::bolts::{Held, Holding};
+
 /// Whole numbers, as fast as may be, with roots or without.
 struct Numbers {
     next: u64,
@@ -334,4 +336,41 @@ async fn a_component_has_metrics_of_its_own() {
     assert_eq!(count.counters["odd"], 50);
     assert_eq!(count.gauges["last"].len(), 2, "one for each task");
     assert!(count.gauges["last"].values().any(|last| *last == 99.0));
+}
+
+#[tokio::test]
+async fn after_a_peak_each_ack_still_reaches_its_own_root() {
+    const ROOTS: u64 = 5_000;
+    let (harness, held) = (Harness::new(), Held::default());
+    let feed = harness.feed::<u64>();
+    let mut topology = TopologyBuilder::new("peak");
+    topology.message_timeout(None);
+    let stream = topology.spout("feed", feed.spout()).outputs();
+    let hands = held.clone();
+    topology.bolt("hold", move || Holding(hands.clone())).shuffle(stream);
+    let run = harness.start(topology.build().unwrap()).await.unwrap();
+    (0..ROOTS).for_each(|n| feed.emit(n, n));
+    run.settle().await;
+    // Few are left, all over the slots; then the ledger becomes smaller.
+    let (left, done): (Vec<_>, Vec<_>) = held.lock().unwrap().drain(..).partition(|(n, _)| n % 500 == 7);
+    done.into_iter().for_each(|(_, anchor)| anchor.ack());
+    run.settle().await;
+    for _ in 0..3 {
+        run.advance(Duration::from_secs(10)).await;
+    }
+    let before = feed.acked().len();
+    assert_eq!(before, 4_990);
+    (ROOTS..ROOTS + 20).for_each(|n| feed.emit(n, n));
+    run.settle().await;
+    for (n, anchor) in left.into_iter().chain(held.lock().unwrap().drain(..)) {
+        if n % 2 == 0 { anchor.ack() } else { anchor.fail(Fault::transient("odd")) }
+    }
+    run.settle().await;
+    let mut failed: Vec<u64> = feed.failed().iter().map(|failed| failed.id).collect();
+    let mut acked = feed.acked().split_off(before);
+    acked.sort_unstable();
+    failed.sort_unstable();
+    let ended = (0..ROOTS).filter(|n| n % 500 == 7).chain(ROOTS..ROOTS + 20);
+    let (even, odd): (Vec<u64>, Vec<u64>) = ended.partition(|n| n % 2 == 0);
+    assert_eq!((acked, failed), (even, odd));
 }
