@@ -225,7 +225,7 @@ fn argument(name: &str, default: usize) -> usize {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    galerna::broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let (readings, rounds) = (argument("--readings", 200_000), argument("--rounds", 3));
     let (rabbit, mongo) = (RabbitMq::shared().await, Mongo::shared().await);
     let amqp = rabbit.vhost().await;

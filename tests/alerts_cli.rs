@@ -446,7 +446,7 @@ async fn programs_read_the_same_as_json() {
         let (status, answer) = call("GET", &format!("{url}/api/{path}"), None).await;
         assert_eq!((status, &answer["error"]["code"]), (401, &json!("unauthorized")), "{path}: {answer}");
     }
-    galerna::broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let client = reqwest::Client::builder().timeout(system::PATIENCE).build().unwrap();
     let get = async |path: &str| {
         let answer = client.get(format!("{url}/api/{path}")).bearer_auth(VIEWER).send().await.unwrap();

@@ -25,7 +25,7 @@ fn amaia(folder: &Path, args: &[&str]) -> Option<i32> {
 
 /// A call of the API as Iker makes it.
 async fn iker(method: &str, url: &str, body: &str, audited: bool) -> u16 {
-    galerna::broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let request = reqwest::Client::new().request(method.parse().unwrap(), url);
     let request = request.header("content-type", "application/json").header("x-actor", "iker");
     let request = if audited { request.header("x-audited", "yes") } else { request };

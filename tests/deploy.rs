@@ -388,7 +388,7 @@ fn told(text: &str) -> BTreeSet<String> {
 
 /// What stands at an address, with the token with which Prometheus asks.
 async fn get(url: &str) -> (u16, String) {
-    galerna::broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
     // Nobody listens yet, or not any more: a status that no server has.
     let Ok(answer) = client.get(url).bearer_auth(TOKEN).send().await else { return (0, String::new()) };

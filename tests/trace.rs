@@ -80,7 +80,7 @@ async fn prepare(store: &Store) {
 
 /// Posts the readings until they are taken, and returns the id of the call that was.
 async fn posted(frontend: &str) -> String {
-    galerna::broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let client = reqwest::Client::new();
     let url = format!("{frontend}/readings?source_key=S1&x-dexcell-source-token={TOKEN}");
     let id = Mutex::new(None);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use galerna_model::names_host;
+
 #[cfg(feature = "embedded")]
 use crate::embedded::{EmbeddedBroker, EmbeddedOptions};
 #[cfg(feature = "rabbitmq")]
@@ -68,20 +70,6 @@ async fn rabbitmq(address: &str) -> Result<Arc<dyn Broker>> {
         address,
         "needs the feature `rabbitmq` of galerna-broker, which this program was built without",
     ))
-}
-
-/// Whether there is a host in what follows the `scheme://` of an address.
-///
-/// ```
-/// use galerna_broker::names_host;
-///
-/// assert!(names_host("user:password@localhost:5672/vhost"));
-/// assert!(!names_host("user:password@:5672"));
-/// ```
-pub fn names_host(rest: &str) -> bool {
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    !host.is_empty() && !host.starts_with(':')
 }
 
 fn wrong(address: &str, problem: &str) -> BrokerError {

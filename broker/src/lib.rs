@@ -52,9 +52,8 @@ mod limits;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 mod retry;
-pub mod tls;
 
-pub use address::{names_host, open};
+pub use address::open;
 pub use broker::{
     Broker, BrokerHealth, Consumer, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Delivery,
     DeliveryTag, Depth, Failure, NewDeadLetter, Outcome,

@@ -18,7 +18,7 @@ const AUTHORITY: &str = include_str!("tls/ca.pem");
 
 /// Takes TLS connections for the server at `behind`; returns its port.
 async fn endpoint(behind: String) -> u16 {
-    galerna_broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let certificate = CertificateDer::from_pem_slice(include_bytes!("tls/server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).unwrap();
     let config = rustls::ServerConfig::builder().with_no_client_auth();

@@ -33,7 +33,7 @@ pub(crate) struct Refused {
 impl Api {
     /// A client of the dispatcher at `url`; connects at the first call.
     pub(crate) fn new(url: &str, token: Option<&str>) -> anyhow::Result<Self> {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let client = Client::builder().timeout(TIMEOUT).build().context("cannot make an HTTP client")?;
         Ok(Self {
             url: url.trim_end_matches('/').to_owned(),

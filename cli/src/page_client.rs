@@ -23,7 +23,7 @@ pub(crate) struct PageApi {
 impl PageApi {
     /// A client of the page at `page.url`, with the token of operators, or else that of viewers; connects at the first call.
     pub(crate) fn new(settings: &Settings) -> anyhow::Result<Self> {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let client = Client::builder().timeout(TIMEOUT).redirect(redirect::Policy::none()).build();
         let token = settings.page.operator_token.as_deref().or(settings.page.viewer_token.as_deref());
         Ok(Self {

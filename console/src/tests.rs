@@ -98,7 +98,7 @@ impl World {
     }
 
     async fn with(folder: tempfile::TempDir, parts: Parts, access: Access) -> Self {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = router(parts.clone(), access).unwrap();

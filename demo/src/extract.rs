@@ -4,11 +4,13 @@
 //! outages and spikes. See `examples/data/` for where it comes from and under which licence.
 
 use std::collections::HashMap;
+use std::io::Read;
 
 use anyhow::Context;
-use galerna_model::{AccountId, Reading, Timestamp};
-
-use crate::meters::{Mapping, Rows};
+use galerna_import::{Amount, Import, Options, Series};
+use galerna_model::{AccountId, Measurement, Reading, Timestamp};
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 
 static READINGS: &[u8] = include_bytes!("../../examples/data/energy/readings_2017-01_02.csv.gz");
 
@@ -18,7 +20,7 @@ const DAYS: i64 = 59;
 /// The meters of one account, and what they measured.
 #[derive(Debug, Default)]
 pub(crate) struct Site {
-    pub(crate) meters: Vec<(String, Mapping)>,
+    pub(crate) meters: Vec<(String, Series)>,
     hours: Vec<Hour>,
     /// Values in all hours.
     pub(crate) values: u64,
@@ -40,37 +42,42 @@ pub(crate) struct Extract {
 impl Extract {
     /// Unpacks the extract that is built into the program. Takes a good part of a second of computing.
     pub(crate) fn embedded() -> anyhow::Result<Self> {
-        Self::read(flate2::read::MultiGzDecoder::new(READINGS))
-            .context("the built-in readings cannot be read")
+        let mut text = Vec::new();
+        let unpacked = flate2::read::MultiGzDecoder::new(READINGS).read_to_end(&mut text);
+        unpacked.map_err(Into::into).and_then(|_| Self::read(text)).context("the built-in readings cannot be read")
     }
 
-    fn read(input: impl std::io::Read) -> anyhow::Result<Self> {
-        let mut rows = Rows::open(input)?;
+    fn read(text: Vec<u8>) -> anyhow::Result<Self> {
         let mut accounts: Vec<(AccountId, Site)> = Vec::new();
-        let mut account_index: HashMap<String, usize> = HashMap::new();
+        let mut account_index: HashMap<AccountId, usize> = HashMap::new();
         let mut meter_index: HashMap<String, u32> = HashMap::new();
-        while let Some(row) = rows.next() {
+        for row in Import::open(text, &Options::default())?.rows() {
             let row = row?;
-            let at = match account_index.get(row.account) {
+            let (series, amount) = match row.value.amount {
+                Amount::Net(series, amount) => (series, Some(number(amount)?)),
+                Amount::Missing(series) => (series, None),
+                _ => anyhow::bail!("line {}: not the amount of an hour", row.value.line),
+            };
+            let at = match account_index.get(&row.account) {
                 Some(at) => *at,
                 None => {
-                    accounts.push((AccountId::new(row.account)?, Site::default()));
-                    account_index.insert(row.account.to_owned(), accounts.len() - 1);
+                    accounts.push((row.account.clone(), Site::default()));
+                    account_index.insert(row.account, accounts.len() - 1);
                     accounts.len() - 1
                 }
             };
             let site = &mut accounts[at].1;
-            let meter = match meter_index.get(row.meter) {
+            let meter = match meter_index.get(&row.meter) {
                 Some(meter) => *meter,
                 None => {
                     let meter = u32::try_from(site.meters.len())?;
-                    site.meters.push((row.meter.to_owned(), row.mapping));
-                    meter_index.insert(row.meter.to_owned(), meter);
+                    site.meters.push((row.meter.clone(), series));
+                    meter_index.insert(row.meter, meter);
                     meter
                 }
             };
-            if let Some(value) = row.value {
-                site.push(row.ts, meter, value);
+            if let Some(amount) = amount {
+                site.push(row.value.ts, meter, amount);
             }
         }
         Ok(Self { accounts })
@@ -224,13 +231,32 @@ impl Iterator for Replay<'_> {
             readings: Vec::with_capacity(take),
         };
         for (meter, value) in &hour.values[..take] {
-            let (did, mapping) = &self.site.meters[*meter as usize];
-            let values = mapping.values(*value, &mut self.sums[*meter as usize]);
+            let (did, series) = &self.site.meters[*meter as usize];
+            let values = measured(*series, *value, &mut self.sums[*meter as usize]);
             post.meters.push(*meter);
             post.readings.push(Reading { did: did.clone(), values, sqn: self.sqn, ts });
         }
         Some(post)
     }
+}
+
+/// What a meter sends when it used `amount` in an hour, and the counter, which goes on by it.
+fn measured(series: Series, amount: f64, counter: &mut f64) -> Vec<Measurement> {
+    *counter += amount;
+    let mut values = vec![Measurement { p: series.counter(), v: rounded(*counter) }];
+    if let Some((p, factor)) = series.rate() {
+        values.push(Measurement { p, v: rounded(amount * factor.to_f64().unwrap_or(1.0)) });
+    }
+    values
+}
+
+/// To a millionth, so that the noise of binary fractions does not travel.
+fn rounded(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}
+
+fn number(amount: Decimal) -> anyhow::Result<f64> {
+    amount.to_f64().with_context(|| format!("{amount} is no number"))
 }
 
 #[cfg(test)]
@@ -249,7 +275,7 @@ mod tests {
                 );
             }
         }
-        Extract::read(text.as_bytes()).unwrap()
+        Extract::read(text.into_bytes()).unwrap()
     }
 
     #[test]
@@ -281,5 +307,23 @@ mod tests {
             }
             assert_eq!(seen.len() as u64, tenant.readings);
         }
+    }
+
+    #[test]
+    fn energy_is_counted_and_power_is_its_mean() {
+        let mut counter = 0.0;
+        let mut of = |series: Series, amount| -> Vec<(u32, f64)> {
+            measured(series, amount, &mut counter).iter().map(|m| (m.p.0, m.v)).collect()
+        };
+        assert_eq!(of(Series::ActiveEnergy, 1.5), [(402, 1.5), (401, 1500.0)]);
+        assert_eq!(of(Series::ActiveEnergy, 0.1), [(402, 1.6), (401, 100.0)]);
+        assert_eq!(of(Series::GasEnergy, 2.0), [(420, 3.6)]);
+    }
+
+    #[test]
+    fn the_built_in_extract_is_whole() {
+        let load = Extract::embedded().unwrap().once();
+        assert_eq!((load.tenants.len(), load.sites.iter().map(|site| site.meters.len()).sum::<usize>()), (11, 334));
+        assert_eq!(load.readings(), 464_325);
     }
 }

@@ -53,7 +53,7 @@ impl Call {
 impl Poster {
     /// A client of the frontend at `url`, for instance `http://127.0.0.1:8080`.
     pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
         Ok(Self { client, url: format!("{url}/readings") })
     }

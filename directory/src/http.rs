@@ -108,8 +108,7 @@ impl HttpDirectory {
     /// # Errors
     /// [`DirectoryError::Invalid`] when the address is not an `http` or `https` URL without user, query and fragment.
     pub fn new(base: &str, options: HttpOptions) -> Result<Self, DirectoryError> {
-        // Whoever comes first in the process installs it: the others find it there.
-        drop(rustls::crypto::ring::default_provider().install_default());
+        galerna_tls::install_default_provider();
         let url = Url::parse(base).map_err(|e| {
             DirectoryError::Invalid(format!("`{base}` is not the URL of an accounts API: {e}"))
         })?;

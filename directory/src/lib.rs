@@ -21,8 +21,11 @@
 //! is told apart as an [`Issue`], and what it names is left as it is.
 //!
 //! What is kept in the store is changed by a [`SourceRegistry`]; all else is only read. Tokens are known by their [hash](TokenHash).
-//! The crate must not depend on a broker's implementation, nor on a server.
+//! The crate must not depend on a broker's implementation. With the feature `api` it has a small server of such lists,
+//! `AccountsApi`, for trying and for tests.
 
+#[cfg(feature = "api")]
+mod api;
 mod entry;
 mod file;
 mod http;
@@ -36,6 +39,8 @@ use async_trait::async_trait;
 use galerna_model::{Account, Source};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "api")]
+pub use api::AccountsApi;
 pub use file::FileDirectory;
 pub use http::{HttpDirectory, HttpOptions};
 pub use registry::{AddedSource, ListedSource, RegistryError, SourceRegistry};

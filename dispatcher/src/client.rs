@@ -90,7 +90,7 @@ impl DispatcherClient {
     /// # Errors
     /// [`ClientError`] when the address is no URL.
     pub fn new(address: &str, options: ClientOptions) -> Result<Self, ClientError> {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let wrong = || ClientError::Address(address.to_owned());
         let mut base: Url = address.parse().map_err(|_| wrong())?;
         if !matches!(base.scheme(), "http" | "https") {

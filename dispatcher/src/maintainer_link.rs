@@ -41,7 +41,7 @@ impl MaintainerLink {
             Self::None => (None, false),
             Self::Local(ping) => (Some(ping), true),
             Self::Url(base) => {
-                galerna_broker::tls::install_default_provider();
+                galerna_tls::install_default_provider();
                 let url = format!("{}/ping", base.trim_end_matches('/'));
                 let client = reqwest::Client::builder()
                     .timeout(limit)

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use galerna_lease::QueueState;
+use galerna_lease::{QueueRecord, QueueState};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -62,9 +62,17 @@ impl QueueView {
             last_delivered: r.last_delivered.as_ref().map(text),
             re_leases: r.crashes,
             not_before: r.not_before.as_ref().map(text),
-            reason: r.reason.clone(),
+            reason: reason(r),
             since: text(&r.since),
         }
+    }
+}
+
+/// Why a queue is in its state, for people; it says so when the deletion is under way.
+fn reason(record: &QueueRecord) -> Option<String> {
+    match (record.deletion_claimed, &record.reason) {
+        (false, reason) => reason.clone(),
+        (true, reason) => Some(format!("deleting: {}", reason.as_deref().unwrap_or("its account is gone"))),
     }
 }
 

@@ -26,7 +26,7 @@ struct Service {
 
 impl Service {
     async fn of(dispatcher: &Dispatcher, token: Option<&str>) -> Self {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
         let (stop, stopped) = oneshot::channel();

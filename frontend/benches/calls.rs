@@ -26,7 +26,7 @@ fn call(readings: usize) -> String {
 }
 
 async fn start(server: &RabbitMq, folder: &std::path::Path) -> (String, Frontend) {
-    galerna_broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let broker = RabbitMqBroker::connect(RabbitMqOptions::new(server.amqp_uri())).await.expect("connected");
     broker.declare(&QueueName::new("Qa").expect("a name")).await.expect("declared");
     let lists = json!({"accounts": [{"id": "a", "queue": "Qa"}],

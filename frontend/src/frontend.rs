@@ -372,7 +372,7 @@ impl Core {
         if let Err(e) = published {
             tracing::warn!(request, source = %source.id, queue = %source.queue, error = %e, "a call was not confirmed");
             let id = request.as_str();
-            tracing::trace!(target: "galerna::trace::frontend", id, "failed: not confirmed: {e}");
+            tracing::trace!(target: "galerna::trace::frontend", id, failed = true, "failed: not confirmed: {e}");
             return Err(self.publish_error(&source.queue, e).await);
         }
         tracing::debug!(request, source = %source.id, queue = %source.queue, envelopes, readings = tally.readings, "confirmed");

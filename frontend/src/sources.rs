@@ -289,8 +289,7 @@ fn combine(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use galerna_directory::{HttpDirectory, HttpOptions, Issue};
-    use galerna_maintainer::AccountsApi;
+    use galerna_directory::{AccountsApi, HttpDirectory, HttpOptions, Issue};
     use galerna_model::ManualClock;
 
     fn account(id: &str, active: bool) -> Account {
@@ -354,7 +353,7 @@ mod tests {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let router = api.router();
         let serving = tokio::spawn(async move { drop(axum::serve(listener, router).await) });
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let http = HttpOptions { attempts: 1, ..HttpOptions::default() };
         (api, Directory::new(HttpDirectory::new(&address, http).unwrap()), serving)
     }

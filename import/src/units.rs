@@ -56,8 +56,8 @@ impl Series {
         }
     }
 
-    /// The mean rate, where there is one, and its factor from the counter's unit an hour.
-    pub(crate) fn rate(self) -> Option<(ParameterCode, Decimal)> {
+    /// The parameter of the mean rate, where there is one, and its factor from the counter's unit an hour.
+    pub fn rate(self) -> Option<(ParameterCode, Decimal)> {
         match self {
             Self::ActiveEnergy => Some((ParameterCode(401), Decimal::ONE_THOUSAND)),
             Self::ReactiveEnergy => Some((ParameterCode(403), Decimal::ONE_THOUSAND)),

@@ -29,6 +29,10 @@ pub fn record(r: &QueueRecord) -> Result<(), Violation> {
             r.not_before != Some(UNTIL_UNPAUSED) || r.state == QueueState::Deleting,
             "a pause is remembered only under a deletion",
         ),
+        (
+            !r.deletion_claimed || r.state == QueueState::Deleting,
+            "a deletion is claimed only in state delete",
+        ),
     ];
     first_broken(&holds)
 }

@@ -81,6 +81,9 @@ pub struct QueueRecord {
     pub not_before: Option<Timestamp>,
     /// Why it is in its state, when somebody said so (pause, deletion).
     pub reason: Option<String>,
+    /// Whether a maintainer is deleting it: only while it is in state [`QueueState::Deleting`].
+    #[serde(default)]
+    pub deletion_claimed: bool,
     /// Since when it is in its state.
     pub since: Timestamp,
     /// Messages ready when last counted. Not guarded by the version.
@@ -105,6 +108,7 @@ impl QueueRecord {
             crashes: 0,
             not_before: None,
             reason: None,
+            deletion_claimed: false,
             since: now,
             ready: 0,
             unacked: 0,

@@ -10,6 +10,8 @@
 //! | pause | paused | paused | paused, lease stays | new reason | pause remembered |
 //! | unpause | – | – | – | idle, or leased while a lease lives | remembered pause forgotten |
 //! | flag deleted | deleting | deleting | deleting, lease stays | deleting, pause remembered | new reason |
+//! | claim deletion | – | – | – | – | deletion claimed |
+//! | give up deletion | – | – | – | – | deletion no longer claimed |
 //! | undelete | – | – | – | – | idle, or leased while a lease lives, or the remembered pause |
 //! | counted > 0 | – | idle | – | – | – |
 //! | counted 0 | empty | – | – | – | – |
@@ -79,6 +81,10 @@ pub enum QueueEvent {
         /// Why.
         reason: Option<String>,
     },
+    /// A maintainer is about to delete a flagged queue.
+    ClaimDeletion,
+    /// The queue was not deleted, or whoever was deleting it is gone.
+    GiveUpDeletion,
     /// Its account is back.
     Undelete,
     /// Its messages were counted, or announced.
@@ -90,7 +96,7 @@ pub enum QueueEvent {
 
 impl QueueEvent {
     /// The names of all events.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 12] = [
         "lease",
         "renew",
         "release",
@@ -99,6 +105,8 @@ impl QueueEvent {
         "pause",
         "unpause",
         "flag_deleted",
+        "claim_deletion",
+        "give_up_deletion",
         "undelete",
         "counted",
     ];
@@ -114,6 +122,8 @@ impl QueueEvent {
             Self::Pause { .. } => "pause",
             Self::Unpause => "unpause",
             Self::FlagDeleted { .. } => "flag_deleted",
+            Self::ClaimDeletion => "claim_deletion",
+            Self::GiveUpDeletion => "give_up_deletion",
             Self::Undelete => "undelete",
             Self::Counted { .. } => "counted",
         }
@@ -244,10 +254,23 @@ pub fn transition(
                 next.reason.clone_from(reason);
             }
         },
+        QueueEvent::ClaimDeletion => {
+            if record.state != Deleting || record.deletion_claimed {
+                return Ok(Transition::Unchanged);
+            }
+            next.deletion_claimed = true;
+        }
+        QueueEvent::GiveUpDeletion => {
+            if !record.deletion_claimed {
+                return Ok(Transition::Unchanged);
+            }
+            next.deletion_claimed = false;
+        }
         QueueEvent::Undelete => {
             if record.state != Deleting {
                 return Ok(Transition::Unchanged);
             }
+            next.deletion_claimed = false;
             if record.not_before == Some(UNTIL_UNPAUSED) {
                 next.state = Paused;
                 next.reason = Some("paused before its deletion was taken back".to_owned());

@@ -64,6 +64,8 @@ fn events() -> Vec<(&'static str, QueueEvent)> {
         ("pause", QueueEvent::Pause { reason: None }),
         ("unpause", QueueEvent::Unpause),
         ("flag", QueueEvent::FlagDeleted { reason: None }),
+        ("claim", QueueEvent::ClaimDeletion),
+        ("give up", QueueEvent::GiveUpDeletion),
         ("undelete", QueueEvent::Undelete),
         ("counted 5", QueueEvent::Counted { messages: 5 }),
         ("counted 0", QueueEvent::Counted { messages: 0 }),
@@ -160,6 +162,11 @@ fn every_state_answers_every_event_by_the_table() {
             "flag",
             ["delete", "delete", "delete+lease", "delete+paused", "delete+paused+lease", "-", "-", "-", "-"],
         ),
+        (
+            "claim",
+            ["-", "-", "-", "-", "-", "delete", "delete+lease", "delete+paused", "delete+paused+lease"],
+        ),
+        ("give up", ["-"; 9]),
         ("undelete", ["-", "-", "-", "-", "-", "idle", "worker+lease", "pause", "pause+lease"]),
         ("counted 5", ["-", "idle", "-", "-", "-", "-", "-", "-", "-"]),
         ("counted 0", ["empty", "-", "-", "-", "-", "-", "-", "-", "-"]),
@@ -261,4 +268,19 @@ fn a_lease_is_taken_back_only_while_nobody_renewed_it() {
     let renewed = to(&leased, QueueEvent::Renew { epoch: 8 });
     let refused = transition(&renewed, &take_back, NOW, &timing());
     assert_eq!(refused, Err(TransitionError::Superseded), "somebody asked again and holds it");
+}
+
+#[test]
+fn a_claimed_deletion_ends_by_being_given_up_or_taken_back_only() {
+    let claimed = to(&shape("delete+paused"), QueueEvent::ClaimDeletion);
+    assert!(claimed.deletion_claimed);
+    let again = transition(&claimed, &QueueEvent::ClaimDeletion, NOW, &timing());
+    assert_eq!(again, Ok(Transition::Unchanged), "of several maintainers one gets it");
+    let told = to(&claimed, QueueEvent::FlagDeleted { reason: Some("account gone".into()) });
+    let unpaused = to(&told, QueueEvent::Unpause);
+    assert!(unpaused.deletion_claimed && unpaused.reason.as_deref() == Some("account gone"));
+    let given_up = to(&unpaused, QueueEvent::GiveUpDeletion);
+    assert_eq!((given_up.state, given_up.deletion_claimed), (QueueState::Deleting, false));
+    assert_eq!(given_up.reason, unpaused.reason);
+    assert!(!to(&claimed, QueueEvent::Undelete).deletion_claimed);
 }

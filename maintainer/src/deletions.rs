@@ -9,32 +9,12 @@
 //! - A maintainer that dies in between leaves its claim. Another ends it by a guarded write, when the first can no
 //!   longer be at work. Then all starts anew: the account may be back, and gets its queue made again if it is missing;
 //!   else it is decided and claimed again, and deleting what is gone already is no error.
-//!
-//! The claim is told in the record's reason, since operators are to see it.
 
 use std::time::Duration;
 
 use galerna_broker::DeleteWhen;
 use galerna_model::Timestamp;
-use galerna_storage::{QueueRecord, QueueState};
-
-/// What a claimed record's reason starts with.
-const CLAIMED: &str = "deleting: ";
-
-/// The reason of a record whose deletion is claimed.
-pub(crate) fn claim_of(record: &QueueRecord) -> String {
-    format!("{CLAIMED}{}", reason(record).unwrap_or("its account is gone"))
-}
-
-/// Whether the deletion of this queue is claimed.
-pub(crate) fn is_claimed(record: &QueueRecord) -> bool {
-    record.state == QueueState::Deleting && record.reason.as_deref().is_some_and(|r| r.starts_with(CLAIMED))
-}
-
-/// Why the queue was flagged, without the mark of a claim.
-pub(crate) fn reason(record: &QueueRecord) -> Option<&str> {
-    record.reason.as_deref().map(|reason| reason.strip_prefix(CLAIMED).unwrap_or(reason))
-}
+use galerna_storage::QueueRecord;
 
 /// What is to become of a flagged queue now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +51,7 @@ pub(crate) fn decide(
 #[cfg(test)]
 mod tests {
     use galerna_model::{AccountId, QueueName};
-    use galerna_storage::Lease;
+    use galerna_storage::{Lease, QueueState};
 
     use super::*;
 
@@ -115,18 +95,5 @@ mod tests {
             let decision = decide(&flagged(leased), messages, linger, grace, Timestamp(age));
             assert_eq!(decision, expected, "leased {leased}, {messages} messages, {age} ms");
         }
-    }
-
-    #[test]
-    fn a_claim_keeps_the_reason() {
-        let mut record = flagged(false);
-        assert!(!is_claimed(&record));
-        record.reason = Some(claim_of(&record));
-        assert!(is_claimed(&record));
-        assert_eq!(reason(&record), Some("account `a` is deactivated"));
-        assert_eq!(claim_of(&record), record.reason.clone().unwrap(), "claiming again adds nothing");
-        // A paused queue with that text is none.
-        record.state = QueueState::Paused;
-        assert!(!is_claimed(&record));
     }
 }

@@ -10,8 +10,7 @@
 //! - **timeouts** returns leases whose holder let them run out;
 //! - **deletions** deletes flagged queues, those with messages only after a grace time.
 //!
-//! The accounts list comes from a [`galerna_directory::AccountsSource`]. [`AccountsApi`] is a small server of such lists,
-//! for trying.
+//! The accounts list comes from a [`galerna_directory::AccountsSource`].
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -47,9 +46,7 @@
 //! - It knows brokers and stores by their traits only, and calls no dispatcher: they meet in the store.
 
 mod accounts;
-mod accounts_api;
 mod deletions;
-
 mod guarded;
 mod maintainer;
 mod metrics;
@@ -62,7 +59,6 @@ mod timeouts;
 mod work;
 
 pub use accounts::{Guard, Suspicion};
-pub use accounts_api::AccountsApi;
 pub use galerna_http::ServeError;
 pub use maintainer::Maintainer;
 pub use status::{Status, TaskStatus};

@@ -98,7 +98,7 @@ impl Work {
             }
         }
         let claimed: BTreeSet<&QueueName> =
-            records.iter().filter(|r| deletions::is_claimed(r)).map(|r| &r.queue).collect();
+            records.iter().filter(|r| r.deletion_claimed).map(|r| &r.queue).collect();
         self.create(&plan, &claimed, progress).await?;
 
         let restore: BTreeSet<&QueueName> = plan.restore.iter().collect();
@@ -107,7 +107,7 @@ impl Work {
             .writer(Task::Accounts)
             .apply(back, ROUNDS, |record| {
                 // A claimed deletion is seen through; the account gets its queue anew after it.
-                (!deletions::is_claimed(record)).then_some(QueueEvent::Undelete)
+                (!record.deletion_claimed).then_some(QueueEvent::Undelete)
             })
             .await?;
         {
@@ -338,7 +338,7 @@ impl Work {
         account_gone: bool,
         dead_letters: u64,
     ) -> Result<bool, TaskError> {
-        let record = if deletions::is_claimed(&record) {
+        let record = if record.deletion_claimed {
             if !self.claim_is_abandoned(&record) {
                 return Ok(false);
             }
@@ -367,9 +367,8 @@ impl Work {
         };
 
         let claimed_at = Instant::now();
-        let claim = Some(QueueEvent::FlagDeleted { reason: Some(deletions::claim_of(&record)) });
         let writer = self.writer(Task::Deletions);
-        let Some(claimed) = writer.apply(vec![record], 1, |_| claim.clone()).await?.done.pop() else {
+        let Some(claimed) = writer.apply(vec![record], 1, |_| Some(QueueEvent::ClaimDeletion)).await?.done.pop() else {
             return Ok(false);
         };
         if claimed_at.elapsed() >= self.options.takeover() / 2 {
@@ -391,8 +390,7 @@ impl Work {
         let applied = self
             .writer(Task::Deletions)
             .apply(vec![claimed], ROUNDS, |record| {
-                let reason = deletions::reason(record).map(str::to_owned);
-                deletions::is_claimed(record).then_some(QueueEvent::FlagDeleted { reason })
+                record.deletion_claimed.then_some(QueueEvent::GiveUpDeletion)
             })
             .await?;
         Ok(applied.done.into_iter().next())
@@ -411,7 +409,7 @@ impl Work {
                 return Ok(true);
             }
             match self.queues.get(&record.queue).await? {
-                Some(current) if deletions::is_claimed(&current) => record = current,
+                Some(current) if current.deletion_claimed => record = current,
                 Some(_) => return Ok(false),
                 None => return Ok(true),
             }

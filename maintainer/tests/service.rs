@@ -27,7 +27,7 @@ fn world() -> World {
 
 /// Serves it; gives the base address.
 async fn serve(maintainer: &Maintainer, token: Option<&'static str>, shutdown: CancellationToken) -> String {
-    galerna_broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let maintainer = maintainer.clone();

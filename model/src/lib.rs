@@ -21,6 +21,7 @@
 //! It does no I/O, but for a file of parameters that it is told to read, and must not depend on any other Galerna crate.
 
 mod accounts;
+mod address;
 mod alerts;
 mod clock;
 pub mod envelope;
@@ -32,6 +33,7 @@ mod reading;
 mod validate;
 
 pub use accounts::{Account, Source};
+pub use address::names_host;
 pub use alerts::{AlertEvent, AlertEventKind, AlertState, Comparison, Condition, Phase, Rule, Severity};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use envelope::{BadEntry, DecodeError, DecodeLimits, Decoded, decode, decode_reading};

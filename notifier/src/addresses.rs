@@ -295,7 +295,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_resolved_and_checked_again_for_each_connection() {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = server.local_addr().unwrap().port();
         // Whatever the name resolved to when the endpoint was stored: what counts is what it resolves to now.

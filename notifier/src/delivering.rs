@@ -258,6 +258,7 @@ impl Shared {
                 Some(error) => tracing::trace!(
                     target: "galerna::trace::notifier",
                     id = origin,
+                    failed = true,
                     "failed: delivery {} to endpoint {endpoint}, attempt {tries}{answer}: {error}",
                     delivery.id,
                 ),

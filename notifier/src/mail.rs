@@ -46,7 +46,7 @@ impl Smtp {
 
 impl Mailer {
     pub(crate) fn new(smtp: &Smtp, attempt_timeout: Duration) -> Result<Self, NotifierError> {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let transport = smtp.transport()?.timeout(Some(attempt_timeout)).build();
         Ok(Self { transport, from: smtp.sender()? })
     }

@@ -31,7 +31,7 @@ pub(crate) struct Webhooks {
 
 impl Webhooks {
     pub(crate) fn new(allow: AllowList, attempt_timeout: Duration) -> Result<Self, NotifierError> {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let allow = Arc::new(allow);
         let client = Client::builder()
             .dns_resolver(Arc::new(CheckedNames::new(Arc::clone(&allow))))

@@ -86,7 +86,7 @@ async fn usual_management(amqp: &str) -> Option<String> {
     };
     let url =
         if scheme == "amqps" { format!("https://{host}:15671") } else { format!("http://{host}:15672") };
-    galerna_broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let client = reqwest::Client::builder().timeout(PROBE).build().ok()?;
     // Any answer will do: without a login it is 401.
     match client.get(format!("{url}/api/overview")).send().await {

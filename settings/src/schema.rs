@@ -7,8 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use galerna_broker::names_host;
-use galerna_model::Timestamp;
+use galerna_model::{Timestamp, names_host};
 
 /// What a setting takes.
 #[derive(Debug, Clone, Copy)]

@@ -508,6 +508,31 @@ async fn documents_of_earlier_versions_are_united_with_what_comes() {
 }
 
 #[tokio::test]
+async fn claims_of_deletions_that_earlier_versions_wrote_are_read_and_changed_by_their_version() {
+    use bson::{Document, doc};
+    let server = Mongo::shared().await;
+    let database = unique("claims");
+    let store = connect(server, &database).await;
+    let reason = |text: &str| Some(text.to_owned());
+    let flagged = |text| QueueRecord { state: QueueState::Deleting, reason: reason(text), ..queue() };
+    store.queues.create(&[flagged("deleting: account gone")]).await.expect("created");
+    let stored = async || store.queues.get(&queue().queue).await.expect("answered").expect("there");
+    assert_eq!(stored().await, flagged("deleting: account gone"), "a reason is no claim");
+
+    let client = mongodb::Client::with_uri_str(server.uri()).await.expect("connected");
+    let documents = client.database(&database).collection::<Document>("queue_states");
+    let earlier = doc! { "$unset": { "record.deletion_claimed": "" } };
+    documents.update_one(doc! {}, earlier).await.expect("written");
+    let claimed = QueueRecord { deletion_claimed: true, ..flagged("account gone") };
+    assert_eq!(stored().await, claimed);
+
+    let given_up = QueueRecord { version: 1, ..flagged("account gone") };
+    let swap = Swap { expected: 0, record: given_up.clone() };
+    assert_eq!(store.queues.swap(&[swap]).await.expect("swapped"), [Swapped::Done]);
+    assert_eq!(stored().await, given_up);
+}
+
+#[tokio::test]
 async fn a_damaged_embedded_store_is_an_error_that_names_the_file_and_never_an_empty_store() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |store: &std::path::Path, suffix: &str| {

@@ -44,7 +44,8 @@ impl<S: Subscriber> Layer<S> for Recorder {
         let (call, part) = call_of(&fields.id);
         // Of messages that no frontend made it is when they were validated, which is told anyway.
         let received = fields.received.map(Timestamp).filter(|_| is_call(call));
-        let step = RecordedStep { at: SystemClock.now(), place, what: fields.what.0.into(), part };
+        let what = fields.what.0.into();
+        let step = RecordedStep { at: SystemClock.now(), place, what, failed: fields.failed, part };
         if let Some(export) = &self.export {
             export.send(call, &step);
         }
@@ -58,6 +59,7 @@ impl<S: Subscriber> Layer<S> for Recorder {
 struct Fields {
     id: String,
     received: Option<i64>,
+    failed: bool,
     what: Text,
 }
 
@@ -73,6 +75,12 @@ impl Visit for Fields {
     fn record_i64(&mut self, field: &Field, value: i64) {
         if field.name() == "received" {
             self.received = Some(value);
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        if field.name() == "failed" {
+            self.failed = value;
         }
     }
 

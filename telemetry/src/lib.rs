@@ -3,7 +3,7 @@
 //! *How.* A frontend gives each call an id (its answer's `x-request-id`), and each message that it makes of the call the id
 //! `<call>.<n>`. The broker carries it, the tuples of the topology carry it, and an alert event carries the id of the message
 //! whose reading decided ([`AlertEvent::origin`](galerna_model::AlertEvent)). Every module tells what it does with a message
-//! as a `tracing` event of level `TRACE` under the target `galerna::trace::<place>`; a layer of the subscriber (`layer.rs`)
+//! as a `tracing` event of level `TRACE` under the target `galerna::trace::<place>`, with the field `failed = true` if it went wrong; a layer of the subscriber (`layer.rs`)
 //! takes these down, whatever the filter of the log is.
 //!
 //! *What is kept where, and for how long.* Each process keeps the history of the last `trace.messages` calls in its memory

@@ -142,7 +142,7 @@ impl Exporter {
     /// # Errors
     /// When no HTTP client can be made.
     pub fn start(self) -> anyhow::Result<RunningExporter> {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(self.run(client, stop.clone()));
@@ -300,7 +300,7 @@ impl Exporter {
                     attribute("galerna.step", &step.what),
                 ],
             });
-            if step.what.starts_with("failed") {
+            if step.failed {
                 child["status"] = json!({ "code": STATUS_ERROR, "message": step.what });
             }
             spans.push(child);
@@ -327,7 +327,7 @@ mod tests {
     const CALL: &str = "015f3b2f4c00a1b2c3d4e5f60718";
 
     fn step(part: Option<u32>, at: i64, place: &'static str, what: &str) -> RecordedStep {
-        RecordedStep { at: Timestamp(at), place, what: what.into(), part }
+        RecordedStep { at: Timestamp(at), place, what: what.into(), failed: false, part }
     }
 
     fn spans(call: &str, steps: &[RecordedStep]) -> Vec<Value> {
@@ -345,7 +345,7 @@ mod tests {
                 step(Some(0), 6, "queues", "delivered"),
                 step(Some(1), 7, "queues", "delivered"),
                 step(Some(0), 9, "store", "stored"),
-                step(Some(1), 10, "queues", "failed: error in store: no"),
+                RecordedStep { failed: true, ..step(Some(1), 10, "queues", "failed: error in store: no") },
             ],
         );
         assert_eq!((front.len(), worker.len()), (2, 5));
@@ -363,6 +363,7 @@ mod tests {
         assert_eq!(times(&worker[0]), ["6000000", "10000000"]);
         assert_eq!(times(&worker[3]), ["6000000", "9000000"], "from the same message's step before");
         assert_eq!(worker[4]["status"]["code"], STATUS_ERROR);
+        assert!(worker[..4].iter().all(|span| span.get("status").is_none()));
         let mut ids: Vec<_> = worker.iter().map(|span| span["spanId"].to_string()).collect();
         ids.sort();
         ids.dedup();

@@ -82,7 +82,7 @@ impl Peers {
         patience: Duration,
         retry_after: Duration,
     ) -> anyhow::Result<Self> {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let client = || reqwest::Client::builder().timeout(patience);
         let why = "cannot make an HTTP client";
         Ok(Self {

@@ -24,6 +24,8 @@ pub(super) struct RecordedStep {
     pub(super) at: Timestamp,
     pub(super) place: &'static str,
     pub(super) what: Box<str>,
+    /// Whether it went wrong.
+    pub(super) failed: bool,
     /// Which message of the call; none for the whole call and for messages that no frontend made.
     pub(super) part: Option<u32>,
 }
@@ -134,7 +136,7 @@ mod tests {
     const CALL: &str = "015f3b2f4c00a1b2c3d4e5f60718";
 
     fn step(part: Option<u32>, at: i64, place: &'static str) -> RecordedStep {
-        RecordedStep { at: Timestamp(at), place, what: "did".into(), part }
+        RecordedStep { at: Timestamp(at), place, what: "did".into(), failed: false, part }
     }
 
     #[test]

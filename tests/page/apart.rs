@@ -17,7 +17,7 @@ async fn text(url: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_its_own_shows_and_steers_modules_elsewhere() {
-    galerna::broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let (rabbit, mongo) = (RabbitMq::shared().await, Mongo::shared().await);
     let amqp = rabbit.vhost().await;
     let store_url = system::database(&mongo.uri(), &mongo.unique("page"));

@@ -184,7 +184,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl 
 
 /// Calls an API: status and JSON body.
 pub(crate) async fn call(method: &str, url: &str, body: Option<&str>) -> (u16, Value) {
-    galerna::broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
     let mut request = client.request(method.parse().unwrap(), url);
     if let Some(body) = body {

@@ -41,11 +41,6 @@ impl Fault {
         self.soft() == Some(AMQPSoftError::PRECONDITIONFAILED)
     }
 
-    /// Whether the server's answer names this.
-    pub(super) fn says(&self, what: &str) -> bool {
-        matches!(self, Self::Amqp(e) if e.to_string().contains(what))
-    }
-
     pub(super) fn into_error(self, attempted: &str, queue: Option<&QueueName>) -> BrokerError {
         match (queue, self) {
             (Some(queue), fault) if fault.not_found() => BrokerError::UnknownQueue(queue.clone()),

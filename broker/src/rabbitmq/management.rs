@@ -115,7 +115,7 @@ impl Management {
                 .pop_if_empty()
                 .extend(path);
         }
-        crate::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let client = Client::builder().timeout(timeout).build().map_err(|e| wrong(e.to_string()))?;
         Ok(Self { client, queues, nodes, user, password })
     }

@@ -245,7 +245,7 @@ impl RabbitMqBroker {
     /// [`BrokerError::Invalid`] for a wrong address, [`BrokerError::Unavailable`] when there is no connection within
     /// [`Timeouts::reconnect`].
     pub async fn connect(options: RabbitMqOptions) -> Result<Self> {
-        crate::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let mut uri: AMQPUri = options.amqp_uri.parse().map_err(|e| {
             BrokerError::Invalid(format!(
                 "AMQP address is wrong: {e}; write amqp://user:password@host:5672/vhost"

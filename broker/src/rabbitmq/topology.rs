@@ -157,21 +157,36 @@ impl Topology {
         attempted: &str,
     ) -> Result<()> {
         arguments.insert("x-queue-type".into(), text(self.kind.argument()));
+        let fault = match self.declare_with(&name, arguments.clone(), attempted).await? {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
+        };
+        if !fault.made_otherwise() {
+            return Err(fault.into_error(attempted, None));
+        }
+        // Queues made before the limit was set are as good, but for RabbitMQ 4.
+        let mut earlier = FieldTable::default();
+        for (argument, value) in arguments.inner().iter().filter(|(argument, _)| argument.as_str() != LIMIT) {
+            earlier.insert(argument.clone(), value.clone());
+        }
+        if arguments.contains_key(LIMIT) && self.declare_with(&name, earlier, attempted).await?.is_ok() {
+            tracing::debug!(queue = %name, "the queue exists without a delivery limit; it is used as it is");
+            return Ok(());
+        }
+        tracing::warn!(queue = %name, "the queue exists with other arguments; it is used as it is");
+        self.inspect(name).await.map(drop).map_err(|fault| fault.into_error(attempted, None))
+    }
+
+    async fn declare_with(
+        &self,
+        name: &ShortString,
+        arguments: FieldTable,
+        attempted: &str,
+    ) -> Result<std::result::Result<(), Fault>> {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         let channel = self.link.channel(attempted).await?;
-        match within(self.timeouts.rpc, channel.queue_declare(name.clone(), options, arguments)).await {
-            Ok(_) => Ok(()),
-            Err(fault) if fault.made_otherwise() => {
-                // Queues made before the limit was set are as good, but for RabbitMQ 4.
-                if fault.says(LIMIT) {
-                    tracing::debug!(queue = %name, "the queue exists without a delivery limit; it is used as it is");
-                } else {
-                    tracing::warn!(queue = %name, "the queue exists with other arguments; it is used as it is");
-                }
-                self.inspect(name).await.map(drop).map_err(|fault| fault.into_error(attempted, None))
-            }
-            Err(fault) => Err(fault.into_error(attempted, None)),
-        }
+        let declared = within(self.timeouts.rpc, channel.queue_declare(name.clone(), options, arguments));
+        Ok(declared.await.map(drop))
     }
 
     /// Ready messages and consumers of a queue.

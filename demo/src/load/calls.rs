@@ -46,7 +46,7 @@ impl Caller {
     /// # Errors
     /// When `url` is none.
     pub(super) fn new(url: &str, connections: usize) -> anyhow::Result<Self> {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let client = Client::builder()
             .timeout(TIMEOUT)
             .pool_max_idle_per_host(connections)

@@ -101,7 +101,7 @@ impl World {
         broker: Arc<dyn Broker>,
         options: Options,
     ) -> Self {
-        galerna_broker::tls::install_default_provider();
+        galerna_tls::install_default_provider();
         let hinted = Arc::new(Hinted::default());
         let file = format!("embedded:{}", folder.path().join("store.db").display());
         let store = galerna_storage::open(&file).await.unwrap();

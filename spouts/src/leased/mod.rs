@@ -394,7 +394,7 @@ impl Spout for LeasedQueues {
         let mut outcomes = Outcomes::default();
         for Failed { id, failure } in failed.drain(..) {
             let (message, queue) = (&*id.message, &id.claim.queue);
-            tracing::trace!(target: "galerna::trace::queues", id = message, "failed: {failure}");
+            tracing::trace!(target: "galerna::trace::queues", id = message, failed = true, "failed: {failure}");
             let outcome = outcome_of(&failure);
             match &outcome {
                 // An outage fails all messages alike, and is told of by who notices it.

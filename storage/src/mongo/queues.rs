@@ -58,6 +58,9 @@ struct RecordFields {
     crashes: i64,
     not_before: Option<DateTime>,
     reason: Option<String>,
+    /// Not in records that earlier versions wrote: those have it in their reason.
+    #[serde(default)]
+    deletion_claimed: Option<bool>,
     since: DateTime,
 }
 
@@ -91,6 +94,7 @@ impl From<&QueueRecord> for RecordFields {
             crashes: record.crashes.into(),
             not_before: record.not_before.map(date),
             reason: record.reason.clone(),
+            deletion_claimed: Some(record.deletion_claimed),
             since: date(record.since),
         }
     }
@@ -117,6 +121,10 @@ impl From<&QueueRecord> for QueueDocument {
 impl From<QueueDocument> for QueueRecord {
     fn from(document: QueueDocument) -> Self {
         let record = document.record;
+        let (deletion_claimed, reason) = match record.deletion_claimed {
+            Some(claimed) => (claimed, record.reason),
+            None => claim_of_earlier_versions(record.state, record.reason),
+        };
         Self {
             queue: document.queue,
             account: record.account,
@@ -134,12 +142,21 @@ impl From<QueueDocument> for QueueRecord {
             last_delivered: record.last_delivered.map(time),
             crashes: u32::try_from(record.crashes).unwrap_or(0),
             not_before: record.not_before.map(time),
-            reason: record.reason,
+            reason,
+            deletion_claimed,
             since: time(record.since),
             ready: uint(document.ready),
             unacked: uint(document.unacked),
             counted_at: document.counted_at.map(time),
         }
+    }
+}
+
+/// Whether a deletion is claimed, and why, in a record of a version that wrote a claim as the beginning of the reason.
+fn claim_of_earlier_versions(state: QueueState, reason: Option<String>) -> (bool, Option<String>) {
+    match reason.as_deref().and_then(|reason| reason.strip_prefix("deleting: ")) {
+        Some(rest) if state == QueueState::Deleting => (true, Some(rest.to_owned())),
+        _ => (false, reason),
     }
 }
 
@@ -461,7 +478,8 @@ impl QueueStates for Mongo {
                 },
                 "$unset": {
                     "record.account": "", "record.state": "", "record.lease": "", "record.last_delivered": "",
-                    "record.crashes": "", "record.not_before": "", "record.reason": "", "record.since": "",
+                    "record.crashes": "", "record.not_before": "", "record.reason": "",
+                    "record.deletion_claimed": "", "record.since": "",
                     "ready": "", "unacked": "", "counted_at": "",
                 },
                 "$currentDate": stamp(),

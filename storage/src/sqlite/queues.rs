@@ -13,7 +13,8 @@ use crate::queues::{COUNT_REFRESH_MS, check_swaps};
 use crate::{Changes, Lease, QueueRecord, QueueStates, ReadyCount, Result, Swap, Swapped};
 
 const COLUMNS: &str = "queue, account, version, state, epoch, lease_consumer, lease_granted_at, lease_expires_at, \
-     lease_ms, lease_renewal, last_delivered, crashes, not_before, reason, since, ready, unacked, counted_at, lease_request";
+     lease_ms, lease_renewal, last_delivered, crashes, not_before, reason, since, ready, unacked, counted_at, lease_request, \
+     deletion_claimed";
 
 pub(super) fn last_change(conn: &Connection) -> rusqlite::Result<i64> {
     conn.query_row(
@@ -47,6 +48,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<QueueRecord> {
         crashes: row.get(11)?,
         not_before: maybe_time(row, 12)?,
         reason: row.get(13)?,
+        deletion_claimed: row.get(19)?,
         since: time(row, 14)?,
         ready: uint(row, 15)?,
         unacked: uint(row, 16)?,
@@ -90,7 +92,7 @@ fn create(open: &mut Open, record: &QueueRecord) -> rusqlite::Result<bool> {
     caches.last_change += 1;
     conn.prepare_cached(&format!(
         "INSERT INTO queues ({COLUMNS}, changed) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)"
     ))?
     .execute(params![
         queue,
@@ -112,6 +114,7 @@ fn create(open: &mut Open, record: &QueueRecord) -> rusqlite::Result<bool> {
         int(record.unacked),
         record.counted_at.map(|t| t.0),
         lease.and_then(|l| l.request.as_deref()),
+        record.deletion_claimed,
         caches.last_change,
     ])?;
     Ok(true)
@@ -127,7 +130,7 @@ fn swap(open: &mut Open, swap: &Swap) -> rusqlite::Result<Swapped> {
             "UPDATE queues SET account = ?2, version = ?3, state = ?4, epoch = ?5, lease_consumer = ?6, \
              lease_granted_at = ?7, lease_expires_at = ?8, lease_ms = ?9, lease_renewal = ?10, \
              last_delivered = ?11, crashes = ?12, not_before = ?13, reason = ?14, since = ?15, changed = ?16, \
-             lease_request = ?18 WHERE queue = ?1 AND version = ?17",
+             lease_request = ?18, deletion_claimed = ?19 WHERE queue = ?1 AND version = ?17",
         )?
         .execute(params![
             record.queue.as_str(),
@@ -148,6 +151,7 @@ fn swap(open: &mut Open, swap: &Swap) -> rusqlite::Result<Swapped> {
             caches.last_change,
             int(swap.expected),
             lease.and_then(|l| l.request.as_deref()),
+            record.deletion_claimed,
         ])?;
     if written == 1 { Ok(Swapped::Done) } else { one(conn, &record.queue).map(Swapped::Conflict) }
 }

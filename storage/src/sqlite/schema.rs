@@ -4,7 +4,7 @@ use galerna_sqlite::Format;
 use rusqlite::Connection;
 
 /// Version of the tables below, kept in the file; a file of a later version is refused.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// Files of this store.
 pub(super) const FORMAT: Format = Format {
@@ -35,7 +35,7 @@ CREATE TABLE queues (
     epoch INTEGER NOT NULL, lease_consumer TEXT, lease_granted_at INTEGER, lease_expires_at INTEGER,
     lease_ms INTEGER, lease_renewal INTEGER, lease_request TEXT, last_delivered INTEGER, crashes INTEGER NOT NULL,
     not_before INTEGER, reason TEXT, since INTEGER NOT NULL, ready INTEGER NOT NULL, unacked INTEGER NOT NULL,
-    counted_at INTEGER, changed INTEGER NOT NULL
+    counted_at INTEGER, changed INTEGER NOT NULL, deletion_claimed INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX queues_changed ON queues (changed);
 
@@ -106,13 +106,22 @@ const SINCE_VERSION_3: &str = "ALTER TABLE queues ADD COLUMN lease_request TEXT;
 /// What a file of version 4 lacks.
 const SINCE_VERSION_4: &str = "ALTER TABLE alert_states ADD COLUMN received INTEGER;
 ALTER TABLE alert_states ADD COLUMN heard_at INTEGER;";
+/// What a file of version 5 lacks. Its claims of deletions were the beginnings of reasons.
+const SINCE_VERSION_5: &str = "ALTER TABLE queues ADD COLUMN deletion_claimed INTEGER NOT NULL DEFAULT 0;
+UPDATE queues SET deletion_claimed = 1, reason = substr(reason, 11) WHERE state = 'delete' AND substr(reason, 1, 10) = 'deleting: ';";
 
 /// Creates what a file of the version `found` lacks (0: all).
 pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
     if found == 0 {
         conn.execute_batch(TABLES)?;
     }
-    let changes = [(1, SINCE_VERSION_1), (2, SINCE_VERSION_2), (3, SINCE_VERSION_3), (4, SINCE_VERSION_4)];
+    let changes = [
+        (1, SINCE_VERSION_1),
+        (2, SINCE_VERSION_2),
+        (3, SINCE_VERSION_3),
+        (4, SINCE_VERSION_4),
+        (5, SINCE_VERSION_5),
+    ];
     for (_, change) in changes.into_iter().filter(|(version, _)| (1..=*version).contains(&found)) {
         conn.execute_batch(change)?;
     }
@@ -127,6 +136,7 @@ mod tests {
     use super::*;
 
     const SINCE_4: &str = "received INTEGER, heard_at INTEGER, ";
+    const SINCE_5: &str = ", deletion_claimed INTEGER NOT NULL DEFAULT 0";
 
     /// The tables as an earlier version made them.
     fn without(columns: &[&str]) -> String {
@@ -136,7 +146,7 @@ mod tests {
     #[test]
     fn a_file_of_version_1_keeps_its_events_and_learns_where_new_ones_come_from() {
         let conn = Connection::open_in_memory().unwrap();
-        let old = without(&[", origin TEXT", ", sqns BLOB", " lease_request TEXT,", SINCE_4]);
+        let old = without(&[", origin TEXT", ", sqns BLOB", " lease_request TEXT,", SINCE_4, SINCE_5]);
         conn.execute_batch(&format!("{old} PRAGMA user_version = 1;")).unwrap();
         conn.execute_batch(
             "INSERT INTO alert_events VALUES ('e', 'raised', 'r', 'r', 'info', 'a', 's', 'd', 1.0, 1, 'm')",
@@ -154,7 +164,7 @@ mod tests {
     #[test]
     fn a_file_of_version_4_keeps_its_states_and_learns_when_readings_came() {
         let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(&without(&[SINCE_4])).unwrap();
+        conn.execute_batch(&without(&[SINCE_4, SINCE_5])).unwrap();
         conn.execute_batch("INSERT INTO alert_states VALUES ('a', 'r', 's', 'd', 'ok', 1, 2, 3.0, NULL)")
             .unwrap();
         for version in [4, VERSION] {
@@ -170,7 +180,7 @@ mod tests {
         use galerna_model::{Measurement, ParameterCode};
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
-        let old = without(&[", sqns BLOB", " lease_request TEXT,", SINCE_4]);
+        let old = without(&[", sqns BLOB", " lease_request TEXT,", SINCE_4, SINCE_5]);
         let conn = Connection::open(&path).unwrap();
         conn.execute_batch(&format!("PRAGMA journal_mode = WAL; {old} PRAGMA user_version = 2;")).unwrap();
         conn.execute_batch(
@@ -205,7 +215,7 @@ mod tests {
     #[test]
     fn a_file_of_version_3_keeps_its_leases_and_learns_their_requests() {
         let conn = Connection::open_in_memory().unwrap();
-        let old = without(&[" lease_request TEXT,", SINCE_4]);
+        let old = without(&[" lease_request TEXT,", SINCE_4, SINCE_5]);
         conn.execute_batch(&format!("{old} PRAGMA user_version = 3;")).unwrap();
         conn.execute_batch(
             "INSERT INTO queues VALUES ('D1', '1', 4, 'worker', 2, 'w1', 1, 2, 60000, 0, 1, 0, NULL, NULL, 1, 0, 0, NULL, 9)",
@@ -218,5 +228,36 @@ mod tests {
             })
             .unwrap();
         assert_eq!((consumer.as_str(), request), ("w1", None));
+    }
+
+    #[test]
+    fn a_claimed_deletion_in_a_file_of_version_5_is_no_longer_a_beginning_of_a_reason() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(&without(&[SINCE_5])).unwrap();
+        for (queue, state, reason) in [
+            ("D1", "delete", "'deleting: account `a` is deactivated'"),
+            ("D2", "delete", "'account `b` is deactivated'"),
+            ("D3", "pause", "'deleting: no, paused'"),
+            ("D4", "delete", "NULL"),
+        ] {
+            let columns = format!(
+                "'{queue}', '1', 4, '{state}', 2, NULL, NULL, NULL, NULL, NULL, NULL, 1, 0, NULL, {reason}, 1, 0, 0, NULL, 9"
+            );
+            conn.execute_batch(&format!("INSERT INTO queues VALUES ({columns})")).unwrap();
+        }
+        for version in [5, VERSION] {
+            bring_up(&conn, version).unwrap();
+        }
+        let mut all = conn.prepare("SELECT deletion_claimed, reason FROM queues ORDER BY queue").unwrap();
+        let all = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let all: Vec<(bool, Option<String>)> = all.collect::<Result<_, _>>().unwrap();
+        let reason = |text: &str| Some(text.to_owned());
+        let expected = [
+            (true, reason("account `a` is deactivated")),
+            (false, reason("account `b` is deactivated")),
+            (false, reason("deleting: no, paused")),
+            (false, None),
+        ];
+        assert_eq!(all, expected);
     }
 }

@@ -61,10 +61,16 @@ pub(super) async fn a_record_comes_back_as_it_was_created(store: &Store) {
         counted_at: Some(hour(4)),
         ..new("$odd.name#1")
     };
-    let records = [full, new("plain")];
+    let flagged = QueueRecord {
+        state: QueueState::Deleting,
+        reason: Some("deleting: a reason that begins so".into()),
+        ..new("flagged")
+    };
+    let claimed = QueueRecord { deletion_claimed: true, ..flagged.clone() };
+    let records = [full, QueueRecord { queue: queue("claimed"), ..claimed }, flagged, new("plain")];
     let mut created = store.queues.create(&records).await.expect("created");
     created.sort();
-    assert_eq!(created, [queue("$odd.name#1"), queue("plain")]);
+    assert_eq!(created, records.each_ref().map(|record| record.queue.clone()));
     let mut all = store.queues.all().await.expect("listed");
     all.sort_by(|a, b| a.queue.cmp(&b.queue));
     assert_eq!(all, records);
@@ -104,7 +110,13 @@ pub(super) async fn a_swap_writes_everything_but_the_counts(store: &Store) {
     };
     let swap = Swap { expected: 1, record: released.clone() };
     assert_eq!(store.queues.swap(&[swap]).await.expect("swapped"), [Swapped::Done]);
-    assert_eq!(stored(store, "a").await, counted(released));
+    assert_eq!(stored(store, "a").await, counted(released.clone()));
+
+    let claimed =
+        QueueRecord { version: 3, state: QueueState::Deleting, deletion_claimed: true, ..released.clone() };
+    let swap = Swap { expected: 2, record: claimed.clone() };
+    assert_eq!(store.queues.swap(&[swap]).await.expect("swapped"), [Swapped::Done]);
+    assert_eq!(stored(store, "a").await, counted(claimed));
 }
 
 pub(super) async fn a_lost_swap_writes_nothing_and_gives_what_is_stored(store: &Store) {

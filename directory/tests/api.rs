@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use axum::Router;
 use galerna_directory::{
-    AccountsSource, DirectoryError, FileDirectory, HttpDirectory, HttpOptions, SourcesSource,
+    AccountsApi, AccountsSource, DirectoryError, FileDirectory, HttpDirectory, HttpOptions, SourcesSource,
 };
-use galerna_maintainer::AccountsApi;
 use galerna_model::{Account, AccountId, QueueName, Source, SourceId};
 use serde_json::json;
 
@@ -82,7 +81,7 @@ async fn a_token_is_asked_for_and_brought() {
 #[tokio::test]
 async fn the_trial_api_refuses_odd_pages_and_serves_none_beyond_the_last() {
     let base = serve(AccountsApi::new(accounts(3), Vec::new()).router()).await;
-    galerna_broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     for (query, status, listed) in [
         ("", 200, Some(3)),
         ("?page=1&limit=2", 200, Some(2)),

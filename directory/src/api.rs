@@ -1,6 +1,6 @@
 //! A small server of accounts and sources, for trying the system without one's own.
 //!
-//! It speaks what [`HttpDirectory`](galerna_directory::HttpDirectory) reads: `GET /accounts` and `GET /sources` with `page` (from
+//! It speaks what [`HttpDirectory`](crate::HttpDirectory) reads: `GET /accounts` and `GET /sources` with `page` (from
 //! 1) and `limit` (1 to 1,000, 500 when left out). `GET /healthz` answers 200.
 
 use std::future::Future;
@@ -19,10 +19,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::service::SHARE_OF_FILES;
-use galerna_directory::{AccountsSource, DirectoryError, SourcesSource};
+use crate::{AccountsSource, DirectoryError, SourcesSource};
 
 const DEFAULT_LIMIT: usize = 500;
+/// One in so many of the process's open files are left to its connections.
+const SHARE_OF_FILES: usize = 16;
 const LARGEST_LIMIT: usize = 1_000;
 
 /// The server's lists; clones share them.
