@@ -65,6 +65,9 @@ mod budget;
 mod call_error;
 mod disk_copy;
 mod frontend;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hints;
 mod legacy_form;
 mod metrics;
