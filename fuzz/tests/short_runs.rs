@@ -7,7 +7,7 @@ use galerna_model::{AccountId, Envelope, Measurement, ParameterCode, Reading, So
 
 const INPUTS: usize = 20_000;
 /// Of files, which are long.
-const FILES: usize = 1_500;
+const FILES: usize = 500;
 
 /// The files of a folder of the repository, those with this end of the name, in the order of their names.
 fn files(folder: &str, end: &str) -> Vec<Vec<u8>> {
@@ -81,5 +81,5 @@ fn green_button_files() {
 
 #[test]
 fn mapping_files() {
-    galerna_fuzz::run(galerna_fuzz::mapping, 7, files("import/src/mappings", ".toml"), 3 * FILES);
+    galerna_fuzz::run(galerna_fuzz::mapping, 7, files("import/src/mappings", ".toml"), 6 * FILES);
 }
