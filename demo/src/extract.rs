@@ -44,7 +44,10 @@ impl Extract {
     pub(crate) fn embedded() -> anyhow::Result<Self> {
         let mut text = Vec::new();
         let unpacked = flate2::read::MultiGzDecoder::new(READINGS).read_to_end(&mut text);
-        unpacked.map_err(Into::into).and_then(|_| Self::read(text)).context("the built-in readings cannot be read")
+        unpacked
+            .map_err(Into::into)
+            .and_then(|_| Self::read(text))
+            .context("the built-in readings cannot be read")
     }
 
     fn read(text: Vec<u8>) -> anyhow::Result<Self> {
@@ -323,7 +326,10 @@ mod tests {
     #[test]
     fn the_built_in_extract_is_whole() {
         let load = Extract::embedded().unwrap().once();
-        assert_eq!((load.tenants.len(), load.sites.iter().map(|site| site.meters.len()).sum::<usize>()), (11, 334));
+        assert_eq!(
+            (load.tenants.len(), load.sites.iter().map(|site| site.meters.len()).sum::<usize>()),
+            (11, 334)
+        );
         assert_eq!(load.readings(), 464_325);
     }
 }

@@ -33,12 +33,18 @@ pub struct ReadBody {
 ///
 /// # Errors
 /// What the caller would be told.
-pub async fn read_body(data: Vec<u8>, encoding: &str, call: Call, limits: &Limits) -> Result<ReadBody, String> {
+pub async fn read_body(
+    data: Vec<u8>,
+    encoding: &str,
+    call: Call,
+    limits: &Limits,
+) -> Result<ReadBody, String> {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_str(encoding).map_err(|e| e.to_string())?);
     let bytes = 16 * limits.body_bytes;
     let share = Budget::new(bytes, Quota { bytes, calls: 1 }).call(Client::address(None));
-    let held = body::read(Body::from(data), &headers, limits, &Timeouts::default(), share.map_err(text)?).await;
+    let held =
+        body::read(Body::from(data), &headers, limits, &Timeouts::default(), share.map_err(text)?).await;
     let held = held.map_err(text)?;
     let parsed = match call {
         Call::Readings => parse::readings(&held.bytes, limits),

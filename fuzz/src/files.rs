@@ -66,7 +66,10 @@ fn file(data: &[u8], options: &Options) {
     let conflicts = meters.errors.len() - bad;
     let duplicates = usize::try_from(meters.duplicates).expect("fewer than bytes");
     assert!(kept + duplicates + conflicts <= good + meters.errors.len(), "rows of nothing");
-    assert!(kept <= good && (good == 0) == (kept == 0), "{good} rows, {kept} kept: a row is lost without an error");
+    assert!(
+        kept <= good && (good == 0) == (kept == 0),
+        "{good} rows, {kept} kept: a row is lost without an error"
+    );
     let source = SourceId::new("fuzz").expect("a name");
     for values in meters.values.values() {
         assert!(values.is_sorted_by_key(|value| value.ts), "not in the order of times");

@@ -368,7 +368,9 @@ impl Work {
 
         let claimed_at = Instant::now();
         let writer = self.writer(Task::Deletions);
-        let Some(claimed) = writer.apply(vec![record], 1, |_| Some(QueueEvent::ClaimDeletion)).await?.done.pop() else {
+        let Some(claimed) =
+            writer.apply(vec![record], 1, |_| Some(QueueEvent::ClaimDeletion)).await?.done.pop()
+        else {
             return Ok(false);
         };
         if claimed_at.elapsed() >= self.options.takeover() / 2 {
