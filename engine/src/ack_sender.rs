@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::clock::nanos;
 use crate::in_flight::InFlight;
 use crate::metrics::{TaskStats, add};
+use crate::stable_ids::StableIds;
 
 /// What tasks send to a ledger. One message covers a whole batch.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(crate) struct TaskAckSender {
     pub(crate) component: Arc<str>,
     pub(crate) stats: Arc<TaskStats>,
     pub(crate) ledgers: Ledgers,
+    /// By spout task.
+    pub(crate) stable_ids: Arc<[StableIds]>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) in_flight: Arc<InFlight>,
     /// Whether it is of a bolt that waits, which counts what it has in hand.
@@ -126,6 +129,10 @@ impl AckSender for TaskAckSender {
         self.stats.count_failed(failure, tuples, self.clock.now());
         self.release(tuples);
         self.send_each(lineage, |spans| AckMessage::Failed(spans, failure.clone()));
+    }
+
+    fn stable_id(&self, root: RootId) -> Option<Arc<str>> {
+        self.stable_ids.get(usize::from(root.task()))?.get(root)
     }
 
     fn reset_timeout(&self, lineage: &mut Lineage) {

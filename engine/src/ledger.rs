@@ -15,12 +15,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use galerna_topology::Failure;
 use galerna_topology::lineage::{RootId, Span};
 use galerna_topology::runtime::{Grant, RootAllocator, SlotRange};
 
 use crate::histogram::Histogram;
+use crate::stable_ids::StableIds;
 
 const FREE: u64 = u64::MAX;
 /// The longest run of slots granted at once. A spout takes a batch at a time, so looking further ahead for free
@@ -72,6 +74,9 @@ pub struct Ledger {
     /// No pending root runs out of time before this.
     check_at: Option<u64>,
     now: u64,
+    stable_ids: StableIds,
+    /// Whether any root was ever given a stable id: then they are looked for when roots end.
+    has_stable_ids: bool,
     acked: Vec<SlotRange>,
     failed: Vec<(u32, Failure)>,
 }
@@ -98,9 +103,18 @@ impl Ledger {
             timeout,
             check_at: None,
             now: 0,
+            stable_ids: StableIds::default(),
+            has_stable_ids: false,
             acked: Vec::new(),
             failed: Vec::new(),
         }
+    }
+
+    /// Keeps the stable ids of roots here, where others may read them.
+    #[must_use]
+    pub fn with_stable_ids(mut self, stable_ids: StableIds) -> Self {
+        self.stable_ids = stable_ids;
+        self
     }
 
     /// How many roots are pending.
@@ -174,6 +188,9 @@ impl Ledger {
                         self.restarted.remove(root);
                     });
                 }
+                if self.has_stable_ids {
+                    self.stable_ids.remove(live.iter().copied());
+                }
                 live.fill(FREE);
                 self.pending -= len;
                 complete.record(self.now.saturating_sub(born[0]), len as u64);
@@ -233,6 +250,9 @@ impl Ledger {
     fn free(&mut self, slot: usize) {
         if !self.restarted.is_empty() {
             self.restarted.remove(&self.sequence[slot]);
+        }
+        if self.has_stable_ids {
+            self.stable_ids.remove([self.sequence[slot]]);
         }
         self.sequence[slot] = FREE;
         self.collected[slot] = 0;
@@ -412,6 +432,7 @@ impl Ledger {
         self.extended.shrink_to_fit();
         self.acked.shrink_to_fit();
         self.failed.shrink_to_fit();
+        self.stable_ids.shrink();
         true
     }
 
@@ -495,6 +516,11 @@ impl RootAllocator for Ledger {
         if let (None, Some(timeout)) = (self.check_at, self.timeout) {
             self.check_at = Some(self.now.saturating_add(timeout));
         }
+    }
+
+    fn set_stable_id(&mut self, root: RootId, id: Arc<str>) {
+        self.has_stable_ids = true;
+        self.stable_ids.insert(root, id);
     }
 
     fn capacity(&self) -> usize {

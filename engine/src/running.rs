@@ -19,6 +19,7 @@ use crate::metrics::{Described, Metrics, TaskStats, read};
 use crate::plan::Plan;
 use crate::shared::{Mode, Shared};
 use crate::spout_worker::{SpoutProgress, SpoutWorker};
+use crate::stable_ids::StableIds;
 use crate::start::{Started, TaskBuilder, WorkerBolts};
 use crate::threads;
 use crate::worker::{Inputs, Worker};
@@ -125,6 +126,7 @@ impl Engine {
                 .collect(),
             lanes,
             ledgers: ledgers.into(),
+            stable_ids: plan.spouts.iter().map(|_| StableIds::default()).collect(),
             plan,
             topology: topology.clone(),
         });

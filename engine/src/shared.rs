@@ -12,6 +12,7 @@ use crate::in_flight::InFlight;
 use crate::lanes::{Lanes, Message, NotSent, SentBy};
 use crate::metrics::{State, TaskStats, add};
 use crate::plan::{Plan, Target, TaskPlan};
+use crate::stable_ids::StableIds;
 
 /// What a running topology is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) pools: Vec<Vec<BatchPool>>,
     pub(crate) lanes: Lanes,
     pub(crate) ledgers: Ledgers,
+    /// By spout task.
+    pub(crate) stable_ids: Arc<[StableIds]>,
 }
 
 impl Shared {
@@ -116,6 +119,7 @@ impl Shared {
             component: component.id.clone(),
             stats: self.stats[to.component][to.task].clone(),
             ledgers: self.ledgers.clone(),
+            stable_ids: self.stable_ids.clone(),
             clock: self.clock.clone(),
             in_flight: self.in_flight.clone(),
             // The bolt has not taken them.

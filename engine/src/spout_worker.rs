@@ -131,7 +131,8 @@ impl SpoutWorker {
         Self {
             spout,
             // Small, since most of a thousand spout tasks have few roots pending; it grows with them.
-            ledger: Ledger::new(number, 0, timeout),
+            ledger: Ledger::new(number, 0, timeout)
+                .with_stable_ids(shared.stable_ids[usize::from(number)].clone()),
             acks,
             faults: shared.fault_reporter(plan),
             stats,

@@ -280,6 +280,7 @@ impl TaskBuilder {
                 component: id,
                 stats: shared.stats[plan.component][plan.task].clone(),
                 ledgers: shared.ledgers.clone(),
+                stable_ids: shared.stable_ids.clone(),
                 clock: shared.clock.clone(),
                 in_flight: shared.in_flight.clone(),
                 waits: matches!(components[plan.component].factory, TaskFactory::AsyncBolt(_)),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use galerna_engine::Histogram;
 use galerna_engine::ledger::Ledger;
+use galerna_engine::{Histogram, StableIds};
 use galerna_topology::lineage::{AckToken, RootId, ShareRng, Span};
 use galerna_topology::runtime::{RootAllocator, SlotRange};
 use galerna_topology::{Failure, FailureKind};
@@ -246,4 +246,30 @@ fn a_ledger_gives_back_what_a_peak_took_and_no_slot_that_is_needed() {
     assert_eq!((ledger.capacity(), ledger.shrink_at()), (smallest, None));
     ledger.settle([Span::Whole(first, 1)], &histogram);
     assert_eq!((ledger.pending(), ledger.acked().len()), (0, 1));
+}
+
+#[test]
+fn the_stable_id_of_a_root_is_there_while_it_is_pending() {
+    let (histogram, failure) = (Histogram::new(), Failure::new(FailureKind::Error, "no", "bolt"));
+    type End = fn(&mut Ledger, RootId, &Histogram, &Failure);
+    let ends: [(&str, End); 4] = [
+        ("acked with others", |ledger, first, histogram, _| ledger.settle_whole(first, 3, histogram)),
+        ("acked one by one", |ledger, first, histogram, _| {
+            (0..3).for_each(|at| ledger.settle_whole(first.plus(at), 1, histogram));
+        }),
+        ("failed", |ledger, first, _, failure| ledger.fail([Span::Whole(first, 3)], failure)),
+        ("out of time", |ledger, _, _, failure| ledger.expire(2 * TIMEOUT, failure)),
+    ];
+    for (what, end) in ends {
+        let ids = StableIds::default();
+        let mut ledger = Ledger::new(3, 4, Some(TIMEOUT)).with_stable_ids(ids.clone());
+        let first = ledger.grant().first;
+        ledger.set_stable_id(first, "a".into());
+        ledger.set_stable_id(first.plus(2), "c".into());
+        ledger.commit(3);
+        let now = [0, 1, 2].map(|at| ids.get(first.plus(at)));
+        assert_eq!(now, [Some("a".into()), None, Some("c".into())], "{what}");
+        end(&mut ledger, first, &histogram, &failure);
+        assert!(ids.is_empty(), "{what}");
+    }
 }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::emitter::Emitter;
+use crate::emitter::{Emitter, only_stable_id};
 use crate::failure::{Failure, FailureKind, Fault};
 use crate::lineage::{AckToken, Lineage, ShareRng};
 use crate::outputs::{Output, Outputs};
@@ -97,6 +97,12 @@ impl Anchor {
         let mut lineage = Lineage::new();
         lineage.push(token);
         lineage
+    }
+
+    /// The stable id of the tuple's message; see [`Emitter::stable_id`].
+    pub fn stable_id(&self) -> Option<Arc<str>> {
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        only_stable_id(&token, &**self.acks.as_ref()?)
     }
 
     /// Whether a spout waits for this tuple.
@@ -550,6 +556,12 @@ impl<T: Send + 'static> Batch<T> {
     /// The values, to change in place.
     pub fn values_mut(&mut self) -> &mut [T] {
         &mut self.tuples.values
+    }
+
+    /// The stable id of each tuple's message, in order; see [`Emitter::stable_id`].
+    pub fn stable_ids(&self) -> Vec<Option<Arc<str>>> {
+        let Some(acks) = &self.acks else { return vec![None; self.len()] };
+        self.tuples.lineage.clone().drain().map(|token| only_stable_id(&token, &**acks)).collect()
     }
 
     /// All tuples are done.

@@ -107,6 +107,13 @@ fn fail_lost(lost: Vec<LostTuples>, acks: &dyn AckSender) {
     }
 }
 
+/// The stable id of the one message that a tuple came from.
+pub(crate) fn only_stable_id(token: &AckToken, acks: &dyn AckSender) -> Option<Arc<str>> {
+    let mut roots = token.roots();
+    let root = roots.next()?;
+    roots.next().is_none().then(|| acks.stable_id(root)).flatten()
+}
+
 /// Where a tuple came from.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin<'a> {
@@ -184,6 +191,21 @@ impl<O: Outputs> Emitter<O> {
         let delivery = self.delivery.as_ref()?;
         let subscription = self.subscriptions.get(delivery.input)?;
         Some(Origin { input: delivery.input, task: delivery.sender as usize, subscription })
+    }
+
+    /// What the message that the tuple at hand came from is known by outside of this process, if its spout says
+    /// ([`Roots::root_with_stable_id`](crate::Roots::root_with_stable_id)). Nothing if it came from several, if its root has
+    /// ended (failed, or out of time) or nobody waits for it. For a batch taken as a whole see
+    /// [`Batch::stable_ids`](crate::Batch::stable_ids).
+    ///
+    /// It takes a look into a table that all tasks share: for bolts that must notice a message delivered again.
+    pub fn stable_id(&self) -> Option<Arc<str>> {
+        only_stable_id(&self.row, &*self.acks)
+    }
+
+    /// As [`stable_id`](Self::stable_id), for a tuple that came from several messages: of each that has one.
+    pub fn stable_ids(&self) -> Vec<Arc<str>> {
+        self.row.roots().filter_map(|root| self.acks.stable_id(root)).collect()
     }
 
     /// Starts a batch, or ends it.

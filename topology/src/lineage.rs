@@ -98,6 +98,16 @@ pub enum AckToken {
 }
 
 impl AckToken {
+    /// The roots that it is of.
+    pub fn roots(&self) -> impl Iterator<Item = RootId> {
+        let (one, several) = match self {
+            Self::Untracked => (None, &[][..]),
+            Self::Whole(root) | Self::Share(root, _) => (Some(*root), &[][..]),
+            Self::Multi(list) => (None, &**list),
+        };
+        one.into_iter().chain(several.iter().map(|(root, _)| *root))
+    }
+
     /// Whether anybody waits for this tuple.
     pub fn is_tracked(&self) -> bool {
         !matches!(self, Self::Untracked)

@@ -51,6 +51,8 @@ pub trait AckSender: Send + Sync {
     fn fail(&self, lineage: &mut Lineage, tuples: u64, failure: &Failure);
     /// The message timeout of these roots starts anew. Leaves `lineage` empty.
     fn reset_timeout(&self, lineage: &mut Lineage);
+    /// The stable id of a root that is pending, if its spout gave one.
+    fn stable_id(&self, root: RootId) -> Option<Arc<str>>;
 }
 
 /// A run of free slots for new roots.
@@ -77,6 +79,8 @@ pub trait RootAllocator {
     fn grant(&mut self) -> Grant;
     /// The first `used` slots of the last grant are pending from now on.
     fn commit(&mut self, used: u32);
+    /// What a root of the last grant is known by outside of this process, for bolts to read while it is pending.
+    fn set_stable_id(&mut self, root: RootId, id: Arc<str>);
     /// How many slots the slab has in all.
     fn capacity(&self) -> usize;
     /// Whether a slot holds a pending root.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, pending};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::context::TaskContext;
@@ -160,6 +161,20 @@ impl<'a, S: Spout> Roots<'a, S> {
         self.used += 1;
         self.emitted += 1;
         self.current = Current::Root(root);
+        self.outputs
+    }
+
+    /// As [`root`](Self::root), for a message that has an id of its own, which is the same whenever and wherever it is delivered.
+    /// Bolts read it by [`Emitter::stable_id`](crate::Emitter::stable_id), to notice what they have had before.
+    pub fn root_with_stable_id(
+        &mut self,
+        id: S::MessageId,
+        stable_id: impl Into<Arc<str>>,
+    ) -> &mut S::Outputs {
+        self.root(id);
+        if self.tracking {
+            self.source.set_stable_id(self.grant.first.plus(self.used - 1), stable_id.into());
+        }
         self.outputs
     }
 

@@ -15,6 +15,7 @@ mod panics;
 mod panics_between;
 mod properties;
 mod sharing;
+mod stable_ids;
 mod starting;
 mod threads;
 mod waiting;

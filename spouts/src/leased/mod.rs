@@ -86,6 +86,9 @@ impl Default for LeasedOptions {
 /// when it goes on, drops what it had, and its release is refused without harm. While the dispatcher is away, leases in
 /// hand are worked on until their end.
 ///
+/// A message's own id is its [stable id](galerna_topology::Emitter::stable_id), if it has one: the same at each delivery, and
+/// as unique as its publisher makes it.
+///
 /// While all that a lease may have unsettled is in work, or it has had its share and waits for what is in work, the spout says
 /// that it is [full](Spout::is_full) when it has nothing to emit: that queue may hold any number of messages.
 ///
@@ -187,7 +190,7 @@ pub struct Receipt {
     claim: Arc<Claim>,
     tag: DeliveryTag,
     /// The message's id, and which delivery it is.
-    message: Box<str>,
+    message: Arc<str>,
     deliveries: u32,
     emitted: Instant,
 }
@@ -346,7 +349,15 @@ impl Spout for LeasedQueues {
                         deliveries: incoming.deliveries,
                         emitted,
                     };
-                    out.root(receipt).emit(incoming);
+                    // Those of other publishers may have no id.
+                    let root = match &*receipt.message {
+                        "" => out.root(receipt),
+                        _ => {
+                            let message = receipt.message.clone();
+                            out.root_with_stable_id(receipt, message)
+                        }
+                    };
+                    root.emit(incoming);
                 }
             } else {
                 let mut outcomes = Outcomes::default();

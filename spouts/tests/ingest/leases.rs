@@ -8,6 +8,7 @@ on_both! {
     a_stopped_spout_waits_for_what_is_in_work_and_releases(10_000),
     many_messages_share_the_slots_between_the_queues(10_000),
     a_spout_whose_lease_has_its_prefetch_in_work_says_that_it_is_full(10_000),
+    bolts_read_the_messages_own_id_at_each_delivery(10_000),
 }
 
 mod scenarios {
@@ -20,7 +21,7 @@ mod scenarios {
     use galerna_broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions, Timeouts};
     use galerna_engine::{Engine, EngineOptions, Running, SpoutState};
     use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
-    use galerna_model::{Incoming, QueueName};
+    use galerna_model::{Incoming, Message, QueueName};
     use galerna_test_servers::RabbitMq;
     use galerna_topology::{Anchor, Bolt, Emitter, Fault, TopologyBuilder};
 
@@ -116,6 +117,44 @@ mod scenarios {
         eventually("all is acked", || async { world.tally.acked() == prefetch as u64 + 100 }).await;
         eventually("there is no more", || async { state() == SpoutState::NoData }).await;
         assert!(running.drain(PATIENCE).await.drained);
+    }
+
+    /// Notes what it gets by which id, and fails each message the first time.
+    #[derive(Clone, Default)]
+    struct Noting(Arc<Mutex<Vec<Noted>>>);
+
+    /// A message, which delivery of it, and the id that the bolt read.
+    type Noted = (Message, u32, Option<Arc<str>>);
+
+    impl Bolt for Noting {
+        type Input = Incoming;
+        type Outputs = ();
+
+        fn execute(&mut self, incoming: Incoming, out: &mut Emitter<()>) -> Result<(), Fault> {
+            let Incoming { message, deliveries, .. } = incoming;
+            self.0.lock().unwrap().push((message, deliveries, out.stable_id()));
+            if deliveries == 1 { Err(Fault::transient("the first time")) } else { Ok(()) }
+        }
+    }
+
+    pub(super) async fn bolts_read_the_messages_own_id_at_each_delivery(world: World) {
+        let queue = world.queue("D1").await;
+        let mut messages = envelopes("D1", 3, 1);
+        messages[2].id = String::new();
+        world.publish(&queue, messages).await;
+        let mut topology = TopologyBuilder::new("ids");
+        let stream = topology.spout("queues", world.spout(world.leases())).outputs();
+        let noting = Noting::default();
+        topology.bolt("note", noting.clone()).shuffle(&stream);
+        let running = Engine::submit(topology.build().unwrap(), EngineOptions::default()).await.unwrap();
+        eventually("all is acked", || async { world.tally.acked() == 3 }).await;
+        assert!(running.drain(PATIENCE).await.drained);
+        let noted = noting.0.lock().unwrap().clone();
+        assert_eq!(noted.iter().filter(|(_, deliveries, _)| *deliveries > 1).count(), 3, "each came again");
+        for (message, deliveries, id) in noted {
+            let expected = (!message.id.is_empty()).then_some(&*message.id);
+            assert_eq!(id.as_deref(), expected, "delivery {deliveries}");
+        }
     }
 
     /// A dispatcher that cannot be reached while `away`.

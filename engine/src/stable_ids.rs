@@ -1,0 +1,50 @@
+//! The ids that messages have of their own, for bolts to read.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use galerna_topology::lineage::RootId;
+
+/// The stable ids of the pending roots of one spout task, by sequence number. Clones are the same ids.
+#[derive(Debug, Clone, Default)]
+pub struct StableIds {
+    // Locked for one insertion or look-up, and only where a spout gives ids.
+    ids: Arc<Mutex<HashMap<u64, Arc<str>>>>,
+}
+
+impl StableIds {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<str>>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id of a root that is pending, if its spout gave one.
+    pub fn get(&self, root: RootId) -> Option<Arc<str>> {
+        self.lock().get(&root.sequence()).cloned()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn insert(&self, root: RootId, id: Arc<str>) {
+        self.lock().insert(root.sequence(), id);
+    }
+
+    /// These roots have ended.
+    pub(crate) fn remove(&self, sequences: impl IntoIterator<Item = u64>) {
+        let mut ids = self.lock();
+        for sequence in sequences {
+            ids.remove(&sequence);
+        }
+    }
+
+    pub(crate) fn shrink(&self) {
+        self.lock().shrink_to_fit();
+    }
+}
