@@ -6,7 +6,7 @@ use galerna_model::QueueName;
 pub type Result<T, E = BrokerError> = std::result::Result<T, E>;
 
 /// Why a broker call failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BrokerError {
     /// The queue does not exist.

@@ -158,7 +158,7 @@ impl RabbitConsumer {
             };
             window.push(Outgoing { exchange, key, body: original.body.clone(), properties });
         }
-        let result = self.shared.publisher.publish(&window).await;
+        let result = self.shared.publisher.publish(window).await;
         let counters = &self.shared.counters;
         let mut safe = BTreeSet::new();
         for ((tag, copy), confirmed) in copies.iter().zip(&result.confirmed) {

@@ -196,7 +196,7 @@ impl Shared {
                     properties: headers::of_replay(&letter.properties),
                 })
                 .collect();
-            self.publisher.publish(&window).await.into_result()?;
+            self.publisher.publish(window).await.into_result()?;
         }
         // Only now that the copies are safe.
         let acks = letters.iter().map(|letter| channel.basic_ack(letter.tag, BasicAckOptions::default()));

@@ -344,7 +344,7 @@ impl Broker for RabbitMqBroker {
                 body: message.body,
             })
             .collect();
-        let outcome = self.0.publisher.publish(&window).await;
+        let outcome = self.0.publisher.publish(window).await;
         self.0.counters.confirmed.add(outcome.confirmed.iter().filter(|c| **c).count());
         self.0.explained(outcome.into_result())
     }
@@ -408,7 +408,7 @@ impl Broker for RabbitMqBroker {
             })
             .collect();
         self.0.ensure_dead(queue).await?;
-        let outcome = self.0.publisher.publish(&window).await;
+        let outcome = self.0.publisher.publish(window).await;
         if outcome.cause.is_some() {
             self.0.forget_declared();
         }
