@@ -145,7 +145,13 @@ pub(crate) static KEYS: &[Key] = &[
         "queues that an accounts list may lose at once whatever their share",
     ),
     key("worker.name", Kind::Text, "", "name under which leases are held; empty: host and process"),
-    key("worker.leases", Kind::Count(1, 1_024), "16", "queues held at a time"),
+    key("worker.leases", Kind::Count(1, 10_000), "4096", "queues held at a time, at most"),
+    key(
+        "worker.linger",
+        Kind::Span(0, HOUR),
+        "2s",
+        "time that an empty queue is kept after its last message, while fewer than `worker.leases` are held",
+    ),
     key(
         "worker.messages_per_lease",
         Kind::Count(1, 1_000_000_000),

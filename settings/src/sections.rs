@@ -140,8 +140,10 @@ impl Maintainer {
 pub struct Worker {
     /// Name under which leases are held.
     pub name: Option<String>,
-    /// Queues held at a time.
+    /// Queues held at a time, at most.
     pub leases: usize,
+    /// Time that an empty queue is kept after its last message.
+    pub linger: Duration,
     /// Messages after which a queue goes back even when it is not empty.
     pub messages_per_lease: usize,
     /// Unsettled messages per consumer.

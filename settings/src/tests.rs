@@ -58,7 +58,7 @@ fn a_wrong_file_is_an_error_that_names_the_key_the_value_and_what_is_allowed() {
         ("[dispatcher]\nlease = \"1ms\"", &["`dispatcher.lease`", "`1ms`", "from 500ms"]),
         ("[dispatcher]\nstrategy = \"best\"", &["`dispatcher.strategy`", "`best`", "fifo, lru, fair"]),
         ("dispatcher = \"lru\"", &["`dispatcher`", "it is a table", "strategy"]),
-        ("[worker]\nleases = 0", &["`worker.leases`", "`0`", "from 1 to 1024"]),
+        ("[worker]\nleases = 0", &["`worker.leases`", "`0`", "from 1 to 10000"]),
         ("[worker]\nleases = \"4\"", &["`worker.leases`", "a whole number"]),
         ("[worker]\nleases = -1", &["`worker.leases`", "`-1`"]),
         (

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
@@ -145,7 +145,8 @@ impl Progress {
         let confirmation = match settled {
             Ok(confirmation) => confirmation,
             Err(e) => {
-                let cause = || BrokerError::Unavailable { attempted: attempted(window), cause: e.to_string() };
+                let cause =
+                    || BrokerError::Unavailable { attempted: attempted(window), cause: e.to_string() };
                 self.outcome.cause.get_or_insert_with(cause);
                 return Err(e);
             }
@@ -306,9 +307,10 @@ impl Batches {
             .unzip();
         let channel = &channel;
         // Polled in the order of the windows, which is the order of the messages on the wire.
-        let messages = windows.iter().enumerate().flat_map(|(w, window)| {
-            window.iter().enumerate().map(move |(m, message)| (w, m, message))
-        });
+        let messages = windows
+            .iter()
+            .enumerate()
+            .flat_map(|(w, window)| window.iter().enumerate().map(move |(m, message)| (w, m, message)));
         let mut publishing: FuturesUnordered<_> = messages
             .map(|(w, m, message)| async move { (w, m, publish_one(channel, message).await) })
             .collect();
@@ -318,7 +320,9 @@ impl Batches {
         loop {
             // All that has settled, before anybody is answered: what was returned shows with a confirm of the batch no later than
             // that of its own message.
-            while let Some((w, m, settled)) = next.take().or_else(|| publishing.next().now_or_never().flatten()) {
+            while let Some((w, m, settled)) =
+                next.take().or_else(|| publishing.next().now_or_never().flatten())
+            {
                 if let Err(e) = progress[w].settle(m, settled, &windows[w], &mut returned) {
                     interrupted.get_or_insert_with(|| Interruption::Lost(e.to_string()));
                 }

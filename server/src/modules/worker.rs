@@ -67,6 +67,7 @@ pub fn ingestion(
         limits: limits(settings),
         leasing: LeasedOptions {
             leases: settings.worker.leases,
+            linger: settings.worker.linger,
             prefetch: settings.worker.prefetch,
             messages_per_lease: settings.worker.messages_per_lease,
             ..LeasedOptions::default()

@@ -1,5 +1,6 @@
 //! What the spout has emitted and not heard the end of.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -11,25 +12,22 @@ use super::Claim;
 /// says it.
 #[derive(Default)]
 pub(super) struct InWork {
-    of: Vec<(Arc<Claim>, usize)>,
+    /// By the lease's address, which it keeps while it stands here.
+    of: HashMap<usize, (Arc<Claim>, usize)>,
 }
 
 impl InWork {
     /// So many messages of this lease are in work from now on.
     pub(super) fn begin(&mut self, claim: &Arc<Claim>, messages: usize) {
-        match self.of.iter_mut().find(|(known, _)| Arc::ptr_eq(known, claim)) {
-            Some((_, in_work)) => *in_work += messages,
-            None => self.of.push((claim.clone(), messages)),
-        }
+        self.of.entry(address(claim)).or_insert_with(|| (claim.clone(), 0)).1 += messages;
     }
 
     /// So many of them have an outcome.
     pub(super) fn end(&mut self, claim: &Arc<Claim>, messages: usize) {
-        if let Some(at) = self.of.iter().position(|(known, _)| Arc::ptr_eq(known, claim)) {
-            let in_work = &mut self.of[at].1;
+        if let Some((_, in_work)) = self.of.get_mut(&address(claim)) {
             *in_work = in_work.saturating_sub(messages);
             if *in_work == 0 {
-                self.of.swap_remove(at);
+                self.of.remove(&address(claim));
             }
         }
     }
@@ -37,10 +35,14 @@ impl InWork {
     /// Whether a lease receives nothing more until messages in work have their outcome: all that it may have unsettled is
     /// in work, or it has had its share and ends when they are done. Its queue may hold any number of messages.
     pub(super) fn is_full(&self) -> bool {
-        self.of.iter().any(|(claim, in_work)| {
+        self.of.values().any(|(claim, in_work)| {
             claim.open.load(Relaxed) && (*in_work >= claim.prefetch || claim.shared_out.load(Relaxed))
         })
     }
+}
+
+fn address(claim: &Arc<Claim>) -> usize {
+    Arc::as_ptr(claim) as usize
 }
 
 #[cfg(test)]

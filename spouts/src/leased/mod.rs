@@ -2,12 +2,14 @@
 
 mod circuit_breaker;
 mod in_work;
+mod pool;
 mod renewer;
 mod session;
 mod tally;
 mod task;
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -18,17 +20,19 @@ use galerna_lease::Leases;
 use galerna_model::{AccountId, Incoming, QueueName};
 use galerna_topology::{Failed, Failure, Fault, FaultKind, Next, Output, Roots, Spout, TaskContext};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use circuit_breaker::CircuitBreaker;
 use in_work::InWork;
+use pool::LeasePool;
 pub use tally::LeaseTally;
 use tally::add;
-use task::LeaseTask;
 
 /// A message whose way took so long is told of in the log.
 const SLOW: Duration = Duration::from_secs(5);
+
+/// Arrivals that wait for the spout, at most; more wait in their lease tasks.
+const ARRIVALS: usize = 64;
 
 /// Finds the account that owns a queue.
 pub type AccountOf = Arc<dyn Fn(&QueueName) -> Option<AccountId> + Send + Sync>;
@@ -36,14 +40,18 @@ pub type AccountOf = Arc<dyn Fn(&QueueName) -> Option<AccountId> + Send + Sync>;
 /// How a leased-queue spout works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeasedOptions {
-    /// Leases held at the same time, per task.
+    /// Most leases held at the same time, per task. At most 16 of them are of queues that have not given a message yet; the others
+    /// are had one by one, for as long as there are queues with messages.
     pub leases: usize,
-    /// Unsettled messages per lease.
+    /// Unsettled messages per lease. Of more than 16 leases those without a backlog get less, down to 16.
     pub prefetch: u16,
     /// A lease is given back after so many messages, so that other queues get their turn.
     pub messages_per_lease: usize,
-    /// A lease is given back after so long.
+    /// A lease whose queue has not been empty meanwhile is given back after so long.
     pub hold: Duration,
+    /// How long the lease of a queue that gave its last message is kept, while fewer than [`leases`](Self::leases) are held: a
+    /// message that comes meanwhile is received at once. 0: not at all.
+    pub linger: Duration,
     /// How long the dispatcher is asked to wait when there is nothing to lease. It is taken off the lease, since a holder
     /// counts from before its request: keep it well below a lease's length.
     pub wait: Duration,
@@ -54,13 +62,14 @@ pub struct LeasedOptions {
 }
 
 impl Default for LeasedOptions {
-    /// 16 leases, 1,000 unsettled, 10,000 messages or 10 s a lease, 1 s of wait, dry after 20 ms, 30 s of grace.
+    /// 4,096 leases, 1,000 unsettled, 10,000 messages or 10 s a lease, 2 s of linger, 1 s of wait, dry after 20 ms, 30 s of grace.
     fn default() -> Self {
         Self {
-            leases: 16,
+            leases: 4_096,
             prefetch: 1_000,
             messages_per_lease: 10_000,
             hold: Duration::from_secs(10),
+            linger: Duration::from_secs(2),
             wait: Duration::from_secs(1),
             dry_after: Duration::from_millis(20),
             grace: Duration::from_secs(30),
@@ -80,7 +89,10 @@ impl Default for LeasedOptions {
 /// | failed otherwise, timed out, panicked | delivered again later; dead after its last delivery |
 ///
 /// Each of the leases lives in a task of its own: lease, consume until dry, [`LeasedOptions::messages_per_lease`] or
-/// [`LeasedOptions::hold`], wait for what is in work, release and ask for the next in one request. So leases are renewed however long the topology holds the spout back. A lease that was revoked is no longer
+/// [`LeasedOptions::hold`], wait for what is in work, release and ask for the next in one request. So leases are renewed however long the topology holds the spout back.
+/// A few tasks look for queues with messages; while one has found one another is started in its place. So where there are places for it,
+/// each queue that messages come for keeps its lease and its consumer, for as long as no more than [`LeasedOptions::linger`] passes
+/// between two messages, up to a minute or [`LeasedOptions::messages_per_lease`]: then it goes to whoever has waited longest. A lease that was revoked is no longer
 /// consumed and is given back when what is in work is done. **Nothing is consumed or settled past the lease**, as its holder
 /// counts it ([`HeldLease`](galerna_lease::HeldLease)): a process that was stopped for too long finds its lease over
 /// when it goes on, drops what it had, and its release is refused without harm. While the dispatcher is away, leases in
@@ -140,7 +152,7 @@ struct Running {
     arrivals: mpsc::Receiver<Arrival>,
     current: Option<(Arc<Claim>, VecDeque<Delivery>)>,
     in_work: InWork,
-    tasks: JoinSet<()>,
+    pool: Arc<LeasePool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,14 +270,25 @@ impl LeasedQueues {
 #[derive(Default)]
 struct Outcomes {
     of: Vec<(Arc<Claim>, Settlement)>,
+    /// Where the outcomes of each lease are, by the lease's address: many leases end messages in one turn.
+    places: HashMap<usize, usize>,
 }
 
 impl Outcomes {
     fn add(&mut self, claim: &Arc<Claim>, tag: DeliveryTag, outcome: Outcome) {
-        // Roots end mostly in the order in which they began, so the last one used is mostly the right one.
-        match self.of.iter_mut().rev().find(|(known, _)| Arc::ptr_eq(known, claim)) {
-            Some((_, outcomes)) => outcomes.push((tag, outcome)),
-            None => self.of.push((claim.clone(), vec![(tag, outcome)])),
+        // Roots end mostly in the order in which they began, so the last one used is often the right one.
+        if let Some((last, outcomes)) = self.of.last_mut()
+            && Arc::ptr_eq(last, claim)
+        {
+            outcomes.push((tag, outcome));
+            return;
+        }
+        match self.places.entry(Arc::as_ptr(claim) as usize) {
+            Entry::Occupied(place) => self.of[*place.get()].1.push((tag, outcome)),
+            Entry::Vacant(place) => {
+                place.insert(self.of.len());
+                self.of.push((claim.clone(), vec![(tag, outcome)]));
+            }
         }
     }
 
@@ -297,16 +320,12 @@ impl Spout for LeasedQueues {
     type Outputs = Output<Incoming>;
 
     async fn open(&mut self, context: &TaskContext) -> Result<(), Fault> {
-        let leases = self.parts.options.leases.max(1);
         let (activity, watching) = watch::channel(Activity::Inactive);
-        let (arrived, arrivals) = mpsc::channel(leases);
-        let mut tasks = JoinSet::new();
+        let (arrived, arrivals) = mpsc::channel(ARRIVALS);
         let mut parts = self.parts.clone();
         parts.consumer = format!("{}/{}", parts.consumer, context.task());
-        for _ in 0..leases {
-            tasks.spawn(LeaseTask::new(parts.clone(), watching.clone(), arrived.clone()).run());
-        }
-        self.running = Some(Running { activity, arrivals, current: None, in_work: InWork::default(), tasks });
+        let pool = LeasePool::start(parts, watching, arrived);
+        self.running = Some(Running { activity, arrivals, current: None, in_work: InWork::default(), pool });
         Ok(())
     }
 
@@ -443,15 +462,14 @@ impl Spout for LeasedQueues {
             running.activity.send_replace(Activity::Closing);
         }
         self.give_back_arrivals();
-        let Some(mut running) = self.running.take() else { return };
+        let Some(running) = self.running.take() else { return };
+        let mut tasks = running.pool.close();
         // The tasks release their leases; one that cannot, because the dispatcher is away, lets its lease expire.
         let deadline = Instant::now() + task::CLOSE_TIMEOUT;
-        while let Ok(Some(ended)) = timeout_at(deadline, running.tasks.join_next()).await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a lease task of the leased-queue spout ended badly");
-            }
+        while let Ok(Some(ended)) = timeout_at(deadline, tasks.join_next()).await {
+            pool::log_end(ended);
         }
-        running.tasks.shutdown().await;
+        tasks.shutdown().await;
     }
 }
 

@@ -21,6 +21,9 @@ pub(super) struct LeaseRenewer {
     renewal: Option<Renewal>,
     /// When to renew, when that is later than the lease says: after a renewal that failed.
     renew_at: Option<Instant>,
+    /// A renewal tells whether the queue was paused, so there is one at least so often.
+    renew_every: Duration,
+    renewed: Instant,
 }
 
 /// What a holder must know of its lease.
@@ -32,8 +35,14 @@ pub(super) enum LeaseEvent {
 }
 
 impl LeaseRenewer {
-    pub(super) fn new(held: HeldLease, claim: Arc<Claim>, leases: Arc<dyn Leases>) -> Self {
-        Self { held, claim, leases, renewal: None, renew_at: None }
+    pub(super) fn new(
+        held: HeldLease,
+        claim: Arc<Claim>,
+        leases: Arc<dyn Leases>,
+        renew_every: Duration,
+    ) -> Self {
+        let renewed = Instant::now();
+        Self { held, claim, leases, renewal: None, renew_at: None, renew_every, renewed }
     }
 
     pub(super) fn must_stop(&self) -> bool {
@@ -51,7 +60,8 @@ impl LeaseRenewer {
             if self.held.must_stop() {
                 return LeaseEvent::Ended(LeaseEnd::Expired);
             }
-            let renew_at = self.renew_at.unwrap_or_else(|| self.held.renew_at());
+            let renew_at =
+                self.renew_at.unwrap_or_else(|| self.held.renew_at().min(self.renewed + self.renew_every));
             let renewing = self.renewal.is_some();
             tokio::select! {
                 biased;
@@ -99,6 +109,7 @@ impl LeaseRenewer {
                 self.held.renewed(renewed, asked);
                 self.claim.renewed(self.held.stop_at());
                 self.renew_at = None;
+                self.renewed = Instant::now();
                 (self.held.revoked() && !before).then_some(LeaseEvent::Revoked)
             }
             Err(error @ (LeaseError::StaleEpoch { .. } | LeaseError::UnknownQueue(_))) => {

@@ -9,6 +9,7 @@ use galerna_lease::HeldLease;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::pool::Place;
 use super::renewer::{LeaseEvent, LeaseRenewer};
 use super::tally::add;
 use super::task::LeaseEnd;
@@ -22,10 +23,15 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// After so many times [`LeasedOptions::hold`](super::LeasedOptions::hold) without the message, the channel is given up.
 const STUCK_AFTER: u32 = 12;
 
+/// A lease whose queue is empty again and again is given back after so many times [`LeasedOptions::hold`](super::LeasedOptions::hold),
+/// so that queues are shared evenly with workers that come later.
+const KEEP: u32 = 6;
+
 /// One lease in use.
 pub(super) struct LeaseSession<'a> {
     parts: &'a Parts,
     arrived: &'a mpsc::Sender<Arrival>,
+    place: &'a mut Place,
     renewer: LeaseRenewer,
     consumer: Box<dyn Consumer>,
     claim: Arc<Claim>,
@@ -34,6 +40,11 @@ pub(super) struct LeaseSession<'a> {
     arrival: Option<Arrival>,
     unsettled: usize,
     received: usize,
+    last_received: Instant,
+    /// Since when it has been consumed without being found empty.
+    busy_since: Instant,
+    /// The queue had nothing a moment ago, and the lease is kept for what comes.
+    lingering: bool,
     probes: u32,
     /// The queue had nothing more, and what it had sent is here.
     fenced: bool,
@@ -58,26 +69,32 @@ impl<'a> LeaseSession<'a> {
     pub(super) fn new(
         parts: &'a Parts,
         arrived: &'a mpsc::Sender<Arrival>,
+        place: &'a mut Place,
         held: HeldLease,
         consumer: Box<dyn Consumer>,
         claim: Arc<Claim>,
         outcomes: mpsc::Receiver<Settlement>,
     ) -> Self {
+        let now = Instant::now();
         Self {
             parts,
             arrived,
-            renewer: LeaseRenewer::new(held, claim.clone(), parts.leases.clone()),
+            place,
+            renewer: LeaseRenewer::new(held, claim.clone(), parts.leases.clone(), parts.options.hold),
             consumer,
             claim,
             outcomes,
             arrival: None,
             unsettled: 0,
             received: 0,
+            last_received: now,
+            busy_since: now,
+            lingering: false,
             probes: 0,
             fenced: false,
             end: None,
             give_up_at: None,
-            began: Instant::now(),
+            began: now,
         }
     }
 
@@ -112,7 +129,13 @@ impl<'a> LeaseSession<'a> {
                     }
                 }
                 SessionEvent::Received(Ok(deliveries)) if deliveries.is_empty() => {
+                    self.lingering = false;
                     if self.unsettled == 0 {
+                        self.busy_since = Instant::now();
+                        if self.may_linger() {
+                            self.lingering = true;
+                            continue;
+                        }
                         match self.nothing_came().await {
                             Ok(end) => self.end = end,
                             Err(end) => break end,
@@ -120,7 +143,9 @@ impl<'a> LeaseSession<'a> {
                     }
                 }
                 SessionEvent::Received(Ok(deliveries)) => {
-                    (self.probes, self.fenced) = (0, false);
+                    (self.probes, self.fenced, self.lingering) = (0, false, false);
+                    self.last_received = Instant::now();
+                    self.place.begin_productive();
                     self.unsettled += deliveries.len();
                     self.received += deliveries.len();
                     add(&self.parts.tally.received, deliveries.len());
@@ -162,7 +187,18 @@ impl<'a> LeaseSession<'a> {
         let options = &self.parts.options;
         // A share of nothing is none: the first message may be on its way still.
         self.received >= options.messages_per_lease
-            || (self.received > 0 && self.began.elapsed() >= options.hold)
+            || (self.received > 0
+                && (self.busy_since.elapsed() >= options.hold || self.began.elapsed() >= options.hold * KEEP))
+    }
+
+    /// When the lease of an empty queue is given back.
+    fn linger_until(&self) -> Instant {
+        self.last_received + self.parts.options.linger
+    }
+
+    /// Whether the lease of an empty queue is kept: it gave something a short while ago, and no other queue waits for its place.
+    fn may_linger(&self) -> bool {
+        self.received > 0 && self.place.pool().has_room() && Instant::now() < self.linger_until()
     }
 
     async fn next_event(&mut self, activity: &mut watch::Receiver<Activity>) -> SessionEvent {
@@ -171,7 +207,9 @@ impl<'a> LeaseSession<'a> {
         let share = options.messages_per_lease.saturating_sub(self.received);
         let receiving = self.end.is_none() && self.arrival.is_none() && room > 0 && share > 0;
         // While messages are in work there is no hurry to find the queue dry.
-        let wait = if self.fenced {
+        let wait = if self.lingering {
+            self.linger_until().saturating_duration_since(Instant::now())
+        } else if self.fenced {
             options.dry_after / 4
         } else if self.unsettled > 0 {
             options.dry_after * 10

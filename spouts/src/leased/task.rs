@@ -10,6 +10,7 @@ use galerna_lease::{GrantedLease, HeldLease, LeaseError, NextRequest, Release};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::pool::Place;
 use super::session::LeaseSession;
 use super::tally::add;
 use super::{Activity, Arrival, Claim, Parts};
@@ -46,11 +47,12 @@ pub(super) enum LeaseEnd {
     Stale,
 }
 
-/// Takes one lease after another, until the spout is closed.
+/// Takes one lease after another, until the spout is closed or enough other tasks search.
 pub(super) struct LeaseTask {
     parts: Parts,
     activity: watch::Receiver<Activity>,
     arrived: mpsc::Sender<Arrival>,
+    place: Place,
     /// The lease to give back with the next request.
     release: Option<Release>,
     /// The id of a request that had no answer: it may have been a lease, which is given again to who asks with it.
@@ -67,9 +69,10 @@ impl LeaseTask {
         parts: Parts,
         activity: watch::Receiver<Activity>,
         arrived: mpsc::Sender<Arrival>,
+        place: Place,
     ) -> Self {
         let wait = parts.options.wait;
-        Self { parts, activity, arrived, release: None, unanswered: None, wait, empty_leases: 0 }
+        Self { parts, activity, arrived, place, release: None, unanswered: None, wait, empty_leases: 0 }
     }
 
     pub(super) async fn run(mut self) {
@@ -90,6 +93,10 @@ impl LeaseTask {
                     _ = self.activity.changed() => {}
                 }
                 continue;
+            }
+            if self.place.pool().has_enough() && self.unanswered.is_none() {
+                self.release_now().await;
+                return;
             }
             if let Some((leased, asked)) = self.lease().await {
                 self.serve(HeldLease::new(leased, asked)).await;
@@ -176,6 +183,8 @@ impl LeaseTask {
         add(&tally.held, 1);
         let received = tally.received();
         let (end, empty) = self.consume(held).await;
+        self.place.end_productive();
+        self.place.pool().note_backlog(&queue, end == LeaseEnd::Share);
         // Other lease tasks count in the same tally: if anything comes anywhere, there is no need to slow down.
         self.empty_leases =
             if end == LeaseEnd::Dry && tally.received() == received { self.empty_leases + 1 } else { 0 };
@@ -199,7 +208,6 @@ impl LeaseTask {
     /// Consumes under a lease until it ends; says why it ended and whether the queue is empty.
     async fn consume(&mut self, held: HeldLease) -> (LeaseEnd, bool) {
         let queue = held.leased().queue.clone();
-        let options = &self.parts.options;
         if held.must_stop() {
             return (LeaseEnd::Expired, false);
         }
@@ -207,7 +215,7 @@ impl LeaseTask {
             tracing::error!(%queue, "the account of a queue is not known; it is not consumed");
             return (LeaseEnd::Unavailable, false);
         };
-        let prefetch = options.prefetch.max(1);
+        let prefetch = self.place.pool().prefetch(&queue);
         let consumer = match self.parts.broker.consume(&queue, prefetch).await {
             Ok(consumer) => consumer,
             Err(error) => {
@@ -230,7 +238,9 @@ impl LeaseTask {
             settle,
             queue,
         });
-        let session = LeaseSession::new(&self.parts, &self.arrived, held, consumer, claim, outcomes);
+        let arrived = self.arrived.clone();
+        let session =
+            LeaseSession::new(&self.parts, &arrived, &mut self.place, held, consumer, claim, outcomes);
         session.run(&mut self.activity).await
     }
 }
