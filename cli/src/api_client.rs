@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
+use crate::failure::NoAnswer;
 use crate::page_client::actor;
 use galerna_audit::ACTOR;
 
@@ -77,7 +78,10 @@ impl Api {
         let answer = request.send().await.map_err(|e| {
             let cause = std::iter::successors(std::error::Error::source(&e), |e| e.source()).last();
             let cause = cause.map_or_else(|| e.to_string(), ToString::to_string);
-            anyhow!("no dispatcher answers at {url} ({cause}); start one with `galerna up`, or name another with --dispatcher")
+            let message = format!(
+                "no dispatcher answers at {url} ({cause}); start one with `galerna up`, or name another with --dispatcher"
+            );
+            NoAnswer { message }
         })?;
         let status = answer.status();
         let text = answer.text().await.with_context(|| format!("the answer of {url} was cut"))?;

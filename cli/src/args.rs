@@ -9,6 +9,7 @@ use galerna_settings::FlagValue;
 
 use crate::commands::alerts::{AlertingCommand, Reason, Sure};
 use crate::commands::sources::SourcesArgs;
+use crate::form::Form;
 
 /// Stream processing of meters' readings over leased per-account queues.
 #[derive(Debug, Parser)]
@@ -19,7 +20,9 @@ use crate::commands::sources::SourcesArgs;
     propagate_version = true,
     arg_required_else_help = true,
     after_help = "Start with `galerna demo`: it runs the whole system on real meter data with nothing to install.\n\
-        Exit codes: 0 done, 1 failed, 2 wrong command line or configuration, 3 readings lost (demo)."
+        Exit codes: 0 done, 1 failed, 2 wrong command line or configuration, 3 readings lost (demo).\n\
+        Under --json or --output json an error is {\"error\": {\"code\", \"message\", \"help\", \"exit_code\"}} on standard error.\n\
+        Colours are shown on terminals, unless NO_COLOR is set."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -29,7 +32,7 @@ pub(crate) struct Cli {
 }
 
 /// Flags of every command; each overrides a setting of `galerna.toml` and of the environment.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Settings (see `galerna config`)")]
 pub(crate) struct SettingFlags {
     /// Read this file [default: galerna.toml in the current folder, if it is there]
@@ -129,6 +132,36 @@ impl Command {
         )
     }
 
+    /// Whether a program reads what it prints, so that errors are JSON too.
+    pub(crate) fn is_json(&self) -> bool {
+        match self {
+            Self::Queues(args) => args.form.is_json(),
+            Self::Sources(args) => args.form.is_json(),
+            Self::Alerting(command) => command.form().is_json(),
+            Self::Trace(args) => args.form.is_json(),
+            Self::Config(args) => args.form.is_json(),
+            Self::Publish(args) => args.json,
+            Self::Load(args) => args.json,
+            Self::Maintainer(MaintainerArgs { once: Some(MaintainerOnce::RunOnce { json, .. }) }) => *json,
+            Self::Bench(BenchCommand::Dispatcher(args)) => args.json,
+            Self::Topology(args) => args.format == TopologyForm::Json,
+            _ => false,
+        }
+    }
+
+    /// With what pause it is run again and again, and whether it only reads, as what is repeated must.
+    pub(crate) fn watch(&self) -> Option<(std::time::Duration, bool)> {
+        let (form, reads) = match self {
+            Self::Queues(args) => (&args.form, args.command.reads()),
+            Self::Sources(args) => (&args.form, args.reads()),
+            Self::Alerting(command) => (command.form(), command.reads()),
+            Self::Trace(args) => (&args.form, true),
+            Self::Config(args) => (&args.form, true),
+            _ => return None,
+        };
+        Some((form.watch()?, reads))
+    }
+
     /// Defaults that differ from those of the settings.
     pub(crate) fn defaults(&self) -> Vec<(&'static str, String)> {
         let quiet = ("log.level", "warn,galerna_dispatcher::planner=error".to_owned());
@@ -160,7 +193,9 @@ impl Command {
             | Self::Trace(_)
             | Self::Topology(_)
             | Self::Config(_)
-            | Self::Bench(_) => {
+            | Self::Bench(_)
+            | Self::Completions { .. }
+            | Self::Man { .. } => {
                 vec![quiet]
             }
             Self::Up(_)
@@ -174,7 +209,7 @@ impl Command {
     }
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
     /// Run the whole system on two months of real meters, and account for every reading
     Demo(DemoCommand),
@@ -211,9 +246,20 @@ pub(crate) enum Command {
     /// Measure a module
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Print the completions of a shell, to be put where it looks for them
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual: a page for each command, into a folder that is made when it is not there
+    Man {
+        /// The folder, for instance ~/.local/share/man/man1
+        folder: PathBuf,
+    },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct DemoCommand {
     #[command(flatten)]
     pub(crate) args: DemoArgs,
@@ -283,16 +329,15 @@ pub(crate) enum TaskName {
     Deletions,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct QueuesArgs {
-    /// Print JSON
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) form: Form,
     #[command(subcommand)]
     pub(crate) command: QueuesCommand,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum QueuesCommand {
     /// List queues, and how many are in each state
     List {
@@ -311,24 +356,31 @@ pub(crate) enum QueuesCommand {
         /// How many a page
         #[arg(long, default_value_t = 50)]
         limit: usize,
+        /// All pages
+        #[arg(long, conflicts_with_all = ["page", "limit"])]
+        all: bool,
     },
     /// Show one queue
     Show {
         /// The queue
         queue: String,
     },
-    /// Block a queue until it is unpaused
+    /// Block queues until they are unpaused
+    #[command(override_usage = "galerna queues pause [OPTIONS] <QUEUES>...\n       \
+                                galerna queues pause [OPTIONS] <--search <TEXT>|--all>")]
     Pause {
-        /// The queue
-        queue: String,
+        #[command(flatten)]
+        which: PauseSelection,
         /// Why, for the others and for the audit log
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Let a queue be leased again
+    /// Let queues be leased again
+    #[command(override_usage = "galerna queues unpause [OPTIONS] <QUEUES>...\n       \
+                                galerna queues unpause [OPTIONS] <--search <TEXT>|--all>")]
     Unpause {
-        /// The queue
-        queue: String,
+        #[command(flatten)]
+        which: PauseSelection,
         #[command(flatten)]
         reason: Reason,
     },
@@ -358,7 +410,20 @@ pub(crate) enum QueuesCommand {
     Dead(DeadCommand),
 }
 
-#[derive(Debug, Subcommand)]
+impl QueuesCommand {
+    /// Whether it changes nothing.
+    fn reads(&self) -> bool {
+        matches!(
+            self,
+            Self::List { .. }
+                | Self::Show { .. }
+                | Self::Strategy { name: None, .. }
+                | Self::Dead(DeadCommand::List { .. })
+        )
+    }
+}
+
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum DeadCommand {
     /// List the dead letters of a queue, or how many each queue has
     List {
@@ -373,19 +438,26 @@ pub(crate) enum DeadCommand {
         /// Show the bodies too
         #[arg(long)]
         bodies: bool,
+        /// All pages
+        #[arg(long, conflicts_with_all = ["offset", "limit"], requires = "queue")]
+        all: bool,
     },
     /// Put dead letters back into their queue
     #[command(override_usage = "galerna queues dead replay [OPTIONS] <QUEUE> <IDS>...\n       \
-                                galerna queues dead replay [OPTIONS] <QUEUE> --all")]
+                                galerna queues dead replay [OPTIONS] <QUEUE> --all [--matching <TEXT>]\n       \
+                                galerna queues dead replay [OPTIONS] --all-queues [--matching <TEXT>]")]
     Replay {
         #[command(flatten)]
         which: DeadSelection,
         #[command(flatten)]
         reason: Reason,
+        #[command(flatten)]
+        sure: Sure,
     },
     /// Delete dead letters
     #[command(override_usage = "galerna queues dead discard [OPTIONS] <QUEUE> <IDS>...\n       \
-                                galerna queues dead discard [OPTIONS] <QUEUE> --all")]
+                                galerna queues dead discard [OPTIONS] <QUEUE> --all [--matching <TEXT>]\n       \
+                                galerna queues dead discard [OPTIONS] --all-queues [--matching <TEXT>]")]
     Discard {
         #[command(flatten)]
         which: DeadSelection,
@@ -396,19 +468,41 @@ pub(crate) enum DeadCommand {
     },
 }
 
-#[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("which").required(true).args(["ids", "all"]))]
+#[derive(Debug, Clone, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["ids", "all", "all_queues"]))]
 pub(crate) struct DeadSelection {
     /// The queue
-    pub(crate) queue: String,
+    #[arg(required_unless_present = "all_queues", conflicts_with = "all_queues")]
+    pub(crate) queue: Option<String>,
     /// Ids of the dead letters
     pub(crate) ids: Vec<String>,
     /// All of the queue
     #[arg(long)]
     pub(crate) all: bool,
+    /// All of all queues
+    #[arg(long)]
+    pub(crate) all_queues: bool,
+    /// Of all only those whose reason contains this
+    #[arg(long, value_name = "TEXT", conflicts_with = "ids")]
+    pub(crate) matching: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["queues", "all", "search"]))]
+pub(crate) struct PauseSelection {
+    /// The queues; of several it is asked once whether you are sure
+    pub(crate) queues: Vec<String>,
+    /// All queues whose name or account contains this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) search: Option<String>,
+    /// All queues
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) sure: Sure,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct PublishArgs {
     /// Readings in NDJSON or JSON, or a meter's export as table, JSON or Green Button XML, each also gzipped; `-` for standard
     /// input
@@ -472,7 +566,7 @@ pub(crate) enum FileForm {
     Xml,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct TopologyArgs {
     /// In which form
     #[arg(long, value_enum, default_value_t = TopologyForm::Table)]
@@ -491,29 +585,27 @@ pub(crate) enum TopologyForm {
     Json,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct TraceArgs {
     /// Id of a message, or of a call and so of all its messages: `x-request-id` in the frontend's answer
     pub(crate) id: String,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) form: Form,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigArgs {
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) form: Form,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Lease and release queues from many callers at once, on the store that --store names (a database of its own)
     Dispatcher(BenchDispatcherArgs),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct BenchDispatcherArgs {
     /// Callers at once; several may be given, each is measured in turn
     #[arg(long, value_delimiter = ',', default_values_t = [1usize, 4, 12, 64])]

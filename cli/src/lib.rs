@@ -6,6 +6,8 @@
 mod api_client;
 mod args;
 mod commands;
+mod failure;
+mod form;
 mod page_client;
 
 use std::process::ExitCode;
@@ -15,38 +17,54 @@ use clap::Parser;
 use galerna_server::{modules, separate, signals, standalone};
 use galerna_settings::{Inputs, Settings};
 use galerna_telemetry as telemetry;
-use galerna_terminal::eprint;
 
 use crate::args::{BenchCommand, Cli, Command, DemoCommand, MaintainerArgs, MaintainerOnce};
+use crate::failure::{Failure, asks_for_json};
 
-/// Exit code of a wrong command line (as clap has it) or configuration.
-const WRONG: u8 = 2;
 /// How long the end waits for blocking calls under way.
 const PARTING: Duration = Duration::from_secs(5);
 
 /// Runs the command of the command line, and says how it ended.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let arguments: Vec<String> =
+                std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+            if e.use_stderr() && asks_for_json(&arguments) {
+                return Failure::usage(e.render().to_string().trim()).tell(true);
+            }
+            e.exit()
+        }
+    };
+    let is_json = cli.command.is_json();
+    let ended = match cli.command {
+        // They need no settings, of which some may be wrong.
+        Command::Completions { shell } => commands::shell::completions(shell),
+        Command::Man { folder } => commands::shell::manual(&folder),
+        _ => return with_settings(cli, is_json),
+    };
+    ended.map_or_else(|e| Failure::of(&e).tell(is_json), |()| ExitCode::SUCCESS)
+}
+
+fn with_settings(cli: Cli, is_json: bool) -> ExitCode {
+    let wrong = |message: &str| Failure::configuration(message).tell(is_json);
+    if let Some((_, false)) = cli.command.watch() {
+        let message =
+            "--watch repeats what only reads, such as a list; this command changes something: run it once";
+        return Failure::usage(message).tell(is_json);
+    }
     let settings = match configuration(&cli) {
         Ok(settings) => settings,
-        Err(message) => {
-            eprint(format_args!("error: {message}"));
-            return ExitCode::from(WRONG);
-        }
+        Err(message) => return wrong(&message),
     };
     let exporter = match telemetry::start(&settings) {
         Ok(exporter) => exporter,
-        Err(e) => {
-            eprint(format_args!("error: {e:#}"));
-            return ExitCode::from(WRONG);
-        }
+        Err(e) => return wrong(&format!("{e:#}")),
     };
     match run(cli.command, settings, exporter) {
         Ok(code) => code,
-        Err(e) => {
-            eprint(format_args!("error: {e:#}"));
-            ExitCode::FAILURE
-        }
+        Err(e) => Failure::of(&e).tell(is_json),
     }
 }
 
@@ -82,6 +100,11 @@ fn run(
 ) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let work = async {
+        if let Some((pause, _)) = command.watch() {
+            let stop = signals::on_signals()?;
+            form::repeat(pause, &stop, || read(command.clone(), &settings)).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         match command {
             Command::Demo(DemoCommand { args, .. }) => {
                 return galerna_demo::run(args, settings, signals::on_signals()?).await;
@@ -100,17 +123,19 @@ fn run(
             Command::Frontend => separate::frontend(&settings, signals::on_signals()?).await?,
             Command::Notifier => separate::notifier(&settings, signals::on_signals()?).await?,
             Command::Page => separate::page(&settings, signals::on_signals()?).await?,
-            Command::Queues(args) => commands::queues::run(args, &settings).await?,
             Command::Publish(args) => commands::publish::run(&args, &settings).await?,
-            Command::Sources(args) => commands::sources::run(&args, &settings).await?,
-            Command::Alerting(command) => commands::alerts::run(command, &settings).await?,
             Command::Load(args) => galerna_demo::load::run(&args, &settings, &signals::on_signals()?).await?,
-            Command::Trace(args) => return commands::trace::run(&args, &settings).await,
             Command::Topology(args) => commands::topology::run(&args, &settings)?,
-            Command::Config(args) => commands::config::run(&args, &settings)?,
             Command::Bench(BenchCommand::Dispatcher(args)) => {
                 commands::bench::dispatcher(&args, settings).await?
             }
+            command @ (Command::Queues(_)
+            | Command::Sources(_)
+            | Command::Alerting(_)
+            | Command::Trace(_)
+            | Command::Config(_)) => read(command, &settings).await?,
+            // They ended before there were settings.
+            Command::Completions { .. } | Command::Man { .. } => {}
         }
         Ok(ExitCode::SUCCESS)
     };
@@ -125,4 +150,16 @@ fn run(
     // What still runs is only background work of libraries; everything that matters was awaited.
     runtime.shutdown_timeout(PARTING);
     result
+}
+
+/// Runs one of the commands that show something, and change something at most.
+async fn read(command: Command, settings: &Settings) -> anyhow::Result<()> {
+    match command {
+        Command::Queues(args) => commands::queues::run(args, settings).await,
+        Command::Sources(args) => commands::sources::run(&args, settings).await,
+        Command::Alerting(command) => commands::alerts::run(command, settings).await,
+        Command::Trace(args) => commands::trace::run(&args, settings).await,
+        Command::Config(args) => commands::config::run(&args, settings),
+        _ => Ok(()),
+    }
 }

@@ -8,8 +8,18 @@ use serde_json::Value;
 
 use galerna_settings::Settings;
 
+use crate::failure::NoAnswer;
+
 /// The longest that a call may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The page said no.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct PageRefused {
+    pub(crate) code: String,
+    message: String,
+}
 
 /// A client of one page.
 pub(crate) struct PageApi {
@@ -75,22 +85,25 @@ impl PageApi {
             StatusCode::FORBIDDEN => "; see `page.operator_token` in `galerna config`",
             _ => "",
         };
-        Err(anyhow!("{message}{help}"))
+        let code = value["error"]["code"].as_str().or(status.canonical_reason()).unwrap_or("refused");
+        Err(PageRefused { code: code.to_owned(), message: format!("{message}{help}") }.into())
     }
 
     fn unavailable(&self, error: &reqwest::Error) -> anyhow::Error {
         let url = &self.url;
         if error.is_timeout() {
-            return anyhow!("the page at {url} did not answer within {} s", TIMEOUT.as_secs());
+            let message = format!("the page at {url} did not answer within {} s", TIMEOUT.as_secs());
+            return NoAnswer { message }.into();
         }
         if error.is_builder() {
             return anyhow!("`page.url` or `page.operator_token` cannot be sent: {error}");
         }
         let cause = std::iter::successors(std::error::Error::source(error), |e| e.source()).last();
         let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
-        anyhow!(
+        let message = format!(
             "the page at {url} cannot be reached; is `galerna up` or `galerna page` running? (`--set page.url=…`; {cause})"
-        )
+        );
+        NoAnswer { message }.into()
     }
 }
 

@@ -3,6 +3,7 @@
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use galerna_audit::Action;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 use tokio::time::Instant;
 
@@ -63,6 +64,18 @@ impl Metrics {
         ];
         for metric in all {
             registry.register(metric)?;
+        }
+        // So that they are there before the first call: a first failure is a step then, and not a beginning.
+        metrics.requests.with_label_values(&["/", "200"]);
+        for method in ["GET", "POST"] {
+            metrics.seconds.with_label_values(&[method]);
+        }
+        for action in
+            [Action::Pause, Action::Unpause, Action::Stop, Action::Start, Action::Replay, Action::Discard]
+        {
+            for outcome in ["done", "refused"] {
+                metrics.actions.with_label_values(&[action.name(), outcome]);
+            }
         }
         Ok(metrics)
     }

@@ -41,7 +41,7 @@ use galerna_terminal::print_json;
 const TRIES: u32 = 5;
 
 /// What load to make.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(group = clap::ArgGroup::new("who").required(true).args(["sources", "source"]))]
 pub struct LoadArgs {
     /// The frontend, for instance http://127.0.0.1:8080 [default: the one of this machine, at `frontend.listen`]
@@ -92,7 +92,7 @@ pub struct LoadArgs {
     report: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

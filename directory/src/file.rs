@@ -211,4 +211,41 @@ mod tests {
         let error = FileDirectory::new("/nonexistent/accounts.json").unwrap().accounts().await.unwrap_err();
         assert!(matches!(error, DirectoryError::Unreachable { .. }), "{error}");
     }
+
+    #[tokio::test]
+    async fn the_documented_examples_are_lists_without_fault() {
+        let example = |name: &str| {
+            FileDirectory::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples").join(name))
+                .unwrap()
+        };
+        for (accounts, sources) in [("accounts.csv", "sources.csv"), ("directory.json", "directory.json")] {
+            let accounts = example(accounts).accounts().await.unwrap();
+            let sources = example(sources).sources().await.unwrap();
+            assert_eq!((&accounts.issues, &sources.issues), (&Vec::new(), &Vec::new()));
+            let known: Vec<_> =
+                accounts.entries.iter().map(|a| (a.id.as_str(), a.queue.as_str(), a.active)).collect();
+            assert_eq!(
+                known,
+                [("Panther", "Panther", true), ("591", "D0000591", true), ("Cockatoo", "Cockatoo", false)]
+            );
+            let known: Vec<_> =
+                sources.entries.iter().map(|s| (s.id.as_str(), s.account.as_str(), s.active)).collect();
+            assert_eq!(
+                known,
+                [
+                    ("panther-roof", "Panther", true),
+                    ("acme-hub-1", "591", true),
+                    ("acme-hub-0", "591", false)
+                ]
+            );
+            for source in sources.entries {
+                let token = format!("example-token-of-{}", source.id);
+                assert!(
+                    crate::TokenHash::parse(&source.token_hash).unwrap().matches(&token),
+                    "{}",
+                    source.id
+                );
+            }
+        }
+    }
 }

@@ -90,7 +90,9 @@ impl Metrics {
         metrics.started.set(started_seconds);
         for task in Task::ALL {
             // Counters exist from the start, so that a first failure is a step and not a beginning.
-            metrics.runs.with_label_values(&[task.as_str(), "ok"]);
+            for result in std::iter::once("ok").chain(TaskError::CODES) {
+                metrics.runs.with_label_values(&[task.as_str(), result]);
+            }
             metrics.seconds.with_label_values(&[task.as_str()]);
             metrics.last_success.with_label_values(&[task.as_str()]);
         }

@@ -281,6 +281,17 @@ pub enum TaskError {
 }
 
 impl TaskError {
+    /// All codes.
+    pub(crate) const CODES: [&'static str; 7] = [
+        "busy",
+        "timed_out",
+        "panicked",
+        "accounts_unreadable",
+        "accounts_suspicious",
+        "store_failed",
+        "broker_failed",
+    ];
+
     /// A short word for metrics and the API.
     pub fn code(&self) -> &'static str {
         match self {

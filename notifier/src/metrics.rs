@@ -100,7 +100,14 @@ impl Metrics {
         for of in ["broker", "store"] {
             metrics.errors.with_label_values(&[of]);
         }
+        for status in DeliveryStatus::ALL {
+            metrics.outbox.with_label_values(&[status.as_str()]);
+        }
         for kind in ["webhook", "email", "log"] {
+            metrics.attempt_seconds.with_label_values(&[kind]);
+            for outcome in ["taken", "failed", "gone", "hopeless"] {
+                metrics.attempts.with_label_values(&[kind, outcome]);
+            }
             for status in ["delivered", "dead", "suppressed"] {
                 metrics.ended.with_label_values(&[kind, status]);
             }

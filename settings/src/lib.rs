@@ -26,7 +26,7 @@ use serde::Deserialize;
 use layers::{Layers, Values};
 use schema::{KEYS, Value};
 
-pub use schema::{show_span, without_password};
+pub use schema::{parse_span, show_span, without_password};
 pub use sections::{
     Api, Broker, Dispatcher, Frontend, Ingest, Log, LogFormat, Maintainer, Notifier, Page, QueueType, Store,
     Strategy, Trace, Worker,

@@ -397,11 +397,20 @@ impl fmt::Display for Kind {
 
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", SECOND), ("m", 60 * SECOND), ("h", HOUR), ("d", DAY)];
 
-fn parse_span(text: &str) -> Option<Duration> {
-    let split = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(split);
-    let millis = UNITS.iter().find(|(name, _)| *name == unit)?.1;
-    Some(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(millis)?))
+/// A time span as people write it: whole numbers with the units ms, s, m, h or d, such as `3h` or `1h30m`.
+pub fn parse_span(text: &str) -> Option<Duration> {
+    let (mut rest, mut total) = (text, 0_u64);
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let (unit, next) = after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
+        let millis = UNITS.iter().find(|(name, _)| *name == unit)?.1;
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(millis)?)?;
+        rest = next;
+    }
+    Some(Duration::from_millis(total))
 }
 
 /// The shortest exact form, such as `90s` or `2h`.
@@ -438,12 +447,17 @@ mod tests {
 
     #[test]
     fn spans_are_read_and_shown() {
-        for (text, millis) in
-            [("250ms", 250), ("60s", 60_000), ("5m", 300_000), ("2h", 7_200_000), ("7d", 604_800_000)]
-        {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("60s", 60_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("7d", 604_800_000),
+            ("1h30m", 5_400_000),
+        ] {
             assert_eq!(parse_span(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for wrong in ["", "s", "5", "5 s", "-1s", "1.5h", "1w", "99999999999999999999d"] {
+        for wrong in ["", "s", "5", "5 s", "-1s", "1.5h", "1w", "1h30", "h1", "99999999999999999999d"] {
             assert_eq!(parse_span(wrong), None, "{wrong}");
         }
         assert_eq!(show_span(Duration::from_secs(90)), "90s");

@@ -150,3 +150,71 @@ fn secrets_are_not_in_the_debug_form() {
     let debug = format!("{settings:?}");
     assert!(!debug.contains("hunter2") && !debug.contains("0123456789abcdef"), "{debug}");
 }
+
+/// The rows of the table of settings, as `docs/settings.md` has them.
+fn rows() -> Vec<String> {
+    let cell = |text: String| text.replace('|', "\\|");
+    let row = |key: &schema::Key| {
+        let default = match key.default {
+            "" => "none".to_owned(),
+            value => format!("`{value}`"),
+        };
+        let takes =
+            if key.secret { "a secret, which is never shown".to_owned() } else { key.kind.to_string() };
+        let name = format!("`{}`<br>`{}`", key.name, key.variable());
+        format!("| {name} | {default} | {} | {} |", cell(takes), cell(key.about.to_owned()))
+    };
+    schema::KEYS.iter().map(row).collect()
+}
+
+#[test]
+fn the_page_of_settings_lists_each_with_what_it_takes_and_its_default() {
+    let page = include_str!("../../docs/settings.md");
+    let listed: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let rows = rows();
+    let differs = rows.len() != listed.len() || rows.iter().zip(&listed).any(|(row, listed)| row != listed);
+    assert!(!differs, "docs/settings.md should have this table:\n{}", rows.join("\n"));
+}
+
+#[test]
+fn defaults_that_the_operations_page_names_are_those_of_the_settings() {
+    let page = include_str!("../../docs/operations.md");
+    let mut checked = Vec::new();
+    for (at, _) in page.match_indices('`') {
+        let rest = &page[at + 1..];
+        // `name` (value): what stands in the parentheses, up to a comma, is the default if it is a value at all.
+        let Some((name, after)) = rest.split_once('`') else { continue };
+        let Some(key) = schema::find(name) else { continue };
+        let Some(said) = after.trim_start().strip_prefix('(').and_then(|said| said.split([')', ',']).next())
+        else {
+            continue;
+        };
+        if let Some(value) = value_of(said) {
+            assert_eq!(
+                value,
+                key.kind.parse(key.default).unwrap(),
+                "`{name}` ({said}): the default is {}",
+                key.default
+            );
+            checked.push(name);
+        }
+    }
+    for name in ["maintainer.deletion_linger", "maintainer.deletion_grace", "maintainer.guard_keep_percent"] {
+        assert!(checked.contains(&name), "{name} is not among {checked:?}");
+    }
+}
+
+/// A number or a time span as prose has it, such as `7 days`.
+fn value_of(said: &str) -> Option<Value> {
+    let (number, unit) = said.trim().split_once(' ').unwrap_or((said.trim(), ""));
+    let unit = match unit.trim_end_matches('s') {
+        "" if number.parse::<u64>().is_ok() => return number.parse().ok().map(Value::Count),
+        "" => return parse_span(number).map(Value::Span),
+        "second" => "s",
+        "minute" => "m",
+        "hour" => "h",
+        "day" => "d",
+        _ => return None,
+    };
+    parse_span(&format!("{number}{unit}")).map(Value::Span)
+}

@@ -1,5 +1,13 @@
 //! Answers for people and for programs.
 
+mod color;
+mod list;
+
+use std::time::Duration;
+
+pub use color::{Tone, label};
+pub use list::{Cell, List, ListForm};
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
@@ -49,9 +57,44 @@ pub fn thousands(n: u64) -> String {
     out
 }
 
+/// A time span in its two largest units, such as `1h2m`, as people write it; below a second in milliseconds.
+pub fn duration(span: Duration) -> String {
+    const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    if span < Duration::from_secs(1) {
+        return format!("{}ms", span.as_millis());
+    }
+    let mut rest = span.as_secs();
+    let mut parts = UNITS.iter().map(|(unit, size)| {
+        let n = rest / size;
+        rest %= size;
+        (n, unit)
+    });
+    let Some((n, unit)) = parts.by_ref().find(|(n, _)| *n > 0) else { return "0s".to_owned() };
+    match parts.next() {
+        Some((more, next)) if more > 0 => format!("{n}{unit}{more}{next}"),
+        _ => format!("{n}{unit}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_as_people_write_them() {
+        for (millis, shown) in [
+            (0, "0ms"),
+            (250, "250ms"),
+            (1_000, "1s"),
+            (65_999, "1m5s"),
+            (10_800_000, "3h"),
+            (11_520_000, "3h12m"),
+            (90_061_000, "1d1h"),
+            (86_405_000, "1d"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(millis)), shown, "{millis}");
+        }
+    }
 
     #[test]
     fn thousands_are_set_apart() {

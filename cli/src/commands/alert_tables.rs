@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use galerna_settings::show_span;
-use galerna_terminal::{print, table, thousands};
+use galerna_terminal::{Cell, List, Tone, print, table, thousands};
 
 /// Longest cell of a table; `show` and `--json` have the whole.
 const LONGEST: usize = 100;
@@ -49,6 +49,29 @@ fn or(value: &Value, absent: &str) -> String {
     if value.is_null() { absent.to_owned() } else { cell(value) }
 }
 
+/// A value as a cell of a list: short for people, whole for programs.
+fn of(value: &Value) -> Cell {
+    Cell::text(cell(value)).plain(text(value))
+}
+
+/// A time as a cell of a list: to the second for people, as it is for programs.
+fn when(value: &Value) -> Cell {
+    Cell::text(time(value)).plain(text(value))
+}
+
+fn severity(value: &Value) -> Cell {
+    let tone = match value.as_str() {
+        Some("critical") => Tone::Bad,
+        Some("warning") => Tone::Warn,
+        _ => Tone::Plain,
+    };
+    of(value).toned(tone)
+}
+
+fn told_by(holds: bool, yes: &str, no: &str) -> Cell {
+    if holds { Cell::text(yes).toned(Tone::Good) } else { Cell::text(no).toned(Tone::Warn) }
+}
+
 /// A time to the second, UTC.
 fn time(value: &Value) -> String {
     let text = text(value);
@@ -80,27 +103,31 @@ fn condition(rule: &Value) -> String {
 }
 
 /// Rules.
-pub(crate) fn rules(all: &[Value]) -> anyhow::Result<()> {
-    let mut shown = table(&["id", "name", "watches", "account", "devices", "severity", "endpoints", "state"]);
+pub(crate) fn rules(all: &[Value]) -> List {
+    let mut shown =
+        List::new(&["id", "name", "watches", "account", "devices", "severity", "endpoints", "state"]);
     for rule in all {
-        shown.add_row([
-            cell(&rule["id"]),
-            cell(&rule["name"]),
-            condition(rule),
-            or(&rule["account"], "all"),
-            cell(&rule["devices"]),
-            cell(&rule["severity"]),
-            cell(&rule["endpoints"]),
-            yes(&rule["enabled"], "in force", "off"),
-        ]);
+        let in_force = rule["enabled"] == true;
+        shown.row(
+            rule.clone(),
+            [
+                of(&rule["id"]),
+                of(&rule["name"]),
+                Cell::text(condition(rule)),
+                Cell::text(or(&rule["account"], "all")),
+                of(&rule["devices"]),
+                severity(&rule["severity"]),
+                of(&rule["endpoints"]),
+                told_by(in_force, "in force", "off"),
+            ],
+        );
     }
-    print(shown)?;
-    print(counted(all, "rule"))
+    shown.saying(counted(all, "rule"))
 }
 
 /// Endpoints.
-pub(crate) fn endpoints(all: &[Value]) -> anyhow::Result<()> {
-    let mut shown = table(&["id", "name", "kind", "tells", "account", "state"]);
+pub(crate) fn endpoints(all: &[Value]) -> List {
+    let mut shown = List::new(&["id", "name", "kind", "tells", "account", "state"]);
     for endpoint in all {
         let tells = match endpoint["kind"].as_str() {
             Some("webhook") => {
@@ -117,33 +144,40 @@ pub(crate) fn endpoints(all: &[Value]) -> anyhow::Result<()> {
         if !endpoint["disabled_reason"].is_null() {
             state = format!("{state}: {}", cell(&endpoint["disabled_reason"]));
         }
-        let account = or(&endpoint["account"], "all");
-        let (id, name, kind) = (cell(&endpoint["id"]), cell(&endpoint["name"]), cell(&endpoint["kind"]));
-        shown.add_row([id, name, kind, tells, account, state]);
+        let tone = if endpoint["enabled"] == true { Tone::Good } else { Tone::Warn };
+        let account = Cell::text(or(&endpoint["account"], "all"));
+        let [id, name, kind] = ["id", "name", "kind"].map(|field| of(&endpoint[field]));
+        shown.row(
+            endpoint.clone(),
+            [id, name, kind, Cell::text(tells), account, Cell::text(state).toned(tone)],
+        );
     }
-    print(shown)?;
-    print(counted(all, "endpoint"))
+    shown.saying(counted(all, "endpoint"))
 }
 
 /// Silences.
-pub(crate) fn silences(all: &[Value]) -> anyhow::Result<()> {
+pub(crate) fn silences(all: &[Value]) -> List {
     let mut shown =
-        table(&["id", "account", "device", "rule", "ends (UTC)", "state", "reason", "by", "made (UTC)"]);
+        List::new(&["id", "account", "device", "rule", "ends (UTC)", "state", "reason", "by", "made (UTC)"]);
     for silence in all {
-        shown.add_row([
-            cell(&silence["id"]),
-            or(&silence["account"], "all"),
-            or(&silence["device"], "all"),
-            or(&silence["rule"], "all"),
-            time(&silence["until"]),
-            yes(&silence["in_force"], "in force", "ended"),
-            cell(&silence["reason"]),
-            cell(&silence["by"]),
-            time(&silence["created"]),
-        ]);
+        let [account, device, rule] =
+            ["account", "device", "rule"].map(|field| Cell::text(or(&silence[field], "all")));
+        shown.row(
+            silence.clone(),
+            [
+                of(&silence["id"]),
+                account,
+                device,
+                rule,
+                when(&silence["until"]),
+                told_by(silence["in_force"] == true, "in force", "ended"),
+                of(&silence["reason"]),
+                of(&silence["by"]),
+                when(&silence["created"]),
+            ],
+        );
     }
-    print(shown)?;
-    print(counted(all, "silence"))
+    shown.saying(counted(all, "silence"))
 }
 
 /// What alerts a delivery tells of, the first by name.
@@ -155,28 +189,101 @@ fn told(delivery: &Value) -> String {
 }
 
 /// Deliveries.
-pub(crate) fn deliveries(found: &Value) -> anyhow::Result<()> {
-    let mut shown =
-        table(&["id", "made (UTC)", "endpoint", "status", "alerts", "#attempts", "next try (UTC)", "reason"]);
+pub(crate) fn deliveries(found: &Value) -> List {
+    let mut shown = List::new(&[
+        "id",
+        "made (UTC)",
+        "endpoint",
+        "status",
+        "alerts",
+        "#attempts",
+        "next try (UTC)",
+        "reason",
+    ]);
     let all = items(&found["deliveries"]);
     for delivery in all {
-        let is_pending = delivery["status"] == "pending";
+        let status = delivery["status"].as_str();
+        let tone = match status {
+            Some("delivered") => Tone::Good,
+            Some("dead") => Tone::Bad,
+            Some("pending") => Tone::Warn,
+            _ => Tone::Plain,
+        };
         let test = yes(&delivery["test"], "test: ", "");
-        shown.add_row([
-            cell(&delivery["id"]),
-            time(&delivery["created"]),
-            cell(&delivery["endpoint"]),
-            cell(&delivery["status"]),
-            format!("{test}{}", told(delivery)),
-            items(&delivery["attempts"]).len().to_string(),
-            if is_pending { time(&delivery["next_try"]) } else { String::new() },
-            cell(&delivery["reason"]),
-        ]);
+        shown.row(
+            delivery.clone(),
+            [
+                of(&delivery["id"]),
+                when(&delivery["created"]),
+                of(&delivery["endpoint"]),
+                of(&delivery["status"]).toned(tone),
+                Cell::text(format!("{test}{}", told(delivery))),
+                Cell::number(items(&delivery["attempts"]).len() as u64),
+                if status == Some("pending") { when(&delivery["next_try"]) } else { Cell::text("") },
+                of(&delivery["reason"]),
+            ],
+        );
     }
-    print(shown)?;
     let counts = found["counts"].as_object().into_iter().flatten();
     let counts: Vec<String> = counts.map(|(status, n)| format!("{status} {}", count(n))).collect();
-    print(format!("shown {} of {}; {}", all.len(), count(&found["total"]), counts.join(", ")))
+    let said = format!("shown {} of {}; {}", all.len(), count(&found["total"]), counts.join(", "));
+    shown.of(found["total"].as_u64()).saying(said)
+}
+
+/// What was raised and resolved.
+pub(crate) fn events(found: &Value) -> List {
+    let mut shown =
+        List::new(&["readings' time (UTC)", "what", "severity", "rule", "account", "device", "message"]);
+    let all = items(&found["events"]);
+    for e in all {
+        let [rule, account, device, message] =
+            ["rule_name", "account", "device", "message"].map(|name| of(&e[name]));
+        let what = of(&e["kind"]).toned(if e["kind"] == "raised" { Tone::Bad } else { Tone::Good });
+        shown
+            .row(e.clone(), [when(&e["ts"]), what, severity(&e["severity"]), rule, account, device, message]);
+    }
+    shown.saying(format!("{}; page {}", counted(all, "alert event"), text(&found["page"])))
+}
+
+/// What fires now.
+pub(crate) fn firing(found: &Value) -> List {
+    let mut shown = List::new(&[
+        "rule",
+        "id",
+        "severity",
+        "account",
+        "source",
+        "device",
+        "#last value",
+        "since, readings' time (UTC)",
+    ]);
+    let all = items(&found["firing"]);
+    for state in all {
+        let rule = if state["rule_name"].is_null() { &state["rule"] } else { &state["rule_name"] };
+        let [account, source, device, last] =
+            ["account", "source", "device", "last_value"].map(|name| of(&state[name]));
+        let (id, since) = (of(&state["rule"]), when(&state["since"]));
+        shown.row(
+            state.clone(),
+            [of(rule), id, severity(&state["severity"]), account, source, device, last, since],
+        );
+    }
+    let more = yes(&found["more"], " or more", "");
+    let said = format!("shown {} of {}{more} that fire", all.len(), count(&found["total"]));
+    shown.of(found["total"].as_u64()).saying(said)
+}
+
+/// What operators did.
+pub(crate) fn audit(found: &Value) -> List {
+    let mut shown = List::new(&["when (UTC)", "who", "role", "what", "target", "why", "done", "outcome"]);
+    let all = items(&found["entries"]);
+    for entry in all {
+        let [who, role, action, target, why, outcome] =
+            ["who", "role", "action", "target", "why", "outcome"].map(|name| of(&entry[name]));
+        let done = told_by(entry["done"] == true, "yes", "no");
+        shown.row(entry.clone(), [when(&entry["at"]), who, role, action, target, why, done, outcome]);
+    }
+    shown.saying(format!("{} entries; page {}", all.len(), text(&found["page"])))
 }
 
 /// One delivery, with its events and attempts.
@@ -200,56 +307,6 @@ pub(crate) fn delivery(one: &Value) -> anyhow::Result<()> {
         attempts.add_row([time(&a["at"]), text(&a["status"]), text(&a["took_ms"]), text(&a["error"])]);
     }
     print(attempts)
-}
-
-/// What was raised and resolved.
-pub(crate) fn events(found: &Value) -> anyhow::Result<()> {
-    let mut shown =
-        table(&["readings' time (UTC)", "what", "severity", "rule", "account", "device", "message"]);
-    let all = items(&found["events"]);
-    for e in all {
-        let names = ["kind", "severity", "rule_name", "account", "device", "message"];
-        shown.add_row([time(&e["ts"])].into_iter().chain(names.map(|name| cell(&e[name]))));
-    }
-    print(shown)?;
-    print(format!("{}; page {}", counted(all, "alert event"), text(&found["page"])))
-}
-
-/// What fires now.
-pub(crate) fn firing(found: &Value) -> anyhow::Result<()> {
-    let mut shown = table(&[
-        "rule",
-        "id",
-        "severity",
-        "account",
-        "source",
-        "device",
-        "#last value",
-        "since, readings' time (UTC)",
-    ]);
-    let all = items(&found["firing"]);
-    for state in all {
-        let rule = if state["rule_name"].is_null() { &state["rule"] } else { &state["rule_name"] };
-        let names =
-            ["rule", "severity", "account", "source", "device", "last_value"].map(|name| cell(&state[name]));
-        shown.add_row([cell(rule)].into_iter().chain(names).chain([time(&state["since"])]));
-    }
-    print(shown)?;
-    let more = yes(&found["more"], " or more", "");
-    print(format!("shown {} of {}{more} that fire", all.len(), count(&found["total"])))
-}
-
-/// What operators did.
-pub(crate) fn audit(found: &Value) -> anyhow::Result<()> {
-    let mut shown = table(&["when (UTC)", "who", "role", "what", "target", "why", "done", "outcome"]);
-    let all = items(&found["entries"]);
-    for entry in all {
-        let names = ["who", "role", "action", "target", "why"].map(|name| cell(&entry[name]));
-        let end = [yes(&entry["done"], "yes", "no"), cell(&entry["outcome"])];
-        shown.add_row([time(&entry["at"])].into_iter().chain(names).chain(end));
-    }
-    print(shown)?;
-    print(format!("{} entries; page {}", all.len(), text(&found["page"])))
 }
 
 /// One thing, field by field.

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
@@ -12,12 +13,16 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::commands::alert_tables as tables;
+use crate::form::{Form, all_pages, duration};
 use crate::page_client::PageApi;
 use galerna_settings::Settings;
-use galerna_terminal::{print, print_json};
+use galerna_terminal::List;
+
+/// Things asked for at once.
+const MOST: usize = 500;
 
 /// The commands about alerts; all of them talk to the page (`page.url`).
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum AlertingCommand {
     /// See, save, delete and test-fire alert rules
     Rules(KeptArgs),
@@ -33,16 +38,41 @@ pub(crate) enum AlertingCommand {
     Audit(AuditArgs),
 }
 
-#[derive(Debug, Args)]
+impl AlertingCommand {
+    /// How it prints.
+    pub(crate) fn form(&self) -> &Form {
+        match self {
+            Self::Rules(args) | Self::Endpoints(args) => &args.form,
+            Self::Silences(args) => &args.form,
+            Self::Deliveries(args) => &args.form,
+            Self::Alerts(args) => &args.form,
+            Self::Audit(args) => &args.form,
+        }
+    }
+
+    /// Whether it changes nothing.
+    pub(crate) fn reads(&self) -> bool {
+        match self {
+            Self::Rules(args) | Self::Endpoints(args) => {
+                matches!(args.command, KeptCommand::List | KeptCommand::Show { .. })
+            }
+            Self::Silences(args) => matches!(args.command, SilencesCommand::List),
+            Self::Deliveries(args) => !matches!(args.command, DeliveriesCommand::Resend { .. }),
+            Self::Alerts(args) => matches!(args.command, AlertsCommand::List { .. }),
+            Self::Audit(_) => true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct KeptArgs {
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
     #[command(subcommand)]
     command: KeptCommand,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum KeptCommand {
     /// List them
     List,
@@ -80,7 +110,7 @@ enum KeptCommand {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Reason {
     /// Why, for the audit log
     #[arg(long)]
@@ -88,7 +118,7 @@ pub(crate) struct Reason {
 }
 
 /// Whether to ask before something is destroyed.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Sure {
     /// Do not ask first (nor is asked where no terminal is)
     #[arg(long, short)]
@@ -105,21 +135,20 @@ impl Sure {
     }
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct SilencesArgs {
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
     #[command(subcommand)]
     command: SilencesCommand,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum SilencesCommand {
     /// List them, those that have ended too
     List,
     /// Make one; what is not named matches all
-    #[command(group = clap::ArgGroup::new("end").required(true).args(["until", "minutes"]))]
+    #[command(group = clap::ArgGroup::new("end").required(true).args(["until", "lasting", "minutes"]))]
     Create {
         /// Only alerts of this account
         #[arg(long)]
@@ -133,7 +162,10 @@ enum SilencesCommand {
         /// When it ends, for instance 2030-01-01T00:00:00Z
         #[arg(long, value_name = "TIME")]
         until: Option<String>,
-        /// How long it lasts
+        /// How long it lasts, for instance 90m or 3h
+        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        lasting: Option<Duration>,
+        /// How long it lasts, in minutes
         #[arg(long, value_name = "N")]
         minutes: Option<f64>,
         /// Why, for whoever misses the alerts
@@ -149,16 +181,15 @@ enum SilencesCommand {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct DeliveriesArgs {
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
     #[command(subcommand)]
     command: DeliveriesCommand,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum DeliveriesCommand {
     /// List them, newest first
     List {
@@ -214,7 +245,7 @@ impl Status {
     }
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Cut {
     /// Which page, from 1
     #[arg(long, default_value_t = 1)]
@@ -222,18 +253,20 @@ struct Cut {
     /// How many a page, up to 500
     #[arg(long, default_value_t = 50)]
     limit: usize,
+    /// All pages
+    #[arg(long, conflicts_with_all = ["page", "limit"])]
+    all: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct AlertsArgs {
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
     #[command(subcommand)]
     command: AlertsCommand,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum AlertsCommand {
     /// List what was raised and resolved, newest first
     List {
@@ -263,16 +296,15 @@ enum AlertsCommand {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct AuditArgs {
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
     #[command(subcommand)]
     command: AuditCommand,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum AuditCommand {
     /// List who did what, to what and why, newest first
     List {
@@ -296,40 +328,47 @@ pub(crate) async fn run(command: AlertingCommand, settings: &Settings) -> anyhow
         AlertingCommand::Silences(args) => silences(args, &api).await,
         AlertingCommand::Deliveries(args) => deliveries(args, &api).await,
         AlertingCommand::Alerts(AlertsArgs {
-            json,
+            form,
             command: AlertsCommand::List { firing, account, cut },
         }) => {
-            let firing = firing.then(|| "true".to_owned());
-            let is_firing = firing.is_some();
-            let query = query([("firing", firing), ("account", account)], &cut);
-            let found = api.get("/api/alerts", &query).await?;
-            match (json, is_firing) {
-                (true, _) => print_json(&found),
-                (false, true) => tables::firing(&found),
-                (false, false) => tables::events(&found),
-            }
+            let given = [("firing", firing.then(|| "true".to_owned())), ("account", account)];
+            let list = if firing { "firing" } else { "events" };
+            let found = pages(&api, "/api/alerts", list, given, &cut).await?;
+            form.list(&found, &if firing { tables::firing(&found) } else { tables::events(&found) })
         }
         AlertingCommand::Alerts(AlertsArgs {
-            json,
+            form,
             command: AlertsCommand::Close { rule, source, device, reason },
         }) => {
             let body = json!({"rule": rule, "source": source, "device": device, "reason": reason});
-            act(&api, "/api/alerts/close", &body, json).await
+            act(&api, "/api/alerts/close", &body, &form).await
         }
-        AlertingCommand::Audit(AuditArgs { json, command: AuditCommand::List { search, cut } }) => {
-            let found = api.get("/api/audit", &query([("search", search)], &cut)).await?;
-            if json { print_json(&found) } else { tables::audit(&found) }
+        AlertingCommand::Audit(AuditArgs { form, command: AuditCommand::List { search, cut } }) => {
+            let found = pages(&api, "/api/audit", "entries", [("search", search)], &cut).await?;
+            form.list(&found, &tables::audit(&found))
         }
     }
 }
 
-fn query<const N: usize>(
+/// The page that is asked for, or all of them in one answer.
+async fn pages<const N: usize>(
+    api: &PageApi,
+    path: &str,
+    list: &str,
     given: [(&'static str, Option<String>); N],
     cut: &Cut,
-) -> Vec<(&'static str, String)> {
-    let mut query: Vec<_> = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    query.extend([("page", cut.page.to_string()), ("limit", cut.limit.to_string())]);
-    query
+) -> anyhow::Result<Value> {
+    let given: Vec<_> = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let given = &given;
+    let fetch = |page: usize, limit: usize| async move {
+        let cut = [("page", page.to_string()), ("limit", limit.to_string())];
+        api.get(path, &[&given[..], &cut].concat()).await
+    };
+    if cut.all {
+        all_pages(list, MOST, |page| fetch(page, MOST)).await
+    } else {
+        fetch(cut.page, cut.limit).await
+    }
 }
 
 /// An action without its parameters that are not given.
@@ -342,9 +381,9 @@ fn on(id: &str, reason: Option<String>) -> Value {
     body([("id", Some(json!(id))), ("reason", reason.map(Value::from))])
 }
 
-async fn act(api: &PageApi, path: &str, body: &Value, json: bool) -> anyhow::Result<()> {
+async fn act(api: &PageApi, path: &str, body: &Value, form: &Form) -> anyhow::Result<()> {
     let answer = api.post(path, body).await?;
-    if json { print_json(&answer) } else { print(tables::text(&answer["done"])) }
+    form.done(&answer, &tables::text(&answer["done"]))
 }
 
 /// Rules or endpoints.
@@ -357,7 +396,7 @@ struct Kind {
     loss: &'static str,
     /// The first field of one that it has not.
     strange: fn(&Value) -> Option<String>,
-    list: fn(&[Value]) -> anyhow::Result<()>,
+    list: fn(&[Value]) -> List,
 }
 
 static RULES: Kind = Kind {
@@ -377,16 +416,16 @@ static ENDPOINTS: Kind = Kind {
 };
 
 async fn kept(kind: &Kind, args: KeptArgs, api: &PageApi) -> anyhow::Result<()> {
-    let (json, path) = (args.json, format!("/api/{}", kind.all));
+    let (form, path) = (&args.form, format!("/api/{}", kind.all));
     match args.command {
         KeptCommand::List => {
             let found = api.get(&path, &[]).await?;
-            if json { print_json(&found[kind.all]) } else { (kind.list)(tables::items(&found[kind.all])) }
+            form.list(&found[kind.all], &(kind.list)(tables::items(&found[kind.all])))
         }
         KeptCommand::Show { id } => {
-            let found = api.get(&path, &[("id", id)]).await?;
+            let found = api.get(&path, &[("id", id.clone())]).await?;
             let one = &found[kind.all][0];
-            if json { print_json(one) } else { tables::fields(one) }
+            form.one(one, &id, || tables::fields(one))
         }
         KeptCommand::Save { file, reason } => {
             let mut all = to_save(kind, &file)?;
@@ -397,7 +436,7 @@ async fn kept(kind: &Kind, args: KeptArgs, api: &PageApi) -> anyhow::Result<()> 
             }
             let many = all.len() > 1;
             for one in all {
-                let saved = act(api, &format!("{path}/save"), &one, json).await;
+                let saved = act(api, &format!("{path}/save"), &one, form).await;
                 // Of one in a list it must be said which it is; those before it are saved.
                 if many {
                     saved.with_context(|| format!("{} {}", kind.one, tables::text(&one["id"])))?;
@@ -411,10 +450,10 @@ async fn kept(kind: &Kind, args: KeptArgs, api: &PageApi) -> anyhow::Result<()> 
             if !sure.is_said(&format!("Delete {} {id}? {}", kind.one, kind.loss))? {
                 bail!("{} {id} is not deleted", kind.one);
             }
-            act(api, &format!("{path}/delete"), &on(&id, reason.reason), json).await
+            act(api, &format!("{path}/delete"), &on(&id, reason.reason), form).await
         }
         KeptCommand::Test { id, reason } => {
-            act(api, &format!("{path}/test"), &on(&id, reason.reason), json).await
+            act(api, &format!("{path}/test"), &on(&id, reason.reason), form).await
         }
     }
 }
@@ -486,9 +525,10 @@ async fn silences(args: SilencesArgs, api: &PageApi) -> anyhow::Result<()> {
         SilencesCommand::List => {
             let found = api.get("/api/silences", &[]).await?;
             let all = &found["silences"];
-            if args.json { print_json(all) } else { tables::silences(tables::items(all)) }
+            args.form.list(all, &tables::silences(tables::items(all)))
         }
-        SilencesCommand::Create { account, device, rule, until, minutes, reason } => {
+        SilencesCommand::Create { account, device, rule, until, lasting, minutes, reason } => {
+            let minutes = minutes.or(lasting.map(|lasting| lasting.as_secs_f64() / 60.0));
             let body = body([
                 ("account", account.map(Value::from)),
                 ("device", device.map(Value::from)),
@@ -498,14 +538,11 @@ async fn silences(args: SilencesArgs, api: &PageApi) -> anyhow::Result<()> {
                 ("reason", Some(reason.into())),
             ]);
             let answer = api.post("/api/silences/create", &body).await?;
-            if args.json {
-                return print_json(&answer);
-            }
             let (done, id) = (tables::text(&answer["done"]), tables::text(&answer["id"]));
-            print(format!("{done}; `galerna silences end {id}` ends it"))
+            args.form.done(&answer, &format!("{done}; `galerna silences end {id}` ends it"))
         }
         SilencesCommand::End { id, reason } => {
-            act(api, "/api/silences/end", &on(&id, reason.reason), args.json).await
+            act(api, "/api/silences/end", &on(&id, reason.reason), &args.form).await
         }
     }
 }
@@ -516,16 +553,16 @@ async fn deliveries(args: DeliveriesArgs, api: &PageApi) -> anyhow::Result<()> {
             let status = status.map(|status| status.as_str().to_owned());
             let given =
                 [("status", status), ("endpoint", endpoint), ("account", account), ("search", search)];
-            let found = api.get("/api/deliveries", &query(given, &cut)).await?;
-            if args.json { print_json(&found) } else { tables::deliveries(&found) }
+            let found = pages(api, "/api/deliveries", "deliveries", given, &cut).await?;
+            args.form.list(&found, &tables::deliveries(&found))
         }
         DeliveriesCommand::Show { id } => {
-            let found = api.get("/api/deliveries", &[("id", id)]).await?;
+            let found = api.get("/api/deliveries", &[("id", id.clone())]).await?;
             let one = &found["deliveries"][0];
-            if args.json { print_json(one) } else { tables::delivery(one) }
+            args.form.one(one, &id, || tables::delivery(one))
         }
         DeliveriesCommand::Resend { id, reason } => {
-            act(api, "/api/deliveries/resend", &on(&id, reason.reason), args.json).await
+            act(api, "/api/deliveries/resend", &on(&id, reason.reason), &args.form).await
         }
     }
 }

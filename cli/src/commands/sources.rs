@@ -17,10 +17,11 @@ use std::sync::Arc;
 
 use galerna_server::backends;
 use galerna_settings::{Settings, TOKEN_VARIABLE};
-use galerna_terminal::{eprint, print, print_json, table};
+use galerna_terminal::{Cell, List, Tone, eprint, print};
 
 use crate::api_client::{Api, path_segment};
 use crate::commands::alerts::{Reason, Sure};
+use crate::form::Form;
 use crate::page_client::actor;
 
 /// Characters below which a token that somebody chose may be guessed.
@@ -28,16 +29,15 @@ const WEAK: usize = 16;
 /// Sources asked for at once.
 const PAGE: usize = 1_000;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct SourcesArgs {
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    pub(crate) form: Form,
     #[command(subcommand)]
     command: SourcesCommand,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Token {
     /// Its token, which other users of the machine may see on the command line, and not in the variable [default: a random one,
     /// which is printed, this once]
@@ -45,7 +45,14 @@ struct Token {
     token: Option<String>,
 }
 
-#[derive(Debug, Subcommand)]
+impl SourcesArgs {
+    /// Whether it changes nothing.
+    pub(crate) fn reads(&self) -> bool {
+        matches!(self.command, SourcesCommand::List { .. })
+    }
+}
+
+#[derive(Debug, Clone, Subcommand)]
 enum SourcesCommand {
     /// List sources and their accounts
     List {
@@ -99,32 +106,31 @@ pub(crate) async fn run(args: &SourcesArgs, settings: &Settings) -> anyhow::Resu
             "note: `{name}` is `{value}`: frontends with this setting take sources from there, not from the store"
         ));
     }
-    let json = args.json;
+    let form = &args.form;
     match &args.command {
         SourcesCommand::List { account } => {
             let listed = Sources::reach(settings, false).await?.list(account.as_deref()).await?;
-            show(listed, json)
+            show(&listed, form)
         }
         SourcesCommand::Add { source, account, token: Token { token }, reason } => {
             warn_of_weak(token.as_deref());
             let sources = Sources::reach(settings, true).await?;
             let added = sources.add(source, account, token.as_deref(), reason).await?;
-            if json { print_json(&added) } else { print_added(&added) }
+            form.one(&json!(added), added.source.as_str(), || print_added(&added))
         }
         SourcesCommand::Rotate { source, token: Token { token }, reason } => {
             warn_of_weak(token.as_deref());
             let rotated =
                 Sources::reach(settings, false).await?.rotate(source, token.as_deref(), reason).await?;
-            if json { print_json(&rotated) } else { print_added(&rotated) }
+            form.one(&json!(rotated), rotated.source.as_str(), || print_added(&rotated))
         }
         SourcesCommand::Remove { source, reason, sure } => {
             let question = format!("Remove source {source}? Its readings are refused from then on.");
             ensure!(sure.is_said(&question)?, "{source} is not removed");
             let removed = Sources::reach(settings, false).await?.remove(source, reason).await?;
-            if json {
-                return print_json(&removed);
-            }
-            print(format!("{} of {} may post no more; what it sent stays", removed.source, removed.account))
+            let said =
+                format!("{} of {} may post no more; what it sent stays", removed.source, removed.account);
+            form.done(&json!(removed), &said)
         }
     }
 }
@@ -268,17 +274,14 @@ async fn recorded<T: serde::Serialize>(
     Ok(done?)
 }
 
-fn show(all: Vec<ListedSource>, json: bool) -> anyhow::Result<()> {
-    if json {
-        return print_json(&all);
-    }
-    let mut shown = table(&["source", "account", "queue", "may post"]);
-    for s in &all {
+fn show(all: &[ListedSource], form: &Form) -> anyhow::Result<()> {
+    let mut shown = List::new(&["source", "account", "queue", "may post"]);
+    for s in all {
         let queue = s.queue.as_ref().map_or("", QueueName::as_str);
-        shown.add_row([s.source.as_str(), s.account.as_str(), queue, if s.active { "yes" } else { "no" }]);
+        let may = if s.active { Cell::text("yes") } else { Cell::text("no").toned(Tone::Warn) };
+        shown.row(json!(s), [Cell::text(s.source.as_str()), s.account.as_str().into(), queue.into(), may]);
     }
-    print(shown)?;
-    print(format!("{} sources", all.len()))
+    form.list(&json!(all), &shown.saying(format!("{} sources", all.len())))
 }
 
 fn print_added(added: &AddedSource) -> anyhow::Result<()> {

@@ -4,15 +4,19 @@
 //! its memory, for as long as it runs; a process that was started anew knows nothing of what was before. The id itself lasts
 //! longer: dead letters, rejected readings and alert events have it in the broker and the store.
 
-use std::process::ExitCode;
-
-use crate::args::TraceArgs;
+use anyhow::ensure;
 use galerna_settings::Settings;
 use galerna_telemetry::RemoteHistory;
-use galerna_terminal::{eprint, print, print_json, table, thousands};
+use galerna_terminal::{Cell, List, eprint};
+use serde_json::json;
 
-/// Asks and prints; exit code 1 when nobody knows the message.
-pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
+use crate::args::TraceArgs;
+
+/// Asks and prints.
+///
+/// # Errors
+/// When nobody knows the message.
+pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> anyhow::Result<()> {
     let mut urls = vec![settings.dispatcher.url.clone()];
     urls.extend(settings.page.workers.iter().cloned());
     let asking = RemoteHistory::new(urls, settings.api.token.clone())?;
@@ -20,24 +24,25 @@ pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> anyhow::Result
     for problem in &problems {
         eprint(format_args!("warning: not asked, since there is no good answer: {problem}"));
     }
-    if args.json {
-        print_json(&serde_json::json!({ "message": args.id, "steps": steps }))?;
-    } else if let Some(first) = steps.first() {
-        let mut shown = table(&["time (UTC)", "#after ms", "where", "what", "message"]);
-        for step in &steps {
-            let after = u64::try_from(step.at.millis_since(first.at)).unwrap_or(0);
-            shown.add_row([&step.at.to_string(), &thousands(after), &step.place, &step.what, &step.message]);
-        }
-        print(shown)?;
+    let mut shown = List::new(&["time (UTC)", "#after ms", "where", "what", "message"]);
+    for step in &steps {
+        let after = steps.first().map_or(0, |first| step.at.millis_since(first.at));
+        let after = Cell::number(u64::try_from(after).unwrap_or(0));
+        let [place, what, message] =
+            [&step.place, &step.what, &step.message].map(|text| Cell::text(text.as_str()));
+        shown.row(json!(step), [Cell::text(step.at.to_string()), after, place, what, message]);
     }
-    if steps.is_empty() {
-        eprint(format_args!(
-            "error: nothing is known of `{}`; asked: {}. Each process keeps the last `trace.messages` calls while it runs; name \
-             workers and notifiers elsewhere in `page.workers`",
-            args.id,
-            asking.urls().join(", ")
-        ));
-        return Ok(ExitCode::FAILURE);
+    let answer = json!({ "message": args.id, "steps": steps });
+    // Programs read an empty list too.
+    if args.form.is_json() || !steps.is_empty() {
+        args.form.list(&answer, &shown)?;
     }
-    Ok(ExitCode::SUCCESS)
+    ensure!(
+        !steps.is_empty(),
+        "nothing is known of `{}`; asked: {}. Each process keeps the last `trace.messages` calls while it runs; name workers and \
+         notifiers elsewhere in `page.workers`",
+        args.id,
+        asking.urls().join(", ")
+    );
+    Ok(())
 }
