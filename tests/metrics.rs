@@ -33,7 +33,7 @@ fn families(krate: &str) -> BTreeSet<String> {
 
 /// The text at `/metrics`.
 async fn metrics(address: &str, token: &str) -> String {
-    galerna::broker::tls::install_default_provider();
+    galerna_tls::install_default_provider();
     let request = reqwest::Client::new().get(format!("http://{address}/metrics")).bearer_auth(token);
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), 200, "{address}");
