@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use galerna_topology::runtime::{BatchPool, BoxFuture, Loads};
+use galerna_topology::runtime::{BatchPool, BoxFuture, Destination, Loads};
 use galerna_topology::{Clock, Topology};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -130,9 +130,15 @@ impl Engine {
             plan,
             topology: topology.clone(),
         });
+        let destinations = shared.plan.targets.iter().map(|target| {
+            let component = topology.components()[target.component].id.clone();
+            Destination { component, task: target.task }
+        });
+        let destinations = destinations.collect();
         let builder = TaskBuilder {
             shared: shared.clone(),
             peers: Arc::new(topology.tasks()),
+            destinations,
             seed: options.seed.unwrap_or_else(|| RandomState::new().hash_one(0u64)),
             start_timeout: options.start_timeout,
             close_timeout: options.close_timeout,

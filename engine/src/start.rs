@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use galerna_topology::runtime::{
-    AsyncBoltTask, BoltTask, BoxFuture, RouteSetup, SpoutTask, Subscription, TaskSetup,
+    AsyncBoltTask, BoltTask, BoxFuture, Destinations, RouteSetup, SpoutTask, Subscription, TaskSetup,
 };
 use galerna_topology::{Fault, TaskContext, TaskFactory};
 use tokio::sync::Semaphore;
@@ -30,6 +30,8 @@ const FIRST_BATCH: usize = 64;
 pub(crate) struct TaskBuilder {
     pub(crate) shared: Arc<Shared>,
     pub(crate) peers: Arc<BTreeMap<Arc<str>, usize>>,
+    /// What each address stands for.
+    pub(crate) destinations: Destinations,
     pub(crate) seed: u64,
     pub(crate) start_timeout: Duration,
     pub(crate) close_timeout: Duration,
@@ -296,6 +298,7 @@ impl TaskBuilder {
                 })
                 .collect(),
             routes,
+            destinations: self.destinations.clone(),
         })
     }
 }

@@ -113,6 +113,11 @@ impl TaskContext {
         self.inner.peers.get(component).copied()
     }
 
+    /// The ids of all components of the topology, each with the number of its tasks, sorted by id.
+    pub fn components(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
+        self.inner.peers.iter().map(|(id, tasks)| (id, *tasks))
+    }
+
     /// The topology's time now.
     pub fn now(&self) -> Duration {
         self.inner.clock.now()

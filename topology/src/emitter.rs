@@ -10,7 +10,10 @@ use crate::context::TaskContext;
 use crate::failure::{Failure, FailureKind, Fault};
 use crate::lineage::{AckToken, Lineage, ShareRng};
 use crate::outputs::{Output, Outputs, TokenSplitter};
-use crate::runtime::{AckSender, Delivery, EdgeBatch, LostTuples, Outbox, Staged, Subscription};
+use crate::runtime::{
+    AckSender, Delivery, Destination, Destinations, EdgeBatch, LostTuples, Outbox, Staged, Subscription,
+    destinations_of,
+};
 
 /// A bolt's outputs, and the tuple at hand.
 ///
@@ -34,6 +37,7 @@ pub struct Emitter<O> {
     unreached: UnreachedSlot,
     spare: Option<Box<dyn Any + Send>>,
     subscriptions: Arc<[Subscription]>,
+    destinations: Destinations,
     /// The batch being executed.
     delivery: Option<Delivery>,
     /// Whether the bolt takes tuple by tuple.
@@ -154,9 +158,11 @@ impl<O: Outputs> Emitter<O> {
         acks: Arc<dyn AckSender>,
         context: TaskContext,
         subscriptions: Arc<[Subscription]>,
+        destinations: Destinations,
     ) -> Self {
         Self {
             outputs,
+            destinations,
             row: AckToken::Untracked,
             at_hand: false,
             batch: Lineage::new(),
@@ -296,6 +302,42 @@ impl<O: Outputs> Emitter<O> {
             Weight::Nothing
         };
         Anchor::new(self.row.split(&mut self.shares), self.acks.now(), weight, self.acks.clone())
+    }
+
+    /// Emits something, sends it on at once, and says to which tasks it goes. A component that distributes evenly may still have
+    /// another of its tasks take it. What was emitted before goes first, and can no longer be taken back if the tuple at hand fails.
+    ///
+    /// Each call costs a batch for each of the tasks, so it is for those who need to know.
+    pub fn emit_traced(&mut self, emit: impl FnOnce(&mut O)) -> Vec<Destination> {
+        self.send_emitted(&[]);
+        emit(&mut self.outputs);
+        let destinations = self.destinations.clone();
+        self.send_emitted(&destinations)
+    }
+
+    /// Sends on all that is emitted, and says where that goes.
+    fn send_emitted(&mut self, destinations: &[Destination]) -> Vec<Destination> {
+        let rows = self.outputs.unsealed();
+        let token = if rows == 0 {
+            AckToken::Untracked
+        } else if self.at_hand {
+            self.row.split(&mut self.shares)
+        } else {
+            AckToken::merge_all(self.batch.split(&mut self.shares).drain())
+        };
+        self.outputs.seal(&mut TokenSplitter::new(token, rows, &mut self.shares));
+        if let Some(router) = self.router.clone() {
+            let mut router = router.lock().unwrap_or_else(PoisonError::into_inner);
+            self.outputs.hand_over(&mut router.outputs);
+            let outbox = router.outbox.clone();
+            let before = outbox.lock().batches.len();
+            router.flush(true);
+            destinations_of(&outbox.lock().batches[before..], destinations)
+        } else {
+            let before = self.staged.batches.len();
+            self.outputs.route(true, &mut self.staged);
+            destinations_of(&self.staged.batches[before..], destinations)
+        }
     }
 
     /// Where this task stands in its topology.

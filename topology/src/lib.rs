@@ -73,6 +73,7 @@ pub use failure::{Failed, Failure, FailureKind, Fault, FaultKind, OrFault};
 pub use grouping::{CustomGrouping, Grouping};
 pub use map_async::Calls;
 pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
+pub use runtime::Destination;
 pub use spout::{Next, Roots, Spout};
 pub use stable_hasher::StableHasher;
 pub use stream::Stream;

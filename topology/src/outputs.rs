@@ -65,6 +65,12 @@ impl<T: Data> Output<T> {
         self.values.push(value);
     }
 
+    /// As [`emit_direct`](Self::emit_direct), anchored as by [`emit_anchored`](Self::emit_anchored).
+    pub fn emit_direct_anchored(&mut self, task: usize, value: T, anchors: impl AnchorSet) {
+        self.direct.push(DirectRow { row: self.values.len(), task });
+        self.emit_anchored(value, anchors);
+    }
+
     /// Rows staged here. Used by the batch operations.
     pub(crate) fn len(&self) -> usize {
         self.values.len()

@@ -324,6 +324,23 @@ pub trait Route<T>: Send {
     fn flush(&mut self, into: &mut Staged);
 }
 
+/// A task that tuples go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The id of its component.
+    pub component: Arc<str>,
+    /// Its index within the component.
+    pub task: usize,
+}
+
+/// The tasks of a topology, by the address that routes send to.
+pub type Destinations = Arc<[Destination]>;
+
+/// Where these batches go.
+pub(crate) fn destinations_of(batches: &[OutgoingBatch], all: &[Destination]) -> Vec<Destination> {
+    batches.iter().filter_map(|batch| all.get(batch.target as usize).cloned()).collect()
+}
+
 /// What an engine says to make a task.
 pub struct TaskSetup {
     /// Where it stands.
@@ -338,6 +355,8 @@ pub struct TaskSetup {
     pub subscriptions: Arc<[Subscription]>,
     /// Its routes: the index of the output, and what [`crate::Input`] made.
     pub routes: Vec<(usize, Box<dyn Any + Send>)>,
+    /// What the addresses of its routes stand for.
+    pub destinations: Destinations,
 }
 
 /// A bolt's task whose bolt computes.

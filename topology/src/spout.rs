@@ -9,7 +9,7 @@ use crate::context::TaskContext;
 use crate::failure::{Failed, Fault};
 use crate::lineage::{AckToken, RootId, ShareRng};
 use crate::outputs::{OutputSet, Outputs, TokenSplitter};
-use crate::runtime::{Grant, RootAllocator, Staged};
+use crate::runtime::{Destination, Grant, RootAllocator, Staged, destinations_of};
 
 /// What a spout says after [`Spout::next`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,7 @@ pub struct Roots<'a, S: Spout> {
     source: &'a mut (dyn RootAllocator + Send),
     staged: &'a mut Staged,
     shares: &'a mut ShareRng,
+    destinations: &'a [Destination],
     grant: Grant,
     used: u32,
     current: Current,
@@ -130,6 +131,7 @@ impl<'a, S: Spout> Roots<'a, S> {
         source: &'a mut (dyn RootAllocator + Send),
         staged: &'a mut Staged,
         shares: &'a mut ShareRng,
+        destinations: &'a [Destination],
         room: usize,
         tracking: bool,
     ) -> Self {
@@ -139,6 +141,7 @@ impl<'a, S: Spout> Roots<'a, S> {
             source,
             staged,
             shares,
+            destinations,
             grant: Grant::NONE,
             used: 0,
             current: Current::Untracked,
@@ -185,6 +188,25 @@ impl<'a, S: Spout> Roots<'a, S> {
         self.current = Current::Untracked;
         self.emitted += 1;
         self.outputs
+    }
+
+    /// Emits something with the outputs of [`root`](Self::root) or, without an id, of [`untracked`](Self::untracked), sends it on
+    /// at once, and says to which tasks it goes; see [`Emitter::emit_traced`](crate::Emitter::emit_traced).
+    pub fn emit_traced(
+        &mut self,
+        id: Option<S::MessageId>,
+        emit: impl FnOnce(&mut S::Outputs),
+    ) -> Vec<Destination> {
+        self.seal();
+        self.outputs.route(true, self.staged);
+        let before = self.staged.batches.len();
+        emit(match id {
+            Some(id) => self.root(id),
+            None => self.untracked(),
+        });
+        self.seal();
+        self.outputs.route(true, self.staged);
+        destinations_of(&self.staged.batches[before..], self.destinations)
     }
 
     /// How many more roots the engine has room for now. Emitting more is not an error; they are sent in

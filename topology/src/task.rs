@@ -14,8 +14,8 @@ use crate::failure::{Failed, Failure, FailureKind, Fault};
 use crate::lineage::ShareRng;
 use crate::outputs::{OutputSet, Outputs};
 use crate::runtime::{
-    AnyBatch, AsyncBoltTask, BoltTask, BoxFuture, Delivery, EdgeBatch, LostTuples, Outbox, Processed,
-    RootAllocator, SlotRange, SpoutTask, Staged, TaskSetup,
+    AnyBatch, AsyncBoltTask, BoltTask, BoxFuture, Delivery, Destinations, EdgeBatch, LostTuples, Outbox,
+    Processed, RootAllocator, SlotRange, SpoutTask, Staged, TaskSetup,
 };
 use crate::spout::{Next, Roots, Spout};
 
@@ -38,7 +38,14 @@ pub(crate) struct TypedBoltTask<B: ComputingBolt> {
 impl<B: ComputingBolt> TypedBoltTask<B> {
     pub(crate) fn new(factory: Factory<B>, mut setup: TaskSetup) -> Self {
         let outputs = open_outputs(&mut setup);
-        let out = Emitter::new(outputs, setup.seed, setup.acks, setup.context.clone(), setup.subscriptions);
+        let out = Emitter::new(
+            outputs,
+            setup.seed,
+            setup.acks,
+            setup.context.clone(),
+            setup.subscriptions,
+            setup.destinations,
+        );
         Self { factory, bolt: None, out, context: setup.context }
     }
 
@@ -179,8 +186,15 @@ impl<B: WaitingBolt> TypedAsyncBoltTask<B> {
         let (outbox, router) = (router.outbox().clone(), Arc::new(Mutex::new(router)));
         // The other half has no routes: it hands over what it has.
         let outputs = B::Outputs::open(setup.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let out = Emitter::new(outputs, setup.seed, setup.acks, setup.context.clone(), setup.subscriptions)
-            .with_router(router.clone());
+        let out = Emitter::new(
+            outputs,
+            setup.seed,
+            setup.acks,
+            setup.context.clone(),
+            setup.subscriptions,
+            setup.destinations,
+        )
+        .with_router(router.clone());
         Self { factory, bolt: None, out, router, outbox, context: setup.context }
     }
 }
@@ -310,6 +324,7 @@ pub(crate) struct TypedSpoutTask<S: Spout> {
     failed: Vec<Failed<S::MessageId>>,
     staged: Staged,
     shares: ShareRng,
+    destinations: Destinations,
     tracking: bool,
 }
 
@@ -325,6 +340,7 @@ impl<S: Spout> TypedSpoutTask<S> {
             failed: Vec::new(),
             staged: Staged::default(),
             shares: ShareRng::new(setup.seed),
+            destinations: setup.destinations,
             tracking: setup.tracking,
         }
     }
@@ -356,6 +372,7 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
                 roots,
                 &mut self.staged,
                 &mut self.shares,
+                &self.destinations,
                 room,
                 self.tracking,
             );
