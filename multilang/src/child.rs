@@ -43,6 +43,7 @@ pub(crate) struct Child {
     pub(crate) pid: u32,
     pub(crate) queue: Arc<WriteQueue>,
     heard: mpsc::Receiver<Heard>,
+    pushed_back: Option<Heard>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -101,18 +102,40 @@ impl Child {
             to,
         };
         let reading = tokio::spawn(reader.run(tail, draining));
-        Ok(Self { pid, queue, heard, tasks: vec![writing.abort_handle(), reading.abort_handle()] })
+        Ok(Self {
+            pid,
+            queue,
+            heard,
+            pushed_back: None,
+            tasks: vec![writing.abort_handle(), reading.abort_handle()],
+        })
     }
 
     /// What it says next. Cancel-safe.
     pub(crate) async fn hear(&mut self) -> Heard {
+        if let Some(heard) = self.pushed_back.take() {
+            return heard;
+        }
         let heard = self.heard.recv().await;
         heard.unwrap_or_else(|| Heard::Ended("its output is read no longer".to_owned()))
     }
 
-    /// What it has said, if anything is there.
-    pub(crate) fn heard(&mut self) -> Option<Heard> {
-        self.heard.try_recv().ok()
+    /// The messages that it has said, if the next that is there are such.
+    pub(crate) fn heard_messages(&mut self) -> Option<Vec<FromChild>> {
+        match self.pushed_back.take().or_else(|| self.heard.try_recv().ok())? {
+            Heard::Messages(messages) => Some(messages),
+            other => {
+                self.pushed_back = Some(other);
+                None
+            }
+        }
+    }
+
+    /// These messages come next again.
+    pub(crate) fn push_back(&mut self, messages: Vec<FromChild>) {
+        if !messages.is_empty() {
+            self.pushed_back = Some(Heard::Messages(messages));
+        }
     }
 }
 

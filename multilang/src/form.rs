@@ -22,6 +22,8 @@ enum Shape {
     List,
     /// The type is the only value.
     Single,
+    /// There are no values.
+    Unit,
 }
 
 impl Fields {
@@ -37,15 +39,14 @@ impl Fields {
             Some(Found::Tuple(len)) => {
                 Self { names: (0..len).map(|at| format!("field{at}").into()).collect(), shape: Shape::List }
             }
+            Some(Found::Unit) => Self { names: Arc::new([]), shape: Shape::Unit },
             None => Self { names: Arc::new(["value".into()]), shape: Shape::Single },
         }
     }
 
-    /// With these names instead of its own.
-    #[must_use]
-    pub fn named<N: Into<Arc<str>>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        self.names = names.into_iter().map(Into::into).collect();
-        self
+    /// With these names, for a stream that only leaves the process.
+    pub(crate) fn with_names<N: Into<Arc<str>>>(names: impl IntoIterator<Item = N>) -> Self {
+        Self { names: names.into_iter().map(Into::into).collect(), shape: Shape::List }
     }
 
     /// The names.
@@ -64,6 +65,7 @@ impl Fields {
         let value = match self.shape {
             Shape::List => Value::Array(values),
             Shape::Single => values.pop().unwrap_or_default(),
+            Shape::Unit => Value::Null,
         };
         T::deserialize(value).map_err(|error| FormError::Values(error.to_string()))
     }
@@ -96,6 +98,7 @@ pub enum FormError {
 enum Found {
     Struct(&'static [&'static str]),
     Tuple(usize),
+    Unit,
 }
 
 /// Learns what a type expects.
@@ -148,7 +151,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, ProbeError> {
-        *self.found = Some(Found::Tuple(0));
+        *self.found = Some(Found::Unit);
         Err(asked())
     }
 

@@ -174,7 +174,8 @@ impl<M: DeserializeOwned> Decoder<M> {
         if rest.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
-        let begins_message = matches!(rest.iter().find(|byte| !byte.is_ascii_whitespace()), Some(b'{' | b'['));
+        let begins_message =
+            matches!(rest.iter().find(|byte| !byte.is_ascii_whitespace()), Some(b'{' | b'['));
         if self.frames == Frames::Json && !begins_message {
             return Err(WireError::NoMessage(shown(rest)));
         }
@@ -255,6 +256,9 @@ impl<M: DeserializeOwned> Decoder<M> {
 impl<M> fmt::Debug for Decoder<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unread = self.buffer.len() - self.read;
-        f.debug_struct("Decoder").field("frames", &self.frames).field("unread", &unread).finish_non_exhaustive()
+        f.debug_struct("Decoder")
+            .field("frames", &self.frames)
+            .field("unread", &unread)
+            .finish_non_exhaustive()
     }
 }

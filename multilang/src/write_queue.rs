@@ -99,8 +99,8 @@ impl WriteQueue {
             {
                 let mut state = self.state();
                 if std::mem::take(&mut state.heartbeat) {
-                    // Its id is never answered.
-                    messages.push(ToChild::Tuple(TupleMessage::heartbeat(Id::from("-1"))));
+                    // No tuple has this id: a heartbeat must not be acked.
+                    messages.push(ToChild::Tuple(TupleMessage::heartbeat(Id::from("0"))));
                 }
                 let urgent = state.urgent.len().min(TOGETHER);
                 messages.extend(state.urgent.drain(..urgent));

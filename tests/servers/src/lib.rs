@@ -47,11 +47,13 @@ mod mongo;
 mod openapi;
 mod origin;
 mod port;
+mod pystorm;
 mod rabbitmq;
 mod supervisor;
 
 pub use mongo::Mongo;
 pub use openapi::check_openapi;
+pub use pystorm::pystorm_python;
 pub use rabbitmq::RabbitMq;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,0 +1,8 @@
+//! Components in other languages in topologies: what they may do, and what they must not and do all the same.
+
+mod faults;
+mod kills;
+mod languages;
+mod pystorm;
+mod support;
+mod wire;
