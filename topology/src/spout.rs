@@ -124,6 +124,16 @@ enum Current {
     Root(RootId),
 }
 
+/// How a spout is filled from.
+pub(crate) struct Fill<'a> {
+    /// What the addresses of its routes stand for.
+    pub(crate) destinations: &'a [Destination],
+    /// How many roots there is room for.
+    pub(crate) room: usize,
+    /// Whether roots are tracked.
+    pub(crate) tracking: bool,
+}
+
 impl<'a, S: Spout> Roots<'a, S> {
     pub(crate) fn new(
         outputs: &'a mut S::Outputs,
@@ -131,10 +141,9 @@ impl<'a, S: Spout> Roots<'a, S> {
         source: &'a mut (dyn RootAllocator + Send),
         staged: &'a mut Staged,
         shares: &'a mut ShareRng,
-        destinations: &'a [Destination],
-        room: usize,
-        tracking: bool,
+        fill: Fill<'a>,
     ) -> Self {
+        let Fill { destinations, room, tracking } = fill;
         Self {
             outputs,
             ids,

@@ -17,7 +17,7 @@ use crate::runtime::{
     AnyBatch, AsyncBoltTask, BoltTask, BoxFuture, Delivery, Destinations, EdgeBatch, LostTuples, Outbox,
     Processed, RootAllocator, SlotRange, SpoutTask, Staged, TaskSetup,
 };
-use crate::spout::{Next, Roots, Spout};
+use crate::spout::{Fill, Next, Roots, Spout};
 
 fn open_outputs<O: Outputs>(setup: &mut TaskSetup) -> O {
     let mut outputs = O::open(setup.seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
@@ -372,9 +372,7 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
                 roots,
                 &mut self.staged,
                 &mut self.shares,
-                &self.destinations,
-                room,
-                self.tracking,
+                Fill { destinations: &self.destinations, room, tracking: self.tracking },
             );
             let outcome = loop {
                 let before = out.emitted();
