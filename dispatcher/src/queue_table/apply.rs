@@ -96,7 +96,10 @@ impl QueueTable {
         let state_changed = before.state != record.state;
         self.counts[before.state as usize] -= 1;
         self.counts[record.state as usize] += 1;
-        let held = lease_ended.then(|| entry.leased_at.take().map_or(Duration::ZERO, |t| now - t));
+        // A worker keeps the lease of an empty queue only while it has room for others: that time holds nobody up.
+        let emptied = record.state == QueueState::Empty;
+        let held = lease_ended
+            .then(|| entry.leased_at.take().filter(|_| !emptied).map_or(Duration::ZERO, |t| now - t));
         entry.watch = LeaseWatch::look(entry.watch, &record, now);
         if let Some(delivered) = delivered {
             entry.delivered = delivered;

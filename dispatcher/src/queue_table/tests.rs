@@ -166,3 +166,22 @@ async fn removed_queues_leave_and_their_places_are_used_again() {
     table.apply(record("D3", QueueState::Idle, 0), now, WALL);
     assert_eq!((table.len(), table.leasable()), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn fair_charges_no_time_for_a_lease_that_ended_because_its_queue_was_empty() {
+    let now = Instant::now();
+    let end = now + Duration::from_secs(60);
+    for (case, ended, first) in
+        [("found empty", QueueState::Empty, "D1"), ("with messages left", QueueState::Idle, "D2")]
+    {
+        let mut table = new_table(StrategyName::Fair, now);
+        table.apply(record("D1", QueueState::Idle, 0), now, WALL);
+        table.hint(&["D1".parse().unwrap()], now);
+        table.apply(record("D1", QueueState::Leased, 1), now, WALL);
+        table.apply(record("D1", ended, 2), end, WALL);
+        table.apply(record("D2", QueueState::Idle, 0), end, WALL);
+        table.hint(&["D1".parse().unwrap(), "D2".parse().unwrap()], end);
+        let next = table.take(1).expect("both can be leased");
+        assert_eq!(table.entry(next).record.queue.as_str(), first, "{case}");
+    }
+}
