@@ -1,8 +1,8 @@
 //! Whether anything is still on its way.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use tokio::sync::Notify;
+
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counts batches and messages to ledgers from when they are sent until all they caused has been sent in
 /// turn. At 0, nothing happens any more unless a spout emits, a timer fires or a kept tuple is settled.

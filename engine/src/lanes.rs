@@ -4,11 +4,12 @@
 //! taken by one that has nothing to do. While all of them are quick nobody takes from others, so that shuffling stays even.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use galerna_topology::runtime::{AnyBatch, OutgoingBatch};
 use tokio::sync::{Notify, Semaphore};
+
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A batch on its way to a worker. What else an edge may carry beside rows comes as a kind of its own here.
 pub(crate) struct Message {

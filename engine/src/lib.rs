@@ -65,6 +65,7 @@ mod shared;
 mod spout_worker;
 mod stable_ids;
 mod start;
+mod sync;
 pub mod testing;
 mod threads;
 mod turn;

@@ -5,9 +5,10 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::anchor::{Anchor, KeptTuple, Weight};
+use crate::anchor::{Anchor, Weight};
 use crate::context::TaskContext;
 use crate::failure::{Failure, FailureKind, Fault};
+use crate::kept_tuple::KeptTuple;
 use crate::lineage::{AckToken, Lineage, ShareRng};
 use crate::outputs::{Output, Outputs, TokenSplitter};
 use crate::runtime::{

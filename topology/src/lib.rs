@@ -45,6 +45,7 @@ mod emitter;
 mod factory;
 mod failure;
 mod grouping;
+mod kept_tuple;
 pub mod lineage;
 mod map_async;
 mod outputs;
@@ -53,6 +54,7 @@ pub mod runtime;
 mod spout;
 mod stable_hasher;
 mod stream;
+mod sync;
 mod task;
 mod task_metrics;
 
