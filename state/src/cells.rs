@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::cell::{CELL_OVERHEAD, Cell, NEVER};
+use crate::checkpoint::CheckpointId;
 use crate::key_group::{KEY_GROUPS, hash_key};
 use crate::pending::Pending;
 use crate::slots::Slots;
@@ -57,7 +58,7 @@ pub(crate) struct TaskCells {
     /// Counts snapshots; changes are stamped with it.
     pub(crate) generation: u64,
     /// The last generation that each snapshot has.
-    pub(crate) snapshots: BTreeMap<u64, u64>,
+    pub(crate) snapshots: BTreeMap<CheckpointId, u64>,
     scratch: Vec<u8>,
 }
 

@@ -246,7 +246,7 @@ mod tests {
         // XXH3-64 of nothing, as its specification has it.
         assert_eq!(hash_key(b""), 0x2d06_8005_38d3_94c2);
         let numbers = [of(&0_u64), of(&1_u64), of(&u64::MAX)];
-        let texts = ["", "a", "meter-1", "ünïcode"].map(|key| of(key));
+        let texts = ["", "a", "meter-1", "ünïcode"].map(of);
         assert_eq!((numbers, texts, of(&("account", 7))), ([3140, 3602, 185], [697, 2990, 3879, 674], 4024));
     }
 

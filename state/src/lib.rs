@@ -22,11 +22,14 @@
 //! - [`KeyGroup`]: the keys of a component fall into 4,096 groups, by which tasks own them and they are written and moved;
 //! - [`StateSpec`]: a state's version, its migrations and its time to live;
 //! - [`Spill`]: where keys go that the budget has no room for;
-//! - [`TaskState::snapshot`] writes the groups that changed; `docs/state.md` tells all of it in order.
+//! - [`TaskState::snapshot`] takes the groups that changed; a [`CheckpointStore`] ([`FolderCheckpoints`], or MongoDB with the
+//!   feature `mongodb`) commits the snapshots of all tasks together with a [`Manifest`]; [`TaskState::restore`] brings them back;
+//! - [`plan_upgrade`] says what another program would make of them. `docs/state.md` tells all of it in order.
 //!
 //! Invariants:
 //! - a key never changes its group, on no machine and in no version;
 //! - an operation that fails has changed nothing;
+//! - a checkpoint whose commit returned can be restored, whatever failed and whenever the power did;
 //! - bytes are used only when their checksum, component, state, key group and version are those that were asked for.
 //!
 //! The crate knows neither topologies nor the engine; of the workspace it uses `sqlite`, with the feature `embedded`.
@@ -34,6 +37,7 @@
 mod block;
 mod cell;
 mod cells;
+mod checkpoint;
 mod clock;
 mod deduplicate;
 mod encoding;
@@ -49,6 +53,15 @@ mod spill;
 mod task_state;
 mod value;
 
+pub use checkpoint::{
+    BlockPlace, CheckpointEntry, CheckpointError, CheckpointId, CheckpointStore, Collected,
+    ComponentManifest, DiskFiles, FileSystem, FolderCheckpoints, FolderLock, Manifest, PlannedState,
+    StateDeclaration, StateFate, StateManifest, StoredPart, UpgradePlan, plan_upgrade,
+};
+#[cfg(feature = "mongodb")]
+pub use checkpoint::{MongoCheckpointOptions, MongoCheckpoints};
+#[cfg(feature = "simulation")]
+pub use checkpoint::{SimulatedFiles, Unsynced};
 pub use clock::Clock;
 pub use deduplicate::SeenIds;
 pub use error::StateError;

@@ -2,6 +2,7 @@
 
 use crate::block::{BlockHeader, BlockWriter, read_block};
 use crate::cells::TaskCells;
+use crate::checkpoint::CheckpointId;
 use crate::pending::{Pending, PendingBlock};
 use crate::spec::StateKind;
 use crate::{KeyGroup, KeyGroups, StateError, TaskState};
@@ -16,7 +17,7 @@ pub struct Part {
     /// The task's key groups.
     pub groups: KeyGroups,
     /// The checkpoint of which the key groups that did not change are to be taken; without one, all are here.
-    pub base: Option<u64>,
+    pub base: Option<CheckpointId>,
     /// Its states, with where their blocks are in `bytes`.
     pub states: Vec<PartState>,
     /// The blocks.
@@ -72,12 +73,12 @@ impl TaskState {
     ///
     /// # Errors
     /// [`StateError::Spill`], [`StateError::Corrupt`]: nothing was changed.
-    pub fn snapshot(&self, checkpoint: u64, base: Option<u64>) -> Result<Part, StateError> {
+    pub fn snapshot(&self, checkpoint: CheckpointId, base: Option<CheckpointId>) -> Result<Part, StateError> {
         self.cells.lock().snapshot(checkpoint, base)
     }
 
     /// Says that a checkpoint was committed: older ones are no bases any more.
-    pub fn committed(&self, checkpoint: u64) {
+    pub fn committed(&self, checkpoint: CheckpointId) {
         self.cells.lock().snapshots.retain(|id, _| *id >= checkpoint);
     }
 
@@ -173,7 +174,7 @@ impl TaskCells {
         written.map(|()| length)
     }
 
-    fn snapshot(&mut self, checkpoint: u64, base: Option<u64>) -> Result<Part, StateError> {
+    fn snapshot(&mut self, checkpoint: CheckpointId, base: Option<CheckpointId>) -> Result<Part, StateError> {
         self.expire_due(usize::MAX)?;
         self.expire_on_disk()?;
         let base = base.filter(|base| self.snapshots.contains_key(base));

@@ -55,7 +55,7 @@ fn keys_beyond_the_budget_go_to_disk_and_come_back() {
 #[test]
 fn the_keys_used_last_stay_in_memory() {
     let full = Arc::new(AtomicBool::new(false));
-    let state = with(Some(Disk::new(&full)));
+    let state = with(Some(Disk::that_may_be_full(&full)));
     let mut count = state.value::<u64>("count").expect("a handle");
     count.set("hot", &0).expect("set");
     for n in 0..5000_u64 {
@@ -72,7 +72,7 @@ fn the_keys_used_last_stay_in_memory() {
 #[test]
 fn a_full_disk_is_an_error_that_changes_nothing_and_passes() {
     let full = Arc::new(AtomicBool::new(true));
-    let state = with(Some(Disk::new(&full)));
+    let state = with(Some(Disk::that_may_be_full(&full)));
     let mut count = state.value::<u64>("count").expect("a handle");
     let (n, error) =
         (0..10_000_u32).find_map(|n| count.set(&n, &7).err().map(|error| (n, error))).expect("full");

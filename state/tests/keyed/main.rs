@@ -47,7 +47,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn new(full: &Arc<AtomicBool>) -> Box<dyn Spill> {
+    pub(crate) fn that_may_be_full(full: &Arc<AtomicBool>) -> Box<dyn Spill> {
         Box::new(Self { full: Arc::clone(full), ..Self::default() })
     }
 

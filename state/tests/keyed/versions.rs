@@ -1,4 +1,4 @@
-use galerna_state::{KeyGroups, StateError, StateSpec, TaskState};
+use galerna_state::{CheckpointId, KeyGroups, StateError, StateSpec, TaskState};
 use serde::{Deserialize, Serialize};
 
 use crate::{alone, task};
@@ -39,7 +39,7 @@ fn a_chain_of_migrations_is_gone_through() {
         assert_eq!(total.get(&n).expect("read"), Some(Total { wh: n.into(), readings: 1 }));
     }
     // And all of it is written anew.
-    let part = state.snapshot(1, None).expect("a snapshot");
+    let part = state.snapshot(CheckpointId(1), None).expect("a snapshot");
     assert_eq!((part.states[0].version, part.states.len()), (3, 1));
     assert!(part.states[0].changed.len() > 90);
 }
@@ -136,9 +136,9 @@ fn fields_with_a_default_need_no_migration() {
 #[test]
 fn states_that_nobody_declares_stay_until_they_are_dropped() {
     let state = version_1();
-    let part = state.snapshot(1, None).expect("a snapshot");
+    let part = state.snapshot(CheckpointId(1), None).expect("a snapshot");
     assert!(!part.bytes.is_empty() && part.states[0].name == "total");
     state.drop_undeclared();
-    let part = state.snapshot(2, None).expect("a snapshot");
+    let part = state.snapshot(CheckpointId(2), None).expect("a snapshot");
     assert!(part.bytes.is_empty() && part.states.is_empty());
 }
