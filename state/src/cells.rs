@@ -48,6 +48,8 @@ pub(crate) struct TaskCells {
     due: BTreeSet<(i64, u32)>,
     pub(crate) budget: usize,
     pub(crate) spill: Option<Box<dyn Spill>>,
+    /// Groups that came from other tasks: what older checkpoints have of them does not count.
+    pub(crate) moved_in: KeyGroups,
     /// Groups of which keys may be on disk.
     pub(crate) on_disk: KeyGroups,
     pub(crate) clock: Arc<dyn Clock>,
@@ -81,6 +83,7 @@ impl TaskCells {
             due: BTreeSet::new(),
             budget,
             spill,
+            moved_in: KeyGroups::none(),
             on_disk: KeyGroups::none(),
             clock,
             expires: false,

@@ -82,7 +82,7 @@ impl TaskState {
         self.cells.lock().snapshots.retain(|id, _| *id >= checkpoint);
     }
 
-    /// Copies key groups of this task, to be moved. They stay until [`TaskState::release`].
+    /// Copies key groups of this task, to be moved. They stay until [`TaskState::release`]; what is changed in between is lost.
     ///
     /// # Errors
     /// [`StateError::Groups`] when one is not this task's; [`StateError::Spill`], [`StateError::Corrupt`].
@@ -121,6 +121,7 @@ impl TaskState {
                     moved.groups.iter().for_each(|group| declared.changed[group.index()] = cells.generation);
                 }
                 cells.owned = cells.owned.union(&moved.groups);
+                cells.moved_in = cells.moved_in.union(&moved.groups);
                 Ok(())
             }
             Err(error) => {

@@ -211,7 +211,10 @@ impl TaskCells {
         }
         self.expires |= spec.life().is_some();
         let index = self.states.len() as u16;
-        self.states.push(Declared { kind, spec, changed: Self::unchanged() });
+        let mut changed = Self::unchanged();
+        // The task that they came from may have emptied them since the last checkpoint.
+        self.moved_in.iter().for_each(|group| changed[group.index()] = self.generation);
+        self.states.push(Declared { kind, spec, changed });
         if let Some(pending) = self.pending.remove(&state)
             && let Err(error) = self.adopt(index, &pending)
         {
