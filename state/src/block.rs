@@ -129,3 +129,78 @@ pub(crate) fn read_block(bytes: &[u8]) -> Result<(BlockHeader, Cells<'_>), Strin
     }
     Ok((BlockHeader { component, state, kind, version, group }, cells))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cell::{Cell, NEVER};
+
+    fn header() -> BlockHeader {
+        BlockHeader {
+            component: "count".to_owned(),
+            state: "by hour".to_owned(),
+            kind: StateKind::Map,
+            version: 3,
+            group: KeyGroup::of_hash(1 << 60),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_block_comes_back_as_it_was_written(
+            cells in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 1..20),
+        ) {
+            let mut bytes = b"before".to_vec();
+            let mut writer = BlockWriter::new(&header(), &mut bytes);
+            cells.iter().for_each(|(key, body)| writer.cell(key, |into| into.extend_from_slice(body)));
+            let length = writer.finish();
+            prop_assert_eq!(length as usize, bytes.len() - 6);
+            let (read, found) = read_block(&bytes[6..]).expect("whole");
+            prop_assert_eq!(read, header());
+            let expected: Vec<_> = cells.iter().map(|(key, body)| (key.as_slice(), body.as_slice())).collect();
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(mut bytes in any::<Vec<u8>>(), sealed in any::<bool>(), kind in 1_u8..4) {
+            if sealed {
+                // With a checksum that fits, so that what follows it is read.
+                let rest = xxh3_64(&bytes).to_le_bytes();
+                bytes = [&MAGIC[..], &rest, &bytes].concat();
+            }
+            drop(read_block(&bytes));
+            let kind = StateKind::from_code(kind).expect("a kind");
+            if let Ok(cell) = Cell::decode(kind, &bytes) {
+                let mut again = Vec::new();
+                cell.encode(i64::MIN, &mut again);
+                prop_assert!(Cell::decode(kind, &again).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn a_cell_of_each_kind_comes_back_without_what_is_gone() {
+        use crate::cell::Item;
+        let item = |n: u8, expires| Item { bytes: vec![n], expires };
+        let all = [
+            (StateKind::Value, Cell::Value(item(1, NEVER)), Cell::Value(item(1, NEVER))),
+            (
+                StateKind::Map,
+                Cell::Map([(Box::from(&b"a"[..]), item(1, 5)), (Box::from(&b"b"[..]), item(2, 6))].into()),
+                Cell::Map([(Box::from(&b"b"[..]), item(2, 6))].into()),
+            ),
+            (
+                StateKind::List,
+                Cell::List([item(1, 6), item(2, 5), item(3, NEVER)].into()),
+                Cell::List([item(1, 6), item(3, NEVER)].into()),
+            ),
+        ];
+        for (kind, before, after) in all {
+            let mut bytes = Vec::new();
+            before.encode(5, &mut bytes);
+            assert_eq!(Cell::decode(kind, &bytes).as_ref(), Ok(&after));
+        }
+    }
+}

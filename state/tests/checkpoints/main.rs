@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod folder;
+mod kill;
 mod mongo;
 mod stores;
 mod upgrade;
