@@ -40,6 +40,8 @@ pub(crate) struct Refused<'a> {
     pub(crate) raw: &'a [u8],
     pub(crate) now: Timestamp,
     pub(crate) component: &'a str,
+    /// How often the message was replayed.
+    pub(crate) replays: u32,
 }
 
 impl Refused<'_> {
@@ -57,7 +59,7 @@ impl Refused<'_> {
             at: self.now,
         };
         let failure = galerna_broker::Failure { reason: error.reason, component: self.component.to_owned() };
-        Refusal { record, letter: NewDeadLetter { message: replay, failure } }
+        Refusal { record, letter: NewDeadLetter { message: replay, failure, replays: self.replays } }
     }
 
     /// The same for every delivery of the same message. The hash tells apart messages whose publisher gives all of them

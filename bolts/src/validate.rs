@@ -102,6 +102,7 @@ impl ValidateBolt {
                 raw: bad.raw.to_string().as_bytes(),
                 now,
                 component: &self.component,
+                replays: incoming.replays,
             }
             .because(bad.error.clone(), decoded.bad_message(bad))
         };
@@ -177,6 +178,7 @@ impl ValidateBolt {
             raw: &incoming.message.body,
             now,
             component: &self.component,
+            replays: incoming.replays,
         }
         .because(error, incoming.message.clone());
         RejectedBatch {

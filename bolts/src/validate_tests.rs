@@ -99,6 +99,7 @@ fn incoming(message: Message) -> Incoming {
         account: AccountId::new("A1").unwrap(),
         epoch: 3,
         deliveries: 1,
+        replays: 0,
         message,
     }
 }

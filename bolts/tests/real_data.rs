@@ -24,7 +24,14 @@ fn bolt() -> ValidateBolt {
 
 fn incoming(account: &str, message: Message) -> Incoming {
     let account = AccountId::new(account).unwrap();
-    Incoming { queue: QueueName::new(account.as_str()).unwrap(), account, epoch: 1, deliveries: 1, message }
+    Incoming {
+        queue: QueueName::new(account.as_str()).unwrap(),
+        account,
+        epoch: 1,
+        deliveries: 1,
+        replays: 0,
+        message,
+    }
 }
 
 fn valid(bolt: &mut ValidateBolt, incoming: &Incoming) -> ReadingBatch {

@@ -23,6 +23,19 @@ pub struct Delivery {
     pub message: Message,
     /// How many times it has been delivered, this one included: 1 at first. RabbitMQ counts a release as well.
     pub deliveries: u32,
+    /// How many times it was put back from the dead letters.
+    pub replays: u32,
+}
+
+/// A message that waits, seen without taking it.
+#[derive(Debug, Clone)]
+pub struct WaitingMessage {
+    /// The message.
+    pub message: Message,
+    /// How many times it has been delivered: 0 for one that nobody had yet. RabbitMQ counts a look as well.
+    pub deliveries: u32,
+    /// How many times it was put back from the dead letters.
+    pub replays: u32,
 }
 
 /// Why a message failed, and where.
@@ -92,6 +105,8 @@ pub struct NewDeadLetter {
     pub message: Message,
     /// Why it is dead.
     pub failure: Failure,
+    /// How many times the message it comes from was replayed.
+    pub replays: u32,
 }
 
 /// A message in the dead letters of a queue.
@@ -105,6 +120,8 @@ pub struct DeadLetter {
     pub at: Timestamp,
     /// How often it had been delivered.
     pub deliveries: u32,
+    /// How often it was put back into its queue and came here again.
+    pub replays: u32,
     /// MIME type of the body.
     pub content_type: String,
     /// The body.
@@ -200,6 +217,17 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Up to `limit` dead letters of the queue, oldest first, after skipping `offset`.
     async fn dead_letters(&self, queue: &QueueName, offset: usize, limit: usize) -> Result<Vec<DeadLetter>>;
+
+    /// Up to `limit` of the messages that wait to be delivered, the next one first, without taking them: what a consumer gets
+    /// afterwards is what it would have got, in the same order.
+    ///
+    /// AMQP has no way to look into a queue: on RabbitMQ the messages are taken out and put back, which is refused while the
+    /// queue has a consumer, since that one could overtake them. A consumer that begins during the look may get later messages
+    /// first; pause the queue where that matters.
+    ///
+    /// # Errors
+    /// [`crate::BrokerError::Consumed`] as said; that the queue does not exist or the broker is away.
+    async fn peek(&self, queue: &QueueName, limit: usize) -> Result<Vec<WaitingMessage>>;
 
     /// How many dead letters each queue that has any holds.
     async fn dead_letter_counts(&self) -> Result<Vec<(QueueName, u64)>>;

@@ -52,6 +52,16 @@ pub enum BrokerError {
         /// What SQLite or the file system said.
         cause: String,
     },
+    /// Its messages cannot be looked at without changing their order.
+    #[error(
+        "queue `{0}` is being consumed, so its messages cannot be looked at without changing their order; pause it first"
+    )]
+    Consumed(QueueName),
+    /// Its messages were taken out and put back so often that more looks would soon count as crashes of their consumers.
+    #[error(
+        "messages of queue `{0}` were looked at and given back often; look again in ten minutes, or let them be consumed"
+    )]
+    LookedAtTooOften(QueueName),
     /// A setting or address is wrong.
     #[error("{0}")]
     Invalid(String),

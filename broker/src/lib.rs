@@ -56,7 +56,7 @@ mod retry;
 pub use address::open;
 pub use broker::{
     Broker, BrokerHealth, Consumer, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Delivery,
-    DeliveryTag, Depth, Failure, NewDeadLetter, Outcome,
+    DeliveryTag, Depth, Failure, NewDeadLetter, Outcome, WaitingMessage,
 };
 pub use counts::Counts;
 pub use error::{BrokerError, Result};

@@ -190,7 +190,7 @@ async fn a_store_that_is_closed_and_opened_again_is_as_it_was() {
     let outcomes =
         [Outcome::Ack, Outcome::Release, Outcome::Retry(failure()), Outcome::DeadLetter(failure())];
     consumer.settle(taken.iter().map(|d| d.tag).zip(outcomes).collect()).await.unwrap();
-    let letter = NewDeadLetter { message: message("added"), failure: failure() };
+    let letter = NewDeadLetter { message: message("added"), failure: failure(), replays: 0 };
     broker.dead_letter(&name, vec![letter]).await.unwrap();
     drop(consumer);
     drop(broker);

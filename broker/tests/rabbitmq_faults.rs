@@ -343,7 +343,7 @@ async fn no_servers_own_limit_drops_what_is_looked_at_or_returned_often() {
     let broker = broker.await.unwrap();
     let name = queue("D0000591");
     broker.declare(&name).await.unwrap();
-    let letter = galerna_broker::NewDeadLetter { message: message("dead"), failure: failure() };
+    let letter = galerna_broker::NewDeadLetter { message: message("dead"), failure: failure(), replays: 0 };
     broker.dead_letter(&name, vec![letter]).await.unwrap();
     for made in ["D0000591", "D0000591.dead"] {
         // The server takes an existing queue's declaration only with the arguments that the queue has.

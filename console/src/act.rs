@@ -1,5 +1,7 @@
 //! Actions: each one type, with a form and a JSON call that do the same.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -17,8 +19,8 @@ use super::access::{Visitor, local_path};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::{
-    Feedback, Page, alerts, body, dead_letters, deliveries, endpoints, layout, observer, queues, rules,
-    silences,
+    Feedback, Page, alerts, body, dead_letter_actions, deliveries, dispatching, endpoints, observer,
+    queue_actions, rules, silences,
 };
 
 /// What an action did.
@@ -82,13 +84,13 @@ pub(super) fn routes(router: Router<Page>) -> Router<Page> {
     fn both<A: Act>(router: Router<Page>, path: &str) -> Router<Page> {
         router.route(path, post(form::<A>)).route(&format!("/api{path}"), post(call::<A>))
     }
-    let router = both::<queues::Pause>(router, "/queues/pause");
-    let router = both::<queues::Unpause>(router, "/queues/unpause");
-    let router = both::<queues::Stop>(router, "/dispatcher/stop");
-    let router = both::<queues::Start>(router, "/dispatcher/start");
-    let router = both::<queues::SetStrategy>(router, "/dispatcher/strategy");
-    let router = both::<dead_letters::Replay>(router, "/dead-letters/replay");
-    let router = both::<dead_letters::Discard>(router, "/dead-letters/discard");
+    let router = both::<queue_actions::Pause>(router, "/queues/pause");
+    let router = both::<queue_actions::Unpause>(router, "/queues/unpause");
+    let router = both::<dispatching::Stop>(router, "/dispatcher/stop");
+    let router = both::<dispatching::Start>(router, "/dispatcher/start");
+    let router = both::<dispatching::SetStrategy>(router, "/dispatcher/strategy");
+    let router = both::<dead_letter_actions::Replay>(router, "/dead-letters/replay");
+    let router = both::<dead_letter_actions::Discard>(router, "/dead-letters/discard");
     let router = both::<alerts::Close>(router, "/alerts/close");
     let router = both::<rules::Save>(router, "/rules/save");
     let router = both::<rules::Delete>(router, "/rules/delete");
@@ -123,12 +125,13 @@ async fn form<A: Act>(
     let back = back.unwrap_or_else(|| action.back());
     if fields.text("confirmed") != "yes" {
         if let Some(question) = action.question() {
-            return confirm(&visitor, uri.path(), &fields, &back, &question, "danger");
+            return confirm(&page, &visitor, uri.path(), &fields, &back, &question, "danger").await;
         }
         if let Some(verb) = ASKED.into_iter().find(|verb| *verb == fields.text("ask")) {
             let title = format!("{verb}: {}", action.target());
             let text = "Say why, if somebody may ask later.".to_owned();
-            return confirm(&visitor, uri.path(), &fields, &back, &Question { title, text, verb }, "primary");
+            let question = Question { title, text, verb };
+            return confirm(&page, &visitor, uri.path(), &fields, &back, &question, "primary").await;
         }
     }
     match perform(&page, &visitor, &action).await {
@@ -182,6 +185,7 @@ async fn call<A: Act>(
 async fn perform<A: Act>(page: &Page, visitor: &Visitor, action: &A) -> Result<Done, Problem> {
     let result = action.run(page, visitor).await;
     page.observer.forget().await;
+    page.letters.forget().await;
     let (outcome, done) = match &result {
         Ok(done) => (done.message.clone(), true),
         Err(problem) => (problem.to_string(), false),
@@ -208,7 +212,8 @@ async fn perform<A: Act>(page: &Page, visitor: &Visitor, action: &A) -> Result<D
 }
 
 /// Asks, on a page of its own, so that it works without script; the form is sent again with the answer.
-fn confirm(
+async fn confirm(
+    page: &Page,
     visitor: &Visitor,
     path: &str,
     fields: &Fields,
@@ -235,7 +240,5 @@ fn confirm(
         }
     };
     let here = back.split(['?', '#']).next().unwrap_or("/");
-    layout::Frame { visitor, here, title: &question.title, flash: None, notices: Vec::new(), queue: None }
-        .page(&content)
-        .into_response()
+    page.frame(visitor, here, &question.title, &HashMap::new(), Vec::new(), &content).await
 }

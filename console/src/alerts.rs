@@ -1,33 +1,101 @@
 //! Alerts: what fires now, and what has.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use galerna_bolts::{AlertKey, CloseError};
-use galerna_model::{AccountId, AlertEvent, AlertEventKind, AlertState, Rule, Severity, SourceId};
+use galerna_model::{AccountId, AlertEvent, AlertEventKind, AlertState, Rule, Severity, SourceId, Timestamp};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::access::Visitor;
 use super::act::{Act, Done, Question};
-use super::layout::{Query, button, open_pager, scrolling};
+use super::layout::{Query, button, open_pager};
 use super::observer::{MAX_FIRING, within_timeout};
 use super::problem::Problem;
+use super::table::{Column, list as cards};
 use super::{Page, Params, format, layout, notices, page_number, param};
 
 /// Events on a page.
 const LIMIT: usize = 50;
 
-/// A severity as a pill.
-pub(super) fn severity(severity: Severity) -> Markup {
-    let (word, tone) = match severity {
+/// A severity in a word, and its tone.
+fn word(severity: Severity) -> (&'static str, &'static str) {
+    match severity {
         Severity::Info => ("info", "plain"),
         Severity::Warning => ("warning", "warn"),
         Severity::Critical => ("critical", "bad"),
-    };
+    }
+}
+
+/// A severity as a pill.
+pub(super) fn severity(severity: Severity) -> Markup {
+    let (word, tone) = word(severity);
     html! { span.pill data-tone=(tone) { (word) } }
+}
+
+/// What of the alerts is asked for; what is empty matches all.
+struct Filter<'a> {
+    account: &'a str,
+    severity: &'a str,
+    text: &'a str,
+}
+
+impl Filter<'_> {
+    fn matches(&self, account: &AccountId, severity: Option<Severity>, texts: &[&str]) -> bool {
+        let wanted = self.text.to_lowercase();
+        (self.account.is_empty() || account.as_str() == self.account)
+            && (self.severity.is_empty() || severity.is_some_and(|s| word(s).0 == self.severity))
+            && texts.iter().any(|text| text.to_lowercase().contains(&wanted))
+    }
+
+    fn query(&self) -> Query<'static> {
+        let (account, severity, text) =
+            (self.account.to_owned(), self.severity.to_owned(), self.text.to_owned());
+        Query(vec![("account", account), ("severity", severity), ("text", text)])
+    }
+
+    fn form(&self) -> Markup {
+        html! {
+            form.search method="get" action="/alerts" role="search" {
+                label.inline { span.sr { "Only of this account" } input type="search" name="account" value=(self.account) placeholder="Account" maxlength="120"; }
+                label.inline { span.sr { "Rule, device, source or message contains" } input type="search" name="text" value=(self.text) placeholder="Rule, device or message" maxlength="200"; }
+                label.inline { span.sr { "Severity" } select name="severity" {
+                    option value="" { "any severity" }
+                    @for severity in [Severity::Critical, Severity::Warning, Severity::Info] {
+                        option value=(word(severity).0) selected[word(severity).0 == self.severity] { (word(severity).0) }
+                    }
+                } }
+                button type="submit" { "Show" }
+            }
+        }
+    }
+}
+
+/// What the lists look things up in.
+struct Shown<'a> {
+    rules: &'a [Rule],
+    events: &'a [AlertEvent],
+    now: Timestamp,
+}
+
+impl Shown<'_> {
+    fn rule(&self, id: &str) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.id == id)
+    }
+
+    /// When an alert that fires was raised, by the clock, as far as its event is among the latest.
+    fn raised(&self, state: &AlertState) -> Option<Timestamp> {
+        let is_of = |e: &&AlertEvent| {
+            e.kind == AlertEventKind::Raised
+                && (&e.rule, &e.source, &e.device) == (&state.rule, &state.source, &state.device)
+        };
+        self.events.iter().find(is_of).and_then(|e| e.at)
+    }
 }
 
 /// `GET /alerts`
@@ -38,70 +106,112 @@ pub(super) async fn show(
 ) -> Response {
     let snapshot = page.snapshot().await;
     let mut notices = notices(&snapshot);
-    let account = param(&params, "account");
-    let only = match account {
+    let filter = Filter {
+        account: param(&params, "account"),
+        severity: param(&params, "severity"),
+        text: param(&params, "text"),
+    };
+    let only = match filter.account {
         "" => None,
         text => AccountId::new(text).map_err(|e| notices.push(e.to_string())).ok(),
     };
     let number = page_number(&params);
-    let events = page.parts.store.alert_states.events(only.as_ref(), (number - 1) * LIMIT, LIMIT);
-    let events = within_timeout("the store", events).await.unwrap_or_else(|e| {
+    let store = &page.parts.store.alert_states;
+    let past = async {
+        let asked = store.events(only.as_ref(), (number - 1) * LIMIT, LIMIT).await?;
+        // Those that fire were raised by one of the latest events, most of them.
+        let latest = if number == 1 && only.is_none() && asked.len() < LIMIT {
+            asked.clone()
+        } else {
+            store.events(only.as_ref(), 0, MAX_FIRING).await?
+        };
+        Ok::<_, galerna_storage::StorageError>((asked, latest))
+    };
+    let (events, latest) = within_timeout("the store", past).await.unwrap_or_else(|e| {
         if !notices.contains(&e) {
             notices.push(e);
         }
-        Vec::new()
+        (Vec::new(), Vec::new())
     });
     let all = snapshot.firing.as_deref().map_or(&[][..], |f| f.as_slice());
-    let firing: Vec<&AlertState> =
-        all.iter().filter(|s| only.as_ref().is_none_or(|a| *a == s.account)).collect();
-    let query = Query(vec![("account", account.to_owned()), ("page", number.to_string())]);
+    let lookup = Shown { rules: &snapshot.rules, events: &latest, now: page.now() };
+    let fires = |s: &&AlertState| {
+        let rule = lookup.rule(&s.rule);
+        let name = rule.map_or(s.rule.as_str(), |r| r.name.as_str());
+        filter.matches(&s.account, rule.map(|r| r.severity), &[name, &s.rule, &s.device, s.source.as_str()])
+    };
+    let firing: Vec<&AlertState> = all.iter().filter(fires).collect();
+    let matching: Vec<&AlertEvent> = events
+        .iter()
+        .filter(|e| {
+            let texts = [e.rule_name.as_str(), &e.rule, &e.device, e.source.as_str(), &e.message];
+            filter.matches(&e.account, Some(e.severity), &texts)
+        })
+        .collect();
+    let query = filter.query().with("page", if number == 1 { String::new() } else { number.to_string() });
     let content = html! {
         div.title { h1 { "Alerts" } p.dim { a href="/rules" { "rules" } " · " a href="/silences" { "silences" } " · " a href="/deliveries" { "deliveries" } } }
-        form.search method="get" action="/alerts" role="search" {
-            label.inline { span.sr { "Only of this account" } input type="search" name="account" value=(account) placeholder="Account" maxlength="120"; }
-            button type="submit" { "Show" }
-        }
+        (filter.form())
         section #firing data-refresh="5" aria-labelledby="firing-title" {
             h2 #firing-title { "Firing now " span.count { (firing.len()) @if all.len() >= MAX_FIRING { "+" } } }
-            @if firing.is_empty() { (layout::nothing("Nothing fires.")) }
-            @else { (scrolling("Firing alerts", &firing_table(&visitor, &firing, &snapshot.rules))) }
+            @if firing.is_empty() { (layout::nothing(if all.is_empty() { "Nothing fires." } else { "Nothing that fires matches." })) }
+            @else { (firing_by_rule(&visitor, &firing, &lookup, &query.link("/alerts"))) }
         }
         section #history data-refresh="10" aria-labelledby="history-title" {
             h2 #history-title { "History" }
-            @if events.is_empty() { (layout::nothing("No alert has been raised.")) }
-            @else {
-                (scrolling("Past alerts", &history(&events)))
-                (open_pager("/alerts", &query, number, LIMIT, events.len()))
-            }
+            @if matching.is_empty() { (layout::nothing(if events.is_empty() { "No alert has been raised." } else { "None on this page matches." })) }
+            @else { (history(&matching, lookup.now)) }
+            @if !events.is_empty() { (open_pager("/alerts", &query, number, LIMIT, events.len())) }
         }
     };
-    page.frame(&visitor, "/alerts", "Alerts", &params, notices, &content)
+    page.frame(&visitor, "/alerts", "Alerts", &params, notices, &content).await
 }
 
-fn firing_table(visitor: &Visitor, firing: &[&AlertState], rules: &[Rule]) -> Markup {
+/// What fires, by rule.
+fn firing_by_rule(visitor: &Visitor, firing: &[&AlertState], shown: &Shown<'_>, back: &str) -> Markup {
+    let columns = [
+        Column::name("Device"),
+        Column::text("Account"),
+        Column::text("Source"),
+        Column::number("Last value"),
+        Column::number("Raised").explained("by the clock"),
+        Column::text("Since").explained("readings' time"),
+        Column::actions(),
+    ];
+    let mut by_rule: BTreeMap<&str, Vec<&AlertState>> = BTreeMap::new();
+    for state in firing {
+        by_rule.entry(&state.rule).or_default().push(state);
+    }
+    let mut groups: Vec<_> = by_rule.into_iter().collect();
+    // The gravest first, and among these what most devices have.
+    groups.sort_by_key(|(rule, states)| {
+        std::cmp::Reverse((shown.rule(rule).map(|r| r.severity), states.len()))
+    });
+    let row = |s: &&AlertState| {
+        let silence = Query(vec![
+            ("rule", s.rule.clone()),
+            ("account", s.account.to_string()),
+            ("device", s.device.clone()),
+        ]);
+        let close = [("rule", s.rule.as_str()), ("source", s.source.as_str()), ("device", s.device.as_str())];
+        [
+            html! { (s.device) },
+            html! { (s.account) },
+            html! { a href={ "/sources/" (layout::encoded(s.source.as_str())) } { (s.source) } },
+            html! { (s.last_value.map_or("–".to_owned(), format::value)) },
+            html! { @if let Some(at) = shown.raised(s) { (layout::when(at, shown.now)) } @else { span.dim { "–" } } },
+            html! { time datetime=(s.since.to_string()) { (format::time(s.since)) } },
+            html! {
+                a.button.small href=(silence.link("/silences")) { "Silence" }
+                (button(visitor, "/alerts/close", &close, "Close", "small", back))
+            },
+        ]
+    };
     html! {
-        table {
-            thead { tr { th scope="col" { "Rule" } th scope="col" { "Severity" } th scope="col" { "Account" } th scope="col" { "Source" } th scope="col" { "Device" }
-                th.num scope="col" { "Last value" } th scope="col" { "Since " small { "readings' time" } } th scope="col" { span.sr { "Action" } } } }
-            tbody {
-                @for s in firing {
-                    @let rule = rules.iter().find(|r| r.id == s.rule);
-                    @let silence = Query(vec![("rule", s.rule.clone()), ("account", s.account.to_string()), ("device", s.device.clone())]);
-                    tr {
-                        th scope="row" { (rule.map_or(s.rule.as_str(), |r| r.name.as_str())) }
-                        td { @if let Some(rule) = rule { (severity(rule.severity)) } }
-                        td { (s.account) }
-                        td { a href={ "/sources/" (layout::encoded(s.source.as_str())) } { (s.source) } }
-                        td.wrap { (s.device) }
-                        td.num { (s.last_value.map_or("–".to_owned(), format::value)) }
-                        td { (format::time(s.since)) }
-                        td.act {
-                            a.button.small href=(silence.link("/silences")) { "Silence" }
-                            (button(visitor, "/alerts/close", &[("rule", &s.rule), ("source", s.source.as_str()), ("device", &s.device)], "Close", "small", "/alerts"))
-                        }
-                    }
-                }
-            }
+        @for (id, states) in groups {
+            @let rule = shown.rule(id);
+            h3 { (rule.map_or(id, |r| r.name.as_str())) " " @if let Some(rule) = rule { (severity(rule.severity)) } " " span.count { (states.len()) } }
+            (cards(&format!("Firing of rule {id}"), &columns, states.iter().map(row)))
         }
     }
 }
@@ -160,28 +270,36 @@ impl Act for Close {
     }
 }
 
-fn history(events: &[AlertEvent]) -> Markup {
-    html! {
-        table {
-            thead { tr { th scope="col" { "When " small { "readings' time" } } th scope="col" { "What" } th scope="col" { "Severity" } th scope="col" { "Rule" }
-                th scope="col" { "Account" } th scope="col" { "Device" } th scope="col" { "Message" } th scope="col" { span.sr { "Deliveries" } } } }
-            tbody {
-                @for e in events {
-                    tr {
-                        td { time datetime=(e.ts.to_string()) { (format::time(e.ts)) } }
-                        td { @match e.kind {
-                            AlertEventKind::Raised => span.pill data-tone="bad" { "raised" },
-                            AlertEventKind::Resolved => span.pill data-tone="good" { "resolved" },
-                        } }
-                        td { (severity(e.severity)) }
-                        td.wrap { (e.rule_name) }
-                        td { (e.account) }
-                        td.wrap { (e.device) }
-                        td.wrap.long { (e.message) }
-                        td { a href=(Query(vec![("text", e.device.clone())]).link("/deliveries")) { "deliveries" } }
-                    }
-                }
-            }
-        }
-    }
+fn history(events: &[&AlertEvent], now: Timestamp) -> Markup {
+    let columns = [
+        Column::text("When").explained("by the clock"),
+        Column::text("Readings' time"),
+        Column::text("What"),
+        Column::text("Severity"),
+        Column::name("Rule"),
+        Column::text("Account"),
+        Column::wrapped("Device"),
+        Column::wrapped("Message"),
+        Column::actions(),
+    ];
+    let rows = events.iter().map(|e| {
+        [
+            html! { @if let Some(at) = e.at { (layout::when(at, now)) } @else { span.dim { "not kept" } } },
+            html! { time datetime=(e.ts.to_string()) { (format::time(e.ts)) } },
+            html! { @match e.kind {
+                AlertEventKind::Raised => span.pill data-tone="bad" { "raised" },
+                AlertEventKind::Resolved => span.pill data-tone="good" { "resolved" },
+            } },
+            severity(e.severity),
+            html! { (e.rule_name) },
+            html! { (e.account) },
+            html! { (e.device) },
+            html! { (e.message) },
+            html! {
+                a.button.small href=(Query(vec![("text", e.device.clone())]).link("/deliveries")) { "Deliveries" }
+                @if let Some(origin) = &e.origin { a.button.small href={ "/trace/" (layout::encoded(origin)) } { "Trace" } }
+            },
+        ]
+    });
+    cards("Past alerts", &columns, rows)
 }

@@ -3,11 +3,14 @@
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use maud::html;
+use galerna_model::Timestamp;
+use galerna_storage::AuditEntry;
+use maud::{Markup, html};
 
 use super::access::Visitor;
-use super::layout::{Query, open_pager, scrolling};
+use super::layout::{Query, open_pager};
 use super::observer::within_timeout;
+use super::table::{Column, list as cards};
 use super::{Page, Params, layout, page_number, param};
 
 /// Entries on a page.
@@ -38,26 +41,31 @@ pub(super) async fn show(
         }
         @if entries.is_empty() && notices.is_empty() { (layout::nothing(if search.is_empty() { "Nobody has done anything yet." } else { "Nothing matches." })) }
         @else if !entries.is_empty() {
-            @let table = html! {
-                table {
-                    thead { tr { th scope="col" { "When" } th scope="col" { "Who" } th scope="col" { "What" } th scope="col" { "Target" } th scope="col" { "Why" } th scope="col" { "Outcome" } } }
-                    tbody {
-                        @for e in &entries {
-                            tr {
-                                td { (layout::when(e.at, now)) }
-                                td { (if e.who.is_empty() { "–" } else { e.who.as_str() }) " " span.dim { (e.role) } }
-                                td { code { (e.action) } }
-                                td.wrap { (e.target) }
-                                td.wrap { (e.why.as_deref().unwrap_or("")) }
-                                td.wrap { @if e.done { (e.outcome) } @else { span.pill data-tone="bad" { "not done" } " " (e.outcome) } }
-                            }
-                        }
-                    }
-                }
-            };
-            (scrolling("Audit log", &table))
+            (table(&entries, now))
             (open_pager("/audit", &query, number, LIMIT, entries.len()))
         }
     };
-    page.frame(&visitor, "/audit", "Audit log", &params, notices, &content)
+    page.frame(&visitor, "/audit", "Audit log", &params, notices, &content).await
+}
+
+fn table(entries: &[AuditEntry], now: Timestamp) -> Markup {
+    let columns = [
+        Column::text("When"),
+        Column::text("Who"),
+        Column::name("What"),
+        Column::wrapped("Target"),
+        Column::wrapped("Why"),
+        Column::wrapped("Outcome"),
+    ];
+    let rows = entries.iter().map(|e| {
+        [
+            layout::when(e.at, now),
+            html! { (if e.who.is_empty() { "–" } else { e.who.as_str() }) " " span.dim { (e.role) } },
+            html! { code { (e.action) } },
+            html! { (e.target) },
+            html! { (e.why.as_deref().unwrap_or("")) },
+            html! { @if e.done { (e.outcome) } @else { span.pill data-tone="bad" { "not done" } " " (e.outcome) } },
+        ]
+    });
+    cards("Audit log", &columns, rows)
 }

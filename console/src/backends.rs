@@ -1,11 +1,12 @@
 //! What the page asks of the rest of the system, by traits with a form in this process and one over HTTP.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use galerna_dispatcher::{
-    AdminError, Dispatcher, DispatcherClient, QueueView, StatusPage, StatusQuery, StrategyName,
+    AdminError, Dispatcher, DispatcherClient, QueueView, StatusPage, StatusQuery, StrategyName, Transitions,
 };
 use galerna_model::{QueueName, Timestamp};
 use galerna_telemetry::{Peers, RemoteHistory, Step};
@@ -24,6 +25,8 @@ pub trait DispatcherAdmin: Send + Sync {
     async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError>;
     /// One queue.
     async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError>;
+    /// What happened to a queue lately.
+    async fn transitions(&self, queue: &QueueName) -> Result<Transitions, AdminError>;
     /// Blocks a queue.
     async fn pause(&self, queue: &QueueName, reason: Option<String>, who: &str) -> Result<(), AdminError>;
     /// Unblocks a queue.
@@ -42,6 +45,10 @@ impl DispatcherAdmin for Dispatcher {
 
     async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError> {
         Dispatcher::queue(self, queue).await
+    }
+
+    async fn transitions(&self, queue: &QueueName) -> Result<Transitions, AdminError> {
+        Dispatcher::transitions(self, queue).await
     }
 
     async fn pause(&self, queue: &QueueName, reason: Option<String>, who: &str) -> Result<(), AdminError> {
@@ -70,6 +77,10 @@ impl DispatcherAdmin for DispatcherClient {
 
     async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError> {
         DispatcherClient::queue(self, queue).await
+    }
+
+    async fn transitions(&self, queue: &QueueName) -> Result<Transitions, AdminError> {
+        DispatcherClient::transitions(self, queue).await
     }
 
     async fn pause(&self, queue: &QueueName, reason: Option<String>, _: &str) -> Result<(), AdminError> {
@@ -135,9 +146,36 @@ pub struct ErrorReport {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct WorkerReport {
+    /// The name under which it holds leases.
+    pub(crate) consumer: String,
+    /// The process that it runs in.
+    #[serde(skip)]
+    pub(crate) process: Option<Arc<ProcessReport>>,
     pub(crate) topology: String,
     pub(crate) uptime_ms: u64,
     pub(crate) components: Vec<ComponentReport>,
+}
+
+/// What a process takes of its machine.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ProcessReport {
+    pub(crate) host: String,
+    pub(crate) pid: u32,
+    pub(crate) version: String,
+    pub(crate) memory_bytes: f64,
+    pub(crate) cpu_seconds: f64,
+    pub(crate) threads: f64,
+    pub(crate) open_files: f64,
+    pub(crate) most_files: f64,
+    pub(crate) started_seconds: f64,
+}
+
+impl ProcessReport {
+    /// Tells processes apart.
+    pub(crate) fn name(&self) -> String {
+        format!("{} ({})", self.host, self.pid)
+    }
 }
 
 /// What the workers tell.
@@ -149,6 +187,16 @@ pub struct WorkerReports {
     pub unresponsive: Vec<String>,
     /// Nobody could be asked: there are no workers here, and none elsewhere are named.
     pub none_configured: bool,
+}
+
+impl WorkerReports {
+    /// What one process tells, as `GET /workers` answers.
+    ///
+    /// # Errors
+    /// When it is not understood.
+    pub fn of_one(told: Value) -> serde_json::Result<Self> {
+        Ok(Self { reports: Reports::deserialize(told)?.into_reports().collect(), ..Self::default() })
+    }
 }
 
 /// The metrics of every topology that runs.
@@ -171,6 +219,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 #[derive(Deserialize)]
 struct Reports {
     workers: Vec<WorkerReport>,
+    /// Those of older versions do not tell.
+    process: Option<ProcessReport>,
+}
+
+impl Reports {
+    fn into_reports(self) -> impl Iterator<Item = WorkerReport> {
+        let process = self.process.map(Arc::new);
+        self.workers.into_iter().map(move |report| WorkerReport { process: process.clone(), ..report })
+    }
 }
 
 impl RemoteWorkers {
@@ -191,7 +248,7 @@ impl WorkersView for RemoteWorkers {
         for answer in self.peers.get::<Reports>("workers").await {
             match answer {
                 // A module without topologies has nothing to tell.
-                Ok(told) => all.reports.extend(told.into_iter().flat_map(|told| told.workers)),
+                Ok(told) => all.reports.extend(told.into_iter().flat_map(Reports::into_reports)),
                 Err(e) => all.unresponsive.push(e),
             }
         }

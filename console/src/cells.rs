@@ -218,6 +218,8 @@ pub(super) fn of_look(snapshot: &Snapshot) -> Cells {
         (_, 0) => cells.plain("o-workers", workers),
         _ => cells.set("o-workers", format!("{workers}, no answer from {unresponsive}"), Tone::Bad),
     }
+    cells.plain("o-topologies", format::count(snapshot.workers as u64));
+    cells.plain("o-rules", format::count(snapshot.rules.len() as u64));
     for c in &snapshot.components {
         of_component(&mut cells, c);
     }

@@ -12,9 +12,10 @@ use serde::Deserialize;
 use super::access::Visitor;
 use super::act::{Act, Done};
 use super::cells::Tone;
-use super::layout::{Query, pager, scrolling};
+use super::layout::{Query, pager};
 use super::observer::within_timeout;
 use super::problem::Problem;
+use super::table::{Column, list as cards};
 use super::{Page, Params, format, layout, page_number, param};
 
 /// Deliveries on a page.
@@ -68,13 +69,13 @@ pub(super) async fn list(
             @if let Some(found) = &found {
                 @if found.deliveries.is_empty() { (layout::nothing("No delivery matches.")) }
                 @else {
-                    (scrolling("Deliveries", &table(&visitor, &found.deliveries, &query.link("/deliveries"), page.now())))
+                    (table(&visitor, &found.deliveries, &query.link("/deliveries"), page.now()))
                     (pager("/deliveries", &query, number, LIMIT, total(found, status)))
                 }
             }
         }
     };
-    page.frame(&visitor, "/deliveries", "Deliveries", &params, notices, &content)
+    page.frame(&visitor, "/deliveries", "Deliveries", &params, notices, &content).await
 }
 
 fn total(found: &DeliveryPage, status: Option<DeliveryStatus>) -> usize {
@@ -98,38 +99,48 @@ fn chips(found: &DeliveryPage, status: Option<DeliveryStatus>, query: &Query<'_>
 }
 
 fn table(visitor: &Visitor, deliveries: &[Delivery], back: &str, now: Timestamp) -> Markup {
+    let columns = [
+        Column::name("Endpoint"),
+        Column::text("Made"),
+        Column::wrapped("Status"),
+        Column::wrapped("Events"),
+        Column::wrapped("Attempts"),
+        Column::text("Next try"),
+        Column::actions(),
+    ];
+    let rows = deliveries.iter().map(|d| {
+        [
+            html! { (d.endpoint) @if d.test { " " span.pill data-tone="plain" { "test" } } },
+            layout::when(d.created, now),
+            html! { span.pill data-tone=(tone(d.status).as_str()) { (d.status.as_str()) } @if let Some(reason) = &d.reason { " " span.dim { (format::shortened(reason, 200)) } } },
+            events(d),
+            attempts(d, now),
+            html! { @if d.status == DeliveryStatus::Pending { (layout::when(d.next_try, now)) } @else { span.dim { "–" } } },
+            layout::asking_button(visitor, "/deliveries/resend", &[("id", &d.id)], "Resend", "small", back),
+        ]
+    });
+    cards("Deliveries", &columns, rows)
+}
+
+fn events(d: &Delivery) -> Markup {
     html! {
-        table.tall {
-            thead { tr { th scope="col" { "Made" } th scope="col" { "Endpoint" } th scope="col" { "Status" } th scope="col" { "Events" }
-                th scope="col" { "Attempts" } th scope="col" { "Next try" } th scope="col" { span.sr { "Action" } } } }
-            tbody {
-                @for d in deliveries {
-                    tr {
-                        td { (layout::when(d.created, now)) }
-                        th scope="row" { (d.endpoint) @if d.test { " " span.pill data-tone="plain" { "test" } } }
-                        td.wrap { span.pill data-tone=(tone(d.status).as_str()) { (d.status.as_str()) } @if let Some(reason) = &d.reason { " " span.dim { (format::shortened(reason, 200)) } } }
-                        td.wrap {
-                            @for e in d.events.iter().take(3) {
-                                div { (match e.kind { AlertEventKind::Raised => "raised", AlertEventKind::Resolved => "resolved" }) ": " b { (e.rule_name) } " " (e.device) " " span.dim { (format::shortened(&e.message, 120)) } }
-                            }
-                            @if d.events.len() > 3 { div.dim { "and " (d.events.len() - 3) " more" } }
-                        }
-                        td.wrap {
-                            @if d.attempts.is_empty() { span.dim { "none" } }
-                            @else {
-                                details {
-                                    summary { (d.attempts.len()) @if let Some(last) = d.attempts.last() { ", last " (layout::when(last.at, now)) } }
-                                    ol.lines { @for a in &d.attempts {
-                                        li { (format::time(a.at)) " · " (a.status.map_or("no answer".to_owned(), |s| s.to_string())) " · " (format::millis(a.took_ms as f64))
-                                            @if let Some(error) = &a.error { " · " (format::shortened(error, 300)) } }
-                                    } }
-                                }
-                            }
-                        }
-                        td { @if d.status == DeliveryStatus::Pending { (layout::when(d.next_try, now)) } @else { span.dim { "–" } } }
-                        td.act { (layout::asking_button(visitor, "/deliveries/resend", &[("id", &d.id)], "Resend", "small", back)) }
-                    }
-                }
+        @for e in d.events.iter().take(3) {
+            div { (match e.kind { AlertEventKind::Raised => "raised", AlertEventKind::Resolved => "resolved" }) ": " b { (e.rule_name) } " " (e.device) " " span.dim { (format::shortened(&e.message, 120)) } }
+        }
+        @if d.events.len() > 3 { div.dim { "and " (d.events.len() - 3) " more" } }
+    }
+}
+
+fn attempts(d: &Delivery, now: Timestamp) -> Markup {
+    html! {
+        @if d.attempts.is_empty() { span.dim { "none" } }
+        @else {
+            details {
+                summary { (d.attempts.len()) @if let Some(last) = d.attempts.last() { ", last " (layout::when(last.at, now)) } }
+                ol.lines { @for a in &d.attempts {
+                    li { (format::time(a.at)) " · " (a.status.map_or("no answer".to_owned(), |s| s.to_string())) " · " (format::millis(a.took_ms as f64))
+                        @if let Some(error) = &a.error { " · " (format::shortened(error, 300)) } }
+                } }
             }
         }
     }

@@ -15,10 +15,11 @@ use serde_json::json;
 use super::access::Visitor;
 use super::act::{Act, Done, Question};
 use super::fields::Fields;
-use super::layout::{Query, button, form_start, scrolling};
+use super::layout::{Query, button, form_start};
 use super::observer::within_timeout;
 use super::problem::Problem;
-use super::rules::seconds;
+use super::rules::written;
+use super::table::{Column, list as cards};
 use super::{Page, Params, layout, param, shown};
 
 /// `GET /endpoints`
@@ -37,9 +38,9 @@ pub(super) async fn list(
         div.title { h1 { "Endpoints" } @if visitor.may_act() { a.button.primary href="/endpoints/edit" { "New endpoint" } } }
         p.hint { "Who is told of alerts. Rules name them by their ids." }
         @if endpoints.is_empty() { (layout::nothing("There is no endpoint.")) }
-        @else { (scrolling("Endpoints", &table(&visitor, &endpoints))) }
+        @else { (table(&visitor, &endpoints)) }
     };
-    page.frame(&visitor, "/endpoints", "Endpoints", &params, notices, &content)
+    page.frame(&visitor, "/endpoints", "Endpoints", &params, notices, &content).await
 }
 
 fn how(endpoint: &Endpoint) -> String {
@@ -55,29 +56,31 @@ fn how(endpoint: &Endpoint) -> String {
 }
 
 fn table(visitor: &Visitor, endpoints: &[Endpoint]) -> Markup {
-    html! {
-        table {
-            thead { tr { th scope="col" { "Endpoint" } th scope="col" { "Kind" } th scope="col" { "Tells" } th scope="col" { "Account" } th scope="col" { "State" } th scope="col" { span.sr { "Actions" } } } }
-            tbody {
-                @for e in endpoints {
-                    tr {
-                        th scope="row" { a href=(Query(vec![("id", e.id.clone())]).link("/endpoints/edit")) { (e.name) } div.dim { (e.id) } }
-                        td { (e.kind.name()) }
-                        td.wrap { (how(e)) }
-                        td { @match &e.account { Some(a) => (a), None => span.dim { "all" } } }
-                        td.wrap {
-                            @if e.enabled { span.pill data-tone="good" { "enabled" } } @else { span.pill data-tone="warn" { "disabled" } }
-                            @if let Some(reason) = &e.disabled_reason { " " span.dim { (reason) } }
-                        }
-                        td.act {
-                            (layout::asking_button(visitor, "/endpoints/test", &[("id", &e.id)], "Test-fire", "small", "/endpoints"))
-                            (button(visitor, "/endpoints/delete", &[("id", &e.id)], "Delete", "small danger", "/endpoints"))
-                        }
-                    }
-                }
-            }
-        }
-    }
+    let columns = [
+        Column::name("Endpoint"),
+        Column::text("Kind"),
+        Column::wrapped("Tells"),
+        Column::text("Account"),
+        Column::wrapped("State"),
+        Column::actions(),
+    ];
+    let rows = endpoints.iter().map(|e| {
+        [
+            html! { a href=(Query(vec![("id", e.id.clone())]).link("/endpoints/edit")) { (e.name) } div.dim { (e.id) } },
+            html! { (e.kind.name()) },
+            html! { (how(e)) },
+            html! { @match &e.account { Some(a) => (a), None => span.dim { "all" } } },
+            html! {
+                @if e.enabled { span.pill data-tone="good" { "enabled" } } @else { span.pill data-tone="warn" { "disabled" } }
+                @if let Some(reason) = &e.disabled_reason { " " span.dim { (reason) } }
+            },
+            html! {
+                (layout::asking_button(visitor, "/endpoints/test", &[("id", &e.id)], "Test-fire", "small", "/endpoints"))
+                (button(visitor, "/endpoints/delete", &[("id", &e.id)], "Delete", "small danger", "/endpoints"))
+            },
+        ]
+    });
+    cards("Endpoints", &columns, rows)
 }
 
 /// `GET /endpoints/edit`
@@ -115,7 +118,7 @@ async fn show_form(
         h1 { (title) }
         (form(visitor, endpoint.as_ref(), &held))
     };
-    Ok(page.frame(visitor, "/endpoints", title, params, Vec::new(), &content))
+    Ok(page.frame(visitor, "/endpoints", title, params, Vec::new(), &content).await)
 }
 
 /// What the form of an endpoint holds.
@@ -125,8 +128,8 @@ fn fields_of(endpoint: &Endpoint) -> Fields {
         ("id", endpoint.id.clone()),
         ("name", endpoint.name.clone()),
         ("account", endpoint.account.as_ref().map_or(String::new(), ToString::to_string)),
-        ("group_s", seconds(endpoint.group_ms)),
-        ("cooldown_s", seconds(endpoint.cooldown_ms)),
+        ("group_s", written(endpoint.group_ms)),
+        ("cooldown_s", written(endpoint.cooldown_ms)),
         ("enabled", endpoint.enabled.to_string()),
         ("kind", endpoint.kind.name().to_owned()),
     ];
@@ -167,8 +170,8 @@ fn form(visitor: &Visitor, known: Option<&Endpoint>, held: &Fields) -> Markup {
                     label { "Id " small { "its key; cannot be changed later" } input type="text" name="id" required maxlength="120" pattern="[A-Za-z0-9._\\-]+" value=(held.text("id")) readonly[known.is_some()]; }
                     label { "Name" input type="text" name="name" required maxlength="200" value=(held.text("name")); }
                     label { "Account " small { "empty: any" } input type="text" name="account" maxlength="120" value=(held.text("account")); }
-                    label { "Group, seconds " small { "sent together" } input type="text" inputmode="decimal" name="group_s" maxlength="20" value=(held.text("group_s")); }
-                    label { "Cooldown, seconds " small { "of one rule and device" } input type="text" inputmode="decimal" name="cooldown_s" maxlength="20" value=(held.text("cooldown_s")); }
+                    label { "Group " small { "such as 5m: sent together" } input type="text" placeholder="5m" name="group_s" maxlength="20" value=(held.text("group_s")); }
+                    label { "Cooldown " small { "such as 1h, of one rule and device" } input type="text" placeholder="1h" name="cooldown_s" maxlength="20" value=(held.text("cooldown_s")); }
                     label.check { input type="checkbox" name="enabled" value="true" checked[held.is_on("enabled")]; " Enabled" }
                 }
                 @if let Some(reason) = known.and_then(|e| e.disabled_reason.as_ref()) { p.hint { "Disabled: " (reason) } }

@@ -73,15 +73,9 @@ impl Fields {
             .transpose()
     }
 
-    /// Seconds (possibly with a fraction) as milliseconds; 0 when the field is empty.
+    /// A length of time as people write it (`3h`, `1h 30m`; a number alone is seconds) in milliseconds; 0 when the field is empty.
     pub(super) fn millis(&self, name: &str) -> Result<u64, Problem> {
-        let seconds = self.maybe_number(name)?.unwrap_or(0.0);
-        if (0.0..=1e9).contains(&seconds) {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the range was checked
-            Ok((seconds * 1e3).round() as u64)
-        } else {
-            Err(Problem::Invalid(format!("`{name}` is {seconds}; write seconds, from 0 on")))
-        }
+        self.given(name).map_or(Ok(0), |text| length(name, text))
     }
 
     /// The fields as the body of a JSON call would have them, empty ones left out.
@@ -105,5 +99,75 @@ impl Fields {
             }
         }
         Value::Object(object)
+    }
+}
+
+/// The longest length of time that a form takes.
+const LONGEST_MS: f64 = 1e12;
+
+/// A length of time as people write it, in milliseconds; a number alone is seconds.
+pub(super) fn length(name: &str, text: &str) -> Result<u64, Problem> {
+    let wrong = || {
+        let shown: String = text.chars().take(40).collect();
+        Problem::Invalid(format!(
+            "`{name}` is `{shown}`; write a length of time such as 90s, 15m, 3h, 1h 30m or 2d"
+        ))
+    };
+    let mut rest = text.trim();
+    if let Ok(seconds) = rest.parse::<f64>() {
+        return whole_millis(seconds * 1e3).ok_or_else(wrong);
+    }
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = rest[digits..].trim_start();
+        let letters = rest.find(|c: char| !c.is_alphabetic()).unwrap_or(rest.len());
+        let unit_ms = match &rest[..letters] {
+            "ms" => 1.0,
+            "s" | "sec" | "second" | "seconds" => 1e3,
+            "m" | "min" | "minute" | "minutes" => 60e3,
+            "h" | "hour" | "hours" => 3_600e3,
+            "d" | "day" | "days" => 86_400e3,
+            "w" | "week" | "weeks" => 7.0 * 86_400e3,
+            _ => return Err(wrong()),
+        };
+        total += number * unit_ms;
+        rest = rest[letters..].trim_start();
+    }
+    whole_millis(total).ok_or_else(wrong)
+}
+
+fn whole_millis(ms: f64) -> Option<u64> {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the range is checked
+    (0.0..=LONGEST_MS).contains(&ms).then(|| ms.round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_are_read_as_people_write_them() {
+        for (text, ms) in [
+            ("3h", 10_800_000),
+            ("1h 30m", 5_400_000),
+            ("1h30m", 5_400_000),
+            ("1.5 h", 5_400_000),
+            ("90s", 90_000),
+            ("250ms", 250),
+            ("2 days", 172_800_000),
+            ("1w", 604_800_000),
+            ("1.5", 1_500),
+            ("60", 60_000),
+            ("0", 0),
+        ] {
+            assert_eq!(length("for_s", text).unwrap(), ms, "{text}");
+            assert_eq!(length("for_s", &super::super::format::written(ms)).unwrap(), ms, "{text}");
+        }
+        for text in ["-5", "soon", "3x", "h", "1h 5", "NaN", "1e99", "3 fortnights", "é"] {
+            let problem = length("for_s", text).unwrap_err().to_string();
+            assert!(problem.contains("for_s") && problem.contains("3h"), "{problem}");
+        }
     }
 }

@@ -60,6 +60,20 @@ pub(super) fn span(ms: i64) -> String {
     }
 }
 
+/// A length of time as people write it, and as forms take it: `3h`, `1h 30m`, `90s` as `1m 30s`.
+pub(super) fn written(ms: u64) -> String {
+    let parts = [
+        ("d", ms / 86_400_000),
+        ("h", ms / 3_600_000 % 24),
+        ("m", ms / 60_000 % 60),
+        ("s", ms / 1_000 % 60),
+        ("ms", ms % 1_000),
+    ];
+    let written: Vec<String> =
+        parts.iter().filter(|(_, n)| *n > 0).map(|(unit, n)| format!("{n}{unit}")).collect();
+    if written.is_empty() { "0s".to_owned() } else { written.join(" ") }
+}
+
 /// How long ago (or ahead) a time is, in one unit.
 pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
     let ms = now.millis_since(at);
@@ -86,6 +100,11 @@ pub(super) fn time(at: Timestamp) -> String {
 /// Hour and minute.
 pub(super) fn clock(at: Timestamp) -> String {
     at.to_string().get(11..16).unwrap_or_default().to_owned()
+}
+
+/// Month and day.
+pub(super) fn day(at: Timestamp) -> String {
+    at.to_string().get(5..10).unwrap_or_default().to_owned()
 }
 
 /// A value of a chart or a reading, short.
@@ -118,6 +137,15 @@ fn trim(v: f64) -> String {
 /// One of two words, by number.
 pub(super) fn plural<'a>(n: u64, one: &'a str, many: &'a str) -> &'a str {
     if n == 1 { one } else { many }
+}
+
+/// Bytes in the unit that fits.
+pub(super) fn bytes(n: f64) -> String {
+    match n {
+        n if n >= 1e9 => format!("{:.2} GB", n / 1e9),
+        n if n >= 1e6 => format!("{:.0} MB", n / 1e6),
+        n => format!("{:.0} kB", n / 1e3),
+    }
 }
 
 /// The beginning of a text.

@@ -90,7 +90,7 @@ impl Graph {
         });
         html! {
             svg.graph width=(full_width) height=(full_height) viewBox={ "0 0 " (full_width) " " (full_height) }
-                role="img" aria-label={ "Topology " (self.name) ": its components and how tuples go between them; the table below says the same" } {
+                role="group" aria-label={ "Topology " (self.name) ": its components and how tuples go between them; the table below says the same" } {
                 defs {
                     marker #arrow viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto" {
                         path.head d="M0,0 L8,4 L0,8 z" {}

@@ -1,28 +1,14 @@
 //! What all pages share: the frame, notices, tables' heads, pagers, buttons.
 
+use std::sync::Arc;
+
 use galerna_model::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::access::Visitor;
-use super::format;
+use super::observer::Snapshot;
 use super::problem::Problem;
-
-/// The pages in the order of the navigation: path, name.
-const PAGES: [(&str, &str); 13] = [
-    ("/", "Overview"),
-    ("/topology", "Topology"),
-    ("/queues", "Queues"),
-    ("/sources", "Sources"),
-    ("/dead-letters", "Dead letters"),
-    ("/alerts", "Alerts"),
-    ("/rules", "Rules"),
-    ("/endpoints", "Endpoints"),
-    ("/deliveries", "Deliveries"),
-    ("/silences", "Silences"),
-    ("/trace", "Trace"),
-    ("/audit", "Audit log"),
-    ("/about", "About"),
-];
+use super::{cells, format, menu};
 
 /// The version of the assets, so that browsers take the new ones with a new program.
 const STAMP: &str = env!("CARGO_PKG_VERSION");
@@ -44,6 +30,10 @@ pub(super) struct Frame<'a> {
     pub(super) notices: Vec<String>,
     /// The queue whose numbers the page shows live.
     pub(super) queue: Option<&'a str>,
+    /// What the menu counts, unless it is not known in time.
+    pub(super) look: Option<Arc<Snapshot>>,
+    /// What the quick search was asked for.
+    pub(super) searched: &'a str,
 }
 
 fn document(title: &str, events: Option<&str>, body: &Markup) -> Markup {
@@ -65,6 +55,11 @@ fn document(title: &str, events: Option<&str>, body: &Markup) -> Markup {
 }
 
 impl Frame<'_> {
+    fn is_stopped(&self) -> bool {
+        let dispatcher = self.look.as_deref().and_then(|look| look.dispatcher.as_ref().ok());
+        dispatcher.is_some_and(|status| !status.dispatcher.running)
+    }
+
     /// The whole page.
     pub(super) fn page(&self, content: &Markup) -> Markup {
         let visitor = self.visitor;
@@ -72,10 +67,13 @@ impl Frame<'_> {
             Some(queue) => format!("/events?queue={}", encoded(queue)),
             None => "/events".to_owned(),
         };
+        let cells = self.look.as_deref().map(cells::of_look).unwrap_or_default();
         let body = html! {
             a.skip href="#content" { "Skip to the content" }
             header.top {
                 a.brand href="/" { (icon()) span { "Galerna" } }
+                (menu::button())
+                (menu::search(self.searched))
                 p.link-state #connection role="status" aria-live="polite" data-state="off" { "no live updates" }
                 div.who {
                     @if visitor.is_open() {
@@ -91,13 +89,8 @@ impl Frame<'_> {
                     }
                 }
             }
-            nav.pages aria-label="Pages" {
-                ul {
-                    @for (path, name) in PAGES {
-                        li { a href=(path) aria-current=[(path == self.here).then_some("page")] { (name) } }
-                    }
-                }
-            }
+            (menu::stopped(visitor, self.here, self.is_stopped()))
+            (menu::menu(self.here, &cells))
             main #content tabindex="-1" {
                 @if visitor.is_open() && self.here == "/" {
                     p.hint.open { "No login: no token is configured, so whoever reaches this address on this machine may act." }
@@ -245,15 +238,15 @@ pub(super) fn open_pager(path: &str, query: &Query<'_>, page: usize, limit: usiz
     }
 }
 
-/// The head of a column that can be sorted by.
-pub(super) fn sortable(
+/// How a list is sorted by a column now, and the link that sorts by it.
+pub(super) fn sort_link(
     path: &str,
     query: &Query<'_>,
     sort: &str,
     key: &str,
     name: &str,
     numeric: bool,
-) -> Markup {
+) -> (Option<&'static str>, Markup) {
     let (now, next) = match sort {
         s if s == key => (Some("ascending"), format!("-{key}")),
         s if s.strip_prefix('-') == Some(key) => (Some("descending"), key.to_owned()),
@@ -264,9 +257,7 @@ pub(super) fn sortable(
         Some(_) => " ↓",
         None => "",
     };
-    html! {
-        th.num[numeric] scope="col" aria-sort=[now] { a href=(query.with("sort", next).with("page", "").link(path)) { (name) (arrow) } }
-    }
+    (now, html! { a href=(query.with("sort", next).with("page", "").link(path)) { (name) (arrow) } })
 }
 
 /// What to say where a list has nothing.

@@ -6,17 +6,16 @@
 //!
 //! | `POST` | body |
 //! |---|---|
-//! | `/api/queues/pause` | `{"queue":"D1","reason":"…"}`; `reason` is optional here and below |
-//! | `/api/queues/unpause` | `{"queue":"D1","reason":"…"}` |
+//! | `/api/queues/pause`, `/api/queues/unpause` | `{"queue":"D1"}`, `{"queues":["D1","D2"]}` or `{"matching":{"state":"idle","search":"D"}}`; `reason` is optional here and below |
 //! | `/api/dispatcher/stop`, `/api/dispatcher/start` | `{"reason":"…"}` |
 //! | `/api/dispatcher/strategy` | `{"strategy":"fair","reason":"…"}` |
-//! | `/api/dead-letters/replay`, `/api/dead-letters/discard` | `{"queue":"D1","ids":["…"]}` or `{"queue":"D1","all":true}`, `reason` |
+//! | `/api/dead-letters/replay`, `/api/dead-letters/discard` | `{"queue":"D1","ids":["…"]}`, `{"queue":"D1","all":true}`, `{"letters":[{"queue":"D1","id":"…"}]}` or `{"matching":{"queue","source","text","kind"}}`, `reason` |
 //! | `/api/rules/save` | a rule as the store has it: `{"id","name","account","devices","condition":{"kind":"threshold",…},"severity","endpoints","cooldown_ms","enabled"}`, `reason` |
 //! | `/api/rules/delete`, `/api/rules/test` | `{"id":"…","reason":"…"}` |
 //! | `/api/endpoints/save` | an endpoint as the store has it: `{"id","name","account","kind":"webhook","url",…,"enabled"}`, `reason`; a secret sent as `***` stays |
 //! | `/api/endpoints/delete`, `/api/endpoints/test` | `{"id":"…","reason":"…"}` |
 //! | `/api/deliveries/resend` | `{"id":"…","reason":"…"}` |
-//! | `/api/silences/create` | `{"account","device","rule","until":"2030-01-01T00:00:00Z"` or `"minutes":60,"reason"}` |
+//! | `/api/silences/create` | `{"account","device","rule","until":"2030-01-01T00:00:00Z"` or `"minutes":60` or `"lasts":"3h","reason"}` |
 //! | `/api/silences/end` | `{"id":"…","reason":"…"}` |
 //! | `/api/alerts/close` | `{"rule":"…","source":"…","device":"…","reason":"…"}` |
 //!
@@ -37,6 +36,7 @@
 //! The answer is 200 `{"done":"what was done",…}` or `{"error":{"code","message"}}` with 401, 403, 404, 409, 422, 429 or 503. The header
 //! `x-actor` names who is behind a call with a bearer token.
 
+mod about;
 mod access;
 mod act;
 mod alerts;
@@ -45,37 +45,49 @@ mod backends;
 mod body;
 mod cells;
 mod chart;
+mod dead_letter_actions;
 mod dead_letters;
 mod deliveries;
+mod depths;
+mod dispatching;
 mod endpoints;
 mod fields;
 mod format;
 mod graph;
 mod layout;
+mod letters;
 mod live;
+mod menu;
 mod message_history;
+mod message_text;
 mod metrics;
 mod observer;
 mod overview;
 mod problem;
+mod queue;
+mod queue_actions;
 mod queues;
 mod read;
 mod rules;
 mod samples;
+mod search;
 mod silences;
 mod sources;
+mod table;
 mod topology;
+mod waiting;
+mod workers;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::header;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
 use galerna_broker::Broker;
 use galerna_http::Guard;
 use galerna_model::Clock;
@@ -92,8 +104,9 @@ pub use self::access::Access;
 use self::access::{Gate, SharedGate, Visitor};
 pub use self::backends::{
     ComponentReport, DispatcherAdmin, ErrorReport, HistoryStep, LatencyReport, LocalHistory, MessageHistory,
-    RemoteWorkers, WorkerReport, WorkerReports, WorkersView,
+    ProcessReport, RemoteWorkers, WorkerReport, WorkerReports, WorkersView,
 };
+pub use self::depths::QueueDepths;
 use self::layout::Frame;
 use self::metrics::Metrics;
 use self::observer::{Observer, Snapshot};
@@ -104,6 +117,8 @@ const MAX_VIEWERS: usize = 64;
 /// Messages kept for those who just did something, and for how long.
 const MAX_FEEDBACK: usize = 256;
 const FEEDBACK_TTL: std::time::Duration = std::time::Duration::from_secs(600);
+/// So long a page waits for what its menu counts.
+const MENU_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 /// Longest form or JSON body.
 const BODY_LIMIT: usize = 1 << 20;
 
@@ -141,6 +156,8 @@ pub struct Parts {
     pub version: &'static str,
     /// Finds the history of a message.
     pub traces: Option<Arc<dyn MessageHistory>>,
+    /// How much waited in each queue lately; filled by [`spawn_samples`].
+    pub depths: Arc<QueueDepths>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Where the page's metrics are registered: that of the process.
@@ -168,6 +185,7 @@ struct Shared {
     told: Mutex<VecDeque<(String, Instant, Feedback)>>,
     viewers: Arc<Semaphore>,
     topology: graph::Graph,
+    letters: letters::Letters,
     started: Instant,
 }
 
@@ -223,8 +241,13 @@ impl Page {
         self.told(params).map(|told| told.fields).filter(|fields| !fields.is_empty())
     }
 
+    /// What the menu counts; a module that does not answer holds up no page for it.
+    async fn look(&self) -> Option<Arc<Snapshot>> {
+        tokio::time::timeout(MENU_WAIT, self.snapshot()).await.ok()
+    }
+
     /// A page with what does not answer.
-    fn frame(
+    async fn frame(
         &self,
         visitor: &Visitor,
         here: &str,
@@ -233,7 +256,8 @@ impl Page {
         notices: Vec<String>,
         content: &Markup,
     ) -> Response {
-        Frame { visitor, here, title, flash: self.flash(params), notices, queue: None }
+        let look = self.look().await;
+        Frame { visitor, here, title, flash: self.flash(params), notices, queue: None, look, searched: "" }
             .page(content)
             .into_response()
     }
@@ -299,18 +323,22 @@ pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error>
         told: Mutex::default(),
         viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
         topology,
+        letters: letters::Letters::default(),
         started: Instant::now(),
         parts,
     }));
     let pages = Router::new()
         .route("/", get(overview::show))
         .route("/topology", get(topology::show))
+        .route("/workers", get(workers::show))
+        .route("/search", get(search::show))
         .route("/queues", get(queues::list))
-        .route("/queues/{queue}", get(queues::one))
+        .route("/queues/{queue}", get(queue::one))
+        .route("/queues/{queue}/messages", get(waiting::show))
         .route("/sources", get(sources::list))
         .route("/sources/{source}", get(sources::one))
-        .route("/dead-letters", get(dead_letters::queues))
-        .route("/dead-letters/{queue}", get(dead_letters::list))
+        .route("/dead-letters", get(dead_letters::all))
+        .route("/dead-letters/{queue}", get(dead_letters::of_queue))
         .route("/alerts", get(alerts::show))
         .route("/rules", get(rules::list))
         .route("/rules/edit", get(rules::edit))
@@ -321,7 +349,7 @@ pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error>
         .route("/trace", get(message_history::ask))
         .route("/trace/{message}", get(message_history::show))
         .route("/audit", get(audit::show))
-        .route("/about", get(about))
+        .route("/about", get(about::show))
         .route("/events", get(live::events))
         .route("/logout", post(access::logout))
         .fallback(unknown);
@@ -357,46 +385,6 @@ async fn asset(axum::extract::Path(file): axum::extract::Path<String>) -> Respon
         _ => return unknown().await,
     };
     ([(header::CONTENT_TYPE, kind)], text).into_response()
-}
-
-/// `GET /about`
-async fn about(
-    State(page): State<Page>,
-    Extension(visitor): Extension<Visitor>,
-    axum::extract::Query(params): Params,
-) -> Response {
-    let uptime = i64::try_from(page.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-    let content = html! {
-        h1 { "About" }
-        dl.facts {
-            div { dt { "Galerna" } dd { (page.parts.version) } }
-            div { dt { "This page runs for" } dd { (format::span(uptime)) } }
-            div { dt { "Broker" } dd { (page.parts.broker.kind()) } }
-            div { dt { "Statistics of sources" } dd { (if page.parts.statistics.is_some() { "kept" } else { "not kept here" }) } }
-            div { dt { "Access" } dd {
-                @if page.gate.is_open() { "no tokens: everybody who reaches this page on this machine is an operator" }
-                @else { "viewer and operator tokens; sessions last " (access::SESSION_LENGTH.as_secs() / 3600) " h" }
-            } }
-        }
-        h2 { "Configuration" }
-        p.hint { "As this process runs with it. Secrets are hidden." }
-        @let table = html! {
-            table {
-                thead { tr { th scope="col" { "Setting" } th scope="col" { "Value" } th scope="col" { "From" } } }
-                tbody {
-                    @for setting in &page.parts.config {
-                        tr {
-                            th scope="row" { code { (setting.key) } }
-                            td.wrap { @if setting.value.is_empty() { span.dim { "unset" } } @else { (setting.value) } }
-                            td.dim { (setting.origin) }
-                        }
-                    }
-                }
-            }
-        };
-        (layout::scrolling("Configuration", &table))
-    };
-    page.frame(&visitor, "/about", "About", &params, Vec::new(), &content)
 }
 
 #[cfg(test)]

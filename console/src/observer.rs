@@ -103,6 +103,10 @@ pub(super) struct Snapshot {
     pub(super) waiting: Option<QueueView>,
     /// Topologies that run and tell what they do.
     pub(super) workers: usize,
+    /// What each tells.
+    pub(super) reports: Arc<Vec<WorkerReport>>,
+    /// CPUs that each process kept busy lately, by its name.
+    pub(super) busy_cpus: BTreeMap<String, f64>,
     /// Workers that do not answer, and why.
     pub(super) unresponsive: Vec<String>,
     /// No worker is known that could be asked.
@@ -167,6 +171,8 @@ struct PastCounters {
     at: Instant,
     components: BTreeMap<String, Counters>,
     accepted: Option<(Timestamp, u64)>,
+    /// Seconds of CPU time, by process.
+    cpu_seconds: BTreeMap<String, f64>,
 }
 
 #[derive(Default)]
@@ -302,12 +308,23 @@ impl Observer {
         let counted = accepted.map(|(hour, tally)| (hour, tally.readings));
         // Nobody looked for a while: an average over that would tell nothing of now.
         state.past.retain(|past| past.at.elapsed() < RATE_MAX_AGE);
-        let mut accepted_rate = None;
+        let cpu_seconds: BTreeMap<String, f64> = workers
+            .reports
+            .iter()
+            .filter_map(|r| r.process.as_ref())
+            .map(|p| (p.name(), p.cpu_seconds))
+            .collect();
+        let (mut accepted_rate, mut busy_cpus) = (None, BTreeMap::new());
         if let Some(past) = state.past.front() {
             let seconds = past.at.elapsed().as_secs_f64();
             for component in &mut components {
                 if let Some(before) = past.components.get(&component.id) {
                     component.compare(*before, seconds);
+                }
+            }
+            for (process, taken) in &cpu_seconds {
+                if let Some(before) = past.cpu_seconds.get(process).filter(|before| *before <= taken) {
+                    busy_cpus.insert(process.clone(), (taken - before) / seconds);
                 }
             }
             accepted_rate = match (past.accepted, counted) {
@@ -327,6 +344,7 @@ impl Observer {
                 at: Instant::now(),
                 components: components.iter().map(|c| (c.id.clone(), c.counters())).collect(),
                 accepted: counted,
+                cpu_seconds,
             });
         }
         while state.past.get(1).is_some_and(|next| next.at.elapsed() >= RATE_WINDOW) {
@@ -339,6 +357,8 @@ impl Observer {
             dispatcher,
             waiting,
             workers: workers.reports.len(),
+            reports: Arc::new(workers.reports),
+            busy_cpus,
             unresponsive: workers.unresponsive,
             none_configured: workers.none_configured,
             components,
@@ -446,7 +466,12 @@ mod tests {
             states: vec![serde_json::json!({"downstream_full": "store"}), serde_json::json!("no_data")],
             ..ComponentReport::default()
         };
-        WorkerReport { topology: "ingest".into(), uptime_ms, components: vec![component] }
+        WorkerReport {
+            topology: "ingest".into(),
+            uptime_ms,
+            components: vec![component],
+            ..WorkerReport::default()
+        }
     }
 
     #[test]

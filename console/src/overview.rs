@@ -8,8 +8,9 @@ use maud::{Markup, html};
 
 use super::access::Visitor;
 use super::cells::{self, Cells, state_word};
-use super::chart::{Chart, Line, SHOWN_MS};
+use super::chart::{Chart, Line, Range};
 use super::observer::{Snapshot, within_timeout};
+use super::samples::COARSE_MS;
 use super::{Page, Params, format, layout, none_configured, notices};
 
 const CHARTS: [Chart; 6] = [
@@ -53,10 +54,14 @@ pub(super) async fn show(
     Extension(visitor): Extension<Visitor>,
     axum::extract::Query(params): Params,
 ) -> Response {
-    let from = page.now().plus_millis(-SHOWN_MS);
+    let range = Range::of(&params);
+    let from = range.from(page.now());
+    let history = async {
+        let history = &page.parts.store.history;
+        if range.is_coarse() { history.sparse(from, COARSE_MS).await } else { history.since(from).await }
+    };
     // At once: a store that is away is waited for once.
-    let (snapshot, samples) =
-        tokio::join!(page.snapshot(), within_timeout("the store", page.parts.store.history.since(from)));
+    let (snapshot, samples) = tokio::join!(page.snapshot(), within_timeout("the store", history));
     let mut cells = cells::of_look(&snapshot);
     let mut notices = notices(&snapshot);
     let samples = match samples {
@@ -102,13 +107,14 @@ pub(super) async fn show(
             (firing(&snapshot))
         }
         section aria-labelledby="charts-title" {
-            h2 #charts-title { "Last hour" }
+            h2 #charts-title { "The last " (range.name()) }
+            (range.choice("/", &layout::Query::default()))
             div.charts #charts data-refresh="10" {
-                @for chart in &CHARTS { (chart.draw(&samples, snapshot.at)) }
+                @for chart in &CHARTS { (chart.draw(&samples, snapshot.at, range)) }
             }
         }
     };
-    page.frame(&visitor, "/", "Overview", &params, notices, &content)
+    page.frame(&visitor, "/", "Overview", &params, notices, &content).await
 }
 
 fn tile(name: &str, cells: &Cells, id: &str, unit: &str, link: Option<&str>) -> Markup {

@@ -18,9 +18,10 @@ use super::access::Visitor;
 use super::act::{Act, Done, Question};
 use super::alerts::severity;
 use super::fields::Fields;
-use super::layout::{Query, button, form_start, scrolling};
+use super::layout::{Query, button, form_start};
 use super::observer::within_timeout;
 use super::problem::Problem;
+use super::table::{Column, list as cards};
 use super::{Page, Params, format, layout, param, shown};
 
 /// `GET /rules`
@@ -37,14 +38,14 @@ pub(super) async fn list(
     let content = html! {
         div.title { h1 { "Alert rules" } @if visitor.may_act() { a.button.primary href="/rules/edit" { "New rule" } } }
         @if rules.is_empty() { (layout::nothing("There is no rule.")) }
-        @else { (scrolling("Alert rules", &table(&visitor, &rules, &page.parts.parameters))) }
+        @else { (table(&visitor, &rules, &page.parts.parameters)) }
     };
-    page.frame(&visitor, "/rules", "Alert rules", &params, notices, &content)
+    page.frame(&visitor, "/rules", "Alert rules", &params, notices, &content).await
 }
 
 /// What a rule watches, in words.
 fn condition(rule: &Rule, parameters: &ParameterRegistry) -> String {
-    let length = |ms: u64| format::span(i64::try_from(ms).unwrap_or(i64::MAX));
+    let length = format::written;
     match &rule.condition {
         Condition::Threshold { parameter, comparison, limit, clear, for_ms } => {
             let (name, unit) = parameters.get(*parameter).map_or((String::new(), ""), |p| {
@@ -63,29 +64,32 @@ fn condition(rule: &Rule, parameters: &ParameterRegistry) -> String {
 }
 
 fn table(visitor: &Visitor, rules: &[Rule], parameters: &ParameterRegistry) -> Markup {
-    html! {
-        table {
-            thead { tr { th scope="col" { "Rule" } th scope="col" { "Watches" } th scope="col" { "Account" } th scope="col" { "Devices" } th scope="col" { "Severity" }
-                th scope="col" { "Endpoints" } th scope="col" { "State" } th scope="col" { span.sr { "Actions" } } } }
-            tbody {
-                @for rule in rules {
-                    tr {
-                        th scope="row" { a href=(Query(vec![("id", rule.id.clone())]).link("/rules/edit")) { (rule.name) } div.dim { (rule.id) } }
-                        td.wrap { (condition(rule, parameters)) }
-                        td { @match &rule.account { Some(a) => (a), None => span.dim { "all" } } }
-                        td.wrap { code { (rule.devices) } }
-                        td { (severity(rule.severity)) }
-                        td.wrap { @if rule.endpoints.is_empty() { span.dim { "nobody" } } @else { (rule.endpoints.join(", ")) } }
-                        td { @if rule.enabled { span.pill data-tone="good" { "in force" } } @else { span.pill data-tone="warn" { "off" } } }
-                        td.act {
-                            @if !rule.endpoints.is_empty() { (layout::asking_button(visitor, "/rules/test", &[("id", &rule.id)], "Test-fire", "small", "/rules")) }
-                            (button(visitor, "/rules/delete", &[("id", &rule.id)], "Delete", "small danger", "/rules"))
-                        }
-                    }
-                }
-            }
-        }
-    }
+    let columns = [
+        Column::name("Rule"),
+        Column::wrapped("Watches"),
+        Column::text("Account"),
+        Column::wrapped("Devices"),
+        Column::text("Severity"),
+        Column::wrapped("Endpoints"),
+        Column::text("State"),
+        Column::actions(),
+    ];
+    let rows = rules.iter().map(|rule| {
+        [
+            html! { a href=(Query(vec![("id", rule.id.clone())]).link("/rules/edit")) { (rule.name) } div.dim { (rule.id) } },
+            html! { (condition(rule, parameters)) },
+            html! { @match &rule.account { Some(a) => (a), None => span.dim { "all" } } },
+            html! { code { (rule.devices) } },
+            severity(rule.severity),
+            html! { @if rule.endpoints.is_empty() { span.dim { "nobody" } } @else { (rule.endpoints.join(", ")) } },
+            html! { @if rule.enabled { span.pill data-tone="good" { "in force" } } @else { span.pill data-tone="warn" { "off" } } },
+            html! {
+                @if !rule.endpoints.is_empty() { (layout::asking_button(visitor, "/rules/test", &[("id", &rule.id)], "Test-fire", "small", "/rules")) }
+                (button(visitor, "/rules/delete", &[("id", &rule.id)], "Delete", "small danger", "/rules"))
+            },
+        ]
+    });
+    cards("Alert rules", &columns, rows)
 }
 
 /// `GET /rules/edit`
@@ -116,12 +120,12 @@ async fn show_form(
         h1 { (title) }
         (form(visitor, rule.as_ref(), &held, &endpoints?, &page.parts.parameters))
     };
-    Ok(page.frame(visitor, "/rules", title, params, Vec::new(), &content))
+    Ok(page.frame(visitor, "/rules", title, params, Vec::new(), &content).await)
 }
 
-/// Milliseconds as the seconds of a field; nothing for 0.
-pub(super) fn seconds(ms: u64) -> String {
-    if ms == 0 { String::new() } else { format!("{}", ms as f64 / 1e3) }
+/// A length of time as a field shows it; nothing for 0.
+pub(super) fn written(ms: u64) -> String {
+    if ms == 0 { String::new() } else { format::written(ms) }
 }
 
 /// What the form of a rule holds.
@@ -137,7 +141,7 @@ fn fields_of(rule: &Rule) -> Fields {
         ("account", rule.account.as_ref().map_or(String::new(), ToString::to_string)),
         ("devices", rule.devices.clone()),
         ("severity", severity.to_owned()),
-        ("cooldown_s", seconds(rule.cooldown_ms)),
+        ("cooldown_s", written(rule.cooldown_ms)),
         ("enabled", rule.enabled.to_string()),
     ];
     match &rule.condition {
@@ -147,10 +151,10 @@ fn fields_of(rule: &Rule) -> Fields {
             ("comparison", if *comparison == Comparison::Below { "below" } else { "above" }.to_owned()),
             ("limit", limit.to_string()),
             ("clear", clear.map_or(String::new(), |c| c.to_string())),
-            ("for_s", seconds(*for_ms)),
+            ("for_s", written(*for_ms)),
         ]),
         Condition::Silent { after_ms } => {
-            fields.extend([("kind", "silent".to_owned()), ("silent_s", seconds(*after_ms))]);
+            fields.extend([("kind", "silent".to_owned()), ("silent_s", written(*after_ms))]);
         }
     }
     fields.extend(rule.endpoints.iter().map(|id| ("endpoints[]", id.clone())));
@@ -213,7 +217,7 @@ fn form(
                     } }
                     label { "Limit" input type="text" inputmode="decimal" name="limit" value=(held.text("limit")) maxlength="40"; }
                     label { "Clears at " small { "empty: the limit" } input type="text" inputmode="decimal" name="clear" value=(held.text("clear")) maxlength="40"; }
-                    label { "For, seconds " small { "of the readings' time; empty: at once" } input type="text" inputmode="decimal" name="for_s" value=(held.text("for_s")) maxlength="20"; }
+                    label { "For " small { "such as 15m, of the readings' time; empty: at once" } input type="text" placeholder="15m" name="for_s" value=(held.text("for_s")) maxlength="20"; }
                 }
                 p.hint { "A hole in the data counts as time beyond the limit when the readings before and after it are beyond: nothing says otherwise. "
                     "Readings are evaluated in the order of their times; one that comes later than others of its device by more than "
@@ -221,7 +225,7 @@ fn form(
             }
             fieldset {
                 legend { label.check { input type="radio" name="kind" value="silent" checked[is_silent]; " A device that falls silent" } }
-                div.grid { label { "After, seconds" input type="text" inputmode="decimal" name="silent_s" value=(held.text("silent_s")) maxlength="20"; } }
+                div.grid { label { "After " small { "such as 3h" } input type="text" placeholder="3h" name="silent_s" value=(held.text("silent_s")) maxlength="20"; } }
                 p.hint { "Counted from the last reading stored, over restarts too. A device is not silent while its messages wait in its queue." }
             }
             fieldset {
@@ -235,7 +239,7 @@ fn form(
                         label.check { input type="checkbox" name="endpoints[]" value=(gone) checked; " " (gone) " " span.pill data-tone="bad" { "does not exist" } }
                     }
                 }
-                div.grid { label { "Cooldown, seconds " small { "of the readings' time" } input type="text" inputmode="decimal" name="cooldown_s" value=(held.text("cooldown_s")) maxlength="20"; } }
+                div.grid { label { "Cooldown " small { "such as 1h, of the readings' time" } input type="text" placeholder="1h" name="cooldown_s" value=(held.text("cooldown_s")) maxlength="20"; } }
             }
             div.row {
                 label.grow { "Reason of the change " small { "optional" } input type="text" name="reason" maxlength="200" value=(held.text("reason")); }

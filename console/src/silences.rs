@@ -14,10 +14,11 @@ use serde_json::json;
 use super::access::Visitor;
 use super::act::{Act, Done, Question};
 use super::fields::Fields;
-use super::layout::{button, form_start, scrolling};
+use super::layout::{button, form_start};
 use super::observer::within_timeout;
 use super::problem::Problem;
-use super::{Page, Params, format, layout, param};
+use super::table::{Column, list as cards};
+use super::{Page, Params, fields, format, layout, param};
 
 /// `GET /silences`
 pub(super) async fn list(
@@ -48,46 +49,51 @@ pub(super) async fn list(
                 label { "Account" input type="text" name="account" value=(held("account")) maxlength="120"; }
                 label { "Device " small { "a pattern such as Panther_*" } input type="text" name="device" value=(held("device")) maxlength="200"; }
                 label { "Rule " small { "its id" } input type="text" name="rule" value=(held("rule")) maxlength="120"; }
-                label { "Ends, UTC " small { "or in so many minutes" } input type="datetime-local" name="until" value=(held("until")); }
-                label { "Minutes" input type="number" name="minutes" min="1" max="525600" placeholder="60" value=(held("minutes")); }
+                label { "Lasts " small { "such as 90m, 3h, 2d" } input type="text" name="lasts" maxlength="40" placeholder="3h" value=(held("lasts")); }
+                label { "Or ends, UTC" input type="datetime-local" name="until" value=(held("until")); }
                 label { "Reason" input type="text" name="reason" maxlength="200" required value=(held("reason")); }
                 div.buttons { button.primary type="submit" disabled[!visitor.may_act()] { "Silence" } }
             }
         }
         section #rows data-refresh="10" {
             h2 { "In force " span.count { (active.len()) } }
-            @if active.is_empty() { (layout::nothing("Nothing is silenced.")) } @else { (scrolling("Silences in force", &table(&visitor, &active, now))) }
+            @if active.is_empty() { (layout::nothing("Nothing is silenced.")) } @else { (table(&visitor, "Silences in force", &active, now)) }
             @if !ended.is_empty() {
                 h2 { "Ended" }
-                (scrolling("Silences that have ended", &table(&visitor, &ended, now)))
+                (table(&visitor, "Silences that have ended", &ended, now))
             }
         }
     };
-    page.frame(&visitor, "/silences", "Silences", &params, notices, &content)
+    page.frame(&visitor, "/silences", "Silences", &params, notices, &content).await
 }
 
-fn table(visitor: &Visitor, silences: &[Silence], now: Timestamp) -> Markup {
-    let all = || html! { span.dim { "all" } };
-    html! {
-        table {
-            thead { tr { th scope="col" { "Account" } th scope="col" { "Device" } th scope="col" { "Rule" } th scope="col" { "Ends" } th scope="col" { "Reason" }
-                th scope="col" { "By" } th scope="col" { "Made" } th scope="col" { span.sr { "Action" } } } }
-            tbody {
-                @for s in silences {
-                    tr {
-                        td { @match &s.account { Some(a) => (a), None => (all()) } }
-                        td.wrap { @match &s.device { Some(d) => (d), None => (all()) } }
-                        td { @match &s.rule { Some(r) => (r), None => (all()) } }
-                        td { (layout::when(s.until, now)) }
-                        td.wrap { (s.reason) }
-                        td { (s.by) }
-                        td { (layout::when(s.created, now)) }
-                        td.act { (button(visitor, "/silences/end", &[("id", &s.id)], if s.until > now { "End" } else { "Delete" }, "small", "/silences")) }
-                    }
-                }
-            }
-        }
-    }
+fn table(visitor: &Visitor, name: &str, silences: &[Silence], now: Timestamp) -> Markup {
+    let columns = [
+        Column::text("Account"),
+        Column::wrapped("Device"),
+        Column::text("Rule"),
+        Column::text("Ends"),
+        Column::wrapped("Reason"),
+        Column::text("By"),
+        Column::text("Made"),
+        Column::actions(),
+    ];
+    let or_all =
+        |text: Option<&str>| html! { @match text { Some(text) => (text), None => span.dim { "all" } } };
+    let rows = silences.iter().map(|s| {
+        let verb = if s.until > now { "End" } else { "Delete" };
+        [
+            or_all(s.account.as_ref().map(AccountId::as_str)),
+            or_all(s.device.as_deref()),
+            or_all(s.rule.as_deref()),
+            layout::when(s.until, now),
+            html! { (s.reason) },
+            html! { (s.by) },
+            layout::when(s.created, now),
+            button(visitor, "/silences/end", &[("id", &s.id)], verb, "small", "/silences"),
+        ]
+    });
+    cards(name, &columns, rows)
 }
 
 /// Makes a silence.
@@ -99,6 +105,8 @@ pub(super) struct Create {
     rule: Option<String>,
     until: Option<Timestamp>,
     minutes: Option<f64>,
+    /// As people write it: `3h`.
+    lasts: Option<String>,
     #[serde(default)]
     reason: String,
 }
@@ -125,6 +133,7 @@ impl Act for Create {
             rule: fields.given("rule").map(str::to_owned),
             until: fields.given("until").map(utc).transpose()?,
             minutes: fields.maybe_number("minutes")?,
+            lasts: fields.given("lasts").map(str::to_owned),
             reason: fields.text("reason").trim().to_owned(),
         })
     }
@@ -150,7 +159,15 @@ impl Act for Create {
 
     async fn run(&self, page: &Page, visitor: &Visitor) -> Result<Done, Problem> {
         let now = page.now();
-        let until = match (self.until, self.minutes) {
+        let lasts = self.lasts.as_deref().map(|text| fields::length("lasts", text)).transpose()?;
+        let lasts = lasts.map(|ms| ms as f64 / 60_000.0);
+        let minutes = match (self.minutes, lasts) {
+            (Some(_), Some(_)) => {
+                return Err(Problem::Invalid("give either `minutes` or `lasts`, not both".to_owned()));
+            }
+            (minutes, lasts) => minutes.or(lasts),
+        };
+        let until = match (self.until, minutes) {
             (Some(until), None) => until,
             #[allow(clippy::cast_possible_truncation)] // the range was checked
             (None, Some(minutes)) if (0.0..=525_600.0).contains(&minutes) => {
@@ -158,13 +175,15 @@ impl Act for Create {
             }
             (None, Some(minutes)) => {
                 return Err(Problem::Invalid(format!(
-                    "`minutes` is {minutes}; write a number up to 525600, a year"
+                    "it would last {minutes} minutes; make it a year, 525600, at most"
                 )));
             }
             (Some(_), Some(_)) => {
-                return Err(Problem::Invalid("give either an end or minutes, not both".to_owned()));
+                return Err(Problem::Invalid("give either an end or how long it lasts, not both".to_owned()));
             }
-            (None, None) => return Err(Problem::Invalid("say when it ends: a time or minutes".to_owned())),
+            (None, None) => {
+                return Err(Problem::Invalid("say how long it lasts, such as 3h, or when it ends".to_owned()));
+            }
         };
         if until <= now {
             return Err(Problem::Invalid("it would have ended already; choose a later end".to_owned()));

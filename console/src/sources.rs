@@ -14,6 +14,7 @@ use super::access::Visitor;
 use super::layout::{Query, pager, scrolling};
 use super::observer::within_timeout;
 use super::problem::Problem;
+use super::table::{Column, list as cards};
 use super::{Page, Params, format, layout, page_number, param, shown};
 
 /// Sources on a page.
@@ -79,10 +80,8 @@ pub(super) async fn list(
     };
     let query = Query(vec![("search", search.to_owned()), ("page", number.to_string())]);
     let readings = |row: usize, at: usize| {
-        tallies
-            .get(row)
-            .and_then(|t: &Vec<Tally>| t.get(at))
-            .map_or("–".to_owned(), |t| format::count(t.readings))
+        let tally = tallies.get(row).and_then(|t: &Vec<Tally>| t.get(at));
+        tally.map_or("–".to_owned(), |t| format::count(t.readings))
     };
     let content = html! {
         div.title { h1 { "Sources" } p.dim { (format::count(all.len() as u64)) " known; readings of each, in periods of UTC" } }
@@ -93,31 +92,41 @@ pub(super) async fn list(
         section #rows data-refresh="10" {
             @if rows.is_empty() { (layout::nothing(if all.is_empty() { "No source is known yet." } else { "No source matches." })) }
             @else {
-                @let table = html! {
-                    table {
-                        thead {
-                            tr { th scope="col" rowspan="2" { "Source" } th scope="col" rowspan="2" { "Account" } th scope="col" rowspan="2" { "State" }
-                                th.group scope="colgroup" colspan="3" { "Readings by hour" } th.group scope="colgroup" colspan="3" { "by day" } }
-                            tr { @for _ in 0..2 { th.num scope="col" { "now" } th.num scope="col" { "last" } th.num scope="col" { "before" } } }
-                        }
-                        tbody {
-                            @for (row, source) in rows.iter().enumerate() {
-                                tr {
-                                    th scope="row" { a href={ "/sources/" (layout::encoded(source.id.as_str())) } { (source.id) } }
-                                    td { (source.account) }
-                                    td { @if source.active { "active" } @else { span.pill data-tone="warn" { "inactive" } } }
-                                    @for at in 0..6 { td.num { (readings(row, at)) } }
-                                }
-                            }
-                        }
-                    }
-                };
-                (scrolling("Sources", &table))
+                (table(&rows, &readings))
                 (pager("/sources", &query, number, LIMIT, total))
             }
         }
     };
-    page.frame(&visitor, "/sources", "Sources", &params, notices, &content)
+    page.frame(&visitor, "/sources", "Sources", &params, notices, &content).await
+}
+
+fn table(rows: &[&Source], readings: &impl Fn(usize, usize) -> String) -> Markup {
+    let columns = [
+        Column::name("Source"),
+        Column::text("Account"),
+        Column::text("State"),
+        Column::number("This hour"),
+        Column::number("Last hour"),
+        Column::number("Hour before"),
+        Column::number("Today"),
+        Column::number("Yesterday"),
+        Column::number("Day before"),
+    ];
+    let rows = rows.iter().enumerate().map(|(row, source)| {
+        let count = |at: usize| html! { (readings(row, at)) };
+        [
+            html! { a href={ "/sources/" (layout::encoded(source.id.as_str())) } { (source.id) } },
+            html! { (source.account) },
+            html! { @if source.active { "active" } @else { span.pill data-tone="warn" { "inactive" } } },
+            count(0),
+            count(1),
+            count(2),
+            count(3),
+            count(4),
+            count(5),
+        ]
+    });
+    cards("Sources", &columns, rows)
 }
 
 /// `GET /sources/<source>`
@@ -207,7 +216,7 @@ async fn show_one(
         }
     };
     let title = format!("Source {id}");
-    Ok(page.frame(visitor, "/sources", &title, params, notices, &content))
+    Ok(page.frame(visitor, "/sources", &title, params, notices, &content).await)
 }
 
 fn traffic(tallies: &[Tally]) -> Markup {
@@ -234,44 +243,44 @@ fn traffic(tallies: &[Tally]) -> Markup {
 }
 
 fn last_messages(messages: &[LastMessage], now: Timestamp) -> Markup {
-    let table = html! {
-        table.tall {
-            thead { tr { th scope="col" { "Received" } th.num scope="col" { "Accepted" } th.num scope="col" { "Rejected" } th scope="col" { "Body" } th scope="col" { "Way" } } }
-            tbody {
-                @for m in messages {
-                    tr {
-                        td { (layout::when(m.received, now)) }
-                        td.num { (format::count(m.readings)) }
-                        td.num { @if m.rejected > 0 { b data-tone="warn" { (format::count(m.rejected)) } } @else { "0" } }
-                        td.wrap { details { summary { code { (format::shortened(&m.text, 80)) } } pre { (m.text) @if m.cut { "…" } } } }
-                        td { a href={ "/trace/" (layout::encoded(&m.id)) } { "trace" } }
-                    }
-                }
-            }
-        }
-    };
-    scrolling("Last messages", &table)
+    let columns = [
+        Column::text("Received"),
+        Column::number("Accepted"),
+        Column::number("Rejected"),
+        Column::wrapped("Body"),
+        Column::actions(),
+    ];
+    let rows = messages.iter().map(|m| {
+        [
+            layout::when(m.received, now),
+            html! { (format::count(m.readings)) },
+            html! { @if m.rejected > 0 { b data-tone="warn" { (format::count(m.rejected)) } } @else { "0" } },
+            html! { details { summary { code { (format::shortened(&m.text, 80)) } } pre tabindex="0" { (m.text) @if m.cut { "…" } } } },
+            html! { a.button.small href={ "/trace/" (layout::encoded(&m.id)) } { "Trace" } },
+        ]
+    });
+    cards("Last messages", &columns, rows)
 }
 
 fn latest_readings(devices: &[StoredReading], now: Timestamp) -> Markup {
-    let table = html! {
-        table.tall {
-            thead { tr { th scope="col" { "Device" } th scope="col" { "Measured" } th.num scope="col" { "Sequence" } th scope="col" { "Values" } th scope="col" { "Doubts" } } }
-            tbody {
-                @for r in devices.iter().take(DEVICES) {
-                    tr {
-                        th.wrap scope="row" { (r.device) }
-                        td { time datetime=(r.ts.to_string()) title=(format::ago(r.ts, now)) { (format::time(r.ts)) } }
-                        td.num { (r.sqn) }
-                        td.wrap { @for v in &r.values { span.pair { (v.p) " " b.num { (format::exact(v.v)) } } " " } }
-                        td.wrap { (r.flags.join(", ")) }
-                    }
-                }
-            }
-        }
-    };
+    let columns = [
+        Column::name("Device"),
+        Column::text("Measured"),
+        Column::number("Sequence"),
+        Column::wrapped("Values"),
+        Column::wrapped("Doubts"),
+    ];
+    let rows = devices.iter().take(DEVICES).map(|r| {
+        [
+            html! { (r.device) },
+            html! { time datetime=(r.ts.to_string()) title=(format::ago(r.ts, now)) { (format::time(r.ts)) } },
+            html! { (r.sqn) },
+            html! { @for v in &r.values { span.pair { (v.p) " " b.num { (format::exact(v.v)) } } " " } },
+            html! { (r.flags.join(", ")) },
+        ]
+    });
     html! {
-        (scrolling("Devices", &table))
+        (cards("Devices", &columns, rows))
         @if devices.len() > DEVICES { p.dim { "The " (DEVICES) " heard of last, of " (format::count(devices.len() as u64)) "." } }
     }
 }

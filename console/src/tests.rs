@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod operating;
+
 const VIEWER: &str = "viewer-token-0123456789";
 const OPERATOR: &str = "operator-token-0123456789";
 const METRICS: &str = "metrics-token-0123456789";
@@ -84,6 +86,7 @@ async fn parts(folder: &tempfile::TempDir, queues: usize) -> Parts {
         config: vec![Setting { key: "api.token".into(), value: "***".into(), origin: "flag".into() }],
         version: "0",
         traces: None,
+        depths: Arc::default(),
         clock: Arc::new(SystemClock),
         registry: prometheus::Registry::new(),
         stop: CancellationToken::new(),
@@ -167,6 +170,7 @@ impl World {
                 id: format!("m{i}"),
             },
             failure: Failure { reason: format!("values[0].p: {SCRIPT}"), component: "validate".into() },
+            replays: 0,
         };
         self.parts.broker.dead_letter(&queue("D00001"), (0..n).map(letter).collect()).await.unwrap();
     }
@@ -710,6 +714,7 @@ async fn metrics_tell_of_calls_actions_and_dead_letters_and_need_their_token() {
     let letter = NewDeadLetter {
         message: Message { body: "x".into(), content_type: "text/plain".into(), id: "m1".into() },
         failure: Failure { reason: "unreadable".into(), component: "validate".into() },
+        replays: 0,
     };
     world.parts.broker.dead_letter(&queue("D00001"), vec![letter]).await.unwrap();
     let pause = world.call("/api/queues/pause", &json!({"queue": "D00001"})).bearer_auth(OPERATOR);

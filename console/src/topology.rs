@@ -8,6 +8,7 @@ use maud::{Markup, html};
 use super::access::Visitor;
 use super::cells::{self, Cells};
 use super::observer::{Component, Snapshot};
+use super::table::{Column, Row, list as cards};
 use super::{Page, Params, format, layout, none_configured, notices};
 
 /// What each state of a spout means, and what helps.
@@ -62,66 +63,73 @@ pub(super) async fn show(
             }
         }
         h2 { "Components" }
-        (layout::scrolling("Components", &table))
+        (table)
         section #failures data-refresh="5" aria-labelledby="failures-title" {
             h2 #failures-title { "Failures" }
             (failures(&snapshot))
         }
     };
-    page.frame(&visitor, "/topology", "Topology", &params, notices(&snapshot), &content)
+    page.frame(&visitor, "/topology", "Topology", &params, notices(&snapshot), &content).await
 }
 
 fn table(snapshot: &Snapshot, cells: &Cells) -> Markup {
-    html! {
-        table {
-            thead { tr {
-                th scope="col" { "Component" } th scope="col" { "Kind" } th.num scope="col" { "Rate" } th.num scope="col" { "In all" }
-                th.num scope="col" { "Acked" } th.num scope="col" { "Failed" } th.num scope="col" { "Waiting" } th.num scope="col" { "Busy" }
-                th.num scope="col" { "p50" } th.num scope="col" { "p99" } th.num scope="col" { "Longest" } th.num scope="col" { "Errors" } th.num scope="col" { "Restarts" }
-            } }
-            tbody {
-                @for c in &snapshot.components {
-                    @let cell = |what: &str| cells.show(&format!("c-{}-{what}", c.id));
-                    tr id={ "component-" (c.id) } {
-                        th scope="row" { (c.id) }
-                        td { (c.kind) " ×" (c.executors) @if let Some(with) = &c.fused_with { span.dim { " in the task of " (with) } } }
-                        td.num { (cell("rate")) } td.num { (cell("done")) } td.num { (cell("acked")) } td.num { (cell("failed")) }
-                        td.num { (cell(if c.is_spout() { "pending" } else { "queued" })) }
-                        td.num { @if c.is_spout() { span.dim { "–" } } @else { (cell("capacity")) } }
-                        td.num { (cell("p50")) } td.num { (cell("p99")) }
-                        td.num title={ "latency to " (c.latency_of) } { (format::millis(c.latency.max_ms)) }
-                        td.num { (format::count(c.errors)) } td.num { (format::count(c.restarts)) }
-                    }
-                }
-            }
-        }
-    }
+    let columns = [
+        Column::name("Component"),
+        Column::text("Kind"),
+        Column::number("Rate"),
+        Column::number("In all"),
+        Column::number("Acked"),
+        Column::number("Failed"),
+        Column::number("Waiting"),
+        Column::number("Busy"),
+        Column::number("p50"),
+        Column::number("p99"),
+        Column::number("Longest"),
+        Column::number("Errors"),
+        Column::number("Restarts"),
+    ];
+    let rows = snapshot.components.iter().map(|c| {
+        let cell = |what: &str| cells.show(&format!("c-{}-{what}", c.id));
+        let shown = [
+            html! { (c.id) },
+            html! { (c.kind) " ×" (c.executors) @if let Some(with) = &c.fused_with { span.dim { " in the task of " (with) } } },
+            cell("rate"),
+            cell("done"),
+            cell("acked"),
+            cell("failed"),
+            cell(if c.is_spout() { "pending" } else { "queued" }),
+            html! { @if c.is_spout() { span.dim { "–" } } @else { (cell("capacity")) } },
+            cell("p50"),
+            cell("p99"),
+            html! { span title={ "latency to " (c.latency_of) } { (format::millis(c.latency.max_ms)) } },
+            html! { (format::count(c.errors)) },
+            html! { (format::count(c.restarts)) },
+        ];
+        Row::with_id(format!("component-{}", c.id), shown)
+    });
+    cards("Components", &columns, rows)
 }
 
 fn failures(snapshot: &Snapshot) -> Markup {
     let failing: Vec<&Component> =
         snapshot.components.iter().filter(|c| c.failures() > 0 || c.last_error.is_some()).collect();
+    let columns = [
+        Column::name("Where"),
+        Column::wrapped("How many, by reason"),
+        Column::wrapped("Last error"),
+        Column::text("When"),
+    ];
+    let rows = failing.iter().map(|c| {
+        let last = c.last_error.as_ref();
+        [
+            html! { (c.id) },
+            html! { @for (kind, n) in c.failed.iter().filter(|(_, n)| **n > 0) { span.pair { (kind) " " b.num { (format::count(*n)) } } " " } },
+            html! { @if let Some((error, _)) = last { (format::shortened(&error.reason, 400)) } @else { span.dim { "–" } } },
+            html! { @if let Some((_, at)) = last { (layout::when(*at, snapshot.at)) } },
+        ]
+    });
     html! {
         @if failing.is_empty() { (layout::nothing("Nothing has failed since the workers started.")) }
-        @else {
-            @let table = html! {
-                table {
-                    thead { tr { th scope="col" { "Where" } th scope="col" { "How many, by reason" } th scope="col" { "Last error" } th scope="col" { "When" } } }
-                    tbody {
-                        @for c in failing {
-                            tr {
-                                th scope="row" { (c.id) }
-                                td { @for (kind, n) in c.failed.iter().filter(|(_, n)| **n > 0) { span.pair { (kind) " " b.num { (format::count(*n)) } } " " } }
-                                @if let Some((error, at)) = &c.last_error {
-                                    td.wrap { (format::shortened(&error.reason, 400)) }
-                                    td { (layout::when(*at, snapshot.at)) }
-                                } @else { td.dim { "–" } td {} }
-                            }
-                        }
-                    }
-                }
-            };
-            (layout::scrolling("Failures", &table))
-        }
+        @else { (cards("Failures", &columns, rows)) }
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::options::AdminError;
+use crate::past::Transitions;
 use crate::service::{
     HintAnswer, HintBody, LeasesBody, NextBody, PauseBody, ReleaseBody, RenewBody, Running, StrategyAnswer,
     StrategyBody,
@@ -135,6 +136,15 @@ impl DispatcherClient {
     /// As [`Self::pause`].
     pub async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError> {
         let url = self.url(&["queue", queue.as_str()]);
+        self.call(Method::GET, url, None::<&()>).await.map_err(|e| e.admin(Some(queue)))
+    }
+
+    /// The last transitions of a queue that the dispatcher has written.
+    ///
+    /// # Errors
+    /// [`AdminError`] when it is unknown or the dispatcher unavailable.
+    pub async fn transitions(&self, queue: &QueueName) -> Result<Transitions, AdminError> {
+        let url = self.url(&["queue", queue.as_str(), "transitions"]);
         self.call(Method::GET, url, None::<&()>).await.map_err(|e| e.admin(Some(queue)))
     }
 

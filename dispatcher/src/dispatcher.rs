@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::metrics::{self, Metrics};
 use crate::options::{AdminError, DispatcherOptions, OpenError};
+use crate::past::Transitions;
 use crate::planner::{Call, Calls, Moment, Planner, QueueCall, WaitFor};
 use crate::queue_table::QueueTable;
 use crate::status::{self, DispatcherView, QueueView, StatusPage, StatusQuery};
@@ -265,6 +266,17 @@ impl Dispatcher {
     pub async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError> {
         self.ensure_known(queue, None).await?;
         self.view_of(queue)
+    }
+
+    /// The last transitions of a queue that this dispatcher has written.
+    ///
+    /// # Errors
+    /// [`AdminError`] when it is unknown or the store unavailable.
+    pub async fn transitions(&self, queue: &QueueName) -> Result<Transitions, AdminError> {
+        self.ensure_known(queue, None).await?;
+        let planner = self.shared.planner.lock();
+        let id = planner.table.find(queue).ok_or_else(|| AdminError::UnknownQueue(queue.clone()))?;
+        Ok(planner.table.entry(id).past.view())
     }
 
     fn view_of(&self, queue: &QueueName) -> Result<QueueView, AdminError> {

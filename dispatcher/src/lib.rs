@@ -22,6 +22,7 @@ mod maintainer_link;
 mod metrics;
 mod next;
 mod options;
+mod past;
 mod planner;
 mod queue_table;
 mod refresh;
@@ -39,6 +40,7 @@ pub use galerna_lease::{
 };
 pub use maintainer_link::{MaintainerLink, Ping};
 pub use options::{AdminError, DispatcherOptions, OpenError};
+pub use past::{TransitionView, Transitions};
 pub use service::{OPEN_PATHS, ServiceOptions, describe, router, routes, serve, serve_options};
 pub use status::{Backlog, DispatcherView, QueryError, QueueView, StatusPage, StatusQuery};
 pub use strategy::{StrategyName, UnknownStrategy};

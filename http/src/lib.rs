@@ -53,5 +53,6 @@ pub use api_error::{ApiError, ErrorBody, ErrorDetail, method_not_allowed, no_rou
 pub use bearer::{Exposed, Guard, Secret, bearer, check_exposure};
 pub use body::{JsonBody, Params, parse_json};
 pub use health::{Unready, readiness};
+pub use process::ProcessUsage;
 pub use serve::{ServeError, ServeOptions, serve_until};
 pub use throttle::Throttle;

@@ -12,21 +12,28 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// The unit of memory in `/proc/self/status`.
 const KIB: f64 = 1_024.0;
 
-/// What `/proc/self` tells.
-#[derive(Debug, Default, PartialEq)]
-struct Taken {
-    cpu_seconds: f64,
-    threads: f64,
-    virtual_bytes: f64,
-    resident_bytes: f64,
-    open_files: f64,
-    most_files: f64,
-    /// Since the epoch.
-    started_seconds: f64,
+/// What this process takes of its machine now; zeroes where there is no `/proc`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ProcessUsage {
+    /// User and system time of its threads, in seconds.
+    pub cpu_seconds: f64,
+    /// Threads.
+    pub threads: f64,
+    /// Bytes of address space.
+    pub virtual_bytes: f64,
+    /// Bytes in memory.
+    pub resident_bytes: f64,
+    /// Files that are open.
+    pub open_files: f64,
+    /// Files that may be open.
+    pub most_files: f64,
+    /// When it started, in seconds since the epoch.
+    pub started_seconds: f64,
 }
 
-impl Taken {
-    fn read() -> Self {
+impl ProcessUsage {
+    /// Reads it.
+    pub fn read() -> Self {
         let text = |name: &str| std::fs::read_to_string(format!("/proc/{name}")).unwrap_or_default();
         let open_files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         let of_self =
@@ -62,7 +69,7 @@ pub(crate) fn register(registry: &Registry) -> Result<(), prometheus::Error> {
     let gauge = |name: &str, help: &str| Gauge::new(name, help);
     let started =
         gauge("process_start_time_seconds", "Start time of the process since the epoch in seconds.")?;
-    started.set(Taken::read().started_seconds);
+    started.set(ProcessUsage::read().started_seconds);
     let threads = gauge("process_threads", "Number of threads of the process.")?;
     let virtual_bytes = gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.")?;
     let resident_bytes = gauge("process_resident_memory_bytes", "Resident memory size in bytes.")?;
@@ -78,7 +85,7 @@ pub(crate) fn register(registry: &Registry) -> Result<(), prometheus::Error> {
         Box::new(most_files.clone()),
     ];
     let set = move || {
-        let taken = Taken::read();
+        let taken = ProcessUsage::read();
         cpu.inc_by((taken.cpu_seconds - cpu.get()).max(0.0));
         threads.set(taken.threads);
         virtual_bytes.set(taken.virtual_bytes);
@@ -99,8 +106,8 @@ mod tests {
         let status = "Name:\ta\nVmRSS:\t    1200 kB\nThreads:\t7\n";
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
             Max open files            1024                 524288               files     \n";
-        let taken = Taken::parse(stat, status, limits, "cpu 1 2\nbtime 1700000000\n");
-        let expected = Taken {
+        let taken = ProcessUsage::parse(stat, status, limits, "cpu 1 2\nbtime 1700000000\n");
+        let expected = ProcessUsage {
             cpu_seconds: 3.0,
             threads: 7.0,
             virtual_bytes: 4_096_000.0,
@@ -110,18 +117,18 @@ mod tests {
             started_seconds: 1_700_000_010.0,
         };
         assert_eq!(taken, expected);
-        let unlimited = Taken::parse(
+        let unlimited = ProcessUsage::parse(
             "",
             "",
             "Max open files            unlimited            unlimited            files\n",
             "",
         );
-        assert_eq!(unlimited, Taken::default());
+        assert_eq!(unlimited, ProcessUsage::default());
     }
 
     #[test]
     fn this_process_has_memory_threads_and_files() {
-        let taken = Taken::read();
+        let taken = ProcessUsage::read();
         assert!(taken.resident_bytes > 0.0 && taken.threads >= 1.0 && taken.open_files >= 3.0, "{taken:?}");
         assert!(taken.started_seconds > 1e9, "{taken:?}");
     }

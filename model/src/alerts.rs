@@ -158,4 +158,7 @@ pub struct AlertEvent {
     /// that did, and in records of before there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// When it was found, by the wall clock of whoever evaluated; none in records of before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }

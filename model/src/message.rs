@@ -28,6 +28,8 @@ pub struct Incoming {
     pub epoch: u64,
     /// How many times it has been delivered, this one included.
     pub deliveries: u32,
+    /// How many times it was put back from the dead letters.
+    pub replays: u32,
     /// The message.
     pub message: Message,
 }

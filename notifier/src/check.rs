@@ -209,6 +209,7 @@ pub(crate) fn samples() -> Vec<Delivery> {
         ts: at,
         message: "401 is 4900.5 W,\nabove 4000 \\ ü".to_owned(),
         origin: None,
+        at: None,
     };
     let resolved = AlertEvent {
         id: "sample/resolved".to_owned(),

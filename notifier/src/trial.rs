@@ -89,6 +89,7 @@ fn test_event(
         ts: clock.now(),
         message: "This is a test: nothing happened".to_owned(),
         origin: None,
+        at: None,
     })
 }
 

@@ -26,6 +26,12 @@ pub trait History: Send + Sync + 'static {
     /// The samples from this time on, oldest first.
     async fn since(&self, from: Timestamp) -> Result<Vec<Sample>>;
 
+    /// Of the samples from this time on those whose time is a multiple of `step_ms`, oldest first.
+    async fn sparse(&self, from: Timestamp, step_ms: i64) -> Result<Vec<Sample>>;
+
+    /// Forgets the samples before this time whose time is no multiple of `step_ms`; returns how many.
+    async fn thin(&self, before: Timestamp, step_ms: i64) -> Result<u64>;
+
     /// Forgets the samples before this time; returns how many.
     async fn prune(&self, before: Timestamp) -> Result<u64>;
 }

@@ -187,6 +187,16 @@ impl Tab {
         self.size(width, height).await;
     }
 
+    /// What axe-core finds wrong with the page: rule, how grave, and where.
+    pub(crate) async fn axe(&self, script: &str) -> Vec<String> {
+        self.page.evaluate_expression(script).await.expect("axe-core runs");
+        let check = "window.found = null; axe.run(document, { resultTypes: ['violations'] }).then((result) => { window.found = \
+            result.violations.map((v) => `${v.id} (${v.impact}): ${v.help}; ` + v.nodes.map((n) => `${n.target} ${n.failureSummary}`).join(' | ')); }); true";
+        assert_eq!(self.value(check).await, true);
+        self.holds("window.found !== null").await;
+        serde_json::from_value(self.value("window.found").await).expect("a list of texts")
+    }
+
     /// Whether the page is wider than its window.
     pub(crate) async fn scrolls_sideways(&self) -> bool {
         self.value("document.documentElement.scrollWidth > innerWidth").await != Value::Bool(false)

@@ -13,8 +13,12 @@ use system::{Service, call, run_well, until};
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/sample_messages.ndjson");
 const SCRIPT: &str = "<script>alert(1)</script>";
-const PAGES: [(&str, &str); 18] = [
+const PAGES: [(&str, &str); 22] = [
     ("overview", "/"),
+    ("overview-of-a-week", "/?range=7d"),
+    ("workers", "/workers"),
+    ("search", "/search?q=a"),
+    ("waiting", "/queues/Bear/messages"),
     ("topology", "/topology"),
     ("queues", "/queues"),
     ("queue", "/queues/Bear"),
@@ -73,6 +77,43 @@ impl Up {
         run_well(folder, &args);
     }
 
+    /// Something in every list: an endpoint, rules of which one fires, a silence, a pause, a delivery; and the dispatcher is stopped.
+    async fn fill(&self) {
+        let rule = |id: &str, severity: &str, condition: Value| {
+            json!({"id": id, "name": format!("Rule {id}"), "account": null, "devices": "*", "severity": severity,
+                "endpoints": ["log"], "cooldown_ms": 3_600_000, "enabled": true, "condition": condition})
+        };
+        let above = json!({"kind": "threshold", "parameter": 401, "comparison": "above", "limit": 1.0, "clear": null, "for_ms": 0});
+        for (path, body) in [
+            ("endpoints/save", json!({"id": "log", "name": "The log", "kind": "log"})),
+            ("rules/save", rule("power", "critical", above)),
+            ("rules/save", rule("quiet", "info", json!({"kind": "silent", "after_ms": 10_800_000}))),
+            ("rules/test", json!({"id": "power"})),
+            ("silences/create", json!({"device": "Panther_*", "lasts": "3h", "reason": "works"})),
+            ("queues/pause", json!({"queue": "Bear", "reason": "meter exchange"})),
+        ] {
+            let (status, answer) = call("POST", &format!("{}/api/{path}", self.page), Some(&body.to_string())).await;
+            assert_eq!(status, 200, "{path}: {answer}");
+        }
+        let alerts = format!("{}/api/alerts?firing=true", self.page);
+        let folder = tempfile::tempdir().unwrap();
+        let mut minutes = 5..60;
+        until("an alert fires", || {
+            self.publish(folder.path(), "m1", 401, 4900.0, minutes.next().unwrap_or(59));
+            async { call("GET", &alerts, None).await.1["total"] != 0 }
+        })
+        .await;
+        let (status, _) = call("POST", &format!("{}/api/dispatcher/stop", self.page), Some("{}")).await;
+        assert_eq!(status, 200);
+    }
+
+    /// The id of the message that a dead letter comes from.
+    async fn dead_message(&self) -> String {
+        let (_, answer) = call("GET", &format!("{}/queue/Odd/dead?bodies=true", self.api), None).await;
+        let body: Value = serde_json::from_str(answer["dead"][0]["body"].as_str().unwrap()).unwrap();
+        body["id"].as_str().unwrap().to_owned()
+    }
+
     async fn dead(&self) -> usize {
         let (_, answer) = call("GET", &format!("{}/queue/Odd/dead", self.api), None).await;
         answer["dead"].as_array().map_or(0, Vec::len)
@@ -87,24 +128,29 @@ async fn each_page_loads_without_complaints_in_light_dark_and_narrow() {
     up.publish(folder.path(), SCRIPT, 401, 4900.0, 1);
     up.publish(folder.path(), SCRIPT, 999, 1.0, 2);
     until("a dead letter", || async { up.dead().await == 1 }).await;
+    up.fill().await;
     let browser = Browser::start().await;
     let tab = browser.tab(&up.page).await;
-    for (name, path) in PAGES {
-        for (dark, look) in [(false, "light"), (true, "dark")] {
-            tab.size(1280, 860).await;
-            tab.dark(dark).await;
-            tab.open(path).await;
-            tab.holds("document.getElementById('connection').textContent === 'live'").await;
-            tab.picture(&format!("{name}-{look}")).await;
+    let axe = galerna_test_servers::axe_script();
+    let message = up.dead_message().await;
+    let way = format!("/trace/{message}");
+    let mut found = Vec::new();
+    for (name, path) in PAGES.into_iter().chain([("message", way.as_str())]) {
+        for (width, height) in [(1440, 900), (390, 844)] {
+            for (dark, look) in [(false, "light"), (true, "dark")] {
+                tab.size(width, height).await;
+                tab.dark(dark).await;
+                tab.open(path).await;
+                tab.holds("document.getElementById('connection').textContent === 'live'").await;
+                assert!(!tab.scrolls_sideways().await, "{path} is wider than a screen of {width}");
+                tab.picture(&format!("{name}-{width}-{look}")).await;
+                assert_eq!(tab.errors(), Vec::<String>::new(), "{path}");
+                let wrong = tab.axe(&axe).await;
+                found.extend(wrong.into_iter().map(|wrong| format!("{path} at {width}, {look}: {wrong}")));
+            }
         }
-        tab.dark(false).await;
-        tab.size(390, 844).await;
-        tab.open(path).await;
-        tab.holds("document.getElementById('connection').textContent === 'live'").await;
-        assert!(!tab.scrolls_sideways().await, "{path} is wider than a narrow screen");
-        tab.picture(&format!("{name}-narrow")).await;
-        assert_eq!(tab.errors(), Vec::<String>::new(), "{path}");
     }
+    assert!(found.is_empty(), "{}", found.join("\n"));
     browser.end().await;
     assert!(up.service.stop().await.success(), "{}", up.service.log());
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use galerna_broker::{Broker, BrokerError};
 use galerna_model::envelope::JSON_CONTENT_TYPE;
-use galerna_model::{AlertEvent, AlertState, Message, Phase, QueueName, Rule, SourceId};
+use galerna_model::{AlertEvent, AlertState, Clock, Message, Phase, QueueName, Rule, SourceId, SystemClock};
 use galerna_storage::{StorageError, Store};
 
 use super::bolt::ALERTS_QUEUE;
@@ -76,7 +76,7 @@ pub async fn close_alert(
     let rules = store.rules.list().await?;
     let rule = rules.iter().find(|rule| rule.id == alert.rule);
     let why = if reason.is_empty() { "no reason given" } else { reason };
-    let event = ended(state, rule, "closed", &format!("closed by {by}: {why}"));
+    let event = ended(state, rule, "closed", &format!("closed by {by}: {why}"), SystemClock.now());
     tell(store, broker, std::slice::from_ref(&event)).await?;
     store.alert_states.save(&[closed(state)]).await?;
     Ok(event)
@@ -117,7 +117,7 @@ pub(super) async fn resolve_orphans(
                 format!("rule `{}` was changed and does not watch {} any more", rule.id, state.device)
             }
         };
-        events.push(ended(state, rule, "resolved", &why));
+        events.push(ended(state, rule, "resolved", &why, SystemClock.now()));
     }
     if !events.is_empty() {
         tell(store, broker, &events).await?;

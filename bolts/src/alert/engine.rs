@@ -194,7 +194,7 @@ impl AlertEngine {
                     let is_lack = matches!(rule.condition, Condition::Silent { .. })
                         && event.kind == AlertEventKind::Raised;
                     let origin = (!is_lack).then_some(batch.message.as_str());
-                    changes.events.push(key.event(rule, event, origin));
+                    changes.events.push(key.event(rule, event, origin, now.wall));
                 }
                 changes.states.push(key.state(rule, &instance.state));
             }
@@ -255,7 +255,7 @@ impl AlertEngine {
         let Some(known) = self.accounts.get(account) else { return };
         for (source, device, instance, next, transition) in known.silences(now) {
             let key = DeviceKey { account, source, device };
-            changes.events.push(key.event(instance.rule.rule(), &transition, None));
+            changes.events.push(key.event(instance.rule.rule(), &transition, None, now.wall));
             changes.states.push(key.state(instance.rule.rule(), &next));
         }
     }

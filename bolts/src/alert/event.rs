@@ -2,6 +2,7 @@
 
 use galerna_model::{
     AccountId, AlertEvent, AlertEventKind, AlertState, Comparison, Condition, Phase, Rule, SourceId,
+    Timestamp,
 };
 
 use super::state::{RuleState, Transition};
@@ -32,8 +33,14 @@ impl DeviceKey<'_> {
         }
     }
 
-    /// What to tell of a transition. `origin` is the message whose reading decided.
-    pub(super) fn event(&self, rule: &Rule, transition: &Transition, origin: Option<&str>) -> AlertEvent {
+    /// What to tell of a transition. `origin` is the message whose reading decided, `now` the wall clock.
+    pub(super) fn event(
+        &self,
+        rule: &Rule,
+        transition: &Transition,
+        origin: Option<&str>,
+        now: Timestamp,
+    ) -> AlertEvent {
         let Transition { kind, ts, value } = *transition;
         let kind_name = match kind {
             AlertEventKind::Raised => "raised",
@@ -52,12 +59,19 @@ impl DeviceKey<'_> {
             ts,
             message: message(&rule.condition, kind, self.device, value),
             origin: origin.map(str::to_owned),
+            at: Some(now),
         }
     }
 }
 
 /// An alert that ends otherwise than by a reading: when it began is part of the event's id, so that the same end, told twice, is one.
-pub(super) fn ended(state: &AlertState, rule: Option<&Rule>, how: &str, why: &str) -> AlertEvent {
+pub(super) fn ended(
+    state: &AlertState,
+    rule: Option<&Rule>,
+    how: &str,
+    why: &str,
+    now: Timestamp,
+) -> AlertEvent {
     let AlertState { rule: id, source, device, account, .. } = state;
     AlertEvent {
         id: format!("{id}/{source}/{device}/{how}/{}", state.since.as_millis()),
@@ -73,6 +87,7 @@ pub(super) fn ended(state: &AlertState, rule: Option<&Rule>, how: &str, why: &st
         ts: state.last_seen.max(state.since),
         message: why.to_owned(),
         origin: None,
+        at: Some(now),
     }
 }
 

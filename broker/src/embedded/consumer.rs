@@ -82,6 +82,7 @@ impl EmbeddedConsumer {
                 Delivery {
                     tag: DeliveryTag((self.generation << TAG_SHIFT) | stored.seq),
                     deliveries: stored.deliveries(),
+                    replays: stored.replays,
                     message: stored.message,
                 }
             })

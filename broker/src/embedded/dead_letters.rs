@@ -6,9 +6,12 @@ use galerna_sqlite::{Job, SqliteError};
 
 use super::jobs::{Again, Open, Reply, answer, deleted_meanwhile};
 use super::queue::Queue;
-use super::tables::Tables;
+use super::tables::{StoredMessage, Tables};
 use super::{EmbeddedSession, Shared};
-use crate::{DeadLetter, DeadLetterSelection, NewDeadLetter};
+use crate::{DeadLetter, DeadLetterSelection, NewDeadLetter, WaitingMessage};
+
+/// A look at waiting messages reads about so many bytes at most.
+const PEEK_BYTES: usize = 16 << 20;
 
 /// Adds dead letters.
 pub(super) struct AddDead {
@@ -25,7 +28,7 @@ impl Job<EmbeddedSession> for AddDead {
             return Ok(());
         }
         let now = self.shared.now();
-        self.letters.iter().try_for_each(|l| tables.add_dead(self.queue.qid, now, &l.message, &l.failure))
+        self.letters.iter().try_for_each(|l| tables.add_dead(self.queue.qid, now, l))
     }
 
     fn done(self: Box<Self>, mut result: Result<(), SqliteError>) -> Again {
@@ -68,6 +71,46 @@ impl Job<EmbeddedSession> for ListDead {
         answer(reply, result.map(|()| found));
         None
     }
+}
+
+/// Shows messages that wait, without taking them.
+pub(super) struct Peek {
+    pub(super) queue: Arc<Queue>,
+    pub(super) limit: usize,
+    pub(super) found: Vec<WaitingMessage>,
+    pub(super) reply: Reply<Vec<WaitingMessage>>,
+}
+
+impl Job<EmbeddedSession> for Peek {
+    fn run(&mut self, stored: &mut Open) -> rusqlite::Result<()> {
+        let tables = Tables(stored.connection());
+        self.found.clear();
+        let (at_hand, unread_from, last, mark) = {
+            let state = self.queue.state.lock();
+            (state.at_hand(self.limit), state.unread_from, state.last_seq, state.mark)
+        };
+        for seq in at_hand {
+            self.found.extend(
+                tables.read(self.queue.qid, seq..=seq, mark, 1, usize::MAX)?.into_iter().map(waiting),
+            );
+        }
+        let left = self.limit.saturating_sub(self.found.len());
+        if left > 0 && unread_from <= last {
+            let more = tables.read(self.queue.qid, unread_from..=last, mark, left, PEEK_BYTES)?;
+            self.found.extend(more.into_iter().map(waiting));
+        }
+        Ok(())
+    }
+
+    fn done(self: Box<Self>, result: Result<(), SqliteError>) -> Again {
+        let Self { found, reply, .. } = *self;
+        answer(reply, result.map(|()| found));
+        None
+    }
+}
+
+fn waiting(stored: StoredMessage) -> WaitingMessage {
+    WaitingMessage { deliveries: stored.deliveries() - 1, replays: stored.replays, message: stored.message }
 }
 
 /// What to do with the dead letters selected.

@@ -156,9 +156,13 @@ impl Job<EmbeddedSession> for Publish {
         let mut woken: Option<Arc<Queue>> = None;
         for (Item { queue, index, message }, seq) in self.items.into_iter().zip(self.seqs) {
             match seq {
-                Some(seq) => {
-                    queue.state.lock().committed(StoredMessage { seq, failures: 0, returns: 0, message })
-                }
+                Some(seq) => queue.state.lock().committed(StoredMessage {
+                    seq,
+                    failures: 0,
+                    returns: 0,
+                    replays: 0,
+                    message,
+                }),
                 None => refused.push(index),
             }
             // Once for each run of messages to the same queue.
@@ -434,6 +438,9 @@ impl Job<EmbeddedSession> for MoveDue {
             if let Some(queue) = self.shared.find_by_id(qid) {
                 stored.seq = queue.state.lock().give_seq();
                 tables.insert(qid, stored.seq, stored.failures, stored.returns, &stored.message)?;
+                if stored.replays > 0 {
+                    tables.set_replays(qid, stored.seq, stored.replays)?;
+                }
                 self.moved.push((queue, stored));
             }
             tables.remove_delayed(id)?;

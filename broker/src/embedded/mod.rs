@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 
 use self::calls::OpenStore;
 use self::consumer::EmbeddedConsumer;
-use self::dead_letters::{AddDead, DeadLetterAction, EndDead, ListDead};
+use self::dead_letters::{AddDead, DeadLetterAction, EndDead, ListDead, Peek};
 use self::disk::{Disk, Probe};
 use self::jobs::{Declare, Delete, Item, MoveDue, Publish};
 use self::marks::Marks;
@@ -38,7 +38,7 @@ use self::tables::{FORMAT, Tables};
 use crate::counts::Counters;
 use crate::{
     Broker, BrokerError, BrokerHealth, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen,
-    Deleted, Depth, NewDeadLetter, Result, RetryPolicy,
+    Deleted, Depth, NewDeadLetter, Result, RetryPolicy, WaitingMessage,
 };
 use galerna_model::{Clock, Message, QueueName, SystemClock, Timestamp};
 
@@ -375,6 +375,12 @@ impl Broker for EmbeddedBroker {
         self.0
             .call(attempted, |reply| Box::new(ListDead { queue, offset, limit, found: Vec::new(), reply }))
             .await
+    }
+
+    async fn peek(&self, queue: &QueueName, limit: usize) -> Result<Vec<WaitingMessage>> {
+        let attempted = format!("looking at the messages of queue `{queue}`");
+        let queue = self.0.queue(queue)?;
+        self.0.call(attempted, |reply| Box::new(Peek { queue, limit, found: Vec::new(), reply })).await
     }
 
     async fn dead_letter_counts(&self) -> Result<Vec<(QueueName, u64)>> {

@@ -104,6 +104,14 @@ impl State {
         Some(stored)
     }
 
+    /// The first `limit` waiting messages, by sequence number, of those that were read or given back: all others wait behind them.
+    pub(super) fn at_hand(&self, limit: usize) -> Vec<u64> {
+        let mut seqs: Vec<u64> = self.window.keys().chain(self.returned.keys()).copied().collect();
+        seqs.sort_unstable();
+        seqs.truncate(limit);
+        seqs
+    }
+
     /// Whether reading from the store would help the next receiver; then a refill counts as on its way.
     pub(super) fn wants_refill(&mut self) -> bool {
         let low = self.window.len() < WINDOW / 4 && self.window_bytes < WINDOW_BYTES / 2;

@@ -7,7 +7,7 @@ use galerna_sqlite::Format;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Row, params};
 
-use crate::{DeadLetter, DeadLetterSelection, Failure};
+use crate::{DeadLetter, DeadLetterSelection, Failure, NewDeadLetter};
 use galerna_model::{Message, QueueName, Timestamp, envelope};
 
 /// Bits of a row id that hold the sequence number: a trillion messages a queue, eight million queues.
@@ -18,9 +18,13 @@ const MAX_SEQ: u64 = (1 << SEQ_BITS) - 1;
 pub(super) const FORMAT: Format = Format {
     what: "queue store",
     application_id: 0x4761_6c51, // GalQ
-    version: 1,
+    version: 2,
     tables: &["queues", "messages", "delayed", "dead"],
-    bring_up: |connection, found| if found == 0 { create(connection) } else { Ok(()) },
+    bring_up: |connection, found| match found {
+        0 => create(connection),
+        1 => connection.execute_batch(SINCE_VERSION_1),
+        _ => Ok(()),
+    },
     lock_suffix: "-lock",
     companions: &["-marks"],
     shared: false,
@@ -35,16 +39,25 @@ const TABLES: &str = "
     CREATE TABLE queues (qid INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE);
     CREATE TABLE messages (
         id INTEGER PRIMARY KEY, failures INTEGER NOT NULL, returns INTEGER NOT NULL,
-        type NOT NULL, mid TEXT NOT NULL, body BLOB NOT NULL);
+        type NOT NULL, mid TEXT NOT NULL, body BLOB NOT NULL, replays INTEGER NOT NULL DEFAULT 0);
     CREATE TABLE delayed (
         id INTEGER PRIMARY KEY AUTOINCREMENT, qid INTEGER NOT NULL, due INTEGER NOT NULL,
-        failures INTEGER NOT NULL, returns INTEGER NOT NULL, type NOT NULL, mid TEXT NOT NULL, body BLOB NOT NULL);
+        failures INTEGER NOT NULL, returns INTEGER NOT NULL, type NOT NULL, mid TEXT NOT NULL, body BLOB NOT NULL,
+        replays INTEGER NOT NULL DEFAULT 0);
     CREATE INDEX delayed_due ON delayed (due);
     CREATE INDEX delayed_queue ON delayed (qid);
     CREATE TABLE dead (
         id INTEGER PRIMARY KEY AUTOINCREMENT, qid INTEGER NOT NULL, at INTEGER NOT NULL, reason TEXT NOT NULL,
-        component TEXT NOT NULL, deliveries INTEGER NOT NULL, type NOT NULL, mid TEXT NOT NULL, body BLOB NOT NULL);
+        component TEXT NOT NULL, deliveries INTEGER NOT NULL, type NOT NULL, mid TEXT NOT NULL, body BLOB NOT NULL,
+        replays INTEGER NOT NULL DEFAULT 0);
     CREATE INDEX dead_queue ON dead (qid, id);
+";
+
+/// How often a message was replayed from the dead letters was not counted before.
+const SINCE_VERSION_1: &str = "
+    ALTER TABLE messages ADD COLUMN replays INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE delayed ADD COLUMN replays INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE dead ADD COLUMN replays INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// A message with its counts.
@@ -53,6 +66,8 @@ pub(super) struct StoredMessage {
     pub(super) seq: u64,
     pub(super) failures: u32,
     pub(super) returns: u32,
+    /// How often it was put back from the dead letters.
+    pub(super) replays: u32,
     pub(super) message: Message,
 }
 
@@ -183,7 +198,7 @@ impl Tables<'_> {
         bytes: usize,
     ) -> Result<Vec<StoredMessage>> {
         let mut select = self.0.prepare_cached(
-            "SELECT id, failures, returns, type, mid, body FROM messages WHERE id BETWEEN ? AND ? ORDER BY id",
+            "SELECT id, failures, returns, type, mid, body, replays FROM messages WHERE id BETWEEN ? AND ? ORDER BY id",
         )?;
         let mut rows = select.query(params![id_of(qid, *seqs.start()), id_of(qid, *seqs.end())])?;
         let (mut found, mut size) = (Vec::new(), 0);
@@ -195,6 +210,7 @@ impl Tables<'_> {
                 seq,
                 failures: row.get(1)?,
                 returns: u32::try_from(returns).unwrap_or(0),
+                replays: row.get(6)?,
                 message: message(row, 3)?,
             };
             size += stored.message.body.len();
@@ -211,11 +227,19 @@ impl Tables<'_> {
             .map(drop)
     }
 
+    /// Writes how often a message was replayed.
+    pub(super) fn set_replays(&self, qid: i64, seq: u64, replays: u32) -> Result<()> {
+        self.0
+            .prepare_cached("UPDATE messages SET replays = ? WHERE id = ?")?
+            .execute(params![replays, id_of(qid, seq)])
+            .map(drop)
+    }
+
     pub(super) fn delay(&self, qid: i64, seq: u64, due: i64, failures: u32, returns: u32) -> Result<()> {
         self.0
             .prepare_cached(
-                "INSERT INTO delayed (qid, due, failures, returns, type, mid, body)
-                 SELECT ?, ?, ?, ?, type, mid, body FROM messages WHERE id = ?",
+                "INSERT INTO delayed (qid, due, failures, returns, type, mid, body, replays)
+                 SELECT ?, ?, ?, ?, type, mid, body, replays FROM messages WHERE id = ?",
             )?
             .execute(params![qid, due, failures, returns, id_of(qid, seq)])?;
         self.remove(qid, &[seq])
@@ -228,7 +252,7 @@ impl Tables<'_> {
     /// Delayed messages whose time has come, at most `limit`.
     pub(super) fn due(&self, now: i64, limit: usize) -> Result<Vec<Due>> {
         let mut select = self.0.prepare_cached(
-            "SELECT id, qid, failures, returns, type, mid, body FROM delayed WHERE due <= ? ORDER BY due, id LIMIT ?",
+            "SELECT id, qid, failures, returns, type, mid, body, replays FROM delayed WHERE due <= ? ORDER BY due, id LIMIT ?",
         )?;
         let rows = select.query_map(params![now, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
             Ok(Due {
@@ -238,6 +262,7 @@ impl Tables<'_> {
                     seq: 0,
                     failures: row.get(2)?,
                     returns: row.get(3)?,
+                    replays: row.get(7)?,
                     message: message(row, 4)?,
                 },
             })
@@ -260,17 +285,19 @@ impl Tables<'_> {
     ) -> Result<()> {
         self.0
             .prepare_cached(
-                "INSERT INTO dead (qid, at, reason, component, deliveries, type, mid, body)
-                 SELECT ?, ?, ?, ?, ?, type, mid, body FROM messages WHERE id = ?",
+                "INSERT INTO dead (qid, at, reason, component, deliveries, type, mid, body, replays)
+                 SELECT ?, ?, ?, ?, ?, type, mid, body, replays FROM messages WHERE id = ?",
             )?
             .execute(params![qid, at.as_millis(), why.reason, why.component, deliveries, id_of(qid, seq)])?;
         self.remove(qid, &[seq])
     }
 
-    pub(super) fn add_dead(&self, qid: i64, at: Timestamp, message: &Message, why: &Failure) -> Result<()> {
+    pub(super) fn add_dead(&self, qid: i64, at: Timestamp, letter: &NewDeadLetter) -> Result<()> {
+        let NewDeadLetter { message, failure: why, replays } = letter;
         self.0
             .prepare_cached(
-                "INSERT INTO dead (qid, at, reason, component, deliveries, type, mid, body) VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
+                "INSERT INTO dead (qid, at, reason, component, deliveries, type, mid, body, replays)
+                 VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?)",
             )?
             .execute(params![
                 qid,
@@ -279,14 +306,15 @@ impl Tables<'_> {
                 why.component,
                 ContentType(&message.content_type),
                 message.id,
-                &message.body[..]
+                &message.body[..],
+                replays
             ])
             .map(drop)
     }
 
     pub(super) fn dead(&self, qid: i64, offset: usize, limit: usize) -> Result<Vec<DeadLetter>> {
         let mut select = self.0.prepare_cached(
-            "SELECT id, at, reason, component, deliveries, type, mid, body FROM dead WHERE qid = ? ORDER BY id LIMIT ? OFFSET ?",
+            "SELECT id, at, reason, component, deliveries, type, mid, body, replays FROM dead WHERE qid = ? ORDER BY id LIMIT ? OFFSET ?",
         )?;
         let bounded = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let rows = select.query_map(params![qid, bounded(limit), bounded(offset)], |row| {
@@ -296,6 +324,7 @@ impl Tables<'_> {
                 failure: Failure { reason: row.get(2)?, component: row.get(3)? },
                 at: Timestamp(row.get(1)?),
                 deliveries: row.get(4)?,
+                replays: row.get(8)?,
                 content_type: message.content_type,
                 body: message.body,
             })
@@ -333,8 +362,8 @@ impl Tables<'_> {
     pub(super) fn replay_dead(&self, id: i64, qid: i64, seq: u64) -> Result<()> {
         self.0
             .prepare_cached(
-                "INSERT INTO messages (id, failures, returns, type, mid, body)
-                 SELECT ?, 0, 0, type, mid, body FROM dead WHERE id = ?",
+                "INSERT INTO messages (id, failures, returns, type, mid, body, replays)
+                 SELECT ?, 0, 0, type, mid, body, replays + 1 FROM dead WHERE id = ?",
             )?
             .execute([id_of(qid, seq), id])?;
         self.delete_dead(id)

@@ -101,6 +101,7 @@ impl RabbitConsumer {
         let (tag, properties, body) =
             (delivery.delivery_tag, delivery.properties, Bytes::from(delivery.data));
         let message = headers::message(&properties, body.clone());
+        let replays = headers::replays(&properties);
         self.unsettled.insert(tag, Unsettled { past, body, properties });
         if let Some(failure) = self.shared.options.retry.refuse_after(past.returns) {
             self.poison.push((tag, failure));
@@ -110,6 +111,7 @@ impl RabbitConsumer {
             tag: DeliveryTag((self.generation << TAG_SHIFT) | tag),
             message,
             deliveries: past.deliveries(),
+            replays,
         })
     }
 

@@ -30,8 +30,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Dead letters replayed in one confirmed window.
 const WINDOW: usize = 500;
 
-/// Dead letters on their way out of the queue.
-struct Scan {
+/// Messages out of their queue.
+pub(super) struct Scan {
+    queue: ShortString,
     channel: Channel,
     letters: lapin::Consumer,
     left: u32,
@@ -40,18 +41,19 @@ struct Scan {
     removed: u32,
 }
 
-struct Letter {
+pub(super) struct Letter {
     tag: u64,
-    properties: BasicProperties,
-    body: Bytes,
+    pub(super) properties: BasicProperties,
+    pub(super) body: Bytes,
+    pub(super) redelivered: bool,
 }
 
 impl Shared {
-    /// Takes every dead letter of a queue out; none when it has no dead letters.
-    async fn scan(&self, queue: &QueueName, attempted: &str) -> Result<Option<Scan>> {
+    /// Takes up to `most` messages of a queue out; none when it holds none.
+    pub(super) async fn scan(&self, queue: ShortString, most: u32, attempted: &str) -> Result<Option<Scan>> {
         let mut tries = 1;
         loop {
-            match self.take_out(queue, attempted).await {
+            match self.take_out(&queue, most, attempted).await {
                 // The queue has just been seen: this is the late answer to a look from before it was made.
                 Err(InspectError::Fault(fault)) if fault.not_found() && tries < TRIES => {
                     tokio::time::sleep(PAUSE * tries).await;
@@ -62,8 +64,13 @@ impl Shared {
         }
     }
 
-    async fn take_out(&self, queue: &QueueName, attempted: &str) -> Result<Option<Scan>, InspectError> {
-        let (count, _) = match self.topology.inspect(dead_queue(queue)).await {
+    async fn take_out(
+        &self,
+        queue: &ShortString,
+        most: u32,
+        attempted: &str,
+    ) -> Result<Option<Scan>, InspectError> {
+        let (count, _) = match self.topology.inspect(queue.clone()).await {
             Ok(found) => found,
             Err(fault) if fault.not_found() => return Ok(None),
             Err(fault) => return Err(fault),
@@ -71,18 +78,27 @@ impl Shared {
         if count == 0 {
             return Ok(None);
         }
+        let out = u16::try_from(count.min(most)).unwrap_or(u16::MAX);
         let channel = self.topology.link.channel(attempted).await.map_err(InspectError::Unavailable)?;
         let calls = async {
-            channel.basic_qos(u16::try_from(count).unwrap_or(u16::MAX), BasicQosOptions::default()).await?;
+            channel.basic_qos(out, BasicQosOptions::default()).await?;
             let options = BasicConsumeOptions::default();
-            channel.basic_consume(dead_queue(queue), "".into(), options, FieldTable::default()).await
+            channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default()).await
         };
         let letters = within(self.options.timeouts.rpc, calls).await.map_err(InspectError::Fault)?;
-        Ok(Some(Scan { channel, letters, left: count.min(u16::MAX.into()), count, last: 0, removed: 0 }))
+        Ok(Some(Scan {
+            queue: queue.clone(),
+            channel,
+            letters,
+            left: out.into(),
+            count,
+            last: 0,
+            removed: 0,
+        }))
     }
 
     /// Puts back what has not been removed, and waits until the queue has it.
-    async fn put_back(&self, queue: &QueueName, scan: Scan, attempted: &str) -> Result<()> {
+    pub(super) async fn put_back(&self, scan: Scan, attempted: &str) -> Result<()> {
         let limit = self.options.timeouts.rpc;
         let back = BasicNackOptions { multiple: true, requeue: true };
         let calls = async {
@@ -94,7 +110,7 @@ impl Shared {
         // The queue takes them back in its own time, and the next look must find them.
         let deadline = Instant::now() + NEXT;
         while Instant::now() < deadline {
-            match self.topology.inspect(dead_queue(queue)).await {
+            match self.topology.inspect(scan.queue.clone()).await {
                 Ok((count, _)) if count < scan.count - scan.removed => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
@@ -112,7 +128,9 @@ impl Shared {
     ) -> Result<Vec<DeadLetter>> {
         let attempted = format!("listing the dead letters of queue `{queue}`");
         let _turn = self.turn(&attempted).await?;
-        let Some(mut scan) = self.scan(queue, &attempted).await? else { return Ok(Vec::new()) };
+        let Some(mut scan) = self.scan(dead_queue(queue), u32::MAX, &attempted).await? else {
+            return Ok(Vec::new());
+        };
         // The oldest ones that the page needs, by id, which begins with the time.
         let wanted = offset.saturating_add(limit);
         let mut oldest = BTreeMap::new();
@@ -123,7 +141,7 @@ impl Shared {
                 oldest.pop_last();
             }
         }
-        self.put_back(queue, scan, &attempted).await?;
+        self.put_back(scan, &attempted).await?;
         Ok(oldest.into_values().skip(offset).collect())
     }
 
@@ -137,7 +155,7 @@ impl Shared {
         let verb = if replay { "replaying" } else { "discarding" };
         let attempted = format!("{verb} dead letters of queue `{queue}`");
         let _turn = self.turn(&attempted).await?;
-        let Some(mut scan) = self.scan(queue, &attempted).await? else { return Ok(0) };
+        let Some(mut scan) = self.scan(dead_queue(queue), u32::MAX, &attempted).await? else { return Ok(0) };
         let ids: Option<HashSet<&str>> = match which {
             DeadLetterSelection::All => None,
             DeadLetterSelection::Ids(ids) => Some(ids.iter().map(String::as_str).collect()),
@@ -174,7 +192,7 @@ impl Shared {
                 break;
             }
         }
-        self.put_back(queue, scan, &attempted).await?;
+        self.put_back(scan, &attempted).await?;
         result.map(|()| ended)
     }
 
@@ -207,7 +225,7 @@ impl Shared {
     }
 
     /// Two looks at once would each see a part.
-    async fn turn(&self, attempted: &str) -> Result<tokio::sync::SemaphorePermit<'_>> {
+    pub(super) async fn turn(&self, attempted: &str) -> Result<tokio::sync::SemaphorePermit<'_>> {
         let limit = self.options.timeouts.confirm;
         match timeout(limit, self.scanning.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
@@ -217,7 +235,7 @@ impl Shared {
 }
 
 impl Scan {
-    async fn next(&mut self) -> Option<Letter> {
+    pub(super) async fn next(&mut self) -> Option<Letter> {
         if self.left == 0 {
             return None;
         }
@@ -226,6 +244,7 @@ impl Scan {
         self.last = delivery.delivery_tag;
         Some(Letter {
             tag: delivery.delivery_tag,
+            redelivered: delivery.redelivered,
             properties: delivery.properties,
             body: delivery.data.into(),
         })

@@ -16,6 +16,8 @@ const FAILURES: &str = "x-galerna-failures";
 const REASON: &str = "x-galerna-reason";
 const COMPONENT: &str = "x-galerna-component";
 const AT: &str = "x-galerna-at";
+/// How often it was put back from the dead letters.
+const REPLAYS: &str = "x-galerna-replays";
 const DEAD_ID: &str = "x-galerna-dead-id";
 /// How often a quorum queue has taken this copy back.
 const RETURNED: &str = "x-delivery-count";
@@ -78,9 +80,27 @@ pub(super) fn of_copy(original: &BasicProperties, past: Past) -> BasicProperties
     original.clone().with_delivery_mode(PERSISTENT).with_headers(headers)
 }
 
-/// Properties of a copy that begins anew.
+/// Properties of a copy that begins anew, but for the count of replays.
 pub(super) fn of_replay(original: &BasicProperties) -> BasicProperties {
-    original.clone().with_delivery_mode(PERSISTENT).with_headers(foreign(original))
+    let mut headers = foreign(original);
+    let replays = replays(original).saturating_add(1);
+    headers.insert(REPLAYS.into(), AMQPValue::LongLongInt(replays.into()));
+    original.clone().with_delivery_mode(PERSISTENT).with_headers(headers)
+}
+
+/// Properties of a message of this many replays.
+pub(super) fn with_replays(properties: BasicProperties, replays: u32) -> BasicProperties {
+    if replays == 0 {
+        return properties;
+    }
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    headers.insert(REPLAYS.into(), AMQPValue::LongLongInt(replays.into()));
+    properties.with_headers(headers)
+}
+
+/// How often a message was put back from the dead letters.
+pub(super) fn replays(properties: &BasicProperties) -> u32 {
+    number(properties, REPLAYS).unwrap_or(0)
 }
 
 /// Properties of a copy that goes to the dead letters.
@@ -110,7 +130,8 @@ fn foreign(properties: &BasicProperties) -> FieldTable {
     if let Some(headers) = properties.headers() {
         for (name, value) in headers {
             let name_text = name.as_str();
-            let ours = name_text.starts_with("x-galerna-") || name_text == RETURNED;
+            // How often a message was replayed stays with it through all that happens to it.
+            let ours = (name_text.starts_with("x-galerna-") && name_text != REPLAYS) || name_text == RETURNED;
             if !ours && !name_text.starts_with("x-death") && !name_text.starts_with("x-first-death") {
                 kept.insert(name.clone(), value.clone());
             }
@@ -146,6 +167,7 @@ pub(super) fn dead_letter(properties: &BasicProperties, body: Bytes) -> DeadLett
         },
         at: Timestamp(header(properties, AT).and_then(integer).unwrap_or(0)),
         deliveries: number(properties, DELIVERIES).unwrap_or(0),
+        replays: replays(properties),
         content_type: message.content_type,
         body: message.body,
     }

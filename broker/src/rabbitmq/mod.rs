@@ -31,11 +31,12 @@ mod fault;
 mod headers;
 mod link;
 mod management;
+mod peek;
 mod publisher;
 mod topology;
 mod watch;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,6 +48,7 @@ use lapin::types::ShortString;
 use lapin::uri::AMQPUri;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use self::consumer::RabbitConsumer;
 use self::fault::within;
@@ -58,7 +60,7 @@ use self::watch::Watch;
 use crate::counts::Counters;
 use crate::{
     Broker, BrokerError, BrokerHealth, Consumer, Counts, DeadLetter, DeadLetterSelection, DeleteWhen,
-    Deleted, Depth, Limit, NewDeadLetter, Result, RetryPolicy,
+    Deleted, Depth, Limit, NewDeadLetter, Result, RetryPolicy, WaitingMessage,
 };
 use galerna_model::{Clock, Message, QueueName, SystemClock};
 
@@ -154,6 +156,8 @@ struct Shared {
     counters: Counters,
     generations: AtomicU64,
     scanning: Semaphore,
+    /// Queues whose messages were looked at too often, and since when.
+    not_looked_at: Mutex<HashMap<QueueName, Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -281,6 +285,7 @@ impl RabbitMqBroker {
             counters: Counters::default(),
             generations: AtomicU64::new(1),
             scanning: Semaphore::new(1),
+            not_looked_at: Mutex::default(),
         })))
     }
 
@@ -403,7 +408,12 @@ impl Broker for RabbitMqBroker {
             .map(|letter| Outgoing {
                 exchange: ShortString::default(),
                 key: dead_queue(queue),
-                properties: headers::of_dead(&headers::of_new(&letter.message), &letter.failure, now, 1),
+                properties: headers::of_dead(
+                    &headers::with_replays(headers::of_new(&letter.message), letter.replays),
+                    &letter.failure,
+                    now,
+                    1,
+                ),
                 body: letter.message.body.clone(),
             })
             .collect();
@@ -418,6 +428,10 @@ impl Broker for RabbitMqBroker {
 
     async fn dead_letters(&self, queue: &QueueName, offset: usize, limit: usize) -> Result<Vec<DeadLetter>> {
         self.0.list_dead(queue, offset, limit).await
+    }
+
+    async fn peek(&self, queue: &QueueName, limit: usize) -> Result<Vec<WaitingMessage>> {
+        self.0.peek(queue, limit).await
     }
 
     async fn dead_letter_counts(&self) -> Result<Vec<(QueueName, u64)>> {

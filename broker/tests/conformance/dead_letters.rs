@@ -111,7 +111,8 @@ pub(crate) async fn dead_letters_are_counted_by_queue(world: &World) {
 
 pub(crate) async fn dead_letters_can_be_added_directly(world: &World) {
     let queue = world.queue("added").await;
-    let letters = ["x", "y"].map(|body| NewDeadLetter { message: text(body), failure: failure(body) });
+    let letters =
+        ["x", "y"].map(|body| NewDeadLetter { message: text(body), failure: failure(body), replays: 0 });
     world.broker.dead_letter(&queue, letters.to_vec()).await.unwrap();
     let found = world.broker.dead_letters(&queue, 0, 10).await.unwrap();
     assert_eq!(texts(&found), ["x", "y"]);

@@ -2,6 +2,7 @@
 
 mod consuming;
 mod dead_letters;
+mod peeking;
 mod publishing;
 mod queues;
 mod world;
@@ -49,6 +50,11 @@ sentences! {
         an_empty_window_is_confirmed,
         many_publishers_at_once_lose_nothing,
         a_message_of_ten_megabytes_is_carried;
+    peeking:
+        a_look_shows_what_waits_in_order_and_takes_nothing,
+        a_look_does_not_change_the_order_whatever_was_given_back_before,
+        what_is_consumed_is_not_shown_as_waiting,
+        replays_of_a_message_are_counted;
     consuming:
         an_empty_queue_gives_nothing_after_the_wait,
         a_large_message_on_its_way_is_here_behind_the_fence,

@@ -11,6 +11,10 @@
     if (element.textContent !== text) element.textContent = text;
     if (element.dataset.tone !== tone) element.dataset.tone = tone;
   };
+  // Elements that are there while a cell has a certain text: `data-when` names it, `data-is` is the text.
+  const reveal = (name, [text]) => {
+    for (const element of document.querySelectorAll(`[data-when="${CSS.escape(name)}"]`)) element.hidden = text !== element.dataset.is;
+  };
   const collect = () => {
     cells = new Map();
     for (const element of document.querySelectorAll("[data-cell]")) {
@@ -47,6 +51,7 @@
       for (const [name, cell] of Object.entries(JSON.parse(event.data))) {
         known.set(name, cell);
         for (const element of cells.get(name) || []) show(element, cell);
+        reveal(name, cell);
       }
     });
     source.onerror = () => {
@@ -109,9 +114,14 @@
   };
   if (due.size > 0) setInterval(refresh, 1000);
 
-  // --- On narrow screens the navigation scrolls: to where one is ----------------------------------------------------
-  const here = document.querySelector("nav.pages [aria-current]");
-  if (here) here.parentElement.parentElement.scrollLeft = here.offsetLeft - 60;
+  // --- The quick search, by its key ---------------------------------------------------------------------------------------
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+    const wanted = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+    if (!wanted) return;
+    event.preventDefault();
+    wanted.focus();
+  });
 
   // --- Select all --------------------------------------------------------------------------------------------------------
   document.addEventListener("change", (event) => {

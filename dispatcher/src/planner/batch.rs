@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use galerna_lease::{QueueEvent, QueueRecord};
+use galerna_model::Timestamp;
 use galerna_storage::Swap;
 
 use super::calls::{NextCall, QueueCall};
+use crate::past::PastTransition;
 use crate::queue_table::EntryId;
 use crate::strategy::StrategyName;
 
@@ -34,6 +36,19 @@ impl Step {
             to: after.state.as_str(),
             epoch: after.epoch,
             reason: after.reason.clone(),
+        }
+    }
+
+    /// What is remembered of it.
+    pub(super) fn past(&self, at: Timestamp) -> PastTransition {
+        PastTransition {
+            at,
+            event: self.event.name(),
+            from: self.from,
+            to: self.to,
+            epoch: self.epoch,
+            actor: (&*self.actor).into(),
+            reason: self.reason.as_deref().map(Into::into),
         }
     }
 

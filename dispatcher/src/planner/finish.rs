@@ -85,6 +85,9 @@ impl Planner {
                     for step in steps {
                         step.log(queue.as_str());
                         self.metrics.transition(&step.event);
+                        if !matches!(step.event, QueueEvent::Renew { .. }) {
+                            self.table.remember(entry, step.past(at.wall));
+                        }
                     }
                     self.table.apply(batch.record(write).clone(), at.now, at.wall);
                     self.table.end_write(entry, at.now);

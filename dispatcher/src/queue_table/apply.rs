@@ -1,5 +1,6 @@
 //! Taking records that the store is known to hold.
 
+use crate::past::Past;
 use std::time::Duration;
 
 use galerna_lease::{Lease, LeaseWatch, QueueRecord, QueueState, invariants};
@@ -57,6 +58,7 @@ impl QueueTable {
             removed: false,
             expiry_timer: None,
             queued_to_reconcile: false,
+            past: Past::default(),
             record,
         };
         if id as usize == self.entries.len() {

@@ -3,6 +3,8 @@
 use galerna_lease::{LeaseWatch, QueueRecord, QueueState};
 use tokio::time::Instant;
 
+use crate::past::Past;
+
 /// A queue's place in the table; used again when the queue is removed.
 pub(crate) type EntryId = u32;
 
@@ -31,6 +33,8 @@ pub(crate) struct QueueEntry {
     pub(super) expiry_timer: Option<Instant>,
     /// Queued in [`QueueTable::pending_reconcile`](super::QueueTable::pending_reconcile).
     pub(super) queued_to_reconcile: bool,
+    /// Its last transitions.
+    pub(crate) past: Past,
 }
 
 impl QueueEntry {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::entry::{EntryId, QueueEntry};
 use self::timers::Timer;
+use crate::past::PastTransition;
 use crate::strategy::{Candidate, Strategy, StrategyName};
 
 /// All queues.
@@ -74,6 +75,12 @@ impl QueueTable {
 
     pub(crate) fn entry(&self, id: EntryId) -> &QueueEntry {
         &self.entries[id as usize]
+    }
+
+    /// Remembers a transition that is stored.
+    pub(crate) fn remember(&mut self, id: EntryId, transition: PastTransition) {
+        let queues = self.len();
+        self.entry_mut(id).past.push(transition, queues);
     }
 
     fn entry_mut(&mut self, id: EntryId) -> &mut QueueEntry {

@@ -20,6 +20,7 @@ use super::body::{
 use super::error::{of_admin, of_lease};
 use crate::dispatcher::Dispatcher;
 use crate::next::MAX_COUNT;
+use crate::past::Transitions;
 use crate::status::{QueueView, StatusPage, StatusQuery};
 use crate::strategy::StrategyName;
 use galerna_lease::{Leases, NextRequest, Release};
@@ -32,6 +33,7 @@ pub(super) fn all() -> OpenApiRouter<Dispatcher> {
         .routes(routes!(hint))
         .routes(routes!(status))
         .routes(routes!(queue))
+        .routes(routes!(transitions))
         .routes(routes!(release))
         .routes(routes!(renew))
         .routes(routes!(pause))
@@ -248,6 +250,18 @@ async fn queue(
     path: Result<Path<String>, PathRejection>,
 ) -> Answer<QueueView> {
     dispatcher.queue(&named(path)?).await.map(Json).map_err(|e| of_admin(&e))
+}
+
+/// What happened to a queue lately: its last holders, who paused it, leases that ran out.
+#[utoipa::path(get, path = "/queue/{id}/transitions",
+    params(("id" = String, Path, description = "the queue")), responses(
+    (status = 200, description = "the last transitions that this dispatcher has written, the latest first", body = Transitions),
+    (status = 404, description = "`unknown_queue`", body = ErrorBody)))]
+async fn transitions(
+    State(dispatcher): State<Dispatcher>,
+    path: Result<Path<String>, PathRejection>,
+) -> Answer<Transitions> {
+    dispatcher.transitions(&named(path)?).await.map(Json).map_err(|e| of_admin(&e))
 }
 
 /// The strategy in force and the one asked for.

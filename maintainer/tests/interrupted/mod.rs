@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use galerna_broker::{
     Broker, Consumer, DeadLetter, DeadLetterSelection, DeleteWhen, Deleted, Depth, NewDeadLetter, Result,
+    WaitingMessage,
 };
 use galerna_model::{Message, QueueName};
 
@@ -77,6 +78,10 @@ impl Broker for Interrupted {
 
     async fn dead_letters(&self, queue: &QueueName, offset: usize, limit: usize) -> Result<Vec<DeadLetter>> {
         self.broker.dead_letters(queue, offset, limit).await
+    }
+
+    async fn peek(&self, queue: &QueueName, limit: usize) -> Result<Vec<WaitingMessage>> {
+        self.broker.peek(queue, limit).await
     }
 
     async fn dead_letter_counts(&self) -> Result<Vec<(QueueName, u64)>> {

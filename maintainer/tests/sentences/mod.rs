@@ -333,6 +333,7 @@ pub(crate) async fn dead_letters_are_messages_too(world: World) {
     let letter = NewDeadLetter {
         message: Message { body: "poison".into(), content_type: "text/plain".to_owned(), id: "m".to_owned() },
         failure: Failure { reason: "bad".to_owned(), component: "test".to_owned() },
+        replays: 0,
     };
     world.broker.dead_letter(&name("Qa"), vec![letter]).await.unwrap();
     world.run_ok(Task::Accounts).await;

@@ -265,6 +265,7 @@ pub(crate) fn event(kind: AlertEventKind, device: &str, seconds: i64) -> AlertEv
         ts,
         message: format!("401 of {device} is 4900.5 W, above 4000"),
         origin: None,
+        at: None,
     }
 }
 

@@ -7,7 +7,7 @@
 //! | `GET /queue/<id>/dead` | `?offset=&limit=&bodies=` | `{"dead":[{…}]}` |
 //! | `POST /queue/<id>/dead/replay` | `{"all":true}` or `{"ids":[…]}`, and `"reason"` for the audit log | `{"replayed":n}` |
 //! | `POST /queue/<id>/dead/discard` | as replay | `{"discarded":n}` |
-//! | `GET /workers` | | `{"workers":[{…}]}`: of each topology what its components have done and what they wait for |
+//! | `GET /workers` | | `{"workers":[{…}],"process":{…}}`: of each topology what its components have done and what they wait for; the process's version, memory and load |
 //! | `GET /trace/<id>` | | `{"message":…,"steps":[{"at":…,"where":…,"what":…,"message":…}]}`: the history of a message or a call |
 //! | `POST /tasks/<name>/run` | `?force=` | with `galerna up`: what the maintainer's task did, as on a maintainer of its own |
 //! | `GET /sources`, `POST /sources`, `POST /sources/<id>/rotate`, `/remove` | see `api/sources.rs` | who may post readings |
@@ -132,9 +132,14 @@ fn queue_name(text: &str) -> Result<QueueName, ApiError> {
 /// What the components of each worker of this process have done and wait for.
 #[utoipa::path(get, path = "/workers",
     responses(
-        (status = 200, description = "the workers", body = Object, example = json!({"workers": []}))))]
-async fn engine(State(workers): State<Workers>) -> Json<Value> {
-    Json(json!({ "workers": workers.metrics() }))
+        (status = 200, description = "the workers", body = Object, example = json!({"workers": [], "process": {
+            "host": "worker-1", "pid": 7, "version": "0.1.0", "memory_bytes": 50_000_000, "cpu_seconds": 12.5, "threads": 9,
+            "open_files": 31, "most_files": 1024, "started_seconds": 1_483_228_800}}))))]
+async fn engine(State(workers): State<Workers>) -> Answer {
+    workers
+        .report()
+        .map(Json)
+        .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", e.to_string()))
 }
 
 /// How many dead letters each queue has.

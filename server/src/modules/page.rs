@@ -103,6 +103,7 @@ fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> any
         config: shown.collect(),
         version: env!("CARGO_PKG_VERSION"),
         traces: Some(traces),
+        depths: Arc::default(),
         clock: Arc::new(SystemClock),
         registry,
         stop: stop.clone(),

@@ -9,6 +9,7 @@ use galerna_bolts::{AlertOptions, StoreOptions};
 use galerna_broker::Broker;
 use galerna_console::{WorkerReports, WorkersView};
 use galerna_engine::{Engine, EngineOptions, Metrics, Running};
+use galerna_http::ProcessUsage;
 use galerna_ingest::{AccountResolver, Ingestion};
 use galerna_lease::Leases;
 use galerna_model::Validator;
@@ -17,6 +18,7 @@ use galerna_settings::Settings;
 use galerna_spouts::LeasedOptions;
 use galerna_storage::Store;
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 
 use crate::module::Module;
 
@@ -82,26 +84,59 @@ pub fn ingestion(
 
 /// The topologies that run in this process; clones share them.
 #[derive(Clone, Default)]
-pub struct Workers(Arc<Mutex<Vec<Running>>>);
+pub struct Workers(Arc<Mutex<Vec<Worker>>>);
+
+/// A topology that runs, and the name under which it consumes.
+struct Worker {
+    consumer: String,
+    running: Running,
+}
 
 impl Workers {
     /// Starts one more.
     pub async fn start(&self, ingestion: &Ingestion) -> anyhow::Result<()> {
         let running = Engine::submit(galerna_ingest::topology(ingestion)?, EngineOptions::default()).await?;
-        self.0.lock().push(running);
+        self.0.lock().push(Worker { consumer: ingestion.consumer.clone(), running });
         Ok(())
     }
 
     /// What each has done and waits for.
     pub fn metrics(&self) -> Vec<Metrics> {
-        self.0.lock().iter().map(Running::metrics).collect()
+        self.0.lock().iter().map(|worker| worker.running.metrics()).collect()
+    }
+
+    /// The same with who consumes, and what the process takes of its machine.
+    ///
+    /// # Errors
+    /// When a number has no JSON form, which does not happen.
+    pub(crate) fn report(&self) -> serde_json::Result<Value> {
+        let workers = self.0.lock().iter().map(|worker| {
+            let mut told = serde_json::to_value(worker.running.metrics())?;
+            told["consumer"] = json!(worker.consumer);
+            Ok(told)
+        });
+        let workers: Vec<Value> = workers.collect::<serde_json::Result<_>>()?;
+        let usage = ProcessUsage::read();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let process = json!({
+            "host": host.trim(),
+            "pid": std::process::id(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "memory_bytes": usage.resident_bytes,
+            "cpu_seconds": usage.cpu_seconds,
+            "threads": usage.threads,
+            "open_files": usage.open_files,
+            "most_files": usage.most_files,
+            "started_seconds": usage.started_seconds,
+        });
+        Ok(json!({ "workers": workers, "process": process }))
     }
 
     /// Stops all: nothing more is consumed, what is in flight is settled, leases are given back.
     pub async fn drain(&self, patience: Duration) {
         let all = std::mem::take(&mut *self.0.lock());
-        for running in all {
-            let report = running.drain(patience).await;
+        for worker in all {
+            let report = worker.running.drain(patience).await;
             if !report.drained {
                 tracing::warn!(
                     unfinished = report.unfinished,
@@ -115,8 +150,8 @@ impl Workers {
 #[async_trait]
 impl WorkersView for Workers {
     async fn reports(&self) -> WorkerReports {
-        match serde_json::to_value(self.metrics()).and_then(serde_json::from_value) {
-            Ok(reports) => WorkerReports { reports, ..WorkerReports::default() },
+        match self.report().and_then(WorkerReports::of_one) {
+            Ok(reports) => reports,
             Err(e) => WorkerReports { unresponsive: vec![e.to_string()], ..WorkerReports::default() },
         }
     }

@@ -351,6 +351,7 @@ impl Spout for LeasedQueues {
                         account: claim.account.clone(),
                         epoch: claim.epoch,
                         deliveries: delivery.deliveries,
+                        replays: delivery.replays,
                         message: delivery.message,
                     };
                     tracing::trace!(

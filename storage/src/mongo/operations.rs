@@ -53,8 +53,37 @@ impl History for Mongo {
     }
 
     async fn since(&self, from: Timestamp) -> Result<Vec<Sample>> {
+        self.samples(doc! { "_id": { "$gte": date(from) } }).await
+    }
+
+    async fn sparse(&self, from: Timestamp, step_ms: i64) -> Result<Vec<Sample>> {
+        let on_step = doc! { "$eq": [off_step(step_ms), 0_i64] };
+        self.samples(doc! { "_id": { "$gte": date(from) }, "$expr": on_step }).await
+    }
+
+    async fn thin(&self, before: Timestamp, step_ms: i64) -> Result<u64> {
         let documents = self.collection::<Document>(HISTORY);
-        let find = documents.find(doc! { "_id": { "$gte": date(from) } }).sort(doc! { "_id": 1 });
+        let between = doc! { "$ne": [off_step(step_ms), 0_i64] };
+        let delete = documents.delete_many(doc! { "_id": { "$lt": date(before) }, "$expr": between });
+        self.in_time("thinning samples out", delete).await.map(|done| done.deleted_count)
+    }
+
+    async fn prune(&self, before: Timestamp) -> Result<u64> {
+        let documents = self.collection::<Document>(HISTORY);
+        let delete = documents.delete_many(doc! { "_id": { "$lt": date(before) } });
+        self.in_time("forgetting samples", delete).await.map(|done| done.deleted_count)
+    }
+}
+
+/// By how much the time of a sample misses a multiple of a step.
+fn off_step(step_ms: i64) -> Document {
+    doc! { "$mod": [{ "$toLong": "$_id" }, step_ms.max(1)] }
+}
+
+impl Mongo {
+    async fn samples(&self, which: Document) -> Result<Vec<Sample>> {
+        let documents = self.collection::<Document>(HISTORY);
+        let find = documents.find(which).sort(doc! { "_id": 1 });
         let found = self.collect("reading samples", find).await?;
         Ok(found
             .iter()
@@ -67,11 +96,5 @@ impl History for Mongo {
                 Some(Sample { at, values: values.collect() })
             })
             .collect())
-    }
-
-    async fn prune(&self, before: Timestamp) -> Result<u64> {
-        let documents = self.collection::<Document>(HISTORY);
-        let delete = documents.delete_many(doc! { "_id": { "$lt": date(before) } });
-        self.in_time("forgetting samples", delete).await.map(|done| done.deleted_count)
     }
 }

@@ -129,6 +129,7 @@ fn event(row: &Row<'_>) -> rusqlite::Result<AlertEvent> {
         ts: time(row, 9)?,
         message: row.get(10)?,
         origin: row.get(11)?,
+        at: maybe_time(row, 12)?,
     })
 }
 
@@ -220,7 +221,7 @@ impl AlertStates for Sqlite {
         self.write("recording alert events", move |writer| {
             let mut insert = writer.connection().prepare_cached(
                 "INSERT INTO alert_events (id, kind, rule, rule_name, severity, account, source, device, value, ts, message, \
-                 origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
+                 origin, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO NOTHING",
             )?;
             let mut new = 0;
             for e in &events {
@@ -237,6 +238,7 @@ impl AlertStates for Sqlite {
                     e.ts.0,
                     e.message,
                     e.origin,
+                    e.at.map(|at| at.0),
                 ])?;
             }
             Ok(new)
@@ -254,7 +256,7 @@ impl AlertStates for Sqlite {
         self.read("listing alert events", move |conn| {
             let filter = if account.is_some() { "account = ?1" } else { "?1 IS NULL" };
             conn.prepare_cached(&format!(
-                "SELECT id, kind, rule, rule_name, severity, account, source, device, value, ts, message, origin \
+                "SELECT id, kind, rule, rule_name, severity, account, source, device, value, ts, message, origin, at \
                  FROM alert_events WHERE {filter} ORDER BY ts DESC, id DESC LIMIT ?2 OFFSET ?3"
             ))?
             .query_map(params![account.as_ref().map(AccountId::as_str), rows(limit), rows(offset)], event)?

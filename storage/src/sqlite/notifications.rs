@@ -11,7 +11,7 @@ use rusqlite::types::{ToSql, Type};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::Sqlite;
-use super::columns::{from_json, from_variant, int, json, name, rows, time, uint};
+use super::columns::{from_json, from_variant, int, json, maybe_time, name, rows, time, uint};
 use crate::notifications::FORGOTTEN;
 use crate::{
     Claim, Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Endpoint, Enqueued, Notifications, Resent,
@@ -457,7 +457,7 @@ impl Notifications for Sqlite {
         let recovery = recovery.clone();
         self.read("reading the alert of a recovery", move |conn| {
             conn.prepare_cached(
-                "SELECT id, kind, rule, rule_name, severity, account, source, device, value, ts, message, origin \
+                "SELECT id, kind, rule, rule_name, severity, account, source, device, value, ts, message, origin, at \
                  FROM alert_events WHERE rule = ?1 AND source = ?2 AND device = ?3 AND kind = 'raised' AND ts <= ?4 \
                  ORDER BY ts DESC LIMIT 1",
             )?
@@ -477,6 +477,7 @@ impl Notifications for Sqlite {
                         ts: time(row, 9)?,
                         message: row.get(10)?,
                         origin: row.get(11)?,
+                        at: maybe_time(row, 12)?,
                     })
                 },
             )

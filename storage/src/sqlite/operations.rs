@@ -100,11 +100,16 @@ impl History for Sqlite {
     }
 
     async fn since(&self, from: Timestamp) -> Result<Vec<Sample>> {
+        self.sparse(from, 1).await
+    }
+
+    async fn sparse(&self, from: Timestamp, step_ms: i64) -> Result<Vec<Sample>> {
         self.read("reading samples", move |conn| {
             let mut samples: Vec<Sample> = Vec::new();
-            let mut found =
-                conn.prepare_cached("SELECT at, name, value FROM history WHERE at >= ?1 ORDER BY at, name")?;
-            let mut found = found.query([from.0])?;
+            let mut found = conn.prepare_cached(
+                "SELECT at, name, value FROM history WHERE at >= ?1 AND at % ?2 = 0 ORDER BY at, name",
+            )?;
+            let mut found = found.query([from.0, step_ms.max(1)])?;
             while let Some(row) = found.next()? {
                 let at = time(row, 0)?;
                 if samples.last().is_none_or(|last| last.at != at) {
@@ -117,6 +122,22 @@ impl History for Sqlite {
                 }
             }
             Ok(samples)
+        })
+        .await
+    }
+
+    async fn thin(&self, before: Timestamp, step_ms: i64) -> Result<u64> {
+        self.write("thinning samples out", move |writer| {
+            let which = [before.0, step_ms.max(1)];
+            let count = writer
+                .connection()
+                .prepare_cached("SELECT count(DISTINCT at) FROM history WHERE at < ?1 AND at % ?2 <> 0")?
+                .query_row(which, |row| super::columns::uint(row, 0))?;
+            writer
+                .connection()
+                .prepare_cached("DELETE FROM history WHERE at < ?1 AND at % ?2 <> 0")?
+                .execute(which)?;
+            Ok(count)
         })
         .await
     }

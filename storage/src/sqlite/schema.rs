@@ -4,7 +4,7 @@ use galerna_sqlite::Format;
 use rusqlite::Connection;
 
 /// Version of the tables below, kept in the file; a file of a later version is refused.
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 
 /// Files of this store.
 pub(super) const FORMAT: Format = Format {
@@ -82,7 +82,7 @@ CREATE INDEX alert_states_account ON alert_states (account);
 CREATE TABLE alert_events (
     id TEXT PRIMARY KEY, kind TEXT NOT NULL, rule TEXT NOT NULL, rule_name TEXT NOT NULL, severity TEXT NOT NULL,
     account TEXT NOT NULL, source TEXT NOT NULL, device TEXT NOT NULL, value REAL, ts INTEGER NOT NULL,
-    message TEXT NOT NULL, origin TEXT
+    message TEXT NOT NULL, origin TEXT, at INTEGER
 );
 CREATE INDEX alert_events_ts ON alert_events (ts, id);
 CREATE INDEX alert_events_account_ts ON alert_events (account, ts, id);
@@ -109,6 +109,8 @@ ALTER TABLE alert_states ADD COLUMN heard_at INTEGER;";
 /// What a file of version 5 lacks. Its claims of deletions were the beginnings of reasons.
 const SINCE_VERSION_5: &str = "ALTER TABLE queues ADD COLUMN deletion_claimed INTEGER NOT NULL DEFAULT 0;
 UPDATE queues SET deletion_claimed = 1, reason = substr(reason, 11) WHERE state = 'delete' AND substr(reason, 1, 10) = 'deleting: ';";
+/// What a file of version 6 lacks.
+const SINCE_VERSION_6: &str = "ALTER TABLE alert_events ADD COLUMN at INTEGER;";
 
 /// Creates what a file of the version `found` lacks (0: all).
 pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
@@ -121,6 +123,7 @@ pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
         (3, SINCE_VERSION_3),
         (4, SINCE_VERSION_4),
         (5, SINCE_VERSION_5),
+        (6, SINCE_VERSION_6),
     ];
     for (_, change) in changes.into_iter().filter(|(version, _)| (1..=*version).contains(&found)) {
         conn.execute_batch(change)?;
@@ -136,6 +139,7 @@ mod tests {
     use super::*;
 
     const SINCE_4: &str = "received INTEGER, heard_at INTEGER, ";
+    const SINCE_6: &str = ", at INTEGER\n";
     const SINCE_5: &str = ", deletion_claimed INTEGER NOT NULL DEFAULT 0";
 
     /// The tables as an earlier version made them.
@@ -146,7 +150,7 @@ mod tests {
     #[test]
     fn a_file_of_version_1_keeps_its_events_and_learns_where_new_ones_come_from() {
         let conn = Connection::open_in_memory().unwrap();
-        let old = without(&[", origin TEXT", ", sqns BLOB", " lease_request TEXT,", SINCE_4, SINCE_5]);
+        let old = without(&[", origin TEXT", ", sqns BLOB", " lease_request TEXT,", SINCE_4, SINCE_5, SINCE_6]);
         conn.execute_batch(&format!("{old} PRAGMA user_version = 1;")).unwrap();
         conn.execute_batch(
             "INSERT INTO alert_events VALUES ('e', 'raised', 'r', 'r', 'info', 'a', 's', 'd', 1.0, 1, 'm')",
@@ -164,7 +168,7 @@ mod tests {
     #[test]
     fn a_file_of_version_4_keeps_its_states_and_learns_when_readings_came() {
         let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(&without(&[SINCE_4, SINCE_5])).unwrap();
+        conn.execute_batch(&without(&[SINCE_4, SINCE_5, SINCE_6])).unwrap();
         conn.execute_batch("INSERT INTO alert_states VALUES ('a', 'r', 's', 'd', 'ok', 1, 2, 3.0, NULL)")
             .unwrap();
         for version in [4, VERSION] {
@@ -180,7 +184,7 @@ mod tests {
         use galerna_model::{Measurement, ParameterCode};
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
-        let old = without(&[", sqns BLOB", " lease_request TEXT,", SINCE_4, SINCE_5]);
+        let old = without(&[", sqns BLOB", " lease_request TEXT,", SINCE_4, SINCE_5, SINCE_6]);
         let conn = Connection::open(&path).unwrap();
         conn.execute_batch(&format!("PRAGMA journal_mode = WAL; {old} PRAGMA user_version = 2;")).unwrap();
         conn.execute_batch(
@@ -215,7 +219,7 @@ mod tests {
     #[test]
     fn a_file_of_version_3_keeps_its_leases_and_learns_their_requests() {
         let conn = Connection::open_in_memory().unwrap();
-        let old = without(&[" lease_request TEXT,", SINCE_4, SINCE_5]);
+        let old = without(&[" lease_request TEXT,", SINCE_4, SINCE_5, SINCE_6]);
         conn.execute_batch(&format!("{old} PRAGMA user_version = 3;")).unwrap();
         conn.execute_batch(
             "INSERT INTO queues VALUES ('D1', '1', 4, 'worker', 2, 'w1', 1, 2, 60000, 0, 1, 0, NULL, NULL, 1, 0, 0, NULL, 9)",
@@ -233,7 +237,7 @@ mod tests {
     #[test]
     fn a_claimed_deletion_in_a_file_of_version_5_is_no_longer_a_beginning_of_a_reason() {
         let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(&without(&[SINCE_5])).unwrap();
+        conn.execute_batch(&without(&[SINCE_5, SINCE_6])).unwrap();
         for (queue, state, reason) in [
             ("D1", "delete", "'deleting: account `a` is deactivated'"),
             ("D2", "delete", "'account `b` is deactivated'"),

@@ -56,6 +56,7 @@ fn event(id: &str, kind: AlertEventKind, hours: i64) -> AlertEvent {
         ts: hour(hours),
         message: "401 is 4900.5 W, above 4000".into(),
         origin: Some("m.0".into()),
+        at: Some(hour(hours + 1)),
     }
 }
 

@@ -46,6 +46,7 @@ fn event(device: &str, kind: AlertEventKind, hours: i64) -> AlertEvent {
         ts: hour(hours),
         message: "401 is 4900.5 W, above 4000 (ÜBER)".into(),
         origin: Some("m.0".into()),
+        at: Some(hour(hours + 1)),
     }
 }
 

@@ -71,6 +71,18 @@ pub(super) async fn samples_are_kept_replaced_and_pruned(store: &Store) {
     let all = store.history.since(hour(0)).await.expect("read");
     assert_eq!((&all[0], &all[1..]), (&first, &rest[..]));
     assert_eq!(store.history.since(hour(2)).await.expect("read"), rest);
+    // What is kept of long ago: every second hour.
+    let two_hours = 2 * 3_600_000;
+    let even: Vec<Sample> = all.iter().filter(|s| s.at.as_millis() % two_hours == 0).cloned().collect();
+    assert!(!even.is_empty() && even.len() < all.len());
+    assert_eq!(store.history.sparse(hour(0), two_hours).await.expect("read"), even);
+    assert_eq!(store.history.sparse(hour(2), 1).await.expect("read"), rest);
+    let odd: Vec<Sample> = all.iter().filter(|s| s.at.as_millis() % two_hours != 0).cloned().collect();
+    assert_eq!(store.history.thin(hour(100), two_hours).await.expect("thinned"), odd.len() as u64);
+    assert_eq!(store.history.since(hour(0)).await.expect("read"), even);
+    for sample in &odd {
+        store.history.put(sample).await.expect("stored");
+    }
     assert_eq!(store.history.prune(hour(2)).await.expect("pruned"), 1);
     assert_eq!(store.history.prune(hour(2)).await.expect("pruned"), 0);
     assert_eq!(store.history.since(hour(0)).await.expect("read"), rest);

@@ -42,6 +42,7 @@
 //!
 //! This crate depends on no other crate of the workspace, and is only ever a dev-dependency.
 
+mod accessibility;
 mod management;
 mod mongo;
 mod openapi;
@@ -51,6 +52,7 @@ mod pystorm;
 mod rabbitmq;
 mod supervisor;
 
+pub use accessibility::axe_script;
 pub use mongo::Mongo;
 pub use openapi::check_openapi;
 pub use pystorm::pystorm_python;
