@@ -20,7 +20,7 @@ use super::fields::Fields;
 use super::problem::Problem;
 use super::{
     Feedback, Page, alerts, body, dead_letter_actions, deliveries, dispatching, endpoints, observer,
-    queue_actions, rules, silences,
+    queue_actions, rules, silences, source_actions,
 };
 
 /// What an action did.
@@ -29,15 +29,17 @@ pub(super) struct Done {
     pub(super) message: String,
     /// For programs, beside the message.
     pub(super) more: Value,
+    /// For whoever did it, shown once and written down nowhere.
+    pub(super) secret: Option<String>,
 }
 
 impl Done {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), more: json!({}) }
+        Self { message: message.into(), more: json!({}), secret: None }
     }
 
     pub(super) fn with(message: impl Into<String>, more: Value) -> Self {
-        Self { message: message.into(), more }
+        Self { message: message.into(), more, secret: None }
     }
 }
 
@@ -51,7 +53,7 @@ pub(super) struct Question {
 }
 
 /// What can be done at once and is asked about only where the button had no room for a reason (see [`layout::asking_button`]).
-const ASKED: [&str; 4] = ["Pause", "Unpause", "Test-fire", "Resend"];
+const ASKED: [&str; 5] = ["Pause", "Unpause", "Test-fire", "Resend", "New token"];
 
 /// Something that operators do.
 #[async_trait]
@@ -100,6 +102,9 @@ pub(super) fn routes(router: Router<Page>) -> Router<Page> {
     let router = both::<endpoints::Test>(router, "/endpoints/test");
     let router = both::<deliveries::Resend>(router, "/deliveries/resend");
     let router = both::<silences::Create>(router, "/silences/create");
+    let router = both::<source_actions::Add>(router, "/sources/add");
+    let router = both::<source_actions::Rotate>(router, "/sources/rotate");
+    let router = both::<source_actions::Remove>(router, "/sources/remove");
     both::<silences::End>(router, "/silences/end")
 }
 
@@ -138,14 +143,16 @@ async fn form<A: Act>(
         Ok(done) => {
             // A form that was taken leads on from itself.
             let next = fields.given("next").map_or(back, |path| local_path(path).to_owned());
-            go_back(&page, &next, Feedback { well: true, text: done.message, fields: Fields::default() })
+            let told =
+                Feedback { well: true, text: done.message, secret: done.secret, fields: Fields::default() };
+            go_back(&page, &next, told)
         }
         Err(problem) => go_back(&page, &back, refused(&problem, fields)),
     }
 }
 
 fn refused(problem: &Problem, fields: Fields) -> Feedback {
-    Feedback { well: false, text: problem.to_string(), fields }
+    Feedback { well: false, text: problem.to_string(), secret: None, fields }
 }
 
 fn go_back(page: &Page, back: &str, told: Feedback) -> Response {
@@ -206,7 +213,7 @@ async fn perform<A: Act>(page: &Page, visitor: &Visitor, action: &A) -> Result<D
         Ok(()) => result,
         Err(e) => result.map(|done| Done {
             message: format!("{} – but the audit log could not be written: {e}", done.message),
-            more: done.more,
+            ..done
         }),
     }
 }

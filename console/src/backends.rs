@@ -100,6 +100,22 @@ impl DispatcherAdmin for DispatcherClient {
     }
 }
 
+/// Changes of who may post, made on the page.
+#[async_trait]
+pub trait SourceChanges: Send + Sync {
+    /// Has a change that is stored take effect here; `new_account` says that an account was made with it. What fails is told in the log,
+    /// and takes effect with the next refresh.
+    async fn take(&self, new_account: bool);
+}
+
+/// Frontends elsewhere take changes within `frontend.sources_every`.
+pub struct TakenElsewhere;
+
+#[async_trait]
+impl SourceChanges for TakenElsewhere {
+    async fn take(&self, _: bool) {}
+}
+
 /// What one component has done, as `/workers` tells it (see `galerna_engine::ComponentMetrics`).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

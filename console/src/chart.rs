@@ -75,11 +75,11 @@ impl Range {
         self.name
     }
 
-    /// Links that choose another.
-    pub(super) fn choice(self, path: &str, query: &Query<'_>) -> Markup {
+    /// Links that choose another, up to `longest_ms`.
+    pub(super) fn choice(self, path: &str, query: &Query<'_>, longest_ms: i64) -> Markup {
         html! {
             nav.chips aria-label="Range of the charts" {
-                @for other in RANGES {
+                @for other in RANGES.into_iter().filter(|other| other.length_ms <= longest_ms) {
                     @let asked = if other == Self::HOUR { "" } else { other.key };
                     a.chip href=(query.with("range", asked).link(path)) aria-current=[(other == self).then_some("true")] { (other.key) }
                 }
@@ -294,6 +294,6 @@ mod tests {
     #[test]
     fn an_unknown_range_is_the_hour() {
         assert_eq!(Range::of(&HashMap::from([("range".to_owned(), "1y".to_owned())])), Range::HOUR);
-        assert!(Range::HOUR.choice("/", &Query::default()).into_string().contains("/?range=30d"));
+        assert!(Range::HOUR.choice("/", &Query::default(), i64::MAX).into_string().contains("/?range=30d"));
     }
 }

@@ -11,7 +11,8 @@ use super::Parts;
 use super::observer::within_timeout;
 use super::samples::EVERY_MS;
 
-/// Samples of a queue: six hours of them.
+/// So long samples of a queue are kept: six hours.
+pub(super) const KEPT_MS: i64 = 6 * 3_600_000;
 const KEPT: usize = 6 * 360;
 /// Queues that samples are kept of; those that have been empty the longest give way.
 const MAX_QUEUES: usize = 2_000;

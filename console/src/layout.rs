@@ -18,6 +18,15 @@ pub(super) fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
+/// What just happened.
+pub(super) struct Flash {
+    /// Whether it was done.
+    pub(super) well: bool,
+    pub(super) text: String,
+    /// Shown this once.
+    pub(super) secret: Option<String>,
+}
+
 /// What a page says of itself.
 pub(super) struct Frame<'a> {
     pub(super) visitor: &'a Visitor,
@@ -25,7 +34,7 @@ pub(super) struct Frame<'a> {
     pub(super) here: &'a str,
     pub(super) title: &'a str,
     /// What just happened, for whoever did it.
-    pub(super) flash: Option<(bool, String)>,
+    pub(super) flash: Option<Flash>,
     /// What does not answer.
     pub(super) notices: Vec<String>,
     /// The queue whose numbers the page shows live.
@@ -95,9 +104,10 @@ impl Frame<'_> {
                 @if visitor.is_open() && self.here == "/" {
                     p.hint.open { "No login: no token is configured, so whoever reaches this address on this machine may act." }
                 }
-                @if let Some((well, text)) = &self.flash {
+                @if let Some(Flash { well, text, secret }) = &self.flash {
                     div.notice data-tone=(if *well { "good" } else { "bad" }) role="status" {
                         strong { (if *well { "Done" } else { "Not done" }) } " " (text)
+                        @if let Some(secret) = secret { p { code { (secret) } } }
                     }
                 }
                 @for text in &self.notices {
@@ -168,7 +178,7 @@ pub(super) fn when_text(at: Option<&str>, now: Timestamp) -> Markup {
 
 /// A wide table that scrolls within itself on narrow screens.
 pub(super) fn scrolling(label: &str, table: &Markup) -> Markup {
-    html! { div.scroll role="region" aria-label=(label) tabindex="0" { (table) } }
+    html! { div.scroll role="group" aria-label=(label) tabindex="0" { (table) } }
 }
 
 /// A query, as links are made from it.

@@ -17,6 +17,8 @@
 //! | `/api/deliveries/resend` | `{"id":"…","reason":"…"}` |
 //! | `/api/silences/create` | `{"account","device","rule","until":"2030-01-01T00:00:00Z"` or `"minutes":60` or `"lasts":"3h","reason"}` |
 //! | `/api/silences/end` | `{"id":"…","reason":"…"}` |
+//! | `/api/sources/add` | `{"source":"…","account":"…","token":"…","reason":"…"}`; without a token a random one is made and answered, this once |
+//! | `/api/sources/rotate`, `/api/sources/remove` | `{"source":"…","reason":"…"}`; a new `token` may be named |
 //! | `/api/alerts/close` | `{"rule":"…","source":"…","device":"…","reason":"…"}` |
 //!
 //! What the pages show can be read as JSON too, by viewers as well:
@@ -72,6 +74,7 @@ mod rules;
 mod samples;
 mod search;
 mod silences;
+mod source_actions;
 mod sources;
 mod table;
 mod topology;
@@ -104,10 +107,10 @@ pub use self::access::Access;
 use self::access::{Gate, SharedGate, Visitor};
 pub use self::backends::{
     ComponentReport, DispatcherAdmin, ErrorReport, HistoryStep, LatencyReport, LocalHistory, MessageHistory,
-    ProcessReport, RemoteWorkers, WorkerReport, WorkerReports, WorkersView,
+    ProcessReport, RemoteWorkers, SourceChanges, TakenElsewhere, WorkerReport, WorkerReports, WorkersView,
 };
 pub use self::depths::QueueDepths;
-use self::layout::Frame;
+use self::layout::{Flash, Frame};
 use self::metrics::Metrics;
 use self::observer::{Observer, Snapshot};
 use self::problem::Problem;
@@ -144,6 +147,8 @@ pub struct Parts {
     pub store: Store,
     /// What sources have sent, if a frontend counts it.
     pub statistics: Option<Arc<dyn StatisticsStore>>,
+    /// Has changes of sources take effect; none where sources are not kept in the store, and so are not changed here.
+    pub sources: Option<Arc<dyn SourceChanges>>,
     /// The topologies that run.
     pub workers: Arc<dyn WorkersView>,
     /// The ingestion topology as `galerna_topology::Topology::json` tells it.
@@ -172,6 +177,8 @@ struct Feedback {
     /// Whether it was done.
     well: bool,
     text: String,
+    /// Shown once.
+    secret: Option<String>,
     /// What the form held that was not taken, so that it need not be written again.
     fields: fields::Fields,
 }
@@ -232,8 +239,15 @@ impl Page {
     }
 
     /// What a page says of what was just done.
-    fn flash(&self, params: &HashMap<String, String>) -> Option<(bool, String)> {
-        self.told(params).map(|told| (told.well, told.text))
+    fn flash(&self, params: &HashMap<String, String>) -> Option<Flash> {
+        let told = self.told(params)?;
+        if told.secret.is_some()
+            && let Some((.., kept)) =
+                self.told.lock().iter_mut().find(|(key, ..)| Some(key) == params.get("told"))
+        {
+            kept.secret = None;
+        }
+        Some(Flash { well: told.well, text: told.text, secret: told.secret })
     }
 
     /// What a form that was not taken held.

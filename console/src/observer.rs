@@ -17,8 +17,8 @@ use super::backends::{ErrorReport, LatencyReport, WorkerReport, WorkerReports};
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 /// A look is shared as long as it is younger than this.
 const SHARED_FOR: Duration = Duration::from_millis(900);
-/// Rates are taken over about this time.
-const RATE_WINDOW: Duration = Duration::from_secs(12);
+/// Rates are taken over about this time: less than the time between two samples, of which each so has what came since the last.
+const RATE_WINDOW: Duration = Duration::from_secs(8);
 /// What was seen longer ago says nothing of now.
 const RATE_MAX_AGE: Duration = Duration::from_secs(60);
 /// What changes slowly or costs more is asked for this often.
@@ -46,6 +46,8 @@ pub(super) struct Component {
     /// Busy and available time of its executors, in milliseconds.
     busy_ms: f64,
     available_ms: f64,
+    /// Of the oldest topology that has it.
+    uptime_ms: u64,
     /// How many tasks of a spout are in which state.
     pub(super) states: BTreeMap<String, u64>,
     pub(super) errors: u64,
@@ -85,7 +87,7 @@ impl Component {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Counters {
     done: u64,
     acked: u64,
@@ -308,6 +310,9 @@ impl Observer {
         let counted = accepted.map(|(hour, tally)| (hour, tally.readings));
         // Nobody looked for a while: an average over that would tell nothing of now.
         state.past.retain(|past| past.at.elapsed() < RATE_MAX_AGE);
+        while state.past.get(1).is_some_and(|next| next.at.elapsed() >= RATE_WINDOW) {
+            state.past.pop_front();
+        }
         let cpu_seconds: BTreeMap<String, f64> = workers
             .reports
             .iter()
@@ -318,8 +323,9 @@ impl Observer {
         if let Some(past) = state.past.front() {
             let seconds = past.at.elapsed().as_secs_f64();
             for component in &mut components {
-                if let Some(before) = past.components.get(&component.id) {
-                    component.compare(*before, seconds);
+                let before = past.components.get(&component.id).copied();
+                if let Some(before) = before.or_else(|| component.none_before(seconds)) {
+                    component.compare(before, seconds);
                 }
             }
             for (process, taken) in &cpu_seconds {
@@ -347,9 +353,6 @@ impl Observer {
                 cpu_seconds,
             });
         }
-        while state.past.get(1).is_some_and(|next| next.at.elapsed() >= RATE_WINDOW) {
-            state.past.pop_front();
-        }
         let waiting =
             dispatcher.as_ref().ok().and_then(|page| page.queues.iter().find(|q| q.ready > 0)).cloned();
         Snapshot {
@@ -371,6 +374,11 @@ impl Observer {
 }
 
 impl Component {
+    /// Its counters so many seconds ago, when it began since.
+    fn none_before(&self, seconds: f64) -> Option<Counters> {
+        (self.uptime_ms as f64 <= seconds * 1e3).then(Counters::default)
+    }
+
     fn compare(&mut self, before: Counters, seconds: f64) {
         let now = self.counters();
         // Counters that went back are those of workers that started anew.
@@ -422,6 +430,7 @@ fn merge(reports: &[WorkerReport], now: Timestamp) -> Vec<Component> {
             let available = report.uptime_ms as f64 * c.executors as f64;
             m.busy_ms += c.busy * available;
             m.available_ms += available;
+            m.uptime_ms = m.uptime_ms.max(report.uptime_ms);
             for state in &c.states {
                 *m.states.entry(state_text(state)).or_default() += 1;
             }
@@ -493,5 +502,15 @@ mod tests {
         let mut now = merge(&[report(1_000, 5, 0.1)], Timestamp(0));
         now[0].compare(before[0].counters(), 10.0);
         assert_eq!(now[0].rate, None);
+    }
+
+    #[test]
+    fn what_a_worker_did_since_it_began_is_seen_though_it_was_not_there_before() {
+        let mut now = merge(&[report(9_000, 5_000, 0.1)], Timestamp(0));
+        let before = now[0].none_before(10.0).unwrap();
+        now[0].compare(before, 10.0);
+        assert_eq!(now[0].rate, Some(500.0));
+        // One that is older was only not seen.
+        assert!(merge(&[report(11_000, 5_000, 0.1)], Timestamp(0))[0].none_before(10.0).is_none());
     }
 }

@@ -108,7 +108,7 @@ pub(super) async fn show(
         }
         section aria-labelledby="charts-title" {
             h2 #charts-title { "The last " (range.name()) }
-            (range.choice("/", &layout::Query::default()))
+            (range.choice("/", &layout::Query::default(), i64::MAX))
             div.charts #charts data-refresh="10" {
                 @for chart in &CHARTS { (chart.draw(&samples, snapshot.at, range)) }
             }

@@ -17,7 +17,7 @@ use super::observer::within_timeout;
 use super::problem::Problem;
 use super::queues::{ask, name_of};
 use super::table::{Column, list as cards};
-use super::{Page, Params, format, layout, notices, shown};
+use super::{Page, Params, depths, format, layout, notices, shown};
 
 const CHART: Chart = Chart {
     title: "Messages",
@@ -64,7 +64,7 @@ async fn show_one(
         }
     };
     let range = Range::of(&params);
-    let depths = page.parts.depths.of(queue, range.from(page.now()));
+    let lately = page.parts.depths.of(queue, range.from(page.now()));
     let dead =
         snapshot.dead.as_ref().ok().map(|dead| dead.iter().find(|(q, _)| *q == name).map_or(0, |(_, n)| *n));
     let mut cells = cells::of_look(&snapshot);
@@ -130,8 +130,8 @@ async fn show_one(
         }
         section aria-labelledby="chart-title" {
             h2 #chart-title { "Lately" }
-            (range.choice(&path, &layout::Query::default()))
-            div.charts #charts data-refresh="10" { (CHART.draw(&depths, page.now(), range)) }
+            (range.choice(&path, &layout::Query::default(), depths::KEPT_MS))
+            div.charts #charts data-refresh="10" { (CHART.draw(&lately, page.now(), range)) }
             p.hint { "As the maintainer counts them, every 10 s, kept by this page since it started and for six hours." }
         }
         section #transitions data-refresh="5" aria-labelledby="transitions-title" {

@@ -182,7 +182,9 @@ impl Act for Create {
                 return Err(Problem::Invalid("give either an end or how long it lasts, not both".to_owned()));
             }
             (None, None) => {
-                return Err(Problem::Invalid("say how long it lasts, such as 3h, or when it ends".to_owned()));
+                return Err(Problem::Invalid(
+                    "say how long it lasts, such as 3h, or when it ends".to_owned(),
+                ));
             }
         };
         if until <= now {

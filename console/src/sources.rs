@@ -15,7 +15,7 @@ use super::layout::{Query, pager, scrolling};
 use super::observer::within_timeout;
 use super::problem::Problem;
 use super::table::{Column, list as cards};
-use super::{Page, Params, format, layout, page_number, param, shown};
+use super::{Page, Params, format, layout, page_number, param, shown, source_actions};
 
 /// Sources on a page.
 const LIMIT: usize = 50;
@@ -85,6 +85,7 @@ pub(super) async fn list(
     };
     let content = html! {
         div.title { h1 { "Sources" } p.dim { (format::count(all.len() as u64)) " known; readings of each, in periods of UTC" } }
+        (source_actions::adding(&visitor, &page))
         form.search method="get" action="/sources" role="search" {
             label.inline { span.sr { "Source or account contains" } input type="search" name="search" value=(search) placeholder="Source or account" maxlength="200"; }
             button type="submit" { "Search" }
@@ -92,7 +93,7 @@ pub(super) async fn list(
         section #rows data-refresh="10" {
             @if rows.is_empty() { (layout::nothing(if all.is_empty() { "No source is known yet." } else { "No source matches." })) }
             @else {
-                (table(&rows, &readings))
+                (table(&visitor, &page, &rows, &readings, &query.link("/sources")))
                 (pager("/sources", &query, number, LIMIT, total))
             }
         }
@@ -100,7 +101,13 @@ pub(super) async fn list(
     page.frame(&visitor, "/sources", "Sources", &params, notices, &content).await
 }
 
-fn table(rows: &[&Source], readings: &impl Fn(usize, usize) -> String) -> Markup {
+fn table(
+    visitor: &Visitor,
+    page: &Page,
+    rows: &[&Source],
+    readings: &impl Fn(usize, usize) -> String,
+    back: &str,
+) -> Markup {
     let columns = [
         Column::name("Source"),
         Column::text("Account"),
@@ -111,6 +118,7 @@ fn table(rows: &[&Source], readings: &impl Fn(usize, usize) -> String) -> Markup
         Column::number("Today"),
         Column::number("Yesterday"),
         Column::number("Day before"),
+        Column::actions(),
     ];
     let rows = rows.iter().enumerate().map(|(row, source)| {
         let count = |at: usize| html! { (readings(row, at)) };
@@ -124,6 +132,7 @@ fn table(rows: &[&Source], readings: &impl Fn(usize, usize) -> String) -> Markup
             count(3),
             count(4),
             count(5),
+            source_actions::buttons(visitor, page, source.id.as_str(), source.active, back),
         ]
     });
     cards("Sources", &columns, rows)
@@ -200,7 +209,8 @@ async fn show_one(
         p.crumbs { a href="/sources" { "Sources" } " / " (id) }
         div.title {
             h1 { (id) }
-            @if let Some(source) = &known { p.dim { "account " (source.account) ", " (if source.active { "active" } else { "inactive: its readings are refused" }) } }
+            @if let Some(source) = &known { p.dim { "account " (source.account) ", " (if source.active { "active" } else { "inactive: its readings are refused" }) }
+                div.buttons { (source_actions::buttons(visitor, page, source.id.as_str(), source.active, &format!("/sources/{}", layout::encoded(source.id.as_str())))) } }
         }
         section #traffic data-refresh="5" aria-labelledby="traffic-title" {
             h2 #traffic-title { "Sent" }

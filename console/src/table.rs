@@ -114,7 +114,7 @@ pub(super) fn list<const N: usize, R: Into<Row<N>>>(
     rows: impl IntoIterator<Item = R>,
 ) -> Markup {
     html! {
-        div.scroll.list role="region" aria-label=(label) tabindex="0" {
+        div.scroll.list role="group" aria-label=(label) tabindex="0" {
             table {
                 thead { tr {
                     @for c in columns { th class=[c.kind.class()] scope="col" aria-sort=[c.sorted] { (c.head) } }

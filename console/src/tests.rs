@@ -86,6 +86,7 @@ async fn parts(folder: &tempfile::TempDir, queues: usize) -> Parts {
         config: vec![Setting { key: "api.token".into(), value: "***".into(), origin: "flag".into() }],
         version: "0",
         traces: None,
+        sources: Some(Arc::new(TakenElsewhere)),
         depths: Arc::default(),
         clock: Arc::new(SystemClock),
         registry: prometheus::Registry::new(),

@@ -51,7 +51,8 @@ pub(super) async fn show(
                 " · rates of the last seconds, latencies since the start" }
         }
         (none_configured(&snapshot))
-        (layout::scrolling("The graph of the topology", &graph.draw(&snapshot, &cells)))
+        div.graph-frame { (layout::scrolling("The graph of the topology", &graph.draw(&snapshot, &cells))) }
+        p.narrow.hint { "The graph is shown on a wider screen; the components below say the same." }
         @if snapshot.components.is_empty() && snapshot.unresponsive.is_empty() && !snapshot.none_configured { (layout::nothing("No worker runs here. Start one with `galerna worker`, or `galerna up`.")) }
         section.card aria-labelledby="why-title" {
             h2 #why-title { "Why is a spout not emitting?" }

@@ -42,9 +42,8 @@ pub(super) async fn show(
     for process in snapshot.reports.iter().filter_map(|r| r.process.as_deref()) {
         processes.insert(process.name(), process);
     }
-    let known: Vec<&str> = snapshot.reports.iter().map(|r| r.consumer.as_str()).collect();
-    let mut others: Vec<(&String, &usize)> =
-        held.iter().filter(|(holder, _)| !known.contains(&holder.as_str())).collect();
+    let is_known = |holder: &str| snapshot.reports.iter().any(|r| holds(r, holder));
+    let mut others: Vec<(&String, &usize)> = held.iter().filter(|(holder, _)| !is_known(holder)).collect();
     others.sort();
     let content = html! {
         div.title { h1 { "Workers" } p.dim { (format::count(snapshot.workers as u64)) " " (format::plural(snapshot.workers as u64, "topology", "topologies")) " in "
@@ -73,6 +72,12 @@ pub(super) async fn show(
         }
     };
     page.frame(&visitor, "/workers", "Workers", &params, notices, &content).await
+}
+
+/// Whether a holder of leases is of this worker: its spouts hold them under its name and their numbers.
+fn holds(report: &WorkerReport, holder: &str) -> bool {
+    let rest = holder.strip_prefix(report.consumer.as_str());
+    !report.consumer.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn of_processes(processes: &BTreeMap<String, &ProcessReport>, snapshot: &Snapshot) -> Markup {
@@ -122,7 +127,7 @@ fn of_topologies(reports: &[WorkerReport], held: &HashMap<String, usize>) -> Mar
     let rows = reports.iter().map(|r| {
         let spouts = || r.components.iter().filter(|c| c.kind == "spout");
         let busiest = r.components.iter().filter(|c| c.kind != "spout").max_by(|a, b| a.busy.total_cmp(&b.busy));
-        let leases = held.get(&r.consumer).copied().unwrap_or(0);
+        let leases: usize = held.iter().filter(|(holder, _)| holds(r, holder)).map(|(_, n)| n).sum();
         [
             html! { a href=(layout::Query(vec![("search", r.consumer.clone())]).link("/queues")) { (r.consumer) } },
             html! { (r.topology) },
@@ -137,4 +142,16 @@ fn of_topologies(reports: &[WorkerReport], held: &HashMap<String, usize>) -> Mar
         ]
     });
     cards("Topologies", &columns, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_holds_what_its_spouts_hold() {
+        let worker = WorkerReport { consumer: "worker-1".to_owned(), ..WorkerReport::default() };
+        assert!(holds(&worker, "worker-1") && holds(&worker, "worker-1/0"));
+        assert!(!holds(&worker, "worker-10/0") && !holds(&WorkerReport::default(), "worker-1"));
+    }
 }

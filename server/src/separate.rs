@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use galerna_console::RemoteWorkers;
+use galerna_console::{RemoteWorkers, SourceChanges, TakenElsewhere};
 use galerna_dispatcher::{ClientOptions, DispatcherClient, MaintainerLink};
 use galerna_http::Guard;
 use galerna_settings::Settings;
@@ -85,10 +85,12 @@ pub async fn page(settings: &Settings, stop: CancellationToken) -> anyhow::Resul
     let (others, token) = (settings.page.workers.clone(), settings.api.token.clone());
     // The page writes what is done on it to the audit log.
     let options = ClientOptions { audited: true, ..dispatcher_options(settings) };
+    let stored = settings.maintainer.accounts_are_stored() && settings.frontend.sources_are_stored();
     let parts = PageParts {
         dispatcher: Arc::new(DispatcherClient::new(&settings.dispatcher.url, options)?),
         broker,
         statistics: store.statistics.clone(),
+        sources: stored.then(|| Arc::new(TakenElsewhere) as Arc<dyn SourceChanges>),
         store,
         traces: Arc::new(RemoteHistory::new(others.clone(), token.clone())?),
         workers: Arc::new(RemoteWorkers::new(others, token)?),

@@ -119,6 +119,12 @@ impl Standalone {
             ingestions.push(modules::ingestion(settings, &name, broker.clone(), leases, store.clone())?);
         }
         metrics::register(&registry, workers.clone(), broker.clone())?;
+        let changed = SourcesApi {
+            registry: SourceRegistry::new(store.accounts.clone(), store.sources.clone()),
+            kept_in_store: makes_accounts && settings.frontend.sources_are_stored(),
+            frontend: frontend.clone(),
+            maintainer: maintainer.clone(),
+        };
         let routes = routes::router(
             broker.clone(),
             store.clone(),
@@ -128,17 +134,13 @@ impl Standalone {
             modules::validator(settings)?,
         )
         .merge(maintainer.task_routes())
-        .merge(sources::routes(SourcesApi {
-            registry: SourceRegistry::new(store.accounts.clone(), store.sources.clone()),
-            kept_in_store: makes_accounts && settings.frontend.sources_are_stored(),
-            frontend: frontend.clone(),
-            maintainer: maintainer.clone(),
-        }));
+        .merge(sources::routes(changed.clone()));
         let page = PageParts {
             dispatcher: Arc::new(dispatcher.clone()),
             broker: broker.clone(),
             store: store.clone(),
             statistics,
+            sources: changed.changes(),
             workers: Arc::new(workers.clone()),
             traces: Arc::new(LocalHistory),
             registry: registry.clone(),

@@ -92,7 +92,8 @@ impl Up {
             ("silences/create", json!({"device": "Panther_*", "lasts": "3h", "reason": "works"})),
             ("queues/pause", json!({"queue": "Bear", "reason": "meter exchange"})),
         ] {
-            let (status, answer) = call("POST", &format!("{}/api/{path}", self.page), Some(&body.to_string())).await;
+            let (status, answer) =
+                call("POST", &format!("{}/api/{path}", self.page), Some(&body.to_string())).await;
             assert_eq!(status, 200, "{path}: {answer}");
         }
         let alerts = format!("{}/api/alerts?firing=true", self.page);

@@ -202,3 +202,49 @@ async fn workers_tell_their_version_memory_load_and_leases() {
     }
     assert!(page.contains(r#"<b data-tone="warn">900</b> of 1024"#), "{page}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_added_rotated_and_removed_and_its_token_is_shown_once_and_written_nowhere() {
+    let world = World::open().await;
+    let page = world.text("/sources").await;
+    let fields =
+        [("csrf", &*csrf(&page)), ("source", "gateway-7"), ("account", "Beta"), ("back", "/sources")];
+    let done = world.form("/sources/add", &fields).send().await.unwrap();
+    let back = done.headers()["location"].to_str().unwrap().to_owned();
+    let shown = world.text(&back).await;
+    let (_, rest) = shown.split_once("shown this once: ").expect("the token");
+    let token = rest.split('<').next().unwrap().to_owned();
+    assert_eq!(token.len(), 64);
+    assert!(shown.contains("/sources/gateway-7") && shown.contains("its queue Beta are made"), "{shown}");
+    assert!(!world.text(&back).await.contains(&token));
+
+    let rotate = json!({"source": "gateway-7", "reason": "lost"});
+    let (status, answer) = world.answered("/api/sources/rotate", &rotate).await;
+    assert_eq!((status, answer["replaced"].as_bool()), (200, Some(true)), "{answer}");
+    assert_ne!(answer["token"].as_str().unwrap(), token);
+    assert_eq!(world.answered("/api/sources/remove", &json!({"source": "gateway-7"})).await.0, 200);
+    let stored = world.parts.store.sources.list().await.unwrap();
+    assert!(!stored[0].active && stored[0].token_hash.is_empty());
+    for (path, body, status) in [
+        ("/api/sources/rotate", json!({"source": "gateway-7"}), 404),
+        ("/api/sources/add", json!({"source": "..", "account": "Beta"}), 422),
+        ("/api/sources/add", json!({"source": "s", "account": "Beta", "token": "a b"}), 422),
+    ] {
+        assert_eq!(world.answered(path, &body).await.0, status, "{path} {body}");
+    }
+    let audit = world.audit().await;
+    let done: Vec<&str> = audit.iter().filter(|e| e.done).map(|e| e.action.as_str()).collect();
+    assert_eq!(done, ["source.remove", "source.rotate", "source.add"]);
+    assert!(!format!("{audit:?}").contains(&token));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_sources_are_kept_elsewhere_the_page_says_so_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut parts = parts(&folder, 1).await;
+    parts.sources = None;
+    let world = World::with(folder, parts, Access::default()).await;
+    assert!(world.text("/sources").await.contains("Who may post is kept elsewhere"));
+    let (status, answer) = world.answered("/api/sources/add", &json!({"source": "s", "account": "A"})).await;
+    assert_eq!((status, &answer["error"]["code"]), (409, &json!("conflict")), "{answer}");
+}

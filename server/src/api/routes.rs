@@ -172,6 +172,7 @@ pub fn shown(letter: &DeadLetter, bodies: bool) -> Value {
         "component": letter.failure.component,
         "at": letter.at,
         "deliveries": letter.deliveries,
+        "replays": letter.replays,
         "content_type": letter.content_type,
         "bytes": letter.body.len(),
     });
@@ -191,7 +192,7 @@ pub fn shown(letter: &DeadLetter, bodies: bool) -> Value {
     responses(
         (status = 200, description = "the dead letters", body = Object, example = json!({"dead": [{
             "id": "1", "reason": "unknown parameter 999", "component": "validate", "at": "2017-01-01T00:00:00.000Z",
-            "deliveries": 1, "content_type": "application/json", "bytes": 120}]})),
+            "deliveries": 1, "replays": 0, "content_type": "application/json", "bytes": 120}]})),
         (status = 400, description = "`invalid_path`: it is no name of a queue", body = ref("#/components/schemas/ErrorBody")),
         (status = 404, description = "`unknown_queue`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),

@@ -10,9 +10,13 @@
 //! The frontend of this process takes a change before the call is answered. Frontends elsewhere take it within
 //! `frontend.sources_every`.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use galerna_console::SourceChanges;
 use galerna_directory::{AddedSource, RegistryError, SourceRegistry};
 use galerna_frontend::Frontend;
 use galerna_http::{ApiError, JsonBody, Params};
@@ -55,7 +59,15 @@ impl SourcesApi {
         Err(ApiError::new(StatusCode::CONFLICT, "sources_elsewhere", message))
     }
 
-    /// Has what was changed take effect. What is stored is stored: that it takes effect later only is told in the log.
+    /// For the page, unless what is changed would have no effect.
+    pub(crate) fn changes(&self) -> Option<Arc<dyn SourceChanges>> {
+        self.kept_in_store.then(|| Arc::new(self.clone()) as Arc<dyn SourceChanges>)
+    }
+}
+
+/// What is stored is stored: that it takes effect later only is told in the log.
+#[async_trait]
+impl SourceChanges for SourcesApi {
     async fn take(&self, new_account: bool) {
         if new_account && let Err(failure) = self.maintainer.run_once(Task::Accounts, Run::default()).await {
             tracing::warn!(error = %failure.error, "the queue of a new account is made with the next run of the accounts task");

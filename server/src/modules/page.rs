@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::routing::get;
 use galerna_broker::Broker;
-use galerna_console::{Access, DispatcherAdmin, MessageHistory, Setting, WorkersView};
+use galerna_console::{Access, DispatcherAdmin, MessageHistory, Setting, SourceChanges, WorkersView};
 use galerna_http::{ServeOptions, serve_until};
 use galerna_model::SystemClock;
 use galerna_settings::Settings;
@@ -42,6 +42,7 @@ pub(crate) struct PageParts {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) store: Store,
     pub(crate) statistics: Arc<dyn StatisticsStore>,
+    pub(crate) sources: Option<Arc<dyn SourceChanges>>,
     pub(crate) workers: Arc<dyn WorkersView>,
     pub(crate) traces: Arc<dyn MessageHistory>,
     pub(crate) registry: Registry,
@@ -85,7 +86,7 @@ impl Module for PageServer {
 
 /// The routes of the page, whose charts are kept from now on until `stop`.
 fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> anyhow::Result<Router> {
-    let PageParts { dispatcher, broker, store, statistics, workers, traces, registry } = parts;
+    let PageParts { dispatcher, broker, store, statistics, sources, workers, traces, registry } = parts;
     let topology = serde_json::from_str(&topology::shown(settings)?.json())?;
     let shown = settings.shown().map(|setting| Setting {
         key: setting.name.to_owned(),
@@ -97,6 +98,7 @@ fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> any
         broker,
         store,
         statistics: Some(statistics),
+        sources,
         workers,
         topology,
         parameters: Arc::new(super::worker::parameters(settings)?),

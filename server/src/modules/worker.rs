@@ -110,12 +110,14 @@ impl Workers {
     /// # Errors
     /// When a number has no JSON form, which does not happen.
     pub(crate) fn report(&self) -> serde_json::Result<Value> {
-        let workers = self.0.lock().iter().map(|worker| {
+        let running = self.0.lock();
+        let workers = running.iter().map(|worker| {
             let mut told = serde_json::to_value(worker.running.metrics())?;
             told["consumer"] = json!(worker.consumer);
             Ok(told)
         });
         let workers: Vec<Value> = workers.collect::<serde_json::Result<_>>()?;
+        drop(running);
         let usage = ProcessUsage::read();
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let process = json!({
