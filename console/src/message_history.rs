@@ -69,10 +69,10 @@ fn summary(steps: &[HistoryStep]) -> Markup {
     let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return html! {} };
     let longest = steps.windows(2).max_by_key(|pair| pair[1].at.millis_since(pair[0].at));
     html! {
-        p.dim { (steps.len()) " steps in " b { (format::span(last.at.millis_since(first.at))) }
+        p.dim { (steps.len()) " steps in " b { (format::millis(last.at.millis_since(first.at) as f64)) }
             @if let Some([before, after]) = longest {
                 @let waited = after.at.millis_since(before.at);
-                @if waited > 0 { ", " (format::span(waited)) " of them between " b { (before.place) } " and " b { (after.place) } }
+                @if waited > 0 { ", " (format::millis(waited as f64)) " of them between " b { (before.place) } " and " b { (after.place) } }
             }
         }
     }
@@ -100,8 +100,8 @@ fn waterfall(steps: &[HistoryStep]) -> Markup {
         let (x, width) = (share(from), share(took).max(0.6));
         [
             html! { (step.place) },
-            html! { "+" (format::span((at - start).max(0))) },
-            html! { (format::span(took)) },
+            html! { "+" (format::millis((at - start).max(0) as f64)) },
+            html! { (format::millis(took as f64)) },
             html! {
                 svg.waterfall viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" {
                     rect.track x="0" y="0" width="100" height="10" {}
@@ -137,7 +137,7 @@ mod tests {
         assert!(!shown.contains("<b>"), "{shown}");
         let told = summary(&steps[..3]).into_string();
         assert!(
-            told.contains("3 steps in <b>1 s</b>") && told.contains("<b>broker</b> and <b>store</b>"),
+            told.contains("3 steps in <b>1.0 s</b>") && told.contains("<b>broker</b> and <b>store</b>"),
             "{told}"
         );
     }
