@@ -80,7 +80,7 @@ pub(super) fn search(text: &str) -> Markup {
 /// Says on every page that nothing is leased. It is always there, hidden while the dispatcher runs.
 pub(super) fn stopped(visitor: &Visitor, here: &str, is_stopped: bool) -> Markup {
     html! {
-        section.banner aria-label="Dispatcher" data-when="o-running" data-is="stopped" hidden[!is_stopped] {
+        section.banner aria-label="Dispatching is stopped" data-when="o-running" data-is="stopped" hidden[!is_stopped] {
             p role="status" { strong { "Dispatching is stopped." } " No queue is leased until it is started; messages wait in their queues." }
             form.inline method="post" action="/dispatcher/start" {
                 (form_start(visitor, here))

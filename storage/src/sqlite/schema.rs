@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn a_file_of_version_1_keeps_its_events_and_learns_where_new_ones_come_from() {
         let conn = Connection::open_in_memory().unwrap();
-        let old = without(&[", origin TEXT", ", sqns BLOB", " lease_request TEXT,", SINCE_4, SINCE_5, SINCE_6]);
+        let old =
+            without(&[", origin TEXT", ", sqns BLOB", " lease_request TEXT,", SINCE_4, SINCE_5, SINCE_6]);
         conn.execute_batch(&format!("{old} PRAGMA user_version = 1;")).unwrap();
         conn.execute_batch(
             "INSERT INTO alert_events VALUES ('e', 'raised', 'r', 'r', 'info', 'a', 's', 'd', 1.0, 1, 'm')",
