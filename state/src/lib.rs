@@ -34,6 +34,11 @@
 //!
 //! The crate knows neither topologies nor the engine; of the workspace it uses `sqlite`, with the feature `embedded`.
 
+/// The examples of the guide compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/state.md")]
+mod guide {}
+
 mod block;
 mod cell;
 mod cells;

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use galerna_state::{KeyGroups, SqliteSpill, StateSpec, TaskState};
+use galerna_state::{
+    CheckpointStore, FolderCheckpoints, KeyGroups, Manifest, SimulatedFiles, SqliteSpill, StateSpec,
+    TaskState,
+};
 use proptest::prelude::*;
 
 use crate::Hand;
@@ -19,6 +22,8 @@ enum Work {
     Replace(u8, Vec<u16>),
     Wait(u16),
     Move,
+    Checkpoint,
+    Crash,
 }
 
 fn work() -> impl Strategy<Value = Work> {
@@ -33,13 +38,15 @@ fn work() -> impl Strategy<Value = Work> {
         1 => (key, prop::collection::vec(any::<u16>(), 0..3)).prop_map(|(k, v)| Work::Replace(k, v)),
         3 => (1_u16..400).prop_map(Work::Wait),
         1 => Just(Work::Move),
+        2 => Just(Work::Checkpoint),
+        1 => Just(Work::Crash),
     ]
 }
 
 /// A value and when it is gone.
 type Timed = (u16, i64);
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Model {
     values: BTreeMap<u8, Timed>,
     maps: BTreeMap<u8, BTreeMap<u8, Timed>>,
@@ -54,9 +61,48 @@ struct Tested {
     folder: tempfile::TempDir,
     files: u32,
     hand: Hand,
+    runtime: tokio::runtime::Runtime,
+    store: FolderCheckpoints,
+    /// The last checkpoint, and what it holds.
+    committed: Option<(Manifest, Model)>,
 }
 
 impl Tested {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let store = FolderCheckpoints::open_on(SimulatedFiles::new(), "/c", "t");
+        let store = runtime.block_on(store).expect("opened");
+        let (hand, folder) = (Hand::default(), tempfile::tempdir().expect("a folder"));
+        let mut tested =
+            Self { state: crate::alone(), folder, files: 0, hand, runtime, store, committed: None };
+        tested.state = tested.open(KeyGroups::all());
+        tested
+    }
+
+    /// An incremental checkpoint of the only task.
+    fn checkpoint(&mut self, model: &Model) {
+        let previous = self.committed.as_ref().map(|(manifest, _)| manifest);
+        let manifest = self.runtime.block_on(async {
+            let id = self.store.begin().await.expect("begun");
+            let part = self.state.snapshot(id, previous.map(|manifest| manifest.id)).expect("a snapshot");
+            let part = self.store.put(id, part).await.expect("put");
+            let manifest = Manifest::assemble(id, "t", 0, previous, &[part], BTreeMap::new()).expect("whole");
+            self.store.commit(&manifest).await.expect("committed");
+            self.state.committed(id);
+            self.store.collect(std::num::NonZeroUsize::MIN).await.expect("collected");
+            manifest
+        });
+        self.committed = Some((manifest, model.clone()));
+    }
+
+    /// Ends the task, and begins with the last checkpoint; what the model is then.
+    fn crash(&mut self, now: i64) -> Model {
+        self.state = self.open(KeyGroups::all());
+        let Some((manifest, model)) = &self.committed else { return Model { now, ..Model::default() } };
+        self.runtime.block_on(self.state.restore(&self.store, manifest)).expect("restored");
+        Model { now, ..model.clone() }
+    }
+
     fn open(&mut self, groups: KeyGroups) -> TaskState {
         self.files += 1;
         let spill =
@@ -114,6 +160,8 @@ fn run(tested: &mut Tested, model: &mut Model, work: &Work) {
             tested.hand.advance(i64::from(*millis));
             model.now += i64::from(*millis);
         }
+        Work::Checkpoint => tested.checkpoint(model),
+        Work::Crash => *model = tested.crash(model.now),
         Work::Move => {
             let to = tested.open(KeyGroups::none());
             to.import(&state.export(&KeyGroups::all()).expect("exported")).expect("imported");
@@ -153,13 +201,10 @@ fn compare(state: &TaskState, model: &Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
-    fn state_that_spills_expires_and_moves_is_a_map(works in prop::collection::vec(work(), 1..200)) {
-        let hand = Hand::default();
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut tested = Tested { state: crate::alone(), folder, files: 0, hand };
-        tested.state = tested.open(KeyGroups::all());
+    fn state_that_spills_expires_moves_and_is_restored_is_a_map(works in prop::collection::vec(work(), 1..200)) {
+        let mut tested = Tested::new();
         let mut model = Model::default();
         for (n, work) in works.iter().enumerate() {
             run(&mut tested, &mut model, work);
