@@ -96,11 +96,15 @@ async fn exports_are_stored_as_they_should_be() {
     well(&["--account", "Acme", "--meter", "gb", "--unit", "Wh", &case("cases/shape_green_button.xml")]);
     well(&["--account", "Acme", "--meter", "home", &case("cases/shape_octopus.csv")]);
 
+    let by_meter = ["--mapping", "meter-columns", "--account", "Wide", "--time-zone", "UTC"];
+    well(&[&by_meter[..], &[&case("cases/meter_columns.csv")]].concat());
+
     for (file, parts) in [
         ("cases/lost_decimal_point.csv", &["1 lines or readings", "line 2: ", "out of range"][..]),
         ("cases/unclosed_quote.csv", &["4 lines or readings", "quote opened on line 2"]),
         ("cases/reserved_name_first.ndjson", &["line 1: ", "reserved"]),
         ("cases/account_is_internal_queue.ndjson", &["line 1: ", "`galerna.`"]),
+        ("cases/meter_columns.csv", &["--mapping meter-columns"]),
         ("grids/not_a_csv.csv", &["PNG"]),
     ] {
         let output = publish(&[&case(file)]);
@@ -108,6 +112,11 @@ async fn exports_are_stored_as_they_should_be() {
         assert_eq!(output.status.code(), Some(1), "{file}: {errors}");
         assert!(parts.iter().all(|part| errors.contains(part)), "{file}: {errors}");
         sent += messages(&summary);
+    }
+
+    let (_, errors) = told(&publish(&["--account", "CaseA", &case("cases/seconds.ndjson")]));
+    for part in ["1 lines or readings", "line 1, reading 1: ", "seconds since 1970", "milliseconds"] {
+        assert!(errors.contains(part), "{errors} lacks {part}");
     }
 
     // A dry run shows how the counter would go on, and changes nothing.
@@ -128,6 +137,10 @@ async fn exports_are_stored_as_they_should_be() {
     let a = readings(&store, "CaseA").await;
     assert_eq!(values(&a, "c_mon", 402), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     assert_eq!(values(&a, "1", 402), [10.0, 20.0]);
+    let wide = readings(&store, "Wide").await;
+    assert_eq!(values(&wide, "Panther_office_Hannah", 402), [2.0, 5.0, 9.0]);
+    // Nothing is known of it at 01:00.
+    assert_eq!(values(&wide, "Panther_lodging_Dean", 402), [1.5, 4.0]);
     assert_eq!(values(&readings(&store, "CaseB").await, "1", 402), [1.0, 2.0]);
     assert_eq!(values(&a, "m_nf", 402), [1.0, 3.0, 7.0, 15.0]);
     assert_eq!(values(&a, "c_hh", 401), [1000.0; 4]);

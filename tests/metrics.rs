@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use galerna_test_servers::{Mongo, RabbitMq};
-use system::{Service, database};
+use system::{Service, call, database, until};
 
 /// The families that a crate registers, by the names in its source.
 fn families(krate: &str) -> BTreeSet<String> {
@@ -104,7 +104,13 @@ async fn each_module_of_its_own_tells_of_its_own() {
         let free = ["--dispatcher", &api, "--set", "maintainer.listen=127.0.0.1:0"];
         let service = start(&[&free[..], &[command]].concat());
         let entry = service.said(&format!("the {listens} listens")).await;
-        let text = metrics(entry["fields"]["address"].as_str().unwrap(), "").await;
+        let address = entry["fields"]["address"].as_str().unwrap();
+        if command == "worker" {
+            // Of a topology it tells once that is there.
+            let ready = format!("http://{address}/readyz");
+            until("the worker is ready", || async { call("GET", &ready, None).await.0 == 200 }).await;
+        }
+        let text = metrics(address, "").await;
         check(command, &text, &families(krate));
         running.push(service);
     }

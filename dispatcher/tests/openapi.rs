@@ -22,6 +22,9 @@ async fn the_api_and_its_description_agree() {
     let options = ServiceOptions { token: Some("secret".to_owned()) };
     let serving = tokio::spawn(serve(listener, dispatcher, options, std::future::pending()));
     // A dispatcher that was stopped rightly answers 503.
-    check_openapi(&base, &["--header", "Authorization: Bearer secret", "--exclude-path", "/stop"]).await;
+    let token = ["--header", "Authorization: Bearer secret"];
+    check_openapi(&base, &[&token[..], &["--exclude-path", "/stop"]].concat()).await;
+    let switch = ["--include-path", "/stop", "--include-path", "/start", "--include-path", "/strategy"];
+    check_openapi(&base, &[&token[..], &switch].concat()).await;
     serving.abort();
 }

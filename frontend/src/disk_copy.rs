@@ -1,6 +1,6 @@
 //! The list of sources on disk, so that a frontend can start while the API of the sources is down.
 //!
-//! One JSON file, replaced whole by a rename, readable by its owner alone. It holds hashes of tokens, never a token.
+//! One JSON file, replaced whole by a rename, readable by its owner alone (0600), in a folder that is made for its owner alone (0700). It holds hashes of tokens, never a token.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -63,7 +63,11 @@ fn write(path: &Path, table: &Table) -> io::Result<()> {
     });
     let copy = Copy { version: VERSION, read: table.read, sources: entries.collect() };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
+    let mut made = fs::DirBuilder::new();
+    made.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut made, 0o700);
+    made.create(folder)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = folder.join(name);
@@ -113,7 +117,7 @@ mod tests {
     #[tokio::test]
     async fn a_copy_that_is_cut_off_or_of_another_version_is_an_error_and_no_copy_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sources.json");
+        let path = folder.path().join("made/for it/sources.json");
         assert!(load(path.clone()).await.unwrap().is_none());
         let known = KnownSource {
             id: SourceId::new("s").unwrap(),
@@ -126,7 +130,13 @@ mod tests {
         let loaded = load(path.clone()).await.unwrap().unwrap();
         assert_eq!(loaded.read, Timestamp(7));
         assert_eq!(*loaded.sources[&known.id], known);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+        #[cfg(unix)]
+        for (part, mode) in [("made", 0o700), ("made/for it", 0o700), ("made/for it/sources.json", 0o600)] {
+            use std::os::unix::fs::PermissionsExt;
+            let found = fs::metadata(folder.path().join(part)).unwrap().permissions().mode();
+            assert_eq!(found & 0o777, mode, "{part}");
+        }
 
         let text = fs::read_to_string(&path).unwrap();
         for broken in [&text[..text.len() / 2], &text.replace("\"version\":1", "\"version\":9"), ""] {

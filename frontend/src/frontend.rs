@@ -29,6 +29,7 @@ use crate::parse::Parsed;
 use crate::service;
 use crate::sources::{Belief, Directory, KnownSource, RefreshError, Refreshed, Sources};
 use crate::statistics::Statistics;
+use crate::trace_context::new_id;
 use galerna_storage::{LastMessage, StatisticsStore, StorageError, Tally};
 
 /// What a frontend works with.
@@ -136,7 +137,7 @@ impl Frontend {
         let Parts { broker, directory, hints, statistics, clock, registry } = parts;
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::new(&registry)?);
-        let writer = new_id(clock.now());
+        let writer = new_id(clock.now(), None);
         let core = Arc::new(Core {
             broker,
             broker_health: Mutex::new(BrokerHealth::Ready),
@@ -316,9 +317,9 @@ impl Core {
         metrics.ready.set(i64::from(self.readiness().0.ready));
     }
 
-    /// A new request's id.
-    pub(crate) fn new_id(&self) -> String {
-        new_id(self.clock.now())
+    /// A new request's id, which carries on the trace of the caller's `traceparent`.
+    pub(crate) fn new_id(&self, traceparent: Option<&str>) -> String {
+        new_id(self.clock.now(), traceparent)
     }
 
     /// Publishes what was read of a call and answers when it is safe.
@@ -486,9 +487,6 @@ fn budget(limits: &Limits, bytes: usize, longest: usize) -> Budget {
 }
 
 /// Ids that sort by time and are met once: 12 hexadecimal digits of milliseconds, 16 of chance.
-fn new_id(now: Timestamp) -> String {
-    format!("{:012x}{:016x}", now.as_millis().max(0) & 0xffff_ffff_ffff, fastrand::u64(..))
-}
 
 async fn refresh_sources_repeatedly(core: Arc<Core>) {
     let (every, soonest) = (core.options.sources.every, core.options.sources.soonest);

@@ -76,6 +76,7 @@ mod parse;
 mod service;
 mod sources;
 pub mod statistics;
+mod trace_context;
 
 pub use answer::{Accepted, Rejected};
 pub use frontend::{Frontend, OpenError, Parts, Readiness};

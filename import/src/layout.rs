@@ -8,7 +8,7 @@ use rust_decimal::Decimal;
 
 use crate::error::{ImportError, Lack, RowError, RowFault, shown};
 use crate::grid::Grid;
-use crate::mapping::{CANONICAL, Direction, Edge, Field, Mapping, OneOrMore, When};
+use crate::mapping::{CANONICAL, Direction, Edge, Field, METER as METER_PLACE, Mapping, OneOrMore, When};
 use crate::number::{DecimalMark, Number};
 use crate::options::Options;
 use crate::row::{self, Amount, MeterValue, Row};
@@ -63,6 +63,8 @@ pub(crate) struct Meaning {
 #[derive(Debug, Clone)]
 struct Value {
     at: usize,
+    /// The meter that the column is named after.
+    meter: Option<String>,
     meaning: Meaning,
     when: Option<(usize, OneOrMore)>,
 }
@@ -227,6 +229,40 @@ const UNIT: Lack = Lack { what: "which unit", remedy: "--unit kWh (or another)" 
 const ZONE: Lack = Lack { what: "which time zone", remedy: "--time-zone Europe/Madrid (or another)" };
 const INTERVAL: Lack = Lack { what: "how long an interval is", remedy: "--interval 30m (or another)" };
 
+/// The columns that are meters, and the meters that they are named after: those of this pattern that the mapping does not name
+/// for something else.
+fn meter_columns(
+    pattern: &str,
+    mapping: &Mapping,
+    header: &Header<'_>,
+) -> Result<Vec<(usize, String)>, ImportError> {
+    let (before, after) = pattern.split_once(METER_PLACE).unwrap_or((pattern, ""));
+    let others: Vec<String> =
+        mapping.required().chain(mapping.skip.iter().map(|when| when.column.as_str())).map(normalized).collect();
+    let mut found: Vec<(usize, String)> = Vec::new();
+    for (at, (name, normalized)) in header.names.iter().zip(header.normalized()).enumerate() {
+        let label = name.trim().strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).map(str::trim);
+        let Some(label) = label.filter(|label| !label.is_empty() && !others.contains(normalized)) else { continue };
+        row::meter(label).map_err(|problem| ImportError::Header {
+            found: format!("column {} of the header is no meter: its name {problem}", at + 1),
+            remedy: "rename it".to_owned(),
+        })?;
+        if let Some((twin, _)) = found.iter().find(|(_, known)| known == label) {
+            return Err(ImportError::Ambiguous {
+                found: format!(
+                    "columns {} and {} of the header are both of meter `{}`",
+                    twin + 1,
+                    at + 1,
+                    shown(label)
+                ),
+                remedy: "rename one of them".to_owned(),
+            });
+        }
+        found.push((at, label.to_owned()));
+    }
+    Ok(found)
+}
+
 impl Layout {
     /// Binds a mapping to a header.
     pub(crate) fn bind(
@@ -243,8 +279,9 @@ impl Layout {
         let meter = binding.source(mapping.meter.as_ref(), options.meter.as_deref())?;
         let told = options.interval_ms.map(|ms| format!("{ms}ms"));
         let interval = binding.source(mapping.interval.as_ref(), told.as_deref())?;
+        let in_columns = mapping.has_meter_columns();
         for (source, lack) in [(&account, ACCOUNT), (&meter, METER)] {
-            if matches!(source, Source::Nowhere) {
+            if matches!(source, Source::Nowhere) && !(in_columns && lack == METER) {
                 lacks.push(lack);
             }
         }
@@ -280,7 +317,29 @@ impl Layout {
                 Ok::<_, ImportError>(Meaning { utility, unit, direction, kind, measure })
             };
         let mut values = Vec::new();
-        for value in &mapping.value {
+        for value in mapping.value.iter().filter(|value| value.column.contains(METER_PLACE)) {
+            let meaning = meaning(
+                value.utility.as_ref(),
+                value.unit.as_ref(),
+                value.direction,
+                value.kind,
+                value.parameter,
+            )?;
+            let columns = meter_columns(&value.column, mapping, &names)?;
+            if columns.is_empty() && !value.optional {
+                return Err(ImportError::Header {
+                    found: format!("no column of the header is a meter's as `{}` has it", value.column),
+                    remedy: "choose another --mapping, or correct it".to_owned(),
+                });
+            }
+            values.extend(columns.into_iter().map(|(at, meter)| Value {
+                at,
+                meter: Some(meter),
+                meaning: meaning.clone(),
+                when: None,
+            }));
+        }
+        for value in mapping.value.iter().filter(|value| !value.column.contains(METER_PLACE)) {
             let Some(at) = names.place(&value.column)? else {
                 if value.optional {
                     continue;
@@ -292,6 +351,7 @@ impl Layout {
             };
             values.push(Value {
                 at,
+                meter: None,
                 meaning: meaning(
                     value.utility.as_ref(),
                     value.unit.as_ref(),
@@ -499,7 +559,13 @@ impl Layout {
         }
         let account = self.account(line, record)?;
         let meter = self.meter.of(record).unwrap_or_default();
-        row::meter(meter).map_err(|problem| {
+        let checked = if self.values.iter().all(|value| value.meter.is_some()) && self.grids.is_empty() {
+            // The columns name the meters, and were checked with the header.
+            Ok(())
+        } else {
+            row::meter(meter)
+        };
+        checked.map_err(|problem| {
             let column = match &self.meter {
                 Source::Column(at, _) => self.name(*at),
                 _ => "the meter".to_owned(),
@@ -524,8 +590,12 @@ impl Layout {
                 continue;
             }
             of_kind = true;
-            match self.read_value(line, record, at, &meter) {
-                Ok(Some(value)) => into.push(Ok(row(value))),
+            let of_column = self.values[at].meter.clone();
+            match self.read_value(line, record, at, of_column.as_deref().unwrap_or(&meter)) {
+                Ok(Some(value)) => into.push(Ok(match of_column {
+                    Some(meter) => Row { account: account.clone(), meter, value },
+                    None => row(value),
+                })),
                 Ok(None) => {}
                 Err(error) => into.push(Err(error)),
             }

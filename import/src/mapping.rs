@@ -161,6 +161,7 @@ pub(crate) enum Direction {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ValueMapping {
+    /// The column's name; with `{meter}` in it every column of such a name that is nothing else, each the meter's that it names.
     pub(crate) column: String,
     pub(crate) utility: Option<Field>,
     pub(crate) unit: Option<Field>,
@@ -249,6 +250,9 @@ impl OneOrMore {
     }
 }
 
+/// Stands for the meter in the name of a column.
+pub(crate) const METER: &str = "{meter}";
+
 /// The name of the mapping of Galerna's own columns.
 pub(crate) const CANONICAL: &str = "galerna";
 
@@ -265,6 +269,7 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "enedis",
     "esb-hdf",
     "green-button-csv",
+    "meter-columns",
     "octopus",
     "shelly-em",
     "uk-banes",
@@ -355,6 +360,20 @@ impl Mapping {
         if !self.value.is_empty() && !self.grid.is_empty() {
             return Err("there are both `[[value]]` and `[[grid]]`; keep one".to_owned());
         }
+        for value in self.value.iter().filter(|value| value.column.contains(METER)) {
+            if value.column.matches(METER).count() > 1 {
+                return Err(format!("value `{}` has more than one `{METER}`", value.column));
+            }
+            if self.meter.is_some() || value.when.is_some() {
+                return Err(format!(
+                    "value `{}` names meters by their columns: it goes with neither `meter` nor `when`",
+                    value.column
+                ));
+            }
+        }
+        if self.has_meter_columns() && self.value.iter().any(|value| !value.column.contains(METER)) {
+            return Err(format!("where one value has `{METER}`, all have it"));
+        }
         for grid in &self.grid {
             if grid.columns.matches("{n}").count() + grid.columns.matches("{time}").count() != 1 {
                 return Err(format!("grid `{}` needs one `{{n}}` or `{{time}}`", grid.columns));
@@ -366,6 +385,12 @@ impl Mapping {
         Ok(())
     }
 
+    /// Whether each meter has a column of its own, named after it. Such a mapping is taken only where it is named: nearly any header
+    /// would be one of it.
+    pub(crate) fn has_meter_columns(&self) -> bool {
+        self.value.iter().any(|value| value.column.contains(METER))
+    }
+
     /// Columns that a header must have for this mapping to be the one that is meant.
     pub(crate) fn required(&self) -> impl Iterator<Item = &str> {
         let time = &self.time;
@@ -375,7 +400,7 @@ impl Mapping {
             Field::Column(ColumnField { column, optional: false }) => Some(column.as_str()),
             _ => None,
         });
-        let values = self.value.iter().filter(|value| !value.optional);
+        let values = self.value.iter().filter(|value| !value.optional && !value.column.contains(METER));
         let values =
             values.flat_map(|v| [Some(v.column.as_str()), v.when.as_ref().map(|w| w.column.as_str())]);
         times.into_iter().flatten().map(String::as_str).chain(named).chain(values.flatten())
@@ -401,6 +426,9 @@ mod tests {
             ("[time]\n[[value]]\ncolumn = 'v'\n", "neither `column` nor `date`"),
             ("[time]\ndate = 'a'\n[[value]]\ncolumn = 'v'\n", "`time.clock`"),
             ("[time]\ndate = 'a'\n[[grid]]\ncolumns = 'kWh'\nevery = '30m'\n", "`{n}`"),
+            ("[time]\ncolumn = 'a'\n[[value]]\ncolumn = '{meter} {meter}'\n", "more than one"),
+            ("meter = 'm'\n[time]\ncolumn = 'a'\n[[value]]\ncolumn = '{meter}'\n", "neither `meter`"),
+            ("[time]\ncolumn = 'a'\n[[value]]\ncolumn = '{meter}'\n[[value]]\ncolumn = 'v'\n", "all have it"),
             ("colour = 1\n[time]\ncolumn = 'a'\n", "colour"),
             ("[time]\ncolumn = 'a'\n[[value]]\ncolumn = 'v'\ndirection = 'up'\n", "up"),
         ] {

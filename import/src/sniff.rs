@@ -125,6 +125,7 @@ fn fits(mapping: &Mapping, header: &Header<'_>, delimiter: u8, options: &Options
     let separated =
         options.mapping.is_some() || mapping.delimiter.is_none_or(|d| u8::try_from(d) == Ok(delimiter));
     separated
+        && (options.mapping.is_some() || !mapping.has_meter_columns())
         && mapping.required().all(|column| header.has(column))
         && mapping.grid.iter().all(|grid| grid.optional || has_grid(&grid.columns, header))
 }
@@ -176,7 +177,7 @@ fn unknown(seen: &[Candidate], mappings: &[Mapping]) -> ImportError {
     }
     let near = mappings
         .iter()
-        .filter(|mapping| mapping.name() != CANONICAL)
+        .filter(|mapping| mapping.name() != CANONICAL && !mapping.has_meter_columns())
         .map(|mapping| (lacking(mapping, &best.cells), mapping))
         .filter(|(lacks, mapping)| !lacks.is_empty() && lacks.len() * 2 <= mapping.required().count())
         .min_by_key(|(lacks, _)| lacks.len());
@@ -187,6 +188,11 @@ fn unknown(seen: &[Candidate], mappings: &[Mapping]) -> ImportError {
     let header = Header::new(&best.cells);
     canonical.retain(|column| !header.has(column));
     let canonical: Vec<String> = canonical.iter().map(|column| format!("`{column}`")).collect();
+    let by_meter = if header.has("timestamp") && best.cells.len() > 2 {
+        "; if every other column is a meter of its own, that is --mapping meter-columns"
+    } else {
+        ""
+    };
     ImportError::Header {
         found: format!(
             "no line of the file is a header that is known: {looks}; of the columns account, meter_id, utility, ts, value, unit {} {} missing{near}",
@@ -194,7 +200,7 @@ fn unknown(seen: &[Candidate], mappings: &[Mapping]) -> ImportError {
             if canonical.len() == 1 { "is" } else { "are" },
         ),
         remedy: format!(
-            "say which column is what with --mapping: one of {}, or a file of your own",
+            "say which column is what with --mapping: one of {}, or a file of your own{by_meter}",
             mappings.iter().map(Mapping::name).collect::<Vec<_>>().join(", ")
         ),
     }

@@ -8,6 +8,7 @@
 //! | `GET /healthz` | 200 while the process serves |
 //! | `GET /readyz` | 200 when every task has run and its last run ended well, else 503 with what failed |
 //! | `GET /metrics` | Prometheus text of this process |
+//! | `GET /openapi.json` | the description of all of these |
 //!
 //! With a token, all but `/ping`, `/healthz` and `/readyz` ask for `Authorization: Bearer <token>`.
 
@@ -18,15 +19,16 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Json, Router};
+use galerna_http::openapi::{add_error, operations, served};
 use galerna_http::{
-    ApiError, ErrorBody, Guard, ServeError, ServeOptions, Unready, check_exposure, method_not_allowed,
-    metrics, no_route, readiness, serve_until,
+    ApiError, ErrorBody, Guard, ServeError, ServeOptions, Unready, check_exposure, metrics, readiness,
+    serve_until,
 };
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -56,16 +58,14 @@ impl Maintainer {
 
     /// The routes of the service.
     pub fn router(&self, token: Option<&str>) -> Router {
-        let routes = Router::new()
-            .route("/status", get(status))
-            .route("/tasks/{task}/run", post(run))
-            .route("/metrics", get(show_metrics))
-            .route("/ping", get(ping))
-            .route("/healthz", get(|| async { "ok" }))
-            .route("/readyz", get(readyz))
-            .fallback(no_route)
-            .method_not_allowed_fallback(method_not_allowed)
+        let routes = OpenApiRouter::new()
+            .routes(routes!(status))
+            .routes(routes!(run))
+            .routes(routes!(show_metrics))
+            .routes(routes!(ping))
+            .routes(routes!(readyz))
             .with_state(self.clone());
+        let (routes, _) = served(routes, describe);
         Guard::new(token).protect(routes, OPEN_PATHS)
     }
 
@@ -86,6 +86,22 @@ impl Maintainer {
     }
 }
 
+fn describe(description: &mut OpenApi) {
+    "Galerna maintainer".clone_into(&mut description.info.title);
+    description.info.description = Some("Keeps the queues' states true to accounts and broker.".to_owned());
+    description.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    for (path, _, operation) in operations(description) {
+        if !OPEN_PATHS.contains(&path) {
+            add_error(operation, "401", "`unauthorized`: a token is demanded and was not sent");
+            add_error(operation, "429", "`too_many_tries`: too many wrong tokens came from this address");
+        }
+    }
+}
+
+/// Whether each task runs on time.
+#[utoipa::path(get, path = "/ping", responses(
+    (status = 200, description = "all do", body = Object, example = json!({"on_time": true, "tasks": {}})),
+    (status = 503, description = "some do not: the same body says which", body = Object)))]
 async fn ping(State(maintainer): State<Maintainer>) -> Response {
     let status = maintainer.status();
     let tasks: serde_json::Map<String, serde_json::Value> = status
@@ -104,14 +120,23 @@ async fn ping(State(maintainer): State<Maintainer>) -> Response {
     (code, Json(json!({"on_time": status.on_time, "tasks": tasks}))).into_response()
 }
 
+/// The state of each task.
+#[utoipa::path(get, path = "/status", responses(
+    (status = 200, description = "the tasks", body = Object, example = json!({"on_time": true, "tasks": []}))))]
 async fn status(State(maintainer): State<Maintainer>) -> Response {
     Json(maintainer.status()).into_response()
 }
 
+/// Whether every task has run, and its last run ended well.
+#[utoipa::path(get, path = "/readyz", responses(
+    (status = 200, description = "ready", body = Object, example = json!({"ready": true})),
+    (status = 503, description = "`not_ready`: what failed", body = ErrorBody)))]
 async fn readyz(State(maintainer): State<Maintainer>) -> Response {
     readiness(&json!({}), maintainer.readiness().err().map(|problem| Unready::new("not_ready", problem)))
 }
 
+/// Metrics of this process in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, description = "metrics", body = String, content_type = "text/plain")))]
 async fn show_metrics(State(maintainer): State<Maintainer>) -> Response {
     metrics::answer(maintainer.registry())
 }

@@ -70,7 +70,7 @@ pub async fn notifier(settings: &Settings, stop: CancellationToken) -> anyhow::R
     // It has no workers to tell of, but it can be named in `page.workers` like them, and is asked for the history of messages.
     let routes = routes::workers(Workers::default());
     let readiness = Readiness::default();
-    let admin = AdminServer::new(settings, listener, registry, routes.into(), readiness.clone());
+    let admin = AdminServer::new(settings, listener, registry, routes, readiness.clone());
     run(vec![Box::new(admin), Box::new(NotifierTasks::new(notifier))], readiness, &stop).await
 }
 
@@ -156,7 +156,7 @@ pub async fn worker(settings: &Settings, stop: CancellationToken) -> anyhow::Res
     metrics::register(&registry, workers.clone(), broker)?;
     let readiness = Readiness::default();
     let routes = routes::workers(workers.clone());
-    let admin = AdminServer::new(settings, listener, registry, routes.into(), readiness.clone());
+    let admin = AdminServer::new(settings, listener, registry, routes, readiness.clone());
     let topologies = WorkerTopologies::new(workers, vec![ingestion], settings.worker.drain);
     tracing::info!(worker = name, %address, dispatcher = settings.dispatcher.url, "the worker works");
     run(vec![Box::new(admin), Box::new(topologies)], readiness, &stop).await

@@ -19,6 +19,7 @@ use galerna_settings::Settings;
 use galerna_storage::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::routes;
 use crate::api::sources::{self, SourcesApi};
@@ -154,7 +155,7 @@ impl Standalone {
             Box::new(DispatcherApi::new(settings, listeners.api, dispatcher.clone(), store.clone(), routes)),
             Box::new(NotifierTasks::new(notifier)),
             Box::new(PageServer::new(settings, listeners.page, page)),
-            Box::new(AdminServer::new(settings, listeners.admin, registry, Router::new(), readiness.clone())),
+            Box::new(AdminServer::new(settings, listeners.admin, registry, OpenApiRouter::new(), readiness.clone())),
             Box::new(WorkerTopologies::new(workers.clone(), ingestions, settings.worker.drain)),
             Box::new(FrontendServer::new(frontend, listeners.frontend, Router::new())),
         ];

@@ -8,7 +8,8 @@
 //! All messages of a call are one trace, whose id is made of the call's, so that all processes agree on it without asking each
 //! other. What a process knows of a call becomes one span when nothing more of it has happened for a while, with a child for
 //! each step, from the message's step before to it. The frontend's span is the root, and its id is made of the call's, too:
-//! the other processes' spans name it as their parent.
+//! the other processes' spans name it as their parent. A caller that sends a `traceparent` finds all of it in its own trace: the
+//! frontend's span has the caller's as its parent, and the call's id begins with both.
 //!
 //! Nothing waits for the collector: what is too much is dropped, counted, and told once.
 
@@ -26,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::ring::{RecordedStep, is_call, message_id};
+use super::ring::{RecordedStep, caller_of, is_call, message_id};
 use crate::process_name;
 
 /// Steps on their way to the exporter.
@@ -267,7 +268,9 @@ impl Exporter {
         steps.sort_by_key(|step| step.at);
         let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return };
         let hash = Sha256::digest(call);
-        let (trace, root) = (hex(&hash[..16]), hex(&hash[16..24]));
+        let caller = caller_of(call);
+        let trace = caller.map_or_else(|| hex(&hash[..16]), |(trace, _)| trace.to_owned());
+        let root = hex(&hash[16..24]);
         let is_root = steps.iter().any(|step| step.place == "frontend");
         let id = if is_root { root.clone() } else { self.span_id() };
         let mut span = json!({
@@ -282,6 +285,9 @@ impl Exporter {
         // Messages that no frontend made have no root.
         if !is_root && is_call(call) {
             span["parentSpanId"] = json!(root);
+        }
+        if let (true, Some((_, span_of_caller))) = (is_root, caller) {
+            span["parentSpanId"] = json!(span_of_caller);
         }
         spans.push(span);
         let mut before: HashMap<Option<u32>, Timestamp> = HashMap::new();
@@ -368,6 +374,18 @@ mod tests {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), worker.len());
+    }
+
+    #[test]
+    fn a_call_with_a_traceparent_is_a_part_of_its_callers_trace() {
+        let (trace, caller) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let call = format!("{trace}{caller}0123456789ab");
+        let front = spans(&call, &[step(None, 5, "frontend", "accepted")]);
+        let worker = spans(&call, &[step(Some(0), 6, "queues", "delivered")]);
+        assert!(front.iter().chain(&worker).all(|span| span["traceId"] == trace), "{front:?}");
+        assert_eq!(front[0]["parentSpanId"], caller);
+        assert_eq!(worker[0]["parentSpanId"], front[0]["spanId"]);
+        assert_ne!(front[0]["spanId"], caller);
     }
 
     #[test]

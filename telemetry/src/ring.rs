@@ -17,6 +17,8 @@ const STEPS_PER_HISTORY: usize = 16;
 pub(super) const ID_BYTES: usize = 256;
 /// Letters of a call's id, all of them hexadecimal digits.
 const CALL_ID: usize = 28;
+/// Of the id of a call whose caller sent a `traceparent`: its trace (32) and span (16) stand in front.
+const TRACED_CALL_ID: usize = 60;
 
 /// What is known of a step when it happens.
 #[derive(Debug, Clone)]
@@ -44,7 +46,12 @@ pub(super) fn call_of(id: &str) -> (&str, Option<u32>) {
 
 /// Whether it has the form of the ids that frontends give to calls.
 pub(super) fn is_call(id: &str) -> bool {
-    id.len() == CALL_ID && id.bytes().all(|b| b.is_ascii_hexdigit())
+    matches!(id.len(), CALL_ID | TRACED_CALL_ID) && id.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// The trace and the span that the caller of a call named, if it did.
+pub(super) fn caller_of(call: &str) -> Option<(&str, &str)> {
+    (call.len() == TRACED_CALL_ID && is_call(call)).then(|| (&call[..32], &call[32..48]))
 }
 
 /// The id of a call's message.

@@ -111,7 +111,8 @@ fn describe(description: &mut OpenApi) {
 /// What every request gets: an id, counting, and a line in the log that has no query.
 async fn observe(State(frontend): State<Frontend>, mut request: Request, next: Next) -> Response {
     let core = frontend.core();
-    let id = core.new_id();
+    let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let id = core.new_id(traceparent);
     request.extensions_mut().insert(RequestId(id.clone()));
     let route = metrics::route(&request);
     let method = request.method().clone();

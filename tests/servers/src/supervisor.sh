@@ -7,6 +7,13 @@
 # Stdin is a pipe whose other end only the test process holds: it closes when that process ends, however it ends.
 dir=$1
 cd / || exit 1
+# RabbitMQ takes a file or more for each queue, MongoDB for each collection and connection: with the usual limit of 1,024 a server stands
+# still at some hundred queues. More than this is of no use, and Erlang would make room for it.
+files=65536
+most=$(ulimit -H -n)
+[ "$most" = unlimited ] || [ "$most" -ge "$files" ] || files=$most
+now=$(ulimit -S -n)
+[ "$now" != unlimited ] && [ "$now" -ge "$files" ] || ulimit -S -n "$files"
 while read -r word argument; do
     case $word in
     start)
