@@ -154,12 +154,16 @@ async fn what_fires_still_when_its_silence_ends_is_told_once() {
     world.galerna(&["silences", "create", "--device", "al_*", "--for", "10s", "--reason", "works"]);
     world.post("al_1", 5_000.0, 0).await;
     until("it fires", || async { !world.events().is_empty() }).await;
-    until("the silence is over", || async { world.galerna(&["silences", "list"])[0]["in_force"] == false }).await;
+    until("the silence is over", || async { world.galerna(&["silences", "list"])[0]["in_force"] == false })
+        .await;
     world.post("al_1", 6_000.0, 0).await;
     let devices = |world: &World| -> Vec<String> {
         let delivered = world.delivered();
-        let events = delivered.iter().flat_map(|delivery| delivery["events"].as_array().cloned().unwrap_or_default());
-        let told = events.map(|event| format!("{} {}", event["kind"].as_str().unwrap(), event["device"].as_str().unwrap()));
+        let events =
+            delivered.iter().flat_map(|delivery| delivery["events"].as_array().cloned().unwrap_or_default());
+        let told = events.map(|event| {
+            format!("{} {}", event["kind"].as_str().unwrap(), event["device"].as_str().unwrap())
+        });
         told.filter(|told| !told.ends_with(PROBE)).collect()
     };
     until("it is told", || async { !devices(&world).is_empty() }).await;

@@ -237,12 +237,17 @@ fn meter_columns(
     header: &Header<'_>,
 ) -> Result<Vec<(usize, String)>, ImportError> {
     let (before, after) = pattern.split_once(METER_PLACE).unwrap_or((pattern, ""));
-    let others: Vec<String> =
-        mapping.required().chain(mapping.skip.iter().map(|when| when.column.as_str())).map(normalized).collect();
+    let others: Vec<String> = mapping
+        .required()
+        .chain(mapping.skip.iter().map(|when| when.column.as_str()))
+        .map(normalized)
+        .collect();
     let mut found: Vec<(usize, String)> = Vec::new();
     for (at, (name, normalized)) in header.names.iter().zip(header.normalized()).enumerate() {
         let label = name.trim().strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).map(str::trim);
-        let Some(label) = label.filter(|label| !label.is_empty() && !others.contains(normalized)) else { continue };
+        let Some(label) = label.filter(|label| !label.is_empty() && !others.contains(normalized)) else {
+            continue;
+        };
         row::meter(label).map_err(|problem| ImportError::Header {
             found: format!("column {} of the header is no meter: its name {problem}", at + 1),
             remedy: "rename it".to_owned(),

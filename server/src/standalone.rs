@@ -155,7 +155,13 @@ impl Standalone {
             Box::new(DispatcherApi::new(settings, listeners.api, dispatcher.clone(), store.clone(), routes)),
             Box::new(NotifierTasks::new(notifier)),
             Box::new(PageServer::new(settings, listeners.page, page)),
-            Box::new(AdminServer::new(settings, listeners.admin, registry, OpenApiRouter::new(), readiness.clone())),
+            Box::new(AdminServer::new(
+                settings,
+                listeners.admin,
+                registry,
+                OpenApiRouter::new(),
+                readiness.clone(),
+            )),
             Box::new(WorkerTopologies::new(workers.clone(), ingestions, settings.worker.drain)),
             Box::new(FrontendServer::new(frontend, listeners.frontend, Router::new())),
         ];

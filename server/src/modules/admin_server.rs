@@ -58,7 +58,8 @@ async fn show_metrics(State(process): State<Process>) -> Response {
 
 fn describe(description: &mut OpenApi) {
     "Galerna process".clone_into(&mut description.info.title);
-    description.info.description = Some("Health and metrics of a process, and what its workers do.".to_owned());
+    description.info.description =
+        Some("Health and metrics of a process, and what its workers do.".to_owned());
     description.info.version = env!("CARGO_PKG_VERSION").to_owned();
     for (path, _, operation) in operations(description) {
         if !OPEN_PATHS.contains(&path) {
