@@ -486,8 +486,6 @@ fn budget(limits: &Limits, bytes: usize, longest: usize) -> Budget {
     Budget::new(bytes, each)
 }
 
-/// Ids that sort by time and are met once: 12 hexadecimal digits of milliseconds, 16 of chance.
-
 async fn refresh_sources_repeatedly(core: Arc<Core>) {
     let (every, soonest) = (core.options.sources.every, core.options.sources.soonest);
     loop {

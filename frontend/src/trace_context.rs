@@ -17,7 +17,7 @@ fn parse(traceparent: &str) -> Option<(&str, &str)> {
     (is_version && is_whole && !is_zero(trace) && !is_zero(span)).then_some((trace, span))
 }
 
-/// A new id of a call: 28 hexadecimal digits; or those of the caller's trace and span, and 12 more, when it sends a `traceparent`
+/// A new id of a call, met once: 28 hexadecimal digits, 12 of milliseconds by which they sort and 16 of chance; or those of the caller's trace and span, and 12 more, when it sends a `traceparent`
 /// that can be read. One that cannot is taken for none, as the specification asks.
 pub(crate) fn new_id(now: Timestamp, traceparent: Option<&str>) -> String {
     match traceparent.and_then(parse) {
