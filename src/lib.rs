@@ -30,6 +30,7 @@
 //! | `ingest` | the module `ingest`: leased queues, the bolts that validate, store and raise alerts, and the one topology of the command |
 //! | `embedded` (default) | broker and store in this process, on SQLite |
 //! | `rabbitmq`, `mongodb` | broker and store for any number of processes |
+//! | `multilang` | bolts and spouts in other languages, over Storm's multilang protocol |
 //! | `cli` (default) | the `galerna` command, with all of the above |
 //!
 //! The crate holds no logic that a module crate could hold.
@@ -47,6 +48,8 @@ pub use galerna_ingest as ingest;
 pub use galerna_lease as lease;
 #[cfg(feature = "ingest")]
 pub use galerna_model as model;
+#[cfg(feature = "multilang")]
+pub use galerna_multilang as multilang;
 pub use galerna_spouts as spouts;
 #[cfg(feature = "ingest")]
 pub use galerna_storage as storage;

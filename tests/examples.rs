@@ -46,6 +46,18 @@ async fn word_count_counts_every_word() {
 }
 
 #[tokio::test]
+async fn a_bolt_in_python_splits_sentences() {
+    let python = galerna_test_servers::pystorm_python();
+    // The example runs the bolt in another folder. Links stay: a virtual environment is known by them.
+    let folder = python.parent().and_then(|folder| folder.canonicalize().ok()).expect("it is in a folder");
+    let python = folder.join(python.file_name().expect("it has a name"));
+    let lines = run("python_bolt", &[("PYTHON", python.to_str().expect("it is text"))]).await;
+    for expected in ["the 4", "seven 1", "and 2", "sentences: 4 emitted, 4 acked"] {
+        assert!(lines.iter().any(|line| line == expected), "{expected} is not in {lines:#?}");
+    }
+}
+
+#[tokio::test]
 async fn several_outputs_go_several_ways() {
     let lines = sorted(run("several_outputs", &[]).await);
     assert_eq!(

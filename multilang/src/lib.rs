@@ -4,6 +4,7 @@
 //!   Whatever speaks the protocol will do, such as unmodified pystorm components.
 //! - [`SerializedStream`] gives streams the form that tuples have outside of the process; [`ShellOutputs`] are what children emit on.
 //! - [`ShellCommand`] says how a program is run and watched.
+//! - [`serve_bolt`] and [`serve_spout`] are the other side: a part of a topology as a child of a Storm worker.
 //! - [`ToChild`], [`FromChild`] and [`Frames`] are the protocol itself.
 //!
 //! Each child has its standard error drained to the log, its output read whatever its input does, and a bound on all that waits. One
@@ -25,7 +26,7 @@
 //! # Ok::<(), BuildError>(())
 //! ```
 //!
-//! Of the workspace it uses `galerna-topology` and `galerna-retry`; the engine must not depend on it.
+//! Of the workspace it uses `galerna-topology`, `galerna-retry`, and `galerna-engine` to run what is served; these must not depend on it.
 
 mod bolt;
 mod child;
@@ -38,6 +39,7 @@ mod message;
 mod outputs;
 mod place;
 mod row;
+mod serve;
 mod spout;
 mod stream;
 mod write_queue;
@@ -53,6 +55,7 @@ pub use message::{
 };
 pub use outputs::{EmitWith, Forms, ParseError, Parsed, ShellOutputs, no_stream, parse_tuple};
 pub use row::{Row, to_values};
+pub use serve::{ServeError, Served, serve_bolt, serve_spout, stdio};
 pub use spout::{ShellMessageId, ShellSpout};
 pub use stream::{IntoSerialized, Serialized, SerializedStream};
 

@@ -4,5 +4,6 @@ mod faults;
 mod kills;
 mod languages;
 mod pystorm;
+mod served;
 mod support;
 mod wire;
