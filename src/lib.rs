@@ -22,7 +22,7 @@
 //!
 //! # Features
 //!
-//! Without features the crate is topologies, their engine, and the spouts that need nothing else: what one depends on with
+//! Without features the crate is topologies, their engine, windows and joins, and the spouts that need nothing else: what one depends on with
 //! `default-features = false` to write a topology over streams of one's own.
 //!
 //! | feature | adds |
@@ -54,12 +54,14 @@ pub use galerna_spouts as spouts;
 #[cfg(feature = "ingest")]
 pub use galerna_storage as storage;
 pub use galerna_topology as topology;
+pub use galerna_windows as windows;
 
 /// Everything that a file of a topology over streams of one's own needs; `ingest::prelude` has what ingestion adds.
 pub mod prelude {
     pub use galerna_engine::{Engine, EngineOptions};
     pub use galerna_spouts::{FileSpout, IntervalSpout, IteratorSpout};
     pub use galerna_topology::prelude::*;
+    pub use galerna_windows::prelude::*;
 }
 
 #[cfg(all(doctest, feature = "cli"))]

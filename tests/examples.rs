@@ -58,6 +58,23 @@ async fn a_bolt_in_python_splits_sentences() {
 }
 
 #[tokio::test]
+async fn windows_take_what_comes_out_of_order_and_tell_of_what_comes_too_late() {
+    let lines = run("windows", &[]).await;
+    let trimmed: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
+    for expected in [
+        "attic  0 to 15 min: 3 readings, mean 22 (OnTime)",
+        "cellar  0 to 15 min: 1 readings, mean 9 (OnTime)",
+        "cellar  0 to 15 min: 2 readings, mean 8 (Late)",
+        "cellar 15 to 30 min: 1 readings, mean 11 (OnTime)",
+        "attic 45 to 60 min: 1 readings, mean 28 (OnTime)",
+        "cellar of minute 2 is 51 min late",
+    ] {
+        assert!(trimmed.contains(&expected), "{expected} is not in {lines:#?}");
+    }
+    assert_eq!(lines.len(), 7, "{lines:#?}");
+}
+
+#[tokio::test]
 async fn several_outputs_go_several_ways() {
     let lines = sorted(run("several_outputs", &[]).await);
     assert_eq!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use galerna_topology::Fault;
-use galerna_topology::runtime::{AnyBatch, AsyncBoltTask, Delivery, Outbox, OutgoingBatch};
+use galerna_topology::runtime::{AnyBatch, AsyncBoltTask, Content, Delivery, Outbox, OutgoingBatch};
 
 use crate::clock::nanos;
 use crate::faults::{Backoff, FaultReporter};
@@ -267,31 +267,43 @@ impl AsyncWorker {
     async fn take(&mut self, mut message: Message) {
         let target = self.shared.plan.targets[message.target as usize];
         let input = &self.shared.topology.components()[target.component].inputs[target.input];
-        if message.rows as usize > self.limit {
-            // The rest stays where others can take it.
-            let (tuples, rest) = input.split(message.tuples, self.limit);
-            message.tuples = tuples;
-            if let Some(tuples) = rest {
-                let rows = message.rows - self.limit as u32;
-                let bytes = message.bytes / message.rows as usize * rows as usize;
-                self.shared.put_back(self.inputs.worker, Message { rows, bytes, tuples, ..message });
-                message.rows = self.limit as u32;
-            }
-        }
-        // Beside its tuples the batch itself: a bolt that has settled all of it early is busy until it has executed it.
-        self.stats.unsettled.add(u64::from(message.rows) + 1, &*self.shared.clock);
-        let (tuples, lost) = input.convert(message.tuples);
-        let rows = u64::from(message.rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
-        if !lost.is_empty() {
-            self.bolt.lose(lost);
-        }
-        let start = self.shared.clock.now();
         let delivery = Delivery {
             input: target.input,
             sender: message.sender,
             until: Duration::MAX,
             check_after: usize::MAX,
         };
+        let mut tuples = match message.content {
+            Content::Rows(tuples) => tuples,
+            Content::Watermark(watermark) => {
+                let told = AssertUnwindSafe(self.bolt.watermark(watermark, delivery)).catch_unwind().await;
+                if let Err(panic) = told {
+                    self.recover(Fault::panicked(&*panic)).await;
+                }
+                self.flush().await;
+                return;
+            }
+        };
+        if message.rows as usize > self.limit {
+            // The rest stays where others can take it.
+            let (first, rest) = input.split(tuples, self.limit);
+            tuples = first;
+            if let Some(rest) = rest {
+                let rows = message.rows - self.limit as u32;
+                let bytes = message.bytes / message.rows as usize * rows as usize;
+                let content = Content::Rows(rest);
+                self.shared.put_back(self.inputs.worker, Message { rows, bytes, content, ..message });
+                message.rows = self.limit as u32;
+            }
+        }
+        // Beside its tuples the batch itself: a bolt that has settled all of it early is busy until it has executed it.
+        self.stats.unsettled.add(u64::from(message.rows) + 1, &*self.shared.clock);
+        let (tuples, lost) = input.convert(tuples);
+        let rows = u64::from(message.rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
+        if !lost.is_empty() {
+            self.bolt.lose(lost);
+        }
+        let start = self.shared.clock.now();
         let mut rest = Some(tuples);
         while let Some(tuples) = rest.take() {
             if self.missing.is_some() && !self.prepare().await {

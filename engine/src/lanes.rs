@@ -5,13 +5,13 @@
 
 use std::collections::VecDeque;
 
-use galerna_topology::runtime::{AnyBatch, OutgoingBatch};
+use galerna_topology::runtime::{Content, OutgoingBatch};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A batch on its way to a worker. What else an edge may carry beside rows comes as a kind of its own here.
+/// A batch, or what else an edge carries, on its way to a worker.
 pub(crate) struct Message {
     pub(crate) target: u32,
     /// Which task of the emitting component sent it.
@@ -21,13 +21,13 @@ pub(crate) struct Message {
     pub(crate) bytes: usize,
     /// Whether the tuples are of the bolt's input type already: what is left of a batch that was begun.
     pub(crate) converted: bool,
-    pub(crate) tuples: AnyBatch,
+    pub(crate) content: Content,
 }
 
 impl Message {
     pub(crate) fn new(batch: OutgoingBatch) -> Self {
-        let OutgoingBatch { target, sender, tuples, rows, bytes } = batch;
-        Self { target, sender, rows, bytes, converted: false, tuples }
+        let OutgoingBatch { target, sender, content, rows, bytes } = batch;
+        Self { target, sender, rows, bytes, converted: false, content }
     }
 }
 

@@ -75,6 +75,6 @@ mod worker;
 pub use clock::{ManualClock, TokioClock};
 pub use error::EngineError;
 pub use histogram::{Histogram, LATENCY_BOUNDS, Latency};
-pub use metrics::{ComponentMetrics, LastError, Metrics, SpoutState};
+pub use metrics::{ComponentMetrics, LastError, Metrics, SpoutState, WatermarkMetrics};
 pub use running::{DrainReport, Engine, EngineOptions, Running};
 pub use stable_ids::StableIds;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use galerna_topology::{Clock, Failure, FailureKind, FaultKind, TaskFactory, TaskMetrics};
+use galerna_topology::{Clock, Failure, FailureKind, FaultKind, TaskFactory, TaskMetrics, Timestamp};
 use serde::Serialize;
 
 use crate::clock::nanos;
@@ -218,6 +218,9 @@ pub struct ComponentMetrics {
     /// Counters of the component's own, summed over its tasks; see
     /// [`TaskContext::counter`](galerna_topology::TaskContext::counter).
     pub counters: BTreeMap<String, u64>,
+    /// How far it is in event time, if it is told that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<WatermarkMetrics>,
     /// Gauges of the component's own, by name and task; see [`TaskContext::gauge`](galerna_topology::TaskContext::gauge).
     pub gauges: BTreeMap<String, BTreeMap<usize, f64>>,
 }
@@ -227,6 +230,33 @@ impl ComponentMetrics {
     pub fn failures(&self) -> u64 {
         self.failed.values().sum()
     }
+}
+
+/// How far a component is in event time: that of its tasks that is least far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WatermarkMetrics {
+    /// The watermark, in milliseconds since 1970; nothing as long as somebody who is waited for has said nothing.
+    pub at_ms: Option<i64>,
+    /// By how many milliseconds it is behind the greatest watermark that any task has sent.
+    pub behind_ms: u64,
+    /// Who holds it back: the component and the index of its task, as `readings/0`. Nobody if all that send are idle or have ended.
+    pub held_by: Option<String>,
+    /// Tasks that are idle, so that nobody waits for them, as `readings/1`.
+    pub idle: Vec<String>,
+}
+
+fn read_watermark(tasks: &[Arc<TaskMetrics>]) -> Option<WatermarkMetrics> {
+    let name = |(component, task): (Arc<str>, usize)| format!("{component}/{task}");
+    let states: Vec<_> = tasks.iter().filter_map(|task| task.watermark()).collect();
+    let latest = states.iter().filter_map(|state| state.latest).max();
+    let least = states.into_iter().min_by_key(|state| state.at)?;
+    let behind = latest.zip(least.at).map(|(latest, at)| latest.saturating_since(at));
+    Some(WatermarkMetrics {
+        at_ms: least.at.map(Timestamp::millis),
+        behind_ms: behind.map_or(0, |behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX)),
+        held_by: least.held_by.map(name),
+        idle: least.idle.into_iter().map(name).collect(),
+    })
 }
 
 /// A reading of a running topology.
@@ -337,6 +367,7 @@ pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> Compo
         restarts: sum(|task| &task.restarts),
         last_error,
         counters,
+        watermark: read_watermark(described.task_metrics),
         gauges,
     }
 }

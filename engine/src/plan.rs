@@ -57,6 +57,10 @@ pub(crate) struct Plan {
     pub(crate) edges: Vec<Vec<Edge>>,
     /// Spout tasks, numbered over the topology.
     pub(crate) spouts: Vec<TaskPlan>,
+    /// By component: whether it says in the course of its work how far it is in event time.
+    pub(crate) has_watermarks: Vec<bool>,
+    /// By component: whether it is to be told that.
+    pub(crate) hears_watermarks: Vec<bool>,
 }
 
 impl Plan {
@@ -82,6 +86,7 @@ impl Plan {
             .flat_map(|(component, c)| (0..c.settings.tasks()).map(move |task| TaskPlan { component, task }))
             .collect();
 
+        let (has_watermarks, hears_watermarks) = (topology.has_watermarks(), topology.hears_watermarks());
         let mut workers: Vec<WorkerPlan> = Vec::new();
         let mut place: HashMap<(usize, usize), (usize, usize)> = HashMap::new();
         for &head in &order {
@@ -100,8 +105,10 @@ impl Plan {
             let tasks = declared.settings.tasks();
             // A bolt that waits gets a task of tokio's for each of its own: they wait side by side anyway.
             let executors = if computing { declared.settings.parallelism } else { tasks };
-            // Where any task may get any tuple, they may do so also later.
-            let helps = declared.inputs.iter().all(|input| is_even(input.grouping));
+            // Where any task may get any tuple, they may do so also later. Not so where watermarks come: each task is told that
+            // it has all rows before them.
+            let helps =
+                !hears_watermarks[head] && declared.inputs.iter().all(|input| is_even(input.grouping));
             let first = workers.len();
             for executor in 0..executors {
                 let helpers = if helps { (first, executors) } else { (workers.len(), 1) };
@@ -128,7 +135,7 @@ impl Plan {
                 }
             }
         }
-        Self { workers, targets, base, fused_with, edges, spouts }
+        Self { workers, targets, base, fused_with, edges, spouts, has_watermarks, hears_watermarks }
     }
 
     /// The address of the same subscription with a task of this worker.
@@ -137,6 +144,11 @@ impl Plan {
         let task =
             members.find(|member| member.component == target.component).map_or(target.task, |m| m.task);
         (self.base[target.component][target.input] + task) as u32
+    }
+
+    /// The tasks of a component that send to a task of another.
+    pub(crate) fn senders(&self, from: usize, tasks: usize, to: TaskPlan) -> std::ops::Range<usize> {
+        if self.fused_with[to.component] == Some(from) { to.task..to.task + 1 } else { 0..tasks }
     }
 
     /// The addresses that a task sends to over this edge: the one beside it if the two are fused.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use galerna_topology::runtime::{AckSender, BatchPool, Loads, OutgoingBatch};
+use galerna_topology::runtime::{AckSender, BatchPool, Content, Loads, OutgoingBatch};
 use galerna_topology::{Clock, Failure, FailureKind, Fault, TaskMetrics, Topology};
 use tokio::sync::watch;
 
@@ -103,7 +103,9 @@ impl Shared {
     #[cold]
     fn refuse(&self, to: Target, message: Message, first: bool, limit: usize) {
         let component = &self.topology.components()[to.component];
-        let mut lineage = component.inputs[to.input].discard(message.tuples);
+        // Nothing else goes by feedback edges.
+        let Content::Rows(tuples) = message.content else { return self.lost(to) };
+        let mut lineage = component.inputs[to.input].discard(tuples);
         let fault = Fault::transient(format!(
             "the feedback edges hold {limit} bytes, as many as they may: if what goes round multiplies, let less of it go \
              round, or raise `feedback_bytes`"

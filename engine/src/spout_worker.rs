@@ -63,6 +63,8 @@ struct RunState {
     outgoing: Vec<OutgoingBatch>,
     poll: PollState,
     active: bool,
+    /// Whether those behind have been told that nothing new will come.
+    ended: bool,
     /// The pause after errors of `next`.
     errors: Backoff,
     /// Whether there is an instance that is open.
@@ -81,6 +83,7 @@ impl RunState {
             outgoing: Vec::new(),
             poll: PollState::Ready,
             active: false,
+            ended: false,
             errors: Backoff::new(),
             open: true,
             open_at: Duration::ZERO,
@@ -249,7 +252,7 @@ impl SpoutWorker {
     fn poll_state(&self, next: Next) -> PollState {
         match next {
             Next::Ready => PollState::Ready,
-            Next::Idle => PollState::At(Duration::MAX),
+            Next::Idle | Next::Ended => PollState::At(Duration::MAX),
             Next::After(wait) => PollState::At(self.shared.clock.now().saturating_add(wait)),
             Next::Done => {
                 self.state.done.store(true, Ordering::Release);
@@ -336,6 +339,9 @@ impl SpoutWorker {
         self.flush(all);
         if all {
             self.run.flushed = start;
+        }
+        if matches!(outcome, Ok(Next::Ended | Next::Done)) && !std::mem::replace(&mut self.run.ended, true) {
+            self.spout.end();
         }
         if outcome.is_ok() && self.spout.staged().emitted > 0 {
             self.run.errors.reset();

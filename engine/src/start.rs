@@ -260,6 +260,8 @@ impl TaskBuilder {
                 offset: plan.task,
                 sender: plan.task as u32,
                 subscriber: subscriber.id.clone(),
+                watermarks: shared.plan.hears_watermarks[edge.component]
+                    && !subscriber.inputs[edge.input].feedback,
                 by_row: matches!(subscriber.factory, TaskFactory::AsyncBolt(_)),
                 weigh: None,
             };
@@ -292,9 +294,18 @@ impl TaskBuilder {
             subscriptions: components[plan.component]
                 .inputs
                 .iter()
-                .map(|input| Subscription {
-                    component: input.component.clone(),
-                    stream: input.stream.clone(),
+                .map(|input| {
+                    let from = components.iter().position(|other| other.id == input.component).unwrap_or(0);
+                    let hears = shared.plan.hears_watermarks[plan.component] && !input.feedback;
+                    let says = shared.plan.has_watermarks[from]
+                        || components[plan.component].settings.event_time.makes();
+                    let tasks = components[from].settings.tasks();
+                    Subscription {
+                        component: input.component.clone(),
+                        stream: input.stream.clone(),
+                        senders: if hears { shared.plan.senders(from, tasks, plan) } else { 0..0 },
+                        has_watermarks: says,
+                    }
                 })
                 .collect(),
             routes,

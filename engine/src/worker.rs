@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use galerna_topology::Fault;
-use galerna_topology::runtime::{BoltTask, Delivery, OutgoingBatch, Processed};
+use galerna_topology::runtime::{BoltTask, Content, Delivery, OutgoingBatch, Processed};
 use tokio::sync::watch;
 
 use crate::clock::nanos;
@@ -256,11 +256,24 @@ impl Worker {
     /// Executes the next batch of a task, or as much of it as the turn lasts. Returns whether the turn is over.
     fn execute_next(&mut self, slot: usize, turn: &Turn) -> bool {
         let Some(message) = self.tasks[slot].local.pop_front() else { return false };
-        let Message { target, sender, rows, bytes, converted, tuples } = message;
+        let Message { target, sender, rows, bytes, converted, content } = message;
         let to = self.shared.plan.targets[target as usize];
         let input = &self.shared.topology.components()[to.component].inputs[to.input];
         let task = &mut self.tasks[slot];
         let start = self.shared.clock.now();
+        let tuples = match content {
+            Content::Rows(tuples) => tuples,
+            Content::Watermark(watermark) => {
+                let delivery =
+                    Delivery { input: to.input, sender, until: Duration::MAX, check_after: usize::MAX };
+                let told = catch_unwind(AssertUnwindSafe(|| task.bolt.watermark(watermark, &delivery)));
+                task.report(told.unwrap_or_else(|panic| Err(Fault::panicked(&*panic))));
+                let now = self.shared.clock.now();
+                add(&task.stats.busy, nanos(now.saturating_sub(start)));
+                self.keep_local(slot);
+                return turn.is_over(now);
+            }
+        };
         let (tuples, lost) = if converted { (tuples, Vec::new()) } else { input.convert(tuples) };
         let mut executed = u64::from(rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
         if !lost.is_empty() {
@@ -309,7 +322,8 @@ impl Worker {
             return turn.is_over(now);
         };
         let bytes = bytes / rows.max(1) as usize * left as usize;
-        let rest = Message { target, sender, rows: left, bytes, converted: true, tuples };
+        let content = Content::Rows(tuples);
+        let rest = Message { target, sender, rows: left, bytes, converted: true, content };
         if is_head && self.shared.plan.workers[self.index].group.1 > 1 {
             // Where others may help, it is put back to where they take it from.
             self.shared.put_back(self.index, rest);

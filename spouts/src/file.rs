@@ -199,8 +199,11 @@ impl<T: Data + DeserializeOwned> Spout for FileSpout<T> {
     async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
         while out.room() > 0 {
             let Some(mut attempt) = self.take() else {
-                let done = self.chunks.is_none() && self.pending == 0;
-                return Ok(if done { Next::Done } else { Next::Idle });
+                return Ok(match (&self.chunks, self.pending) {
+                    (Some(_), _) => Next::Idle,
+                    (None, 0) => Next::Done,
+                    (None, _) => Next::Ended,
+                });
             };
             attempt.attempts += 1;
             self.pending += 1;

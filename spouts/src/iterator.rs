@@ -79,7 +79,7 @@ where
     async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
         while out.room() > 0 {
             let Some(mut attempt) = self.take() else {
-                return Ok(if self.pending == 0 { Next::Done } else { Next::Idle });
+                return Ok(if self.pending == 0 { Next::Done } else { Next::Ended });
             };
             attempt.attempts += 1;
             self.pending += 1;

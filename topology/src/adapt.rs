@@ -12,6 +12,7 @@ use crate::failure::{FailureKind, Fault};
 use crate::lineage::AckToken;
 use crate::outputs::Outputs;
 use crate::runtime::{AckSender, EdgeBatch};
+use crate::watermark::Timestamp;
 
 /// A bolt that computes, as its task sees it. The hooks are those of [`Bolt`].
 pub(crate) trait ComputingBolt: Send + 'static {
@@ -21,6 +22,7 @@ pub(crate) trait ComputingBolt: Send + 'static {
     fn prepare(&mut self, context: &TaskContext) -> Result<(), Fault>;
     fn run(&mut self, batch: Batch<Self::Input>, out: &mut Emitter<Self::Outputs>);
     fn tick(&mut self, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault>;
+    fn watermark(&mut self, at: Timestamp, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault>;
     fn drain(&mut self, out: &mut Emitter<Self::Outputs>);
     fn close(&mut self, out: &mut Emitter<Self::Outputs>);
 }
@@ -61,6 +63,9 @@ macro_rules! computing_hooks {
         }
         fn tick(&mut self, out: &mut Emitter<B::Outputs>) -> Result<(), Fault> {
             $trait::tick(&mut self.0, out)
+        }
+        fn watermark(&mut self, at: Timestamp, out: &mut Emitter<B::Outputs>) -> Result<(), Fault> {
+            $trait::watermark(&mut self.0, at, out)
         }
         fn drain(&mut self, out: &mut Emitter<B::Outputs>) {
             $trait::drain(&mut self.0, out);

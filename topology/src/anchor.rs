@@ -140,7 +140,7 @@ fn drop_unsettled(acks: &dyn AckSender, lineage: &mut Lineage, tuples: u64) {
     acks.fail(lineage, tuples, &failure);
 }
 
-/// What a tuple can be emitted anchored to: [`&Anchors`](Anchors), or whatever iterates over [`&Anchor`](Anchor).
+/// What a tuple can be emitted anchored to: [`&Anchors`](Anchors), several of them as [`AllAnchors`], or whatever iterates over [`&Anchor`](Anchor).
 pub trait AnchorSet {
     #[doc(hidden)]
     fn split_tokens(self, shares: &mut ShareRng) -> AckToken;
@@ -151,6 +151,16 @@ impl<'a, I: IntoIterator<Item = &'a Anchor>> AnchorSet for I {
         let split =
             |anchor: &Anchor| anchor.token.lock().unwrap_or_else(PoisonError::into_inner).split(shares);
         AckToken::merge_all(self.into_iter().map(split))
+    }
+}
+
+/// Several [`Anchors`], to emit a tuple anchored to all that they hold.
+#[derive(Debug, Clone, Copy)]
+pub struct AllAnchors<'a>(pub &'a [&'a Anchors]);
+
+impl AnchorSet for AllAnchors<'_> {
+    fn split_tokens(self, shares: &mut ShareRng) -> AckToken {
+        AckToken::merge_all(self.0.iter().map(|anchors| anchors.split_tokens(shares)))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::context::TaskContext;
 use crate::emitter::Emitter;
 use crate::failure::Fault;
 use crate::outputs::Outputs;
+use crate::watermark::Timestamp;
 
 /// A bolt that computes: it never waits. For those that do, see [`AsyncBolt`]; for those whose work is cheaper by the
 /// batch, [`BatchBolt`].
@@ -43,6 +44,18 @@ pub trait Bolt: Send + 'static {
     /// An error is reported in the metrics; the bolt carries on.
     fn tick(&mut self, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault> {
         let _ = out;
+        Ok(())
+    }
+
+    /// Called when the task's own watermark has risen: nothing earlier than `watermark` is to be expected from any of its inputs that
+    /// is not idle (see [`Emitter::watermark`]). When it returns, those behind it are told. What is kept and would still be emitted
+    /// must be emitted here: so it finishes with it, as in [`drain`](Self::drain), unless overridden.
+    ///
+    /// # Errors
+    /// An error is reported in the metrics; the bolt carries on.
+    fn watermark(&mut self, watermark: Timestamp, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault> {
+        let _ = watermark;
+        self.drain(out);
         Ok(())
     }
 
@@ -104,6 +117,18 @@ pub trait BatchBolt: Send + 'static {
     /// An error is reported in the metrics; the bolt carries on.
     fn tick(&mut self, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault> {
         let _ = out;
+        Ok(())
+    }
+
+    /// Called when the task's own watermark has risen: nothing earlier than `watermark` is to be expected from any of its inputs that
+    /// is not idle (see [`Emitter::watermark`]). When it returns, those behind it are told. What is kept and would still be emitted
+    /// must be emitted here: so it finishes with it, as in [`drain`](Self::drain), unless overridden.
+    ///
+    /// # Errors
+    /// An error is reported in the metrics; the bolt carries on.
+    fn watermark(&mut self, watermark: Timestamp, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault> {
+        let _ = watermark;
+        self.drain(out);
         Ok(())
     }
 
@@ -178,8 +203,8 @@ pub trait AsyncBolt: Send + 'static {
         async { Ok(()) }
     }
 
-    /// Called while a topology drains, whenever the input has run dry, and before `close`: finish with the
-    /// tuples that are kept (send the half-full bulk, await what is in flight), so that the spouts' roots
+    /// Called while a topology drains, whenever the input has run dry, before a watermark passes, and before `close`: finish with
+    /// the tuples that are kept (send the half-full bulk, await what is in flight), so that the spouts' roots
     /// can end.
     fn drain(&mut self, out: &mut Emitter<Self::Outputs>) -> impl Future<Output = ()> + Send {
         let _ = out;
@@ -247,8 +272,8 @@ pub trait AsyncBatchBolt: Send + 'static {
         async { Ok(()) }
     }
 
-    /// Called while a topology drains, whenever the input has run dry, and before `close`: finish with the
-    /// tuples that are kept (send the half-full bulk, await what is in flight), so that the spouts' roots
+    /// Called while a topology drains, whenever the input has run dry, before a watermark passes, and before `close`: finish with
+    /// the tuples that are kept (send the half-full bulk, await what is in flight), so that the spouts' roots
     /// can end.
     fn drain(&mut self, out: &mut Emitter<Self::Outputs>) -> impl Future<Output = ()> + Send {
         let _ = out;

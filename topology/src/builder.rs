@@ -93,7 +93,7 @@ pub struct Input {
     pub(crate) type_id: TypeId,
     pub(crate) type_name: &'static str,
     direct_type: bool,
-    convert: fn(AnyBatch) -> (AnyBatch, Vec<LostTuples>),
+    convert: Arc<dyn Fn(AnyBatch) -> (AnyBatch, Vec<LostTuples>) + Send + Sync>,
     split: fn(AnyBatch, usize) -> (AnyBatch, Option<AnyBatch>),
     discard: fn(AnyBatch) -> Lineage,
     route: Arc<dyn Fn(RouteSetup) -> Box<dyn Any + Send> + Send + Sync>,
@@ -151,8 +151,9 @@ fn discard<T: Send + 'static>(tuples: AnyBatch) -> Lineage {
     lineage
 }
 
-fn convert<T: IntoInput<I> + Send + 'static, I: Send + 'static>(
+fn convert<T: Send + 'static, I: Send + 'static>(
     tuples: AnyBatch,
+    into_input: impl Fn(T) -> I,
 ) -> (AnyBatch, Vec<LostTuples>) {
     let mut tuples = match tuples.downcast::<EdgeBatch<T>>() {
         Ok(tuples) => tuples,
@@ -161,7 +162,7 @@ fn convert<T: IntoInput<I> + Send + 'static, I: Send + 'static>(
     let mut converted =
         EdgeBatch { values: Vec::with_capacity(tuples.values.len()), lineage: Lineage::new() };
     let mut rows = tuples.values.drain(..);
-    let mut convert = || converted.values.extend(rows.by_ref().map(IntoInput::<I>::into_input));
+    let mut convert = || converted.values.extend(rows.by_ref().map(&into_input));
     let Err(mut panic) = catch_unwind(AssertUnwindSafe(&mut convert)) else {
         converted.lineage = std::mem::take(&mut tuples.lineage);
         return (Box::new(converted), Vec::new());
@@ -174,7 +175,7 @@ fn convert<T: IntoInput<I> + Send + 'static, I: Send + 'static>(
         tokens.by_ref().take(done - paired).for_each(|token| converted.lineage.push(token));
         paired = done;
         lost.lose(tokens.next().unwrap_or_default(), &*panic);
-        let go_on = || converted.values.extend(rows.by_ref().map(IntoInput::<I>::into_input));
+        let go_on = || converted.values.extend(rows.by_ref().map(&into_input));
         match catch_unwind(AssertUnwindSafe(go_on)) {
             Ok(()) => break,
             Err(next) => panic = next,
@@ -209,6 +210,38 @@ pub struct ComponentSettings {
     pub holds: Option<usize>,
     /// For a bolt: how long it may keep a tuple unsettled, if it says.
     pub holds_for: Option<Duration>,
+    /// For a bolt: what watermarks are to it.
+    pub event_time: EventTimeUse,
+    /// Why it cannot be run, if it cannot.
+    pub refused: Option<Arc<str>>,
+}
+
+/// What watermarks are to a bolt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EventTimeUse {
+    /// It passes them on, if they come.
+    #[default]
+    Passes,
+    /// It works without them, and is to be told when its inputs have ended.
+    Ends,
+    /// It works by them.
+    Needs,
+    /// It reads off its tuples how far those that send them have come, and passes that on.
+    Makes,
+    /// It does that, and works by it.
+    MakesAndNeeds,
+}
+
+impl EventTimeUse {
+    /// Whether it reads watermarks off its tuples.
+    pub const fn makes(self) -> bool {
+        matches!(self, Self::Makes | Self::MakesAndNeeds)
+    }
+
+    /// Whether it works by watermarks.
+    pub const fn needs(self) -> bool {
+        matches!(self, Self::Needs | Self::MakesAndNeeds)
+    }
 }
 
 /// The threads that the executors of a bolt run on.
@@ -237,6 +270,8 @@ impl Default for ComponentSettings {
             threads: Threads::Shared,
             holds: None,
             holds_for: None,
+            event_time: EventTimeUse::default(),
+            refused: None,
         }
     }
 }
@@ -293,6 +328,40 @@ impl Topology {
     /// Whether roots are tracked; if not, they are acked when emitted.
     pub fn tracking(&self) -> bool {
         self.tracking
+    }
+
+    /// By component: whether it says how far it is in event time, in the course of its work and not only at its end: it reads that
+    /// off its tuples, or one before it does. Feedback edges carry no watermarks.
+    pub fn has_watermarks(&self) -> Vec<bool> {
+        let mut has: Vec<bool> = self.components.iter().map(|c| c.settings.event_time.makes()).collect();
+        while let Some(next) = self.components.iter().enumerate().position(|(at, component)| {
+            let mut inputs = component.inputs.iter().filter(|input| !input.feedback);
+            !has[at] && inputs.any(|input| self.index(&input.component).is_some_and(|from| has[from]))
+        }) {
+            has[next] = true;
+        }
+        has
+    }
+
+    /// By component: whether it, or one behind it, works by watermarks or makes them, so that it is to be told when what comes before
+    /// it ends.
+    pub fn hears_watermarks(&self) -> Vec<bool> {
+        let mut hears: Vec<bool> =
+            self.components.iter().map(|c| c.settings.event_time != EventTimeUse::Passes).collect();
+        while let Some(next) = (0..self.components.len()).find(|&at| {
+            let id = &self.components[at].id;
+            let mut behind = self.components.iter().enumerate().filter(|(_, component)| {
+                component.inputs.iter().any(|input| !input.feedback && input.component == *id)
+            });
+            !hears[at] && behind.any(|(behind, _)| hears[behind])
+        }) {
+            hears[next] = true;
+        }
+        hears
+    }
+
+    fn index(&self, id: &str) -> Option<usize> {
+        self.components.iter().position(|component| &*component.id == id)
     }
 
     /// How long a root of this spout may take; `None` means for ever.
@@ -665,6 +734,19 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         self
     }
 
+    /// Says what watermarks are to it. A bolt that needs them and has none before it that makes them is not built.
+    pub fn event_time(self, event_time: EventTimeUse) -> Self {
+        self.component.settings.event_time = event_time;
+        self
+    }
+
+    /// Says that it cannot be run, and why: what is wrong and what to do. The topology is not built then. For what declares
+    /// components of its own from what an author says.
+    pub fn refuse(self, reason: impl Into<Arc<str>>) -> Self {
+        self.component.settings.refused.get_or_insert(reason.into());
+        self
+    }
+
     fn subscribe<T, R>(
         self,
         stream: Stream<T>,
@@ -675,6 +757,22 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         T: Data + IntoInput<I>,
         R: Route<T> + 'static,
     {
+        let direct = TypeId::of::<T>() == TypeId::of::<I>();
+        self.subscribe_as(stream, grouping, route, direct, IntoInput::<I>::into_input)
+    }
+
+    fn subscribe_as<T, R>(
+        self,
+        stream: Stream<T>,
+        grouping: Grouping,
+        route: impl Fn(RouteSetup) -> R + Send + Sync + 'static,
+        direct_type: bool,
+        into_input: impl Fn(T) -> I + Send + Sync + 'static,
+    ) -> Self
+    where
+        T: Data,
+        R: Route<T> + 'static,
+    {
         let weigh = stream.weigh.map(|weigh| Arc::new(weigh) as Arc<dyn Any + Send + Sync>);
         self.component.inputs.push(Input {
             component: stream.source.component,
@@ -683,8 +781,8 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
             feedback: stream.feedback,
             type_id: TypeId::of::<T>(),
             type_name: type_name::<T>(),
-            direct_type: TypeId::of::<T>() == TypeId::of::<I>(),
-            convert: convert::<T, I>,
+            direct_type,
+            convert: Arc::new(move |tuples| convert(tuples, &into_input)),
             split: split::<T>,
             discard: discard::<T>,
             route: Arc::new(move |mut setup| {
@@ -730,6 +828,21 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
             let key = key.clone();
             Fields::new(setup, move |value: &T| StableHasher::hash(&key(value)))
         })
+    }
+
+    /// As [`key_by`](Self::key_by), for a stream of another type than the bolt takes, with what makes the bolt's input of it: for
+    /// bolts over any types, where no `From` says that.
+    pub fn key_by_as<T: Data, K: Hash>(
+        self,
+        stream: impl Into<Stream<T>>,
+        key: impl Fn(&T) -> K + Clone + Send + Sync + 'static,
+        into_input: impl Fn(T) -> I + Send + Sync + 'static,
+    ) -> Self {
+        let route = move |setup| {
+            let key = key.clone();
+            Fields::new(setup, move |value: &T| StableHasher::hash(&key(value)))
+        };
+        self.subscribe_as(stream.into(), Grouping::Fields, route, false, into_input)
     }
 
     /// Subscribes: each key to one of two tasks, the one that has had less. Balances skewed keys for

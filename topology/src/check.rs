@@ -155,6 +155,23 @@ pub enum BuildError {
         /// The message timeout of that spout.
         timeout: Duration,
     },
+    /// A bolt that works by event time gets no watermarks.
+    #[error(
+        "bolt `{component}` works by event time, but nothing before it says how far that is: give it a `lag`, or put an `EventTime` \
+         bolt behind the source"
+    )]
+    NoWatermarks {
+        /// The bolt.
+        component: Arc<str>,
+    },
+    /// What was declared cannot be run.
+    #[error("component `{component}` cannot be run: {reason}")]
+    Refused {
+        /// The component.
+        component: Arc<str>,
+        /// What is wrong and what to do.
+        reason: Arc<str>,
+    },
     /// A cycle in which no subscription is marked.
     #[error(
         "the cycle {path} has no feedback edge: mark the subscription that closes it with \
@@ -197,6 +214,12 @@ pub(crate) fn check(topology: &Topology) -> Result<(), BuildError> {
         check_inputs(topology, component)?;
     }
     check_cycles(topology)?;
+    let has_watermarks = topology.has_watermarks();
+    for (component, has_watermarks) in topology.components.iter().zip(has_watermarks) {
+        if component.settings.event_time.needs() && !has_watermarks {
+            return Err(BuildError::NoWatermarks { component: component.id.clone() });
+        }
+    }
     topology.components.iter().try_for_each(|component| check_holds(topology, component))
 }
 
@@ -255,6 +278,9 @@ fn check_id(component: &Component) -> Result<(), BuildError> {
 
 fn check_settings(component: &Component) -> Result<(), BuildError> {
     let (settings, id) = (&component.settings, &component.id);
+    if let Some(reason) = &settings.refused {
+        return Err(BuildError::Refused { component: id.clone(), reason: reason.clone() });
+    }
     if settings.parallelism == 0 {
         return Err(BuildError::NoExecutors { component: id.clone() });
     }

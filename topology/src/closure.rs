@@ -9,6 +9,7 @@ use crate::context::TaskContext;
 use crate::emitter::Emitter;
 use crate::failure::Fault;
 use crate::outputs::{Data, Output};
+use crate::watermark::Timestamp;
 
 /// What a [`for_each`](crate::TopologyBuilder::for_each) closure may return: nothing, or a `Result` with
 /// any error that becomes a [`Fault`].
@@ -53,6 +54,9 @@ impl<I: Send + 'static, U: Data, F: FnMut(I) -> U + Send + 'static> ComputingBol
         batch.map_in_turn(out, &mut self.0);
     }
     fn tick(&mut self, _out: &mut Emitter<Output<U>>) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn watermark(&mut self, _at: Timestamp, _out: &mut Emitter<Output<U>>) -> Result<(), Fault> {
         Ok(())
     }
     fn drain(&mut self, _out: &mut Emitter<Output<U>>) {}

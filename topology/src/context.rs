@@ -88,6 +88,10 @@ impl TaskContext {
         self.inner.metrics.gauge(name)
     }
 
+    pub(crate) fn metrics(&self) -> &TaskMetrics {
+        &self.inner.metrics
+    }
+
     /// The topology's name.
     pub fn topology(&self) -> &str {
         &self.inner.topology

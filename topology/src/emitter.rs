@@ -15,6 +15,8 @@ use crate::runtime::{
     AckSender, Delivery, Destination, Destinations, EdgeBatch, LostTuples, Outbox, Staged, Subscription,
     destinations_of,
 };
+use crate::task_metrics::WatermarkState;
+use crate::watermark::{Sender, Timestamp, Watermark, Watermarks};
 
 /// A bolt's outputs, and the tuple at hand.
 ///
@@ -45,6 +47,19 @@ pub struct Emitter<O> {
     by_row: bool,
     /// What distributes the rows, where that may happen in the middle of a batch.
     router: Option<SharedRouter<O>>,
+    /// How far those that send here have come.
+    watermarks: Watermarks,
+    /// What those behind were told last.
+    told: Told,
+    /// Whether somebody has said something since.
+    heard: bool,
+}
+
+/// What a task has told those behind it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    at: Option<Timestamp>,
+    idle: bool,
 }
 
 /// The half of an async bolt's emitter that distributes what is done while the bolt has the other half.
@@ -149,6 +164,17 @@ impl<'a> Origin<'a> {
     }
 }
 
+/// Those that send to a task, as they are before any has said anything.
+fn senders(subscriptions: &[Subscription]) -> Watermarks {
+    let mut watermarks = Watermarks::new();
+    for (input, subscription) in subscriptions.iter().enumerate() {
+        for task in subscription.senders.clone() {
+            watermarks.add(Sender { input, task }, !subscription.has_watermarks);
+        }
+    }
+    watermarks
+}
+
 /// Where a batch leaves the tuples it had not reached when its bolt panicked.
 pub(crate) type UnreachedSlot = Arc<Mutex<Option<Box<dyn Any + Send>>>>;
 
@@ -180,6 +206,9 @@ impl<O: Outputs> Emitter<O> {
             kept: None,
             unreached: UnreachedSlot::default(),
             spare: None,
+            watermarks: senders(&subscriptions),
+            told: Told::default(),
+            heard: false,
             subscriptions,
             delivery: None,
             by_row: false,
@@ -213,6 +242,84 @@ impl<O: Outputs> Emitter<O> {
     /// As [`stable_id`](Self::stable_id), for a tuple that came from several messages: of each that has one.
     pub fn stable_ids(&self) -> Vec<Arc<str>> {
         self.row.roots().filter_map(|root| self.acks.stable_id(root)).collect()
+    }
+
+    /// The task that sent the tuple or batch being executed; nothing in `tick`, `progress`, `drain` and `close`.
+    pub fn sender(&self) -> Option<Sender> {
+        self.delivery
+            .as_ref()
+            .map(|delivery| Sender { input: delivery.input, task: delivery.sender as usize })
+    }
+
+    /// How far this task is in event time: the least watermark of its inputs that are not idle. What is emitted in `execute` comes
+    /// before it, for those behind. Nothing where no watermarks come, or not from all yet.
+    pub fn watermark(&self) -> Option<Timestamp> {
+        self.watermarks.least()
+    }
+
+    /// The watermarks of all tasks that send here.
+    pub fn watermarks(&self) -> &Watermarks {
+        &self.watermarks
+    }
+
+    /// Says how far a task that sends here has come, for a bolt that reads that off the tuples: as if it had said so itself. This
+    /// task's own watermark moves when the call at hand has returned.
+    pub fn set_watermark(&mut self, sender: Sender, watermark: Watermark) {
+        self.watermarks.set(sender, watermark);
+        self.heard = true;
+    }
+
+    /// Whether somebody has said something since the last time.
+    pub(crate) fn take_heard(&mut self) -> bool {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// The task's own watermark, if it has risen since those behind were told.
+    pub(crate) fn risen(&self) -> Option<Timestamp> {
+        self.watermarks.least().filter(|least| Some(*least) > self.told.at)
+    }
+
+    /// Tells those behind this task how far it is, if they do not know: behind all rows.
+    pub(crate) fn tell_watermark(&mut self) {
+        let (at, idle) = (self.watermarks.least(), self.watermarks.is_idle());
+        let now = match (at > self.told.at, idle) {
+            (true, _) => Watermark::At(at.unwrap_or(Timestamp::MIN)),
+            (false, true) if !self.told.idle => Watermark::Idle,
+            (false, false) if self.told.idle => Watermark::At(at.unwrap_or(Timestamp::MIN)),
+            _ => return,
+        };
+        self.flush(true);
+        self.send(now);
+        // It has risen as those that sent became idle.
+        if idle && now != Watermark::Idle && at != Some(Timestamp::MAX) {
+            self.send(Watermark::Idle);
+        }
+        self.told = Told { at, idle };
+    }
+
+    fn send(&mut self, watermark: Watermark) {
+        if let Some(router) = &self.router {
+            let mut router = router.lock().unwrap_or_else(PoisonError::into_inner);
+            let outbox = router.outbox().clone();
+            router.outputs.watermark(watermark, &mut outbox.lock());
+        } else {
+            self.outputs.watermark(watermark, &mut self.staged);
+        }
+    }
+
+    /// Has the metrics show how far this task is, and who holds it back.
+    pub(crate) fn show_watermark(&self) {
+        let all = &self.watermarks;
+        let name = |sender: Sender| {
+            let subscription = self.subscriptions.get(sender.input)?;
+            Some((subscription.component.clone(), sender.task))
+        };
+        self.context.metrics().set_watermark(WatermarkState {
+            at: all.least(),
+            latest: all.senders().filter_map(|sender| all.of(sender)).max(),
+            held_by: all.held_by().and_then(name),
+            idle: all.idle().filter_map(name).collect(),
+        });
     }
 
     /// Starts a batch, or ends it.

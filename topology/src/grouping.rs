@@ -9,8 +9,9 @@ use std::time::Duration;
 use crate::failure::Fault;
 use crate::lineage::{AckToken, Lineage, ShareRng, Span, Tokens};
 use crate::outputs::{Data, copies};
-use crate::runtime::{EdgeBatch, OutgoingBatch, Route, RouteSetup, Staged};
+use crate::runtime::{Content, EdgeBatch, OutgoingBatch, Route, RouteSetup, Staged};
 use crate::stable_hasher::{StableHasher, reduce};
+use crate::watermark::Watermark;
 
 /// The kinds of grouping, as declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,7 +160,8 @@ impl<T: Data> Targets<T> {
         self.runs[task] = 0;
         into.transferred += u64::from(rows);
         let (target, sender) = (self.setup.targets[task], self.setup.sender);
-        into.batches.push(OutgoingBatch { target, sender, tuples, rows, bytes });
+        let content = Content::Rows(tuples);
+        into.batches.push(OutgoingBatch { target, sender, content, rows, bytes });
     }
 
     /// Sends all rows to one task, as they are if they fit in a batch.
@@ -242,6 +244,20 @@ impl<T: Data> Targets<T> {
         for task in 0..self.parts.len() {
             self.send(task, into);
         }
+    }
+
+    /// Sends a watermark to all tasks, behind their rows.
+    fn send_watermark(&mut self, watermark: Watermark, into: &mut Staged) {
+        if !self.setup.watermarks {
+            return;
+        }
+        self.flush(into);
+        let sender = self.setup.sender;
+        let to_task = |&target| {
+            let content = Content::Watermark(watermark);
+            OutgoingBatch { target, sender, content, rows: 0, bytes: 0 }
+        };
+        into.batches.extend(self.setup.targets.iter().map(to_task));
     }
 }
 
@@ -435,6 +451,10 @@ impl<T: Data> Route<T> for Shuffle<T> {
     fn flush(&mut self, into: &mut Staged) {
         self.targets.flush(into);
     }
+
+    fn watermark(&mut self, watermark: Watermark, into: &mut Staged) {
+        self.targets.send_watermark(watermark, into);
+    }
 }
 
 /// By key.
@@ -471,6 +491,10 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for Fields<T, F> {
 
     fn flush(&mut self, into: &mut Staged) {
         self.targets.flush(into);
+    }
+
+    fn watermark(&mut self, watermark: Watermark, into: &mut Staged) {
+        self.targets.send_watermark(watermark, into);
     }
 }
 
@@ -518,6 +542,10 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Route<T> for PartialKey<T, F> {
     fn flush(&mut self, into: &mut Staged) {
         self.targets.flush(into);
     }
+
+    fn watermark(&mut self, watermark: Watermark, into: &mut Staged) {
+        self.targets.send_watermark(watermark, into);
+    }
 }
 
 /// A copy to every task.
@@ -552,6 +580,10 @@ impl<T: Data> Route<T> for All<T> {
     }
 
     fn flush(&mut self, _into: &mut Staged) {}
+
+    fn watermark(&mut self, watermark: Watermark, into: &mut Staged) {
+        self.targets.send_watermark(watermark, into);
+    }
 }
 
 /// Everything to task 0.
@@ -578,6 +610,10 @@ impl<T: Data> Route<T> for Global<T> {
     }
 
     fn flush(&mut self, _into: &mut Staged) {}
+
+    fn watermark(&mut self, watermark: Watermark, into: &mut Staged) {
+        self.targets.send_watermark(watermark, into);
+    }
 }
 
 /// To the task that the emitter named.
@@ -618,6 +654,10 @@ impl<T: Data> Route<T> for DirectRoute<T> {
 
     fn flush(&mut self, into: &mut Staged) {
         self.targets.flush(into);
+    }
+
+    fn watermark(&mut self, watermark: Watermark, into: &mut Staged) {
+        self.targets.send_watermark(watermark, into);
     }
 }
 
@@ -668,6 +708,10 @@ impl<T: Data, G: CustomGrouping<T>> Route<T> for Custom<T, G> {
     fn flush(&mut self, into: &mut Staged) {
         self.targets.flush(into);
     }
+
+    fn watermark(&mut self, watermark: Watermark, into: &mut Staged) {
+        self.targets.send_watermark(watermark, into);
+    }
 }
 
 #[cfg(test)]
@@ -706,6 +750,7 @@ mod tests {
             sender: 0,
             subscriber: "fields".into(),
             by_row: false,
+            watermarks: false,
             weigh: None,
         };
         let root = |n| RootId::new(0, n);
@@ -732,7 +777,8 @@ mod tests {
             }
             route.flush(&mut into);
             for batch in into.batches {
-                let tuples = batch.tuples.downcast::<EdgeBatch<u64>>().expect("a tuples of numbers");
+                let Content::Rows(rows) = batch.content else { panic!("nobody sends watermarks") };
+                let tuples = rows.downcast::<EdgeBatch<u64>>().expect("tuples of numbers");
                 assert_eq!(
                     (tuples.values.len(), tuples.lineage.rows()),
                     (batch.rows as usize, batch.rows as usize)

@@ -57,12 +57,13 @@ mod stream;
 mod sync;
 mod task;
 mod task_metrics;
+mod watermark;
 
-pub use anchor::{Anchor, AnchorSet, Anchors, Batch, Tuple};
+pub use anchor::{AllAnchors, Anchor, AnchorSet, Anchors, Batch, Tuple};
 pub use bolt::{AsyncBatchBolt, AsyncBolt, BatchBolt, Bolt};
 pub use builder::{
-    BoltDeclarer, Component, ComponentSettings, Input, IntoInput, SpoutDeclarer, TaskFactory, Threads,
-    Topology, TopologyBuilder,
+    BoltDeclarer, Component, ComponentSettings, EventTimeUse, Input, IntoInput, SpoutDeclarer, TaskFactory,
+    Threads, Topology, TopologyBuilder,
 };
 pub use check::BuildError;
 pub use closure::IntoTupleResult;
@@ -79,7 +80,8 @@ pub use runtime::Destination;
 pub use spout::{Next, Roots, Spout};
 pub use stable_hasher::StableHasher;
 pub use stream::Stream;
-pub use task_metrics::{Counter, Gauge, TaskMetrics};
+pub use task_metrics::{Counter, Gauge, TaskMetrics, TaskName, WatermarkState};
+pub use watermark::{Sender, Timestamp, Watermark, Watermarks};
 
 /// What [`outputs!`] expands to needs; not for anything else, and not stable.
 #[doc(hidden)]

@@ -9,6 +9,7 @@ use crate::anchor::AnchorSet;
 use crate::lineage::{AckToken, Lineage, RootId, ShareRng};
 use crate::runtime::{DirectRow, Route, Staged};
 use crate::stream::{Stream, StreamSource, StreamSpec};
+use crate::watermark::Watermark;
 
 /// What a tuple must be: cloned when a stream has several subscribers, and sent between tasks.
 #[diagnostic::on_unimplemented(
@@ -185,6 +186,8 @@ pub trait OutputSet: Send + Sized + 'static {
     fn hand_over(&mut self, to: &mut Self);
     /// Distributes the rows.
     fn route(&mut self, flush: bool, into: &mut Staged);
+    /// Sends a watermark to all subscribers that are to be told. All rows have been distributed.
+    fn watermark(&mut self, watermark: Watermark, into: &mut Staged);
 }
 
 #[diagnostic::do_not_recommend]
@@ -318,6 +321,12 @@ impl<T: Data> OutputSet for Output<T> {
             }
         }
     }
+
+    fn watermark(&mut self, watermark: Watermark, into: &mut Staged) {
+        for route in &mut self.routes {
+            route.watermark(watermark, into);
+        }
+    }
 }
 
 impl<T: Data> Output<T> {
@@ -441,6 +450,7 @@ impl OutputSet for () {
     fn discard(&mut self) {}
     fn hand_over(&mut self, _to: &mut Self) {}
     fn route(&mut self, _flush: bool, _into: &mut Staged) {}
+    fn watermark(&mut self, _watermark: Watermark, _into: &mut Staged) {}
 }
 
 /// The two sides of a set of outputs: what a running component emits on, and what wiring subscribes to.
@@ -465,7 +475,8 @@ impl FieldKind for AsStreams {
     type Of<T: Data> = Stream<T>;
 }
 
-/// Declares several named outputs, each with its own type.
+/// Declares several named outputs, each with its own type. The struct may have type parameters, which stand for what can be a
+/// tuple: `struct Sorted<T> { odd: T, even: T }`.
 ///
 /// ```
 /// use galerna_topology::prelude::*;
@@ -513,17 +524,17 @@ impl FieldKind for AsStreams {
 macro_rules! outputs {
     (
         $(#[$meta:meta])*
-        $vis:vis struct $name:ident {
+        $vis:vis struct $name:ident $(< $($of:ident),+ $(,)? >)? {
             $( $(#[$field_meta:meta])* $field:ident : $type:ty ),+ $(,)?
         }
     ) => {
         $(#[$meta])*
-        $vis struct $name<S: $crate::FieldKind = $crate::AsOutputs> {
+        $vis struct $name<$($($of: $crate::Data,)+)? S: $crate::FieldKind = $crate::AsOutputs> {
             $( $(#[$field_meta])* $vis $field: S::Of<$type>, )+
         }
 
-        impl $crate::sealed::OutputSet for $name {
-            type Streams = $name<$crate::AsStreams>;
+        impl $(<$($of: $crate::Data),+>)? $crate::sealed::OutputSet for $name $(<$($of),+>)? {
+            type Streams = $name<$($($of,)+)? $crate::AsStreams>;
 
             fn streams(source: &$crate::sealed::StreamSource) -> Self::Streams {
                 $name { $( $field: source.stream(::core::stringify!($field)), )+ }
@@ -573,6 +584,9 @@ macro_rules! outputs {
             }
             fn route(&mut self, flush: bool, into: &mut $crate::sealed::Staged) {
                 $( $crate::sealed::OutputSet::route(&mut self.$field, flush, into); )+
+            }
+            fn watermark(&mut self, watermark: $crate::Watermark, into: &mut $crate::sealed::Staged) {
+                $( $crate::sealed::OutputSet::watermark(&mut self.$field, watermark, into); )+
             }
         }
     };

@@ -7,6 +7,7 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use crate::context::{Clock, TaskContext};
 use crate::failure::{Failure, FailureKind, Fault};
 use crate::lineage::{AckToken, Lineage, RootId, ShareRng};
 use crate::spout::Next;
+use crate::watermark::Watermark;
 
 /// A batch of tuples of an unknown type: a `Box<EdgeBatch<T>>`.
 pub type AnyBatch = Box<dyn Any + Send>;
@@ -87,15 +89,23 @@ pub trait RootAllocator {
     fn is_pending(&self, slot: u32) -> bool;
 }
 
-/// A batch ready to be sent.
+/// What an edge carries.
+pub enum Content {
+    /// Tuples: a `Box<EdgeBatch<T>>`.
+    Rows(AnyBatch),
+    /// How far the sender has come in event time, by all rows that it has sent before.
+    Watermark(Watermark),
+}
+
+/// A batch, or what else an edge carries, ready to be sent.
 pub struct OutgoingBatch {
     /// The address, as the engine gave it in [`RouteSetup`].
     pub target: u32,
     /// Which task of the emitting component it comes from.
     pub sender: u32,
-    /// A `Box<EdgeBatch<T>>`.
-    pub tuples: AnyBatch,
-    /// How many tuples.
+    /// What there is to send.
+    pub content: Content,
+    /// How many tuples; none but with rows.
     pub rows: u32,
     /// What they weigh, in bytes.
     pub bytes: usize,
@@ -191,6 +201,10 @@ pub struct Subscription {
     pub component: Arc<str>,
     /// Its output.
     pub stream: Arc<str>,
+    /// The tasks of the component that send to this one.
+    pub senders: Range<usize>,
+    /// Whether these say how far they have come in event time, so that they are waited for.
+    pub has_watermarks: bool,
 }
 
 /// Where a batch comes from, and how long it may take.
@@ -301,6 +315,8 @@ pub struct RouteSetup {
     pub subscriber: Arc<str>,
     /// Whether the subscriber takes its time for each tuple, so that rows are better dealt out one by one.
     pub by_row: bool,
+    /// Whether the subscriber is to be told watermarks.
+    pub watermarks: bool,
     /// What a tuple weighs, if the subscription says: an `Arc<dyn Fn(&T) -> usize>` of the stream's type.
     pub weigh: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -322,6 +338,8 @@ pub trait Route<T>: Send {
     );
     /// Sends what it holds back to fill batches.
     fn flush(&mut self, into: &mut Staged);
+    /// Sends a watermark to every task of the subscriber, behind what it holds back, if the subscriber is to be told.
+    fn watermark(&mut self, watermark: Watermark, into: &mut Staged);
 }
 
 /// A task that tuples go to.
@@ -368,6 +386,11 @@ pub trait BoltTask: Send {
     fn prepare(&mut self) -> Result<(), Fault>;
     /// Executes a batch of the bolt's input type, or as much of it as its turn lasts.
     fn process(&mut self, tuples: AnyBatch, delivery: &Delivery) -> Processed;
+    /// Takes a watermark of a sender. Stages, behind all rows, what those behind this task are to be told.
+    ///
+    /// # Errors
+    /// What the bolt's hook says, or that it panicked.
+    fn watermark(&mut self, watermark: Watermark, delivery: &Delivery) -> Result<(), Fault>;
     /// Fails tuples that could not be made ones of the bolt's input type.
     fn lose(&mut self, lost: Vec<LostTuples>);
     /// Runs the tick hook.
@@ -398,6 +421,9 @@ pub trait AsyncBoltTask: Send {
     /// Executes a batch of the bolt's input type. Whenever polling it is pending, what is done is in the
     /// [`outbox`](Self::outbox). If polling it panics, call [`recover`](Self::recover).
     fn process(&mut self, tuples: AnyBatch, delivery: Delivery) -> BoxFuture<'_, ()>;
+    /// Takes a watermark of a sender, when what the bolt keeps is finished. Stages, behind all rows, what those behind this
+    /// task are to be told. If polling it panics, call [`recover`](Self::recover).
+    fn watermark(&mut self, watermark: Watermark, delivery: Delivery) -> BoxFuture<'_, ()>;
     /// Whether it takes tuple by tuple, as far as is known: it loses nothing by smaller batches.
     fn is_by_row(&self) -> bool;
     /// What there is to send.
@@ -458,6 +484,8 @@ pub trait SpoutTask: Send {
     fn deactivate(&mut self) -> BoxFuture<'_, ()>;
     /// Runs the hook.
     fn close(&mut self) -> BoxFuture<'_, ()>;
+    /// There will never be anything again: stages, behind all rows, that those behind this task are not to wait for it.
+    fn end(&mut self);
     /// Stages batches to send: full ones, or all.
     fn flush(&mut self, all: bool);
     /// What there is to send.

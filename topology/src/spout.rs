@@ -20,6 +20,9 @@ pub enum Next {
     Idle,
     /// Nothing now: call again after this long, or earlier when [`Spout::ready`] resolves.
     After(Duration),
+    /// The stream has ended: nothing new will come, and what may still be emitted is what fails, once more. Call again when
+    /// [`Spout::ready`] resolves. Windows behind it do not wait for this spout any more.
+    Ended,
     /// Nothing any more: do not call again. Acks and fails of what is pending still arrive, and a failed
     /// root may be emitted again only by a spout that has not said `Done`.
     Done,

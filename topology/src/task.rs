@@ -18,6 +18,7 @@ use crate::runtime::{
     Processed, RootAllocator, SlotRange, SpoutTask, Staged, TaskSetup,
 };
 use crate::spout::{Fill, Next, Roots, Spout};
+use crate::watermark::{Sender, Watermark};
 
 fn open_outputs<O: Outputs>(setup: &mut TaskSetup) -> O {
     let mut outputs = O::open(setup.seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
@@ -62,6 +63,27 @@ impl<B: ComputingBolt> TypedBoltTask<B> {
     fn discard_instance(&mut self) {
         self.out.staged().restarts += 1;
         drop_panicked(&mut self.bolt);
+    }
+
+    /// If somebody has said how far it is: the bolt hears of it if this task's own watermark has risen, and then those behind it.
+    #[inline]
+    fn advance(&mut self) -> Result<(), Fault> {
+        if self.out.take_heard() { self.tell_watermark() } else { Ok(()) }
+    }
+
+    fn tell_watermark(&mut self) -> Result<(), Fault> {
+        let outcome = match self.out.risen() {
+            Some(at) => {
+                if self.bolt.is_none() {
+                    self.make()?;
+                }
+                self.hook(|bolt, out| bolt.watermark(at, out)).and_then(|outcome| outcome.unwrap_or(Ok(())))
+            }
+            None => Ok(()),
+        };
+        self.out.tell_watermark();
+        self.out.show_watermark();
+        outcome
     }
 
     /// Runs a hook if there is a bolt. What it emitted is unanchored.
@@ -134,8 +156,17 @@ impl<B: ComputingBolt> BoltTask for TypedBoltTask<B> {
         // A batch override may have emitted without a tuple at hand.
         self.out.seal_unanchored();
         self.out.flush(false);
+        if let Err(fault) = self.advance() {
+            processed.faults.push(fault);
+        }
         processed.spare = self.out.take_spare();
         processed
+    }
+
+    fn watermark(&mut self, watermark: Watermark, delivery: &Delivery) -> Result<(), Fault> {
+        let sender = Sender { input: delivery.input, task: delivery.sender as usize };
+        self.out.set_watermark(sender, watermark);
+        self.advance()
     }
 
     fn lose(&mut self, lost: Vec<LostTuples>) {
@@ -147,7 +178,8 @@ impl<B: ComputingBolt> BoltTask for TypedBoltTask<B> {
         if self.bolt.is_none() {
             self.make()?;
         }
-        self.hook(|bolt, out| bolt.tick(out))?.unwrap_or(Ok(()))
+        let ticked = self.hook(|bolt, out| bolt.tick(out))?.unwrap_or(Ok(()));
+        ticked.and(self.advance())
     }
 
     fn drain(&mut self) -> Result<(), Fault> {
@@ -237,6 +269,21 @@ impl<B: WaitingBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
             self.out.set_delivery(None);
             self.out.seal_unanchored();
             self.out.flush(false);
+        })
+    }
+
+    fn watermark(&mut self, watermark: Watermark, delivery: Delivery) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let sender = Sender { input: delivery.input, task: delivery.sender as usize };
+            self.out.set_watermark(sender, watermark);
+            if self.out.risen().is_some()
+                && let Some(bolt) = &mut self.bolt
+            {
+                bolt.drain(&mut self.out).await;
+                self.out.seal_unanchored();
+            }
+            self.out.tell_watermark();
+            self.out.show_watermark();
         })
     }
 
@@ -475,6 +522,11 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
                 spout.close().await;
             }
         })
+    }
+
+    fn end(&mut self) {
+        self.outputs.route(true, &mut self.staged);
+        self.outputs.watermark(Watermark::END, &mut self.staged);
     }
 
     fn flush(&mut self, all: bool) {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::watermark::Timestamp;
+
 /// A count that only grows. Clones are the same count.
 #[derive(Debug, Clone, Default)]
 pub struct Counter {
@@ -46,6 +48,23 @@ pub struct TaskMetrics {
     // Locked when one is made or read, never when it is counted up or set.
     counters: Mutex<BTreeMap<String, Counter>>,
     gauges: Mutex<BTreeMap<String, Gauge>>,
+    watermark: Mutex<Option<WatermarkState>>,
+}
+
+/// A task, by the id of its component and its index.
+pub type TaskName = (Arc<str>, usize);
+
+/// How far a task is in event time, and why not farther.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatermarkState {
+    /// Its own watermark, if all that are waited for have said something.
+    pub at: Option<Timestamp>,
+    /// The greatest watermark of a task that sends to it.
+    pub latest: Option<Timestamp>,
+    /// Which of these tasks holds it back.
+    pub held_by: Option<TaskName>,
+    /// Those that are idle, so that nobody waits for them.
+    pub idle: Vec<TaskName>,
 }
 
 impl TaskMetrics {
@@ -59,6 +78,15 @@ impl TaskMetrics {
     pub fn gauge(&self, name: &str) -> Gauge {
         let mut gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
         gauges.entry(name.to_owned()).or_default().clone()
+    }
+
+    /// How far the task is in event time; nothing if no watermarks have come.
+    pub fn watermark(&self) -> Option<WatermarkState> {
+        self.watermark.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_watermark(&self, state: WatermarkState) {
+        *self.watermark.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
 
     /// All counts now.

@@ -1,0 +1,194 @@
+//! Declaring components that work by time, on the builder of topologies.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use galerna_topology::{BoltDeclarer, Data, EventTimeUse, Output, Outputs, Stream, TopologyBuilder};
+
+use crate::aggregate::Aggregate;
+use crate::deduplicate::{Deduplicate, DeduplicateBolt, DeduplicateOutputs};
+use crate::enrich::{Enrich, EnrichBolt, EnrichInput, Enriched, TableChange};
+use crate::event_time_bolt::{EventTime, EventTimeBolt};
+use crate::flow::Flow;
+use crate::join::{Join, JoinBolt, JoinOutputs};
+use crate::join_store::Side;
+use crate::window::Window;
+use crate::window_bolt::{WindowBolt, WindowOutputs};
+
+/// What windows emit on, declared.
+pub type WindowDeclarer<'t, T, K, A> = BoltDeclarer<'t, T, WindowOutputs<K, <A as Aggregate<T>>::Output, T>>;
+
+/// Components that work by time: ordinary bolts, that [`TopologyBuilder`] declares with these methods.
+pub trait WindowTopology {
+    /// Declares a bolt that passes tuples on and says how far they are in event time, for windows and joins behind it. It takes them
+    /// by `local_or_shuffle`.
+    fn event_time<T: Data>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        event_time: EventTime<T>,
+        stream: impl Into<Stream<T>>,
+    ) -> BoltDeclarer<'_, T, Output<T>>;
+
+    /// Declares a bolt that runs windows over a stream, which it gets grouped by the window's key. What the window holds of roots is
+    /// declared with it, so that a topology in which these would time out meanwhile is not built.
+    fn window<T: Data, K: Data + Eq + Hash, A: Aggregate<T>>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        window: Window<T, K, A>,
+        stream: impl Into<Stream<T>>,
+    ) -> WindowDeclarer<'_, T, K, A>;
+
+    /// Declares a bolt that joins two streams, which it gets grouped by the join's key. What it holds of roots is declared with it.
+    fn join<L: Data, R: Data, K: Data + Eq + Hash>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        join: Join<L, R, K>,
+        left: impl Into<Stream<L>>,
+        right: impl Into<Stream<R>>,
+    ) -> BoltDeclarer<'_, Side<L, R>, JoinOutputs<K, L, R>>;
+
+    /// Declares a bolt that lets each key through once in a while. It gets the stream grouped by that key.
+    fn deduplicate<T: Data, K: Data + Eq + Hash>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        deduplicate: Deduplicate<T, K>,
+        stream: impl Into<Stream<T>>,
+    ) -> BoltDeclarer<'_, T, DeduplicateOutputs<T>>;
+
+    /// Declares a bolt that gives tuples what a table has for them, which comes as a stream of changes. It gets both grouped by the
+    /// key.
+    fn enrich<T: Data, K: Data + Eq + Hash, V: Data>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        enrich: Enrich<T, K>,
+        stream: impl Into<Stream<T>>,
+        changes: impl Into<Stream<TableChange<K, V>>>,
+    ) -> BoltDeclarer<'_, EnrichInput<T, K, V>, Output<Enriched<T, V>>>;
+
+    /// Begins a chain of calls that declare components.
+    fn flow<T: Data>(&mut self, stream: impl Into<Stream<T>>) -> Flow<'_, T>;
+}
+
+/// What a component cannot be is an error of `build`.
+fn refuse_if<I: Send + 'static, O: Outputs>(
+    declarer: BoltDeclarer<'_, I, O>,
+    checked: Result<(), impl std::error::Error>,
+) -> BoltDeclarer<'_, I, O> {
+    match checked {
+        Ok(()) => declarer,
+        Err(error) => declarer.refuse(error.to_string()),
+    }
+}
+
+impl WindowTopology for TopologyBuilder {
+    fn event_time<T: Data>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        event_time: EventTime<T>,
+        stream: impl Into<Stream<T>>,
+    ) -> BoltDeclarer<'_, T, Output<T>> {
+        let interval = event_time.interval;
+        self.batch_bolt(id, move || EventTimeBolt::new(event_time.clone()))
+            .event_time(EventTimeUse::Makes)
+            .tick_every(interval)
+            .local_or_shuffle(stream)
+    }
+
+    fn window<T: Data, K: Data + Eq + Hash, A: Aggregate<T>>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        window: Window<T, K, A>,
+        stream: impl Into<Stream<T>>,
+    ) -> WindowDeclarer<'_, T, K, A> {
+        let (checked, tick, key_of) = (window.check(), window.tick(), window.key_of.clone());
+        let (holds, holds_for) = (window.holds(), window.holds_for());
+        let uses = event_time_use(window.works_by_event_time(), window.makes_watermarks.is_some());
+        let mut declarer = self
+            .batch_bolt(id, move || WindowBolt::new(window.clone()))
+            .event_time(uses)
+            .key_by(stream, move |tuple: &T| key_of(tuple));
+        if let Some(tick) = tick {
+            declarer = declarer.tick_every(tick);
+        }
+        if let Some(holds) = holds {
+            declarer = declarer.holds(holds);
+        }
+        if let Some(holds_for) = holds_for {
+            declarer = declarer.holds_for(holds_for);
+        }
+        refuse_if(declarer, checked)
+    }
+
+    fn join<L: Data, R: Data, K: Data + Eq + Hash>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        join: Join<L, R, K>,
+        left: impl Into<Stream<L>>,
+        right: impl Into<Stream<R>>,
+    ) -> BoltDeclarer<'_, Side<L, R>, JoinOutputs<K, L, R>> {
+        let (checked, holds_for, makes) = (join.check(), join.holds_for(), join.makes_watermarks);
+        let ((left_key, right_key), idle) = (join.key_of.clone(), join.sources.idle_after);
+        let mut declarer = self
+            .batch_bolt(id, move || JoinBolt::new(join.clone()))
+            .event_time(event_time_use(true, makes))
+            .holds_for(holds_for)
+            .key_by_as(left, move |tuple: &L| left_key(tuple), Side::Left)
+            .key_by_as(right, move |tuple: &R| right_key(tuple), Side::Right);
+        if let (true, Some(idle)) = (makes, idle) {
+            declarer =
+                declarer.tick_every((idle / 10).clamp(Duration::from_millis(10), Duration::from_secs(1)));
+        }
+        refuse_if(declarer, checked)
+    }
+
+    fn deduplicate<T: Data, K: Data + Eq + Hash>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        deduplicate: Deduplicate<T, K>,
+        stream: impl Into<Stream<T>>,
+    ) -> BoltDeclarer<'_, T, DeduplicateOutputs<T>> {
+        let (key_of, within, limit) = (deduplicate.key_of.clone(), deduplicate.within, deduplicate.limit);
+        let tick = (within / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        let declarer = self
+            .bolt(id, move || DeduplicateBolt::new(deduplicate.clone()))
+            .tick_every(tick)
+            .key_by(stream, move |tuple: &T| key_of(tuple));
+        match (within.is_zero(), limit) {
+            (true, _) => declarer.refuse("it takes duplicates within 0 s, which are none: make that longer"),
+            (_, 0) => declarer.refuse("its limit is 0, so that it could remember no key: make it at least 1"),
+            _ => declarer,
+        }
+    }
+
+    fn enrich<T: Data, K: Data + Eq + Hash, V: Data>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        enrich: Enrich<T, K>,
+        stream: impl Into<Stream<T>>,
+        changes: impl Into<Stream<TableChange<K, V>>>,
+    ) -> BoltDeclarer<'_, EnrichInput<T, K, V>, Output<Enriched<T, V>>> {
+        let (key_of, limit) = (enrich.key_of.clone(), enrich.limit);
+        let declarer = self
+            .bolt(id, move || EnrichBolt::new(enrich.clone()))
+            .key_by_as(stream, move |tuple: &T| key_of(tuple), EnrichInput::Tuple)
+            .key_by_as(changes, |change: &TableChange<K, V>| change.key().clone(), EnrichInput::Change);
+        match limit {
+            0 => declarer.refuse("its limit is 0, so that it could keep no key: make it at least 1"),
+            _ => declarer,
+        }
+    }
+
+    fn flow<T: Data>(&mut self, stream: impl Into<Stream<T>>) -> Flow<'_, T> {
+        Flow::new(self, stream.into())
+    }
+}
+
+fn event_time_use(by_event_time: bool, makes: bool) -> EventTimeUse {
+    match (by_event_time, makes) {
+        (true, true) => EventTimeUse::MakesAndNeeds,
+        (true, false) => EventTimeUse::Needs,
+        // It is to be told at least of the end.
+        (false, _) => EventTimeUse::Ends,
+    }
+}
