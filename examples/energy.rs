@@ -67,7 +67,7 @@ fn ingest(broker: Arc<dyn Broker>, leases: Arc<dyn Leases>, store: Store) -> Res
         })
         .shuffle(&checked.valid);
 
-    // Rules are judged account by account, in the readings' own time.
+    // Rules are evaluated account by account, in the readings' own time.
     topology
         .async_batch_bolt("alert", move || AlertBolt::new(&store, broker.clone(), AlertOptions::default()))
         .fields(&checked.valid, |batch| &batch.account)

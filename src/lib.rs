@@ -1,9 +1,7 @@
-//! Galerna: a Storm-style stream engine with the ingestion system around it.
+//! Galerna: a stream engine in the manner of Apache Storm, with the ingestion of meters' readings around it.
 //!
-//! Meters' concentrators post readings; one durable queue per customer account holds them; a dispatcher leases queues to
-//! topologies, whose bolts validate, store and raise alerts. This crate is the face of it all: it re-exports the crates by
-//! their short names. [`prelude`] has what a topology's author needs, and `ingest::prelude` what topologies over the
-//! accounts' queues need beside that.
+//! A *topology* is a graph of spouts, where tuples come from, and bolts, which take them. The engine runs it, tracks the tree of
+//! tuples that comes of each root, and tells the spout when the whole tree has been acked or part of it has failed.
 //!
 //! ```
 //! use galerna::prelude::*;
@@ -20,20 +18,39 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Where to look
+//!
+//! | to | see |
+//! |---|---|
+//! | write a topology | [`prelude`], and [`topology`] for spouts, bolts, groupings and anchoring |
+//! | run one, drain it, read its metrics | [`engine`] |
+//! | test one, with time in your hands | [`engine::testing`] |
+//! | read files, or iterate | [`spouts`] |
+//! | aggregate by windows of time, join streams | [`windows`] |
+//! | consume accounts' queues, with leases | `ingest::prelude` (feature `ingest`) |
+//!
+//! The repository's `examples/` have one idea each, and `ARCHITECTURE.md` is the map of the crates that are behind these modules.
+//!
 //! # Features
 //!
-//! Without features the crate is topologies, their engine, windows and joins, and the spouts that need nothing else: what one depends on with
-//! `default-features = false` to write a topology over streams of one's own.
+//! Without features the crate is topologies, their engine, windows and joins, and the spouts that need nothing else. Who writes a topology over
+//! streams of one's own depends on it so:
+//!
+//! ```toml
+//! galerna = { version = "0.1", default-features = false }
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! ```
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `ingest` | the module `ingest`: leased queues, the bolts that validate, store and raise alerts, and the one topology of the command |
+//! | `ingest` | the module `ingest`: leased queues, the bolts that validate, store and raise alerts, and the topology that the command runs |
 //! | `embedded` (default) | broker and store in this process, on SQLite |
 //! | `rabbitmq`, `mongodb` | broker and store for any number of processes |
 //! | `multilang` | bolts and spouts in other languages, over Storm's multilang protocol |
 //! | `cli` (default) | the `galerna` command, with all of the above |
 //!
 //! The crate holds no logic that a module crate could hold.
+#![cfg_attr(feature = "embedded", doc = "", doc = include_str!("ingestion.md"))]
 
 #[cfg(feature = "ingest")]
 pub use galerna_bolts as bolts;
@@ -56,7 +73,8 @@ pub use galerna_storage as storage;
 pub use galerna_topology as topology;
 pub use galerna_windows as windows;
 
-/// Everything that a file of a topology over streams of one's own needs; `ingest::prelude` has what ingestion adds.
+/// What a topology over streams of one's own needs: builder, engine, spouts, bolts, groupings. `ingest::prelude` has what ingestion
+/// adds; a file of a topology over accounts' queues uses both.
 pub mod prelude {
     pub use galerna_engine::{Engine, EngineOptions};
     pub use galerna_spouts::{FileSpout, IntervalSpout, IteratorSpout};

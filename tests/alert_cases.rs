@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use galerna_model::{Clock, SystemClock};
 use serde_json::{Value, json};
-use system::{PATIENCE, Service, call, run_well, until};
+use system::{DEADLINE, Service, call, run_well, until};
 
 /// The device that tells whether the rules are in force.
 const PROBE: &str = "al_probe";
@@ -83,7 +83,7 @@ impl World {
         // Workers take rules up within seconds: as soon as one fires for this device, all are in force.
         let begun = Instant::now();
         while !self.all_events().iter().any(|(_, device, _)| device == PROBE) {
-            assert!(begun.elapsed() < PATIENCE, "{}", self.service.log());
+            assert!(begun.elapsed() < DEADLINE, "{}", self.service.log());
             self.post(PROBE, 5_000.0, 0).await;
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
@@ -135,7 +135,7 @@ async fn a_silence_is_told_once_though_no_process_lives_as_long_as_it_takes() {
     let begun = Instant::now();
     // Each process is ended long before the rule's time is over, so none can know of it alone.
     while world.events().is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "{}", world.service.log());
+        assert!(begun.elapsed() < DEADLINE, "{}", world.service.log());
         tokio::time::sleep(Duration::from_secs(6)).await;
         world.restart().await;
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
-use system::{PATIENCE, Service, call, command, errors, output_of, run, until};
+use system::{DEADLINE, Service, call, command, errors, output_of, run, until};
 
 const VIEWER: &str = "viewer-token-0123456789";
 const OPERATOR: &str = "operator-token-0123456789";
@@ -56,7 +56,7 @@ impl<'a> Operator<'a> {
         let mut child = command.spawn().unwrap();
         // A command that reads nothing may have ended by now.
         drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
-        output_of(child, &format!("{args:?}"), PATIENCE)
+        output_of(child, &format!("{args:?}"), DEADLINE)
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -447,7 +447,7 @@ async fn programs_read_the_same_as_json() {
         assert_eq!((status, &answer["error"]["code"]), (401, &json!("unauthorized")), "{path}: {answer}");
     }
     galerna_tls::install_default_provider();
-    let client = reqwest::Client::builder().timeout(system::PATIENCE).build().unwrap();
+    let client = reqwest::Client::builder().timeout(system::DEADLINE).build().unwrap();
     let get = async |path: &str| {
         let answer = client.get(format!("{url}/api/{path}")).bearer_auth(VIEWER).send().await.unwrap();
         (answer.status().as_u16(), answer.json::<Value>().await.unwrap())

@@ -7,7 +7,7 @@ use std::path::Path;
 use galerna::ingest::prelude::*;
 use galerna_test_servers::{Mongo, RabbitMq};
 use serde_json::{Value, json};
-use system::{PATIENCE, Service, command, database, end_of, errors, run_well, until};
+use system::{DEADLINE, Service, command, database, end_of, errors, run_well, until};
 
 /// Action, target, who, why, done.
 type Line = (String, String, String, String, bool);
@@ -18,7 +18,7 @@ fn line(action: &str, target: &str, who: &str, why: &str, done: bool) -> Line {
 
 /// Runs a command as Amaia and returns its exit code.
 fn amaia(folder: &Path, args: &[&str]) -> Option<i32> {
-    let output = end_of(command(folder, args).env("USER", "amaia"), PATIENCE);
+    let output = end_of(command(folder, args).env("USER", "amaia"), DEADLINE);
     eprintln!("{args:?}: {}", errors(&output));
     output.status.code()
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
-use system::{PATIENCE, Service, command, end_of, errors, output_of, run, run_well, until};
+use system::{DEADLINE, Service, command, end_of, errors, output_of, run, run_well, until};
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/sample_messages.ndjson");
 /// Accounts that sent the samples.
@@ -85,7 +85,7 @@ fn errors_are_json_for_programs_and_a_sentence_for_people() {
     let colored = |variables: &[(&str, &str)]| {
         let mut command = command(folder.path(), &[&absent[..], &["queues", "list"]].concat());
         command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").envs(variables.iter().copied());
-        errors(&end_of(&mut command, PATIENCE)).contains('\u{1b}')
+        errors(&end_of(&mut command, DEADLINE)).contains('\u{1b}')
     };
     assert!(!colored(&[]) && colored(&[("CLICOLOR_FORCE", "1")]));
     assert!(!colored(&[("NO_COLOR", "1")]));
@@ -149,7 +149,7 @@ async fn lists_have_one_shape_and_come_whole_or_in_pages() {
         std::process::Command::new("kill").args(["-INT", &watching.id().to_string()]).status().unwrap();
     assert!(status.success());
     drop(lines);
-    let ended = output_of(watching, "queues list --watch", PATIENCE);
+    let ended = output_of(watching, "queues list --watch", DEADLINE);
     assert_eq!(ended.status.code(), Some(0), "{}", errors(&ended));
     assert!(service.stop().await.success());
 }

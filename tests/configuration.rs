@@ -2,7 +2,7 @@
 
 mod system;
 
-use system::{PATIENCE, end_of, errors, run, run_well};
+use system::{DEADLINE, end_of, errors, run, run_well};
 
 /// Command line, content of `galerna.toml`, variable, and what the error must say.
 type Case<'a> = (&'a [&'a str], &'a str, Option<(&'a str, &'a str)>, &'a [&'a str]);
@@ -64,7 +64,7 @@ fn a_wrong_setting_ends_every_command_before_it_starts_anything() {
         if let Some((name, value)) = variable {
             command.env(name, value);
         }
-        let output = end_of(&mut command, PATIENCE);
+        let output = end_of(&mut command, DEADLINE);
         assert_eq!(output.status.code(), Some(2), "{args:?} {file}: {}", errors(&output));
         for part in parts {
             assert!(errors(&output).contains(part), "{args:?} {file}: {} lacks {part}", errors(&output));
@@ -98,7 +98,7 @@ fn the_effective_configuration_is_shown_with_where_it_came_from_and_without_secr
         folder.path(),
         &["--broker", "amqp://u:hunter2@h", "--set", "api.token=0123456789abcdef", "config", "--json"],
     );
-    let output = end_of(command.env("GALERNA_WORKER_LEASES", "3"), PATIENCE);
+    let output = end_of(command.env("GALERNA_WORKER_LEASES", "3"), DEADLINE);
     assert!(output.status.success(), "{}", errors(&output));
     let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     for (name, value, from) in [

@@ -11,7 +11,7 @@ use std::time::Duration;
 use galerna_test_servers::{Mongo, RabbitMq};
 use serde::Deserialize;
 use serde_json::Value;
-use system::{PATIENCE, Service, call, command, end_of, errors, run, run_well, until};
+use system::{DEADLINE, Service, call, command, end_of, errors, run, run_well, until};
 
 const MODULES: [&str; 6] = ["dispatcher", "maintainer", "worker", "frontend", "notifier", "page"];
 
@@ -191,7 +191,7 @@ fn accepted(environment: &BTreeMap<String, String>, what: &str) {
     let folder = tempfile::tempdir().unwrap();
     let mut config = command(folder.path(), &["config"]);
     config.envs(environment.iter().filter(|(name, _)| name.starts_with("GALERNA_")));
-    let output = end_of(&mut config, PATIENCE);
+    let output = end_of(&mut config, DEADLINE);
     assert!(output.status.success(), "{what}: {}", errors(&output));
 }
 
@@ -618,7 +618,7 @@ fn every_command_of_the_operations_page_exists() {
         }
         let args = &args[1..];
         // With `--help` at its end a command line is read, and found wrong, and does nothing.
-        let output = end_of(command(folder.path(), args).arg("--help"), PATIENCE);
+        let output = end_of(command(folder.path(), args).arg("--help"), DEADLINE);
         assert!(output.status.success(), "{line}: {}", errors(&output));
     }
 }

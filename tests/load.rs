@@ -15,7 +15,7 @@ use galerna::model::{Reading, decode};
 use galerna_directory::FileDirectory;
 use galerna_frontend::{Directory, Frontend, Limits, Options, Parts, Rate, TokenHash};
 use serde_json::{Value, json};
-use system::{PATIENCE, command, end_of, errors, output_of};
+use system::{DEADLINE, command, end_of, errors, output_of};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -70,7 +70,7 @@ impl World {
         let mut all = vec!["load", "--url", &self.url];
         all.extend_from_slice(args);
         let mut command = command(self.folder.path(), &all);
-        tokio::task::spawn_blocking(move || end_of(&mut command, PATIENCE)).await.unwrap()
+        tokio::task::spawn_blocking(move || end_of(&mut command, DEADLINE)).await.unwrap()
     }
 
     /// Runs it, which must do, and returns its report.
@@ -109,7 +109,7 @@ impl World {
 
     async fn end(self) {
         self.stop.cancel();
-        tokio::time::timeout(system::PATIENCE, self.serving).await.unwrap().unwrap();
+        tokio::time::timeout(system::DEADLINE, self.serving).await.unwrap().unwrap();
     }
 }
 
@@ -312,7 +312,7 @@ async fn calls_that_wait_behind_a_stall_count_from_when_they_were_due() {
     let steady = ["--rate", "10", "--seconds", "3", "--connections", "1", "--readings", "1", "--json"];
     let args = [&["load", "--url", &url, "--source", "s", "--token", "t"], &steady[..]].concat();
     let mut command = command(folder.path(), &args);
-    let output = tokio::task::spawn_blocking(move || end_of(&mut command, PATIENCE)).await.unwrap();
+    let output = tokio::task::spawn_blocking(move || end_of(&mut command, DEADLINE)).await.unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     // Of 30 calls nine are due during the stall and late by 0.9 s, 0.8 s and so on: 150 ms each, over all. A slow machine
     // makes it more.
@@ -332,7 +332,7 @@ async fn a_load_that_is_interrupted_tells_what_it_counted() {
     system::until("some calls are taken", || async { world.depth().await > 0 }).await;
     let signalled = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(signalled.unwrap().success());
-    let output = tokio::task::spawn_blocking(move || output_of(child, "load", PATIENCE)).await.unwrap();
+    let output = tokio::task::spawn_blocking(move || output_of(child, "load", DEADLINE)).await.unwrap();
     assert!(output.status.success());
     let report = read(&path);
     assert!(number(&report["statuses"], "202") > 0, "{report}");

@@ -10,7 +10,7 @@ use galerna_frontend::TokenHash;
 use galerna_test_servers::{Mongo, RabbitMq};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use system::{PATIENCE, Service, call, command, database, end_of, errors, output_of, run, run_well, until};
+use system::{DEADLINE, Service, call, command, database, end_of, errors, output_of, run, run_well, until};
 
 /// Free ports for all that listens.
 const FREE: [&str; 12] = [
@@ -124,7 +124,7 @@ async fn when_the_dispatcher_dies_midway_what_was_published_is_told() {
     until("the queue of B is there", b).await;
     service.kill();
     drop(write(input, "A").await.unwrap());
-    let output = || output_of(publish, "publish", PATIENCE);
+    let output = || output_of(publish, "publish", DEADLINE);
     let output = tokio::task::spawn_blocking(output).await.unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -373,7 +373,7 @@ async fn sources_are_kept(store_url: &str, folder: &Path, flags: &[&str]) {
     assert_eq!((&chosen["token"], &chosen["new_account"]), (&Value::Null, &json!(false)));
     // Where nobody else sees it.
     let mut add = command(folder, &[flags, &["sources", "add", "s2", "--account", "A"]].concat());
-    let unseen = end_of(add.env("GALERNA_SOURCE_TOKEN", "a-token-of-my-own"), PATIENCE);
+    let unseen = end_of(add.env("GALERNA_SOURCE_TOKEN", "a-token-of-my-own"), DEADLINE);
     assert!(unseen.status.success() && !said(&unseen).contains("token: "), "{}", said(&unseen));
     let again = json(&["add", "s1", "--account", "A"]);
     assert_eq!(again["replaced"], true);

@@ -139,16 +139,16 @@ async fn followed(folder: &Path, settings: &[&str], id: &str) -> Vec<(String, St
 struct Collector {
     requests: Arc<Mutex<Vec<Value>>>,
     /// Answers 503 this often.
-    away: Arc<Mutex<usize>>,
+    unavailable: Arc<Mutex<usize>>,
 }
 
 impl Collector {
     async fn start(&self) -> String {
         let take = |State(this): State<Self>, headers: HeaderMap, Json(body): Json<Value>| async move {
             assert_eq!(headers["content-type"], "application/json");
-            let mut away = this.away.lock();
-            if *away > 0 {
-                *away -= 1;
+            let mut unavailable = this.unavailable.lock();
+            if *unavailable > 0 {
+                *unavailable -= 1;
                 return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({})));
             }
             this.requests.lock().push(body);
@@ -176,7 +176,7 @@ fn is_hex(value: &Value, digits: usize) -> bool {
 async fn a_message_is_followed_to_the_delivery_of_its_alert_and_its_way_sent_to_a_collector() {
     let folder = tempfile::tempdir().unwrap();
     let collector = Collector::default();
-    *collector.away.lock() = 1;
+    *collector.unavailable.lock() = 1;
     let otlp = format!("trace.otlp={}", collector.start().await);
     run_well(folder.path(), &["sources", "add", "S1", "--account", "A1", "--token", TOKEN]);
     let url = format!("embedded:{}", folder.path().join(".galerna/store.db").display());
@@ -213,7 +213,7 @@ async fn a_message_is_followed_to_the_delivery_of_its_alert_and_its_way_sent_to_
     let (status, answer) = system::call("GET", &format!("{api}/trace/nobody"), None).await;
     assert_eq!((status, &answer["error"]["code"]), (404, &json!("unknown_message")));
 
-    // The end sends what is left. The collector was away at first, and nothing is lost by that.
+    // The end sends what is left. The collector was unavailable at first, and nothing is lost by that.
     assert!(service.stop().await.success(), "{}", service.log());
     let spans = collector.spans();
     let resource = collector.requests.lock()[0]["resourceSpans"][0]["resource"].clone();

@@ -14,7 +14,7 @@ const ROLE: &str = "operator";
 /// Longest reason that is kept, in characters.
 const REASON: usize = 1_000;
 /// How long the store may take to keep an entry of a call or a command.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What operators do to queues, to the dispatcher and to sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,12 +137,12 @@ pub fn entry(
     }
 }
 
-/// Writes an entry, with so much patience for the store. What was done is done: that it cannot be written is logged, and told to
+/// Writes an entry, giving the store so long. What was done is done: that it cannot be written is logged, and told to
 /// the caller.
 ///
 /// # Errors
 /// Why it could not be written.
-pub async fn record(log: &dyn AuditLog, entry: &AuditEntry, patience: Duration) -> Result<(), String> {
+pub async fn record(log: &dyn AuditLog, entry: &AuditEntry, timeout: Duration) -> Result<(), String> {
     tracing::info!(
         action = entry.action,
         target = entry.target,
@@ -152,10 +152,10 @@ pub async fn record(log: &dyn AuditLog, entry: &AuditEntry, patience: Duration) 
         outcome = entry.outcome,
         "an operator acted"
     );
-    let problem = match tokio::time::timeout(patience, log.record(entry)).await {
+    let problem = match tokio::time::timeout(timeout, log.record(entry)).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(e)) => e.to_string(),
-        Err(_) => format!("the store did not answer within {} s", patience.as_secs()),
+        Err(_) => format!("the store did not answer within {} s", timeout.as_secs()),
     };
     tracing::error!(
         error = problem,

@@ -60,7 +60,7 @@ pub use alert::{
 pub use batch::ReadingBatch;
 pub use counters::{CounterMemory, DEFAULT_REMEMBERED_DEVICES};
 pub use reject::RejectBolt;
-pub use rejection::{Refusal, RejectedBatch};
+pub use rejection::{RejectedBatch, Rejection};
 pub use retry::DEFAULT_RETRY_BUDGET;
 pub use store::{StoreBolt, StoreOptions};
 pub use tally::StoreTally;

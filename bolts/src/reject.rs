@@ -65,9 +65,9 @@ impl RejectBolt {
         let mut letters: BTreeMap<&QueueName, Vec<NewDeadLetter>> = BTreeMap::new();
         for batch in batches {
             let of_queue = letters.entry(&batch.queue).or_default();
-            for refusal in &batch.refusals {
-                records.push(refusal.record.clone());
-                of_queue.push(refusal.letter.clone());
+            for rejection in &batch.rejections {
+                records.push(rejection.record.clone());
+                of_queue.push(rejection.letter.clone());
             }
         }
         retry_within(context.clock(), self.retry_budget, |_| waiting(), || self.store.store(&records))
@@ -101,14 +101,15 @@ impl AsyncBatchBolt for RejectBolt {
         match self.record_and_dead_letter(&batches, || anchors.reset_timeout()).await {
             Ok(()) => {
                 for batch in &batches {
-                    let first = batch.refusals.first().map_or("", |refusal| refusal.record.reason.as_str());
+                    let first =
+                        batch.rejections.first().map_or("", |rejection| rejection.record.reason.as_str());
                     let (id, queue) = (batch.message.as_str(), &batch.queue);
-                    tracing::info!(id, %queue, refused = batch.refusals.len(), first, "readings are refused");
+                    tracing::info!(id, %queue, refused = batch.rejections.len(), first, "readings are refused");
                     tracing::trace!(
                         target: "galerna::trace::reject",
                         id = batch.message.as_str(),
                         "{} recorded and put into the dead letters, first: {first}",
-                        batch.refusals.len(),
+                        batch.rejections.len(),
                     );
                 }
                 anchors.ack();

@@ -6,7 +6,7 @@ use galerna_storage::RejectedReading;
 
 /// A refused reading, or a whole message that could not be read: what is recorded, and what can be replayed.
 #[derive(Debug, Clone)]
-pub struct Refusal {
+pub struct Rejection {
     /// For the store of rejected readings.
     pub record: RejectedReading,
     /// For the dead letters of its queue.
@@ -20,8 +20,8 @@ pub struct RejectedBatch {
     pub queue: QueueName,
     /// The id of the message.
     pub message: String,
-    /// At least one refusal.
-    pub refusals: Vec<Refusal>,
+    /// At least one rejection.
+    pub rejections: Vec<Rejection>,
 }
 
 /// The most characters of a refused text that are kept for showing; the dead letter has the whole.
@@ -45,7 +45,7 @@ pub(crate) struct Refused<'a> {
 }
 
 impl Refused<'_> {
-    pub(crate) fn because(&self, error: BadReading, replay: Message) -> Refusal {
+    pub(crate) fn because(&self, error: BadReading, replay: Message) -> Rejection {
         let record = RejectedReading {
             id: self.id(),
             account: self.account.clone(),
@@ -59,7 +59,7 @@ impl Refused<'_> {
             at: self.now,
         };
         let failure = galerna_broker::Failure { reason: error.reason, component: self.component.to_owned() };
-        Refusal { record, letter: NewDeadLetter { message: replay, failure, replays: self.replays } }
+        Rejection { record, letter: NewDeadLetter { message: replay, failure, replays: self.replays } }
     }
 
     /// The same for every delivery of the same message. The hash tells apart messages whose publisher gives all of them

@@ -89,7 +89,7 @@ impl ValidateBolt {
             return (None, Some(self.refused_whole(incoming, undecodable("source is missing"), now)));
         };
         let received = decoded.received.unwrap_or(now);
-        let mut refusals = Vec::new();
+        let mut rejections = Vec::new();
         let mut readings = Vec::with_capacity(decoded.readings.len());
         let refused = |device: Option<&str>, ts, bad: &BadEntry, decoded: &Decoded| {
             Refused {
@@ -109,14 +109,14 @@ impl ValidateBolt {
         for bad in std::mem::take(&mut decoded.bad) {
             let device = bad.raw.get("did").and_then(|did| did.as_str());
             let ts = bad.raw.get("ts").and_then(|ts| ts.as_str()).and_then(|ts| Timestamp::parse(ts).ok());
-            refusals.push(refused(device, ts, &bad, &decoded));
+            rejections.push(refused(device, ts, &bad, &decoded));
         }
         for (index, mut reading) in std::mem::take(&mut decoded.readings) {
             let mut refuse = |reading: &Reading, error: BadReading| {
                 // A reading of finite numbers always has a JSON form.
                 let raw = serde_json::to_value(reading).unwrap_or_default();
                 let bad = BadEntry { index, error, raw };
-                refusals.push(refused(Some(&reading.did), Some(reading.ts), &bad, &decoded));
+                rejections.push(refused(Some(&reading.did), Some(reading.ts), &bad, &decoded));
             };
             match self.validator.validate(&reading, now) {
                 Ok(aside) if aside.is_empty() => {}
@@ -159,16 +159,16 @@ impl ValidateBolt {
             message: incoming.message.id.clone(),
             readings: Arc::new(readings),
         });
-        let rejected = (!refusals.is_empty()).then(|| RejectedBatch {
+        let rejected = (!rejections.is_empty()).then(|| RejectedBatch {
             queue: incoming.queue.clone(),
             message: incoming.message.id.clone(),
-            refusals,
+            rejections,
         });
         (valid, rejected)
     }
 
     fn refused_whole(&self, incoming: &Incoming, error: BadReading, now: Timestamp) -> RejectedBatch {
-        let refusal = Refused {
+        let rejection = Refused {
             queue: &incoming.queue,
             account: &incoming.account,
             source: None,
@@ -184,7 +184,7 @@ impl ValidateBolt {
         RejectedBatch {
             queue: incoming.queue.clone(),
             message: incoming.message.id.clone(),
-            refusals: vec![refusal],
+            rejections: vec![rejection],
         }
     }
 }
@@ -205,7 +205,7 @@ impl Bolt for ValidateBolt {
     fn execute(&mut self, input: Incoming, out: &mut Emitter<Validated>) -> Result<(), Fault> {
         let (valid, rejected) = self.examine(&input);
         let readings = valid.as_ref().map_or(0, |batch| batch.readings.len());
-        let refused = rejected.as_ref().map_or(0, |batch| batch.refusals.len());
+        let refused = rejected.as_ref().map_or(0, |batch| batch.rejections.len());
         tracing::trace!(
             target: "galerna::trace::validate",
             id = input.message.id.as_str(),

@@ -4,7 +4,7 @@ use galerna_model::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::rejection::Refusal;
+use crate::rejection::Rejection;
 
 fn at(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()
@@ -135,9 +135,9 @@ fn a_bad_reading_is_refused_alone_and_can_be_replayed_alone() {
     assert_eq!(valid.readings[0].received, at("2025-12-31T12:00:01Z"));
 
     let rejected = rejected.unwrap();
-    let codes: Vec<_> = rejected.refusals.iter().map(|r| r.record.code.as_str()).collect();
+    let codes: Vec<_> = rejected.rejections.iter().map(|r| r.record.code.as_str()).collect();
     assert_eq!(codes, ["not_a_number", "unknown_parameter"]);
-    let unknown = &rejected.refusals[1];
+    let unknown = &rejected.rejections[1];
     assert_eq!(unknown.record.device.as_deref(), Some("b"));
     assert_eq!(unknown.record.source.as_ref().unwrap().as_str(), "c1");
     assert!(unknown.record.reason.starts_with("values[1].p is 777"));
@@ -156,7 +156,8 @@ fn a_bad_reading_is_refused_alone_and_can_be_replayed_alone() {
     assert_eq!(replayed.ts, at("2025-12-31T12:00:00Z"));
 
     let again = bolt().examine(&incoming(message)).1.unwrap();
-    let ids = |batch: &RejectedBatch| batch.refusals.iter().map(|r| r.record.id.clone()).collect::<Vec<_>>();
+    let ids =
+        |batch: &RejectedBatch| batch.rejections.iter().map(|r| r.record.id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(&again), ids(&rejected), "a redelivery has the same ids");
     assert_ne!(ids(&again)[0], ids(&again)[1]);
 }
@@ -171,15 +172,15 @@ fn a_value_that_is_not_possible_is_put_aside_and_the_rest_is_kept() {
     let valid = valid.unwrap();
     assert_eq!(valid.readings.len(), 1);
     assert_eq!(valid.readings[0].values, values(&[(401, 4900.0), (402, 7.0)]));
-    let refusals = rejected.unwrap().refusals;
+    let rejections = rejected.unwrap().rejections;
     let told: Vec<_> =
-        refusals.iter().map(|r| (r.record.device.as_deref().unwrap(), r.record.code.as_str())).collect();
+        rejections.iter().map(|r| (r.record.device.as_deref().unwrap(), r.record.code.as_str())).collect();
     assert_eq!(told, [("a", "out_of_range"), ("a", "out_of_range"), ("b", "out_of_range")]);
     assert_eq!(
-        refusals[1].record.reason,
+        rejections[1].record.reason,
         "values[1].v is 1.01 -1..1, power_factor (412) is from -1 to 1; the other values of the reading are stored"
     );
-    let ids: std::collections::BTreeSet<_> = refusals.iter().map(|r| &r.record.id).collect();
+    let ids: std::collections::BTreeSet<_> = rejections.iter().map(|r| &r.record.id).collect();
     assert_eq!(ids.len(), 3);
     // What is replayed is that value alone: it is united with the others once it is possible.
     let mut registry = ParameterRegistry::built_in();
@@ -188,7 +189,7 @@ fn a_value_that_is_not_possible_is_put_aside_and_the_rest_is_kept() {
         .unwrap();
     let mut learned = ValidateBolt::new(Arc::new(registry), ValidationLimits::default())
         .with_clock(Arc::new(ManualClock::at(now())));
-    let replayed = learned.examine(&incoming(refusals[1].letter.message.clone())).0.unwrap();
+    let replayed = learned.examine(&incoming(rejections[1].letter.message.clone())).0.unwrap();
     assert_eq!(
         (replayed.readings[0].device.as_str(), &replayed.readings[0].values),
         ("a", &values(&[(412, 1.01)]))
@@ -203,13 +204,13 @@ fn a_message_that_names_another_account_than_its_queues_is_refused_whole() {
         let message = Envelope { account: AccountId::new(foreign).unwrap(), ..own.clone() }.encode();
         let (valid, rejected) = bolt().examine(&incoming(message.clone()));
         assert!(valid.is_none());
-        let refusal = &rejected.unwrap().refusals[0];
+        let rejection = &rejected.unwrap().rejections[0];
         assert_eq!(
-            (refusal.record.code.as_str(), refusal.record.account.as_str()),
+            (rejection.record.code.as_str(), rejection.record.account.as_str()),
             ("foreign_account", "A1")
         );
-        assert_eq!(refusal.record.reason, format!("account is `{foreign}`, and queue D1 is that of `A1`"));
-        assert_eq!(refusal.letter.message, message);
+        assert_eq!(rejection.record.reason, format!("account is `{foreign}`, and queue D1 is that of `A1`"));
+        assert_eq!(rejection.letter.message, message);
     }
     assert!(bolt().examine(&incoming(own.encode())).1.is_none());
     let post = r#"{"account":"A1","readings":[{"did":"a","values":[{"p":401,"v":1}],"sqn":1,"ts":"2025-12-31T12:00:00Z"}]}"#;
@@ -226,7 +227,7 @@ fn epoch_seconds_are_refused_and_name_the_unit_to_send() {
     let told =
         [("ms".to_owned(), at("2025-11-29T10:00:00Z")), ("unset".to_owned(), at("1970-01-21T10:06:50Z"))];
     assert_eq!(times, told);
-    let record = &rejected.unwrap().refusals[0].record;
+    let record = &rejected.unwrap().rejections[0].record;
     assert_eq!(record.code, "bad_time");
     assert_eq!(
         record.reason,
@@ -259,12 +260,16 @@ fn a_message_that_cannot_be_read_is_refused_whole() {
     for (message, reason) in cases {
         let (valid, rejected) = bolt().examine(&incoming(message.clone()));
         assert!(valid.is_none());
-        let refusal = &rejected.unwrap().refusals[0];
-        assert_eq!(refusal.record.code, "undecodable");
-        assert!(refusal.record.reason.contains(reason), "{} does not say {reason}", refusal.record.reason);
-        assert_eq!(refusal.letter.message, message, "the whole message is kept");
-        assert!(refusal.record.raw.chars().count() <= 501);
-        assert_eq!(refusal.record.account.as_str(), "A1");
+        let rejection = &rejected.unwrap().rejections[0];
+        assert_eq!(rejection.record.code, "undecodable");
+        assert!(
+            rejection.record.reason.contains(reason),
+            "{} does not say {reason}",
+            rejection.record.reason
+        );
+        assert_eq!(rejection.letter.message, message, "the whole message is kept");
+        assert!(rejection.record.raw.chars().count() <= 501);
+        assert_eq!(rejection.record.account.as_str(), "A1");
     }
 }
 
@@ -283,7 +288,7 @@ fn readings_of_the_wrong_shape_are_told_from_those_beside_them() {
     assert_eq!(valid.readings[0].source.as_str(), "A1", "without a source, the account's own name");
     let rejected = rejected.unwrap();
     let told: Vec<_> =
-        rejected.refusals.iter().map(|r| (r.record.code.as_str(), r.record.device.as_deref())).collect();
+        rejected.rejections.iter().map(|r| (r.record.code.as_str(), r.record.device.as_deref())).collect();
     assert_eq!(
         told,
         [
@@ -293,12 +298,12 @@ fn readings_of_the_wrong_shape_are_told_from_those_beside_them() {
             ("malformed", None)
         ]
     );
-    for refusal in &rejected.refusals {
-        let (nothing, again) = bolt().examine(&incoming(refusal.letter.message.clone()));
+    for rejection in &rejected.rejections {
+        let (nothing, again) = bolt().examine(&incoming(rejection.letter.message.clone()));
         assert!(nothing.is_none());
         assert_eq!(
-            again.unwrap().refusals[0].record.code,
-            refusal.record.code,
+            again.unwrap().rejections[0].record.code,
+            rejection.record.code,
             "its letter is refused alike"
         );
     }
@@ -343,12 +348,12 @@ proptest! {
         let sent = readings.len();
         let (valid, rejected) = bolt().examine(&incoming(envelope(readings).encode()));
         let valid = valid.map_or(0, |v| v.readings.len());
-        let refusals = rejected.map_or_else(Vec::new, |r| r.refusals);
+        let rejections = rejected.map_or_else(Vec::new, |r| r.rejections);
         // Of a reading of which values were put aside, the rest is valid.
-        let aside = |r: &&Refusal| r.record.reason.ends_with("; the other values of the reading are stored");
-        let index = |r: &Refusal| r.letter.message.id.clone();
-        let parts: std::collections::BTreeSet<_> = refusals.iter().filter(aside).map(index).collect();
-        let whole = refusals.iter().filter(|r| !aside(r)).count();
+        let aside = |r: &&Rejection| r.record.reason.ends_with("; the other values of the reading are stored");
+        let index = |r: &Rejection| r.letter.message.id.clone();
+        let parts: std::collections::BTreeSet<_> = rejections.iter().filter(aside).map(index).collect();
+        let whole = rejections.iter().filter(|r| !aside(r)).count();
         prop_assert_eq!(valid + whole, sent);
         prop_assert!(parts.len() <= valid);
     }
@@ -361,7 +366,7 @@ proptest! {
         let message = Message { body: body.into(), content_type: content_type.into(), id: "m".into() };
         let (valid, rejected) = bolt().examine(&incoming(message.clone()));
         if let Some(rejected) = rejected {
-            prop_assert!(rejected.refusals.iter().all(|r| !r.record.reason.is_empty()));
+            prop_assert!(rejected.rejections.iter().all(|r| !r.record.reason.is_empty()));
         } else if valid.is_none() {
             // Only a message that holds an empty list has nothing to say.
             prop_assert!(galerna_model::decode(&message).is_ok_and(|d| d.readings.is_empty()));

@@ -12,7 +12,7 @@ use galerna_model::{Message, QueueName};
 use galerna_test_servers::RabbitMq;
 
 const WAIT: Duration = Duration::from_secs(20);
-const PATIENCE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn queue(name: &str) -> QueueName {
     QueueName::new(name).unwrap()
@@ -45,7 +45,7 @@ async fn eventually<T>(mut call: impl AsyncFnMut() -> Result<T>) -> T {
     loop {
         match call().await {
             Ok(value) => return value,
-            Err(error) if start.elapsed() > PATIENCE => panic!("still after {PATIENCE:?}: {error}"),
+            Err(error) if start.elapsed() > DEADLINE => panic!("still after {DEADLINE:?}: {error}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
@@ -58,7 +58,7 @@ async fn until_health(broker: &RabbitMqBroker, wanted: impl Fn(&BrokerHealth) ->
         if wanted(&health) {
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "{health}");
+        assert!(start.elapsed() < DEADLINE, "{health}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -168,7 +168,7 @@ async fn a_memory_alarm_is_told_as_blocked_and_consuming_goes_on() {
     let start = Instant::now();
     for resource in [Resource::Files, Resource::Memory, Resource::Disk, Resource::Processes] {
         while !broker.limits().await.unwrap().iter().any(|l| l.resource == resource && l.limit < u64::MAX) {
-            assert!(start.elapsed() < PATIENCE, "{resource:?}: {:?}", broker.limits().await);
+            assert!(start.elapsed() < DEADLINE, "{resource:?}: {:?}", broker.limits().await);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -292,7 +292,7 @@ async fn a_failed_message_whose_queue_was_deleted_is_kept_aside_and_blocks_no_ot
     let mut kept = 0;
     let start = Instant::now();
     while kept < u64::from(count) {
-        assert!(start.elapsed() < PATIENCE, "only {kept} of {count} were kept");
+        assert!(start.elapsed() < DEADLINE, "only {kept} of {count} were kept");
         tokio::time::sleep(Duration::from_millis(20)).await;
         kept = broker.depth(&aside).await.unwrap().ready;
     }

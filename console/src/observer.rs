@@ -195,7 +195,7 @@ pub(super) struct Observer {
     clock: Arc<dyn Clock>,
 }
 
-/// Asks with patience.
+/// Asks with a timeout.
 pub(super) async fn within_timeout<T, E: std::fmt::Display>(
     who: &str,
     call: impl Future<Output = Result<T, E>>,

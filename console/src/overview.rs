@@ -60,7 +60,7 @@ pub(super) async fn show(
         let history = &page.parts.store.history;
         if range.is_coarse() { history.sparse(from, COARSE_MS).await } else { history.since(from).await }
     };
-    // At once: a store that is away is waited for once.
+    // At once: a store that is unavailable is waited for once.
     let (snapshot, samples) = tokio::join!(page.snapshot(), within_timeout("the store", history));
     let mut cells = cells::of_look(&snapshot);
     let mut notices = notices(&snapshot);

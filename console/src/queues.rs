@@ -21,7 +21,7 @@ const LIMITS: [usize; 4] = [25, 50, 100, 500];
 /// The form whose boxes stand in the list.
 const BULK: &str = "bulk";
 
-/// Calls the dispatcher with patience.
+/// Calls the dispatcher with a timeout.
 pub(super) async fn ask<T>(
     call: impl Future<Output = Result<T, galerna_dispatcher::AdminError>>,
 ) -> Result<T, Problem> {

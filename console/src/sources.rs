@@ -170,7 +170,7 @@ async fn show_one(
             within_timeout("the store of statistics", statistics.last_messages(&id, READER)),
         ))
     };
-    // At once: what is away is waited for once.
+    // At once: what is unavailable is waited for once.
     let (known, latest, counted) = tokio::join!(
         within_timeout("the store", page.parts.store.sources.list()),
         within_timeout("the store", page.parts.store.readings.latest(&id)),

@@ -646,7 +646,7 @@ async fn a_dispatcher_that_is_away_is_a_notice_and_no_blank_page() {
     let world = World::with(folder, parts, Access::default()).await;
     for path in ["/", "/topology", "/queues"] {
         let page = world.text(path).await;
-        assert!(page.contains("No answer") && page.contains("dispatcher is away"), "{path}: {page}");
+        assert!(page.contains("No answer") && page.contains("dispatcher is unavailable"), "{path}: {page}");
     }
     assert!(!world.text("/").await.contains("No workers known"));
     assert!(world.text("/sources").await.contains("not counted here"));

@@ -1,5 +1,6 @@
 //! `galerna demo`: the whole system on real data, with every reading accounted for.
 
+mod accounts;
 mod args;
 mod extract;
 mod faults;
@@ -13,7 +14,7 @@ mod report;
 mod rules;
 mod webhook;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,13 +22,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use galerna_bolts::ALERTS_QUEUE;
-use galerna_directory::{AccountsApi, HttpDirectory, HttpOptions};
+use galerna_directory::{HttpDirectory, HttpOptions};
 use galerna_dispatcher::StatusQuery;
-use galerna_frontend::{Directory, TokenHash};
-use galerna_model::{Account, AccountId, AlertEventKind, QueueName, Source, SourceId, SystemClock};
-use galerna_storage::{QueueRecord, QueueState, Store};
+use galerna_frontend::Directory;
+use galerna_model::{AccountId, AlertEventKind, QueueName, SystemClock};
+use galerna_storage::Store;
 use tokio_util::sync::CancellationToken;
 
+use self::accounts::{account_of, accounts, serve_accounts, sources, suffix};
 pub use self::args::DemoArgs;
 use self::extract::{Extract, Load};
 use self::ledger::Ledger;
@@ -200,27 +202,6 @@ pub async fn run(args: DemoArgs, settings: Settings, stop: CancellationToken) ->
     result.and(stopped).map(|()| code)
 }
 
-/// What to put behind the names of the accounts, so that they are not those of an earlier run.
-fn suffix(load: &Load, known: &[QueueRecord]) -> Option<String> {
-    let known: HashSet<&str> = known.iter().map(|record| record.account.as_str()).collect();
-    let taken = |suffix: &str| {
-        load.tenants.iter().any(|tenant| known.contains(format!("{}{suffix}", tenant.account).as_str()))
-    };
-    let mut suffixes = std::iter::once(String::new()).chain((2..).map(|run: u64| format!("-{run}")));
-    suffixes.find(|suffix| !taken(suffix)).filter(|suffix| !suffix.is_empty())
-}
-
-/// The account of a queue that is served already; none when it is on its way out.
-fn account_of(record: QueueRecord) -> Option<Account> {
-    let QueueRecord { queue, account, state, .. } = record;
-    (state != QueueState::Deleting).then(|| Account {
-        name: account.to_string(),
-        queue,
-        id: account,
-        active: true,
-    })
-}
-
 /// A fresh folder, unless one was named; it goes when the demo ends.
 fn with_data(settings: Settings) -> anyhow::Result<(Settings, Option<tempfile::TempDir>)> {
     let embedded = settings.broker.is_embedded() || settings.store.is_embedded();
@@ -230,48 +211,6 @@ fn with_data(settings: Settings) -> anyhow::Result<(Settings, Option<tempfile::T
     let folder =
         tempfile::Builder::new().prefix("galerna-demo-").tempdir().context("cannot make a folder")?;
     Ok((settings.with_data(folder.path()), Some(folder)))
-}
-
-fn accounts(load: &Load) -> anyhow::Result<Vec<Account>> {
-    load.tenants
-        .iter()
-        .map(|tenant| {
-            let id = tenant.account.clone();
-            Ok(Account { name: id.to_string(), queue: QueueName::new(id.as_str())?, id, active: true })
-        })
-        .collect()
-}
-
-/// Each account has one concentrator, which has its name.
-fn sources(accounts: &[Account]) -> anyhow::Result<Vec<Source>> {
-    accounts
-        .iter()
-        .map(|account| {
-            Ok(Source {
-                id: SourceId::new(account.id.as_str())?,
-                account: account.id.clone(),
-                token_hash: TokenHash::of(&token_of(account.id.as_str())).to_string(),
-                active: true,
-            })
-        })
-        .collect()
-}
-
-async fn serve_accounts(
-    accounts: Vec<Account>,
-    sources: Vec<Source>,
-    services: &CancellationToken,
-) -> anyhow::Result<String> {
-    let listener = modules::listen(([127, 0, 0, 1], 0).into(), "the accounts API").await?;
-    let url = format!("http://{}", listener.local_addr()?);
-    let shutdown = services.clone();
-    tokio::spawn(async move {
-        let api = AccountsApi::new(accounts, sources);
-        if let Err(e) = api.serve(listener, async move { shutdown.cancelled().await }).await {
-            tracing::error!(error = %e, "the accounts API ended");
-        }
-    });
-    Ok(url)
 }
 
 impl Demo {

@@ -10,7 +10,7 @@ use reqwest::header::RETRY_AFTER;
 use serde::Deserialize;
 
 /// For one call.
-const PATIENCE: Duration = Duration::from_secs(60);
+const POST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Attempts to have a call answered, and the pause between two of them when the answer names none.
 const ATTEMPTS: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -54,7 +54,7 @@ impl Poster {
     /// A client of the frontend at `url`, for instance `http://127.0.0.1:8080`.
     pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
         galerna_tls::install_default_provider();
-        let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+        let client = reqwest::Client::builder().timeout(POST_TIMEOUT).build()?;
         Ok(Self { client, url: format!("{url}/readings") })
     }
 
@@ -62,7 +62,7 @@ impl Poster {
     /// readings by their identity.
     ///
     /// # Errors
-    /// When they are refused, or the frontend is away for too long.
+    /// When they are refused, or the frontend is unavailable for too long.
     pub(crate) async fn post(&self, source: &str, call: Call) -> anyhow::Result<()> {
         for attempt in 1.. {
             let request = self

@@ -101,8 +101,8 @@ impl Metrics {
             .collect()
     }
 
-    pub(crate) fn refused(&self, event: &QueueEvent, refusal: TransitionError) {
-        let reason = match refusal {
+    pub(crate) fn refused(&self, event: &QueueEvent, error: TransitionError) {
+        let reason = match error {
             TransitionError::StaleEpoch { .. } => "stale_epoch",
             TransitionError::NotLeasable(_) => "not_leasable",
             TransitionError::Superseded => "superseded",

@@ -80,7 +80,7 @@ pub enum AdminError {
     #[error(transparent)]
     Query(#[from] QueryError),
     /// The dispatcher or its store cannot be reached; try again.
-    #[error("dispatcher is away: {0}")]
+    #[error("dispatcher is unavailable: {0}")]
     Unavailable(String),
     /// The request was refused as wrong.
     #[error("dispatcher refused the request: {0}")]

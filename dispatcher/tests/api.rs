@@ -331,8 +331,8 @@ async fn a_client_without_a_dispatcher_says_so_after_its_attempts() {
     let options =
         ClientOptions { attempts: 3, backoff: Duration::from_millis(1), ..ClientOptions::default() };
     let c = DispatcherClient::new(&format!("http://127.0.0.1:{port}"), options).expect("a client");
-    let away = c.next(NextRequest::default()).await;
-    assert!(matches!(away, Err(LeaseError::Unavailable(_))), "{away:?}");
+    let unavailable = c.next(NextRequest::default()).await;
+    assert!(matches!(unavailable, Err(LeaseError::Unavailable(_))), "{unavailable:?}");
     assert!(DispatcherClient::new("ftp://x", ClientOptions::default()).is_err());
 }
 

@@ -139,17 +139,17 @@ impl From<BrokerError> for CallError {
 }
 
 impl From<CallError> for ApiError {
-    fn from(refusal: CallError) -> Self {
-        let (status, code, message) = (refusal.status(), refusal.code(), refusal.to_string());
-        let mut error = match refusal {
+    fn from(refused: CallError) -> Self {
+        let (status, code, message) = (refused.status(), refused.code(), refused.to_string());
+        let mut error = match refused {
             // No registered scheme; a 401 must name one all the same (RFC 9110, 15.5.2).
             CallError::Unauthorized => Self::unauthorized("SourceToken", message),
             _ => Self::new(status, code, message),
         };
-        if let Some(wait) = refusal.retry_after() {
+        if let Some(wait) = refused.retry_after() {
             error = error.retry_after(wait);
         }
-        match refusal {
+        match refused {
             // What was not read of a refused body would otherwise have to be read to its end.
             CallError::TooLarge(_) | CallError::CutOff | CallError::TooSlow(_) => error.closing(),
             CallError::NothingValid { rejected } => error.with("rejected", json!(rejected)),

@@ -123,8 +123,8 @@ impl Metrics {
     }
 
     /// Counts the readings of a call that is refused because none of them can be taken.
-    pub(crate) fn refused(&self, refusal: &CallError) {
-        if let CallError::NothingValid { rejected } = refusal {
+    pub(crate) fn refused(&self, error: &CallError) {
+        if let CallError::NothingValid { rejected } = error {
             self.rejected.inc_by(rejected.len() as u64);
         }
     }

@@ -71,7 +71,7 @@ fn list(body: &[u8], limits: &Limits) -> Result<Parsed, CallError> {
             Cow::Owned(quoted) => Ok(one_by_one(&list_of_raw(&quoted, limits)?, limits)),
             Cow::Borrowed(_) => Err(CallError::Malformed(cause)),
         },
-        Err(refusal) => Err(refusal),
+        Err(error) => Err(error),
     }
 }
 

@@ -7,10 +7,12 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RowError, RowFault};
-use crate::lengths::lengths;
-use crate::number::{float, float_15};
+use crate::number::float;
 use crate::row::{Amount, MeterValue};
 use crate::units::Series;
+
+mod chunks;
+mod derived;
 
 /// Times are kept in chunks of so many milliseconds, so that a week more costs the writing of a week.
 const CHUNK_MS: i64 = 7 * 86_400_000;
@@ -155,14 +157,6 @@ pub enum HistoryError {
     Broken(String),
 }
 
-#[derive(Serialize, Deserialize, Default)]
-struct Chunk {
-    sources: Vec<SourceId>,
-    series: BTreeMap<Series, Vec<(i64, Interval)>>,
-    values: BTreeMap<ParameterCode, Vec<(i64, f64, u16)>>,
-    stored: BTreeMap<ParameterCode, Vec<(i64, f64)>>,
-}
-
 /// A point that adding changed, and what it was.
 struct Touched {
     line: u64,
@@ -173,84 +167,6 @@ struct Touched {
 type ReadingKey = (i64, u16);
 
 impl History {
-    /// Reads kept chunks.
-    ///
-    /// # Errors
-    /// [`HistoryError`] when one cannot be read.
-    pub fn from_chunks<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Result<Self, HistoryError> {
-        let mut history = Self::default();
-        for bytes in chunks {
-            let chunk: Chunk = match bytes {
-                [VERSION, body @ ..] => {
-                    rmp_serde::from_slice(body).map_err(|e| HistoryError::Broken(e.to_string()))?
-                }
-                [other, ..] => return Err(HistoryError::Version(*other)),
-                [] => return Err(HistoryError::Broken("a chunk is empty".to_owned())),
-            };
-            let places: Vec<u16> = chunk.sources.iter().map(|source| history.source(source)).collect();
-            let place = |source: u16| {
-                let broken =
-                    || HistoryError::Broken("a chunk names a source that it does not have".to_owned());
-                places.get(usize::from(source)).copied().ok_or_else(broken)
-            };
-            for (series, points) in chunk.series {
-                for (ts, interval) in points {
-                    let interval = Interval { source: place(interval.source)?, ..interval };
-                    history.series.entry(series).or_default().insert(ts, interval);
-                }
-            }
-            for (parameter, points) in chunk.values {
-                for (ts, value, source) in points {
-                    history.values.entry(parameter).or_default().insert(ts, (value, place(source)?));
-                }
-            }
-            for (parameter, points) in chunk.stored {
-                history.stored.entry(parameter).or_default().extend(points);
-            }
-        }
-        Ok(history)
-    }
-
-    /// What to keep, by the number of its span of time. Of two histories, chunks that are equal need not be written again.
-    pub fn chunks(&self) -> BTreeMap<i64, Vec<u8>> {
-        let mut chunks: BTreeMap<i64, Chunk> = BTreeMap::new();
-        let number = |ts: i64| ts.div_euclid(CHUNK_MS);
-        let place = |chunk: &mut Chunk, source: u16| {
-            let Some(source) = self.sources.get(usize::from(source)) else { return 0 };
-            let at = chunk.sources.iter().position(|known| known == source).unwrap_or_else(|| {
-                chunk.sources.push(source.clone());
-                chunk.sources.len() - 1
-            });
-            u16::try_from(at).unwrap_or(0)
-        };
-        for (series, points) in &self.series {
-            for (ts, interval) in points {
-                let chunk = chunks.entry(number(*ts)).or_default();
-                let source = place(chunk, interval.source);
-                chunk.series.entry(*series).or_default().push((*ts, Interval { source, ..*interval }));
-            }
-        }
-        for (parameter, points) in &self.values {
-            for (ts, (value, source)) in points {
-                let chunk = chunks.entry(number(*ts)).or_default();
-                let source = place(chunk, *source);
-                chunk.values.entry(*parameter).or_default().push((*ts, *value, source));
-            }
-        }
-        for (parameter, points) in &self.stored {
-            for (ts, value) in points {
-                let chunk = chunks.entry(number(*ts)).or_default();
-                chunk.stored.entry(*parameter).or_default().push((*ts, *value));
-            }
-        }
-        let written = |chunk: Chunk| {
-            // Plain data, written to memory.
-            let body = rmp_serde::to_vec(&chunk).unwrap_or_default();
-            [&[VERSION], &body[..]].concat()
-        };
-        chunks.into_iter().map(|(number, chunk)| (number, written(chunk))).collect()
-    }
-
     fn source(&mut self, source: &SourceId) -> u16 {
         let at = self.sources.iter().position(|known| known == source).unwrap_or_else(|| {
             self.sources.push(source.clone());
@@ -513,115 +429,6 @@ impl History {
             }
         }
     }
-
-    /// Intervals that were added before a counter that others stored, and do not fit below it.
-    fn above_stored(&self, touched: &BTreeMap<i64, Vec<Touched>>) -> Vec<(i64, String, bool)> {
-        let mut wrong = Vec::new();
-        for (series, points) in &self.series {
-            let Some(stored) = self.stored.get(&series.counter()) else { continue };
-            let mut sum = None;
-            let mut waiting: Vec<i64> = Vec::new();
-            let mut times: Vec<i64> = points.keys().chain(stored.keys()).copied().collect();
-            times.sort_unstable();
-            for ts in times {
-                if let Some(value) = stored.get(&ts) {
-                    let fits = sum.is_some_and(|sum: f64| sum <= value + value.abs() * 1e-9);
-                    if !fits {
-                        let problem = format!(
-                            "the store has {} = {value} at {} of another sender, and the counter before it is not known to go on to that",
-                            series.counter(),
-                            Timestamp(ts)
-                        );
-                        wrong.extend(waiting.iter().map(|ts| (*ts, problem.clone(), true)));
-                    }
-                    waiting.clear();
-                    sum = Some(*value);
-                    continue;
-                }
-                let Some(import) = points.get(&ts).and_then(|point| point.import) else { continue };
-                let new = touched
-                    .get(&ts)
-                    .is_some_and(|changes| changes.iter().any(|change| change.series == *series));
-                sum = match sum {
-                    Some(sum) => Some(sum + float(import)),
-                    // What was published before the others came began at nothing.
-                    None if !new => Some(float(import)),
-                    None => None,
-                };
-                if new {
-                    waiting.push(ts);
-                }
-            }
-        }
-        wrong
-    }
-
-    fn readings(&self) -> BTreeMap<ReadingKey, Vec<Measurement>> {
-        self.readings_and_lengths().0
-    }
-
-    /// All readings that follow, and the times of intervals whose mean rate is not known.
-    fn readings_and_lengths(&self) -> (BTreeMap<ReadingKey, Vec<Measurement>>, BTreeSet<i64>) {
-        let mut readings: BTreeMap<ReadingKey, Vec<Measurement>> = BTreeMap::new();
-        let mut without = BTreeSet::new();
-        let none = BTreeMap::new();
-        for (series, points) in &self.series {
-            let (counter, export, rate) = (series.counter(), series.export(), series.rate());
-            let stored = self.stored.get(&counter).unwrap_or(&none);
-            let stored_export = export.and_then(|code| self.stored.get(&code)).unwrap_or(&none);
-            let times: BTreeSet<i64> = points.keys().chain(stored.keys()).copied().collect();
-            let times: Vec<i64> = times.into_iter().collect();
-            let lengths = lengths(&times);
-            let (mut imported, mut exported) = (Decimal::ZERO, Decimal::ZERO);
-            let mut stored_exports = stored_export.iter().peekable();
-            for (ts, length) in times.iter().zip(lengths) {
-                while let Some((_, value)) = stored_exports.next_if(|(at, _)| *at <= ts) {
-                    exported = decimal(*value).unwrap_or(exported);
-                }
-                if let Some(value) = stored.get(ts) {
-                    imported = decimal(*value).unwrap_or(imported);
-                }
-                let Some(interval) = points.get(ts) else { continue };
-                let Some(net) = interval.net() else { continue };
-                let values = readings.entry((*ts, interval.source)).or_default();
-                if let Some(import) = interval.import {
-                    imported += import;
-                    values.push(Measurement { p: counter, v: float_15(imported) });
-                }
-                let usual = interval.usual.filter(|_| times.len() == 1);
-                match (rate, interval.length.or(length).or(usual)) {
-                    (Some((code, factor)), Some(length)) => {
-                        let hours = Decimal::from(length) / Decimal::from(MILLIS_OF_HOUR);
-                        let rate = net.checked_mul(factor).and_then(|amount| amount.checked_div(hours));
-                        values.extend(rate.map(|rate| Measurement { p: code, v: float_15(rate) }));
-                    }
-                    (Some(_), None) => drop(without.insert(*ts)),
-                    (None, _) => {}
-                }
-                if let Some((code, amount)) = export.zip(interval.export) {
-                    exported += amount;
-                    values.push(Measurement { p: code, v: float_15(exported) });
-                }
-            }
-        }
-        for (parameter, points) in &self.values {
-            for (ts, (value, source)) in points {
-                let values = readings.entry((*ts, *source)).or_default();
-                // What was measured goes before what follows from other values.
-                match values.iter_mut().find(|m| m.p == *parameter) {
-                    Some(known) => known.v = *value,
-                    None => values.push(Measurement { p: *parameter, v: *value }),
-                }
-            }
-        }
-        (readings, without)
-    }
-}
-
-/// The decimal that a float's shortest text is.
-fn decimal(value: f64) -> Option<Decimal> {
-    let text = format!("{value}");
-    text.parse().ok()
 }
 
 /// Takes everything.

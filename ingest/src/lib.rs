@@ -70,7 +70,7 @@ pub struct Ingestion {
     pub leasing: LeasedOptions,
     /// How readings are written.
     pub storing: StoreOptions,
-    /// How rules are judged.
+    /// How rules are evaluated.
     pub alerting: AlertOptions,
     /// Executors of each bolt.
     pub parallelism: usize,

@@ -76,7 +76,7 @@ pub enum LeaseError {
     #[error("queue `{0}` is unknown to the dispatcher")]
     UnknownQueue(QueueName),
     /// The dispatcher or its store cannot be reached; try again.
-    #[error("dispatcher is away: {0}")]
+    #[error("dispatcher is unavailable: {0}")]
     Unavailable(String),
     /// The request was refused as wrong.
     #[error("dispatcher refused the request: {0}")]

@@ -106,7 +106,7 @@ impl History {
     /// Whether the task keeps its time.
     ///
     /// Counts must be fresh, or queues with messages pass for empty: the empties task must *succeed* on time. The others
-    /// must only run: while the accounts API is away, say, the dispatcher's picture of the queues stays true.
+    /// must only run: while the accounts API is unavailable, say, the dispatcher's picture of the queues stays true.
     pub(crate) fn on_time(&self, task: Task, schedule: Schedule) -> bool {
         let seen = self.seen.lock();
         let last = match task {

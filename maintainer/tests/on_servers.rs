@@ -71,7 +71,11 @@ async fn a_broker_that_dies_in_the_middle_of_a_run_costs_nothing() {
         let failure = maintainer.run_once(task, Run::default()).await;
         // With every queue made already, the accounts task does not need the broker.
         assert!(failure.is_err() || task == Task::Accounts, "{task} cannot work without the broker");
-        assert_eq!(world.states().await, before, "{task} concludes nothing from a broker that is away");
+        assert_eq!(
+            world.states().await,
+            before,
+            "{task} concludes nothing from a broker that is unavailable"
+        );
     }
     rabbit.restart().await;
     world

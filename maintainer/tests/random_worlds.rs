@@ -21,7 +21,7 @@ const ACCOUNTS: usize = 16;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// The list says this from now on: each account is away, active, deactivated, wrong, or with a queue of another.
+    /// The list says this from now on: each account is unavailable, active, deactivated, wrong, or with a queue of another.
     List(Vec<Entry>),
     ListFails,
     Publish(usize),

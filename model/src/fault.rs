@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The classes of refusal: a closed set, so that counts by class can be compared over time.
+/// The classes of rejection: a closed set, so that counts by class can be compared over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RejectCode {
     /// The message as a whole cannot be read.

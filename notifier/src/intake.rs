@@ -134,7 +134,7 @@ impl Shared {
         }
     }
 
-    /// Takes an event however long the store is away: an outage is not the event's fault.
+    /// Takes an event however long the store is unavailable: an outage is not the event's fault.
     async fn take_when_available(
         &self,
         event: &AlertEvent,

@@ -50,7 +50,7 @@ impl Notifier {
     /// Prepares a notifier, and declares the queue of alert events.
     ///
     /// # Errors
-    /// [`NotifierError::Option`] names the option that is wrong; [`NotifierError::Broker`] when the broker is away.
+    /// [`NotifierError::Option`] names the option that is wrong; [`NotifierError::Broker`] when the broker is unavailable.
     pub async fn open(parts: Parts, options: Options) -> Result<Self, NotifierError> {
         options.check()?;
         let queue = QueueName::new(ALERTS_QUEUE).map_err(|e| NotifierError::Option(e.to_string()))?;

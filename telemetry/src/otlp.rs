@@ -85,7 +85,10 @@ impl Drops {
     fn warn_once(&self) {
         let steps = self.count.load(Relaxed);
         if steps > 0 && !self.told.swap(true, Relaxed) {
-            tracing::warn!(steps, "steps of messages are not exported: the collector is away or too slow");
+            tracing::warn!(
+                steps,
+                "steps of messages are not exported: the collector is unavailable or too slow"
+            );
         }
     }
 }

@@ -79,11 +79,11 @@ impl Peers {
     pub fn new(
         urls: Vec<String>,
         token: Option<String>,
-        patience: Duration,
+        timeout: Duration,
         retry_after: Duration,
     ) -> anyhow::Result<Self> {
         galerna_tls::install_default_provider();
-        let client = || reqwest::Client::builder().timeout(patience);
+        let client = || reqwest::Client::builder().timeout(timeout);
         let why = "cannot make an HTTP client";
         Ok(Self {
             client: client().build().context(why)?,
@@ -110,7 +110,7 @@ impl Peers {
     }
 
     /// `GET <url>/<path>` of everybody: what each tells, `None` of those who know nothing of it (404), and in words why somebody
-    /// does not tell. It takes no longer than a look-up and twice the patience.
+    /// does not tell. It takes no longer than a look-up and twice the timeout.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Vec<Result<Option<T>, String>> {
         self.unresponsive.lock().retain(|_, (until, _)| *until > Instant::now());
         let asked = self.urls.iter().map(|url| self.get_at(url, path));
@@ -275,8 +275,8 @@ mod tests {
 
     fn peers(url: String, addresses: &[&str]) -> Peers {
         let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-        let patience = Duration::from_secs(30);
-        Peers::new(vec![url], None, patience, Duration::ZERO).unwrap().resolved_by(Arc::new(Known(addresses)))
+        let timeout = Duration::from_secs(30);
+        Peers::new(vec![url], None, timeout, Duration::ZERO).unwrap().resolved_by(Arc::new(Known(addresses)))
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::system::PATIENCE;
+use crate::system::DEADLINE;
 
 /// The program: `CHROMIUM`, else `chromium` on the PATH.
 fn program() -> PathBuf {
@@ -53,8 +53,8 @@ impl Browser {
             ])
             .user_data_dir(profile.path())
             .viewport(None)
-            .launch_timeout(PATIENCE)
-            .request_timeout(PATIENCE)
+            .launch_timeout(DEADLINE)
+            .request_timeout(DEADLINE)
             .build()
             .unwrap();
         let (browser, mut handler) = chromiumoxide::Browser::launch(config).await.expect("Chromium starts");
@@ -131,10 +131,10 @@ impl Tab {
     pub(crate) async fn holds(&self, expression: &str) {
         let begun = Instant::now();
         while self.value(expression).await != Value::Bool(true) {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > DEADLINE {
                 let text = self.value("location.href + '\\n' + document.body.innerText").await;
                 panic!(
-                    "`{expression}` did not hold within {PATIENCE:?} on {}",
+                    "`{expression}` did not hold within {DEADLINE:?} on {}",
                     text.as_str().unwrap_or_default()
                 );
             }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 /// The longest that any condition is waited for: far beyond what it takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The command, to be run in this folder.
 pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
@@ -30,26 +30,26 @@ pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
 
 /// Runs the command to its end.
 pub(crate) fn run(folder: &Path, args: &[&str]) -> Output {
-    end_of(&mut command(folder, args), PATIENCE)
+    end_of(&mut command(folder, args), DEADLINE)
 }
 
 /// Runs a command to its end, and what it said; one that does not come to it is killed and fails the test.
-pub(crate) fn end_of(command: &mut Command, patience: Duration) -> Output {
+pub(crate) fn end_of(command: &mut Command, limit: Duration) -> Output {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    output_of(child, &format!("{command:?}"), patience)
+    output_of(child, &format!("{command:?}"), limit)
 }
 
 /// The same of a command that runs already.
-pub(crate) fn output_of(child: Child, name: &str, patience: Duration) -> Output {
+pub(crate) fn output_of(child: Child, name: &str, limit: Duration) -> Output {
     let id = child.id();
     let (sender, output) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    if let Ok(output) = output.recv_timeout(patience) {
+    if let Ok(output) = output.recv_timeout(limit) {
         return output.unwrap();
     }
     drop(Command::new("kill").args(["-KILL", &id.to_string()]).status());
-    let said = output.recv_timeout(patience).ok().and_then(Result::ok).map(|output| errors(&output));
-    panic!("{name} did not end within {patience:?}: {}", said.unwrap_or_default());
+    let said = output.recv_timeout(limit).ok().and_then(Result::ok).map(|output| errors(&output));
+    panic!("{name} did not end within {limit:?}: {}", said.unwrap_or_default());
 }
 
 /// Runs the command, which must do, and returns its standard output.
@@ -119,7 +119,7 @@ impl Service {
                 return entry;
             }
             assert!(!self.ended.load(Ordering::SeqCst), "`{}` ended: {}", self.name, self.log());
-            assert!(begun.elapsed() < PATIENCE, "`{}` did not say `{message}`: {}", self.name, self.log());
+            assert!(begun.elapsed() < DEADLINE, "`{}` did not say `{message}`: {}", self.name, self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -155,7 +155,7 @@ impl Service {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(begun.elapsed() < PATIENCE, "`{}` did not end: {}", self.name, self.log());
+            assert!(begun.elapsed() < DEADLINE, "`{}` did not end: {}", self.name, self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -177,7 +177,7 @@ impl Drop for Service {
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let begun = Instant::now();
     while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(begun.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

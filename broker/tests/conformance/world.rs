@@ -10,7 +10,7 @@ use galerna_model::{Message, QueueName};
 use galerna_test_servers::RabbitMq;
 
 /// Longest a condition is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A wait that ends early whenever something arrives.
 pub(crate) const WAIT: Duration = Duration::from_secs(20);
@@ -74,7 +74,7 @@ impl World {
             if (found.ready, found.unacked) == wanted {
                 return;
             }
-            assert!(start.elapsed() < PATIENCE, "{queue} has {found:?}, wanted {wanted:?}");
+            assert!(start.elapsed() < DEADLINE, "{queue} has {found:?}, wanted {wanted:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -84,8 +84,8 @@ impl World {
 pub(crate) async fn until(what: impl FnOnce() -> String, mut holds: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !holds().await {
-        if start.elapsed() >= PATIENCE {
-            panic!("after {PATIENCE:?}: {}", what());
+        if start.elapsed() >= DEADLINE {
+            panic!("after {DEADLINE:?}: {}", what());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -278,7 +278,7 @@ impl DeadLetters {
                     };
                     let entry = audit::entry(deed, &actor(), target, reason.reason.as_deref(), outcome);
                     // That it is not in the audit log stands in the log, as at the API.
-                    let _ = audit::record(&**log, &entry, audit::PATIENCE).await;
+                    let _ = audit::record(&**log, &entry, audit::WRITE_TIMEOUT).await;
                 }
                 ended.map_err(told)
             }

@@ -270,7 +270,7 @@ async fn recorded<T: serde::Serialize>(
     };
     let entry = audit::entry(action, &actor(), audit::short(source), why.reason.as_deref(), outcome);
     // That it is not in the audit log stands in the log, as at the API.
-    let _ = audit::record(log, &entry, audit::PATIENCE).await;
+    let _ = audit::record(log, &entry, audit::WRITE_TIMEOUT).await;
     Ok(done?)
 }
 

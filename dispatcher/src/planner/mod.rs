@@ -251,9 +251,9 @@ impl Planner {
             return self.calls.wait(Call::OnQueue(call), WaitFor::WriteEnd);
         }
         match self.plan_event(batch, entry, call.event.clone(), call.actor.clone(), at) {
-            Err(refusal) => {
-                self.metrics.refused(&call.event, refusal);
-                let error = refused(refusal, call.queue.clone());
+            Err(error) => {
+                self.metrics.refused(&call.event, error);
+                let error = refused(error, call.queue.clone());
                 call.answer(Err(error));
             }
             // As wanted, once the write that is being planned is durable.
@@ -390,8 +390,8 @@ impl Planner {
 /// A write of a queue is in flight, so that nothing can be planned for it.
 struct WriteInFlight;
 
-fn refused(refusal: TransitionError, queue: QueueName) -> LeaseError {
-    match refusal {
+fn refused(error: TransitionError, queue: QueueName) -> LeaseError {
+    match error {
         TransitionError::StaleEpoch { presented, .. } => LeaseError::StaleEpoch { queue, epoch: presented },
         other => LeaseError::Refused(format!("queue `{queue}`: {other}")),
     }

@@ -26,7 +26,7 @@ pub(super) fn describe(description: &mut OpenApi) {
             let codes =
                 if has_body { "`invalid_path` or `malformed_json`" } else { "`invalid_path`: it is no text" };
             add_error(operation, "400", codes);
-            add_error(operation, "503", "`unavailable`: the store is away");
+            add_error(operation, "503", "`unavailable`: the store does not answer");
         }
         if has_body {
             add_error(operation, "400", "`malformed_json`: the body is no JSON");

@@ -76,7 +76,7 @@ fn check_reason(reason: Option<&str>) -> Result<(), ApiError> {
 #[utoipa::path(post, path = "/queue/next", request_body = NextBody, responses(
     (status = 200, description = "leased; with `count` above 1 as `{\"leases\": [...]}`", body = NextAnswer),
     (status = 204, description = "nothing to lease within `wait_ms`"),
-    (status = 503, description = "`stopped`, or `unavailable`: the store is away", body = ErrorBody)))]
+    (status = 503, description = "`stopped`, or `unavailable`: the store does not answer", body = ErrorBody)))]
 async fn next(
     State(dispatcher): State<Dispatcher>,
     JsonBody(body): JsonBody<NextBody>,
@@ -212,7 +212,7 @@ pub(crate) struct Running {
 /// Stops giving leases; releases and renewals still work. Survives restarts.
 #[utoipa::path(post, path = "/stop", request_body = PauseBody, responses(
     (status = 200, description = "stopped", body = Running),
-    (status = 503, description = "`unavailable`: the store is away", body = ErrorBody)))]
+    (status = 503, description = "`unavailable`: the store does not answer", body = ErrorBody)))]
 async fn stop(State(dispatcher): State<Dispatcher>, JsonBody(body): JsonBody<PauseBody>) -> Answer<Running> {
     check_reason(body.reason.as_deref())?;
     dispatcher.stop().await.map_err(|e| of_admin(&e))?;
@@ -222,7 +222,7 @@ async fn stop(State(dispatcher): State<Dispatcher>, JsonBody(body): JsonBody<Pau
 /// Gives leases again.
 #[utoipa::path(post, path = "/start", request_body = PauseBody, responses(
     (status = 200, description = "started", body = Running),
-    (status = 503, description = "`unavailable`: the store is away", body = ErrorBody)))]
+    (status = 503, description = "`unavailable`: the store does not answer", body = ErrorBody)))]
 async fn start(State(dispatcher): State<Dispatcher>, JsonBody(body): JsonBody<PauseBody>) -> Answer<Running> {
     check_reason(body.reason.as_deref())?;
     dispatcher.start().await.map_err(|e| of_admin(&e))?;
@@ -289,7 +289,7 @@ async fn strategy(State(dispatcher): State<Dispatcher>) -> Json<StrategyAnswer> 
 #[utoipa::path(put, path = "/strategy", request_body = StrategyBody, responses(
     (status = 200, description = "set", body = StrategyAnswer),
     (status = 422, description = "`wrong_shape`: no such strategy", body = ErrorBody),
-    (status = 503, description = "`unavailable`: the store is away", body = ErrorBody)))]
+    (status = 503, description = "`unavailable`: the store does not answer", body = ErrorBody)))]
 async fn set_strategy(
     State(dispatcher): State<Dispatcher>,
     JsonBody(body): JsonBody<StrategyBody>,

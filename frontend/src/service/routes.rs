@@ -115,15 +115,15 @@ async fn accept_readings(frontend: &Frontend, id: String, request: Request) -> R
     };
     let (source, share) = match admit() {
         Ok(source) => source,
-        Err(refusal) => {
+        Err(error) => {
             body::discard(body).await;
-            return Err(refusal);
+            return Err(error);
         }
     };
     let (limits, timeouts) = (&core.options.limits, &core.options.timeouts);
     let held = body::read(body, &head.headers, limits, timeouts, share).await?;
     let read = read_with(held, limits, parse::readings).await;
-    let (held, parsed) = read.inspect_err(|refusal| core.metrics.refused(refusal))?;
+    let (held, parsed) = read.inspect_err(|error| core.metrics.refused(error))?;
     let excerpt = core.statistics.excerpt(&held.bytes);
     core.accept(source, id, parsed, excerpt, held.into_share()).await
 }
@@ -193,9 +193,9 @@ async fn accept_services(frontend: &Frontend, id: String, request: Request) -> R
     };
     let (known, token, share) = match admit() {
         Ok(admit) => admit,
-        Err(refusal) => {
+        Err(error) => {
             body::discard(body).await;
-            return Err(refusal);
+            return Err(error);
         }
     };
     let timeouts = &core.options.timeouts;
@@ -220,7 +220,7 @@ async fn accept_services(frontend: &Frontend, id: String, request: Request) -> R
             known
         }
     };
-    let parsed = read.parsed.with_anything().inspect_err(|refusal| core.metrics.refused(refusal))?;
+    let parsed = read.parsed.with_anything().inspect_err(|error| core.metrics.refused(error))?;
     let excerpt = core.statistics.excerpt(&held.bytes);
     core.accept(source, id, parsed, excerpt, held.into_share()).await
 }

@@ -148,7 +148,7 @@ async fn take(world: &World, expected: usize) -> usize {
     let mut consumer = world.broker.consume(&crate::world::queue("a"), 100).await.unwrap();
     let mut arrived = 0;
     while arrived < expected {
-        let deliveries = consumer.receive(100, crate::world::PATIENCE).await.unwrap();
+        let deliveries = consumer.receive(100, crate::world::DEADLINE).await.unwrap();
         assert!(!deliveries.is_empty(), "what was accepted did not arrive");
         arrived += deliveries
             .iter()

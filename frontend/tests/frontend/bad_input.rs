@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::world::{GOOD, PATIENCE, World, queue};
+use crate::world::{DEADLINE, GOOD, World, queue};
 
 const OWN: &str = "/readings?source_key=c1&x-dexcell-source-token=token-c1";
 
@@ -358,7 +358,7 @@ async fn slow_heads_and_slow_bodies_end_and_hold_up_nobody() {
     assert_eq!(world.post("c1", GOOD).await.0, 202);
     for (kind, mut stream) in slow {
         let mut answer = Vec::new();
-        drop(tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap());
+        drop(tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.unwrap());
         let answer = String::from_utf8_lossy(&answer);
         match kind {
             2 => assert!(answer.starts_with("HTTP/1.1 408"), "{answer}"),

@@ -77,7 +77,7 @@ async fn a_long_call_becomes_envelopes_that_carry_the_requests_id() {
     let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
     assert_eq!(answer.json::<Value>().await.unwrap(), json!({"accepted": 3_000, "rejected": []}));
     let mut consumer = world.broker.consume(&queue("a"), 100).await.unwrap();
-    let deliveries = consumer.receive(100, crate::world::PATIENCE).await.unwrap();
+    let deliveries = consumer.receive(100, crate::world::DEADLINE).await.unwrap();
     assert_eq!(deliveries.len(), 12);
     for (n, delivery) in deliveries.iter().enumerate() {
         assert_eq!(delivery.message.id, format!("{id}.{n}"));
@@ -165,7 +165,7 @@ async fn the_dispatcher_hears_of_queues_that_got_messages_and_of_no_others() {
     assert_eq!(world.post("c2", "[]").await.0, 202);
     assert_eq!(world.post("c2", "nonsense").await.0, 400);
     assert_eq!(world.post("c1", GOOD).await.0, 202);
-    tokio::time::timeout(crate::world::PATIENCE, world.hinted.came.notified()).await.unwrap();
+    tokio::time::timeout(crate::world::DEADLINE, world.hinted.came.notified()).await.unwrap();
     assert_eq!(*world.hinted.queues.lock().unwrap(), [queue("a")]);
     world.stopped().await;
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::world::{GOOD, PATIENCE, World, write_lists};
+use crate::world::{DEADLINE, GOOD, World, write_lists};
 
 fn options() -> Options {
     let timeouts = Timeouts { notice: Duration::from_millis(50), ..Timeouts::default() };
@@ -134,7 +134,7 @@ async fn a_frontend_that_knows_no_list_sends_nobody_away_for_good() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, found).await.unwrap();
+    tokio::time::timeout(DEADLINE, found).await.unwrap();
     world.stopped().await;
 }
 
@@ -155,7 +155,7 @@ async fn at_the_end_it_says_so_first_and_finishes_calls_under_way() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, unready).await.unwrap();
+    tokio::time::timeout(DEADLINE, unready).await.unwrap();
     // Still served while the load balancer takes notice, and until the last call is answered.
     assert_eq!(world.post("c2", GOOD).await.0, 202);
     let address = world.address.clone();
@@ -164,10 +164,10 @@ async fn at_the_end_it_says_so_first_and_finishes_calls_under_way() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    tokio::time::timeout(DEADLINE, refused).await.unwrap();
     call.write_all(&GOOD.as_bytes()[10..]).await.unwrap();
     let mut answer = String::new();
-    tokio::time::timeout(PATIENCE, call.read_to_string(&mut answer)).await.unwrap().unwrap();
+    tokio::time::timeout(DEADLINE, call.read_to_string(&mut answer)).await.unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     let readings = world.take_all("a").await.len();
     assert_eq!(readings, 1);

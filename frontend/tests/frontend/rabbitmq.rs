@@ -11,7 +11,7 @@ use galerna_test_servers::RabbitMq;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use crate::world::{GOOD, PATIENCE, World, queue};
+use crate::world::{DEADLINE, GOOD, World, queue};
 
 async fn world(server: &RabbitMq, options: Options) -> World {
     let timeouts = BrokerTimeouts {
@@ -30,7 +30,7 @@ async fn world(server: &RabbitMq, options: Options) -> World {
             }
         }
     };
-    let broker = timeout(PATIENCE, connected).await.unwrap();
+    let broker = timeout(DEADLINE, connected).await.unwrap();
     World::on(Arc::new(broker), options, &[("c1", "a"), ("c2", "b")]).await
 }
 
@@ -47,7 +47,7 @@ fn unique_reading(n: u64) -> Value {
 
 /// Posts until it is taken; gives the answers before.
 async fn post_until_taken(world: &World, source: &str) -> Vec<(u16, Value)> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     let mut before = Vec::new();
     loop {
         let answer = world.post(source, GOOD).await;
@@ -107,7 +107,7 @@ async fn a_server_that_stops_under_load_costs_nothing_that_was_acknowledged() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, reached).await.unwrap();
+        timeout(DEADLINE, reached).await.unwrap();
     };
     until(&taken, 50).await;
     server.stop().await;
@@ -151,7 +151,7 @@ async fn a_server_that_blocks_freezes_or_lacks_the_queue_gets_503_and_then_flows
     server.block_publishers().await;
     // The alarm may take a moment to be raised.
     let raised = async { while world.post("c1", GOOD).await.0 == 202 {} };
-    timeout(PATIENCE, raised).await.unwrap();
+    timeout(DEADLINE, raised).await.unwrap();
     // The server tells of it with the first publish after the alarm, so that this one may still wait for its confirm.
     let mut blocked = false;
     for _ in 0..5 {
@@ -180,18 +180,18 @@ async fn a_server_that_blocks_freezes_or_lacks_the_queue_gets_503_and_then_flows
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    timeout(PATIENCE, again).await.unwrap();
+    timeout(DEADLINE, again).await.unwrap();
     assert_eq!(world.post("c1", GOOD).await.0, 202);
 
     server.freeze().await;
     let calls: Vec<_> = (0..10).map(|_| world.post("c1", format!("[{}]", [GOOD; 10].join(",")))).collect();
-    let answers = timeout(PATIENCE, futures_util::future::join_all(calls)).await.unwrap();
+    let answers = timeout(DEADLINE, futures_util::future::join_all(calls)).await.unwrap();
     assert!(answers.iter().all(|(status, _)| *status == 503), "{answers:?}");
     let overloaded = answers.iter().filter(|(_, answer)| answer["error"]["code"] == "overloaded").count();
     assert_eq!(overloaded, 8, "two calls of ten fill what may be under way: {answers:?}");
     let long = format!("{GOOD}{}", " ".repeat(60 << 10));
     let calls: Vec<_> = (0..4).map(|_| world.post("c1", long.clone())).collect();
-    let answers = timeout(PATIENCE, futures_util::future::join_all(calls)).await.unwrap();
+    let answers = timeout(DEADLINE, futures_util::future::join_all(calls)).await.unwrap();
     assert!(answers.iter().all(|(status, _)| *status == 503), "{answers:?}");
     let overloaded = answers.iter().filter(|(_, answer)| answer["error"]["code"] == "overloaded").count();
     assert_eq!(overloaded, 2, "the memory of two such calls is taken until they are confirmed: {answers:?}");

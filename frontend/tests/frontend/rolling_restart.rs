@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use crate::world::{PATIENCE, World};
+use crate::world::{DEADLINE, World};
 
 /// Chooses among frontends as a load balancer does: by what `/readyz` says.
 struct Balancer {
@@ -43,7 +43,7 @@ impl Balancer {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, changed).await.unwrap();
+        timeout(DEADLINE, changed).await.unwrap();
     }
 }
 
@@ -79,7 +79,7 @@ async fn a_rolling_restart_under_load_loses_no_call() {
             let (balancer, stop, posted) = (Arc::clone(&balancer), Arc::clone(&stop), Arc::clone(&posted));
             tokio::spawn(async move {
                 let idle = if client % 2 == 0 { usize::MAX } else { 0 };
-                let http = reqwest::Client::builder().pool_max_idle_per_host(idle).timeout(PATIENCE).build().unwrap();
+                let http = reqwest::Client::builder().pool_max_idle_per_host(idle).timeout(DEADLINE).build().unwrap();
                 let mut taken = Vec::new();
                 while !stop.load(Ordering::SeqCst) {
                     let did = format!("d{}", posted.fetch_add(1, Ordering::SeqCst));
@@ -105,7 +105,7 @@ async fn a_rolling_restart_under_load_loses_no_call() {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, reached).await.unwrap();
+        timeout(DEADLINE, reached).await.unwrap();
     };
 
     calls(200).await;
@@ -124,7 +124,7 @@ async fn a_rolling_restart_under_load_loses_no_call() {
     stop.store(true, Ordering::SeqCst);
     let mut taken = HashSet::new();
     for client in clients {
-        taken.extend(timeout(PATIENCE, client).await.unwrap().unwrap());
+        taken.extend(timeout(DEADLINE, client).await.unwrap().unwrap());
     }
     watching.abort();
     let arrived: HashSet<String> = frontends[0].take_all("a").await.into_iter().map(|r| r.did).collect();

@@ -7,13 +7,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::world::{GOOD, PATIENCE, World};
+use crate::world::{DEADLINE, GOOD, World};
 
 const C1: &str = "/readings?source_key=c1&x-dexcell-source-token=token-c1";
 
 /// No call ends here because it is slow: it is the others that are looked at.
 fn patient(limits: Limits) -> Options {
-    let timeouts = Timeouts { idle: 5 * PATIENCE, body: 5 * PATIENCE, ..Timeouts::default() };
+    let timeouts = Timeouts { idle: 5 * DEADLINE, body: 5 * DEADLINE, ..Timeouts::default() };
     Options { limits, timeouts, ..Options::default() }
 }
 
@@ -48,7 +48,7 @@ async fn until_refused(world: &World, route: &str, least: u64) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, refused).await.unwrap();
+    timeout(DEADLINE, refused).await.unwrap();
 }
 
 /// A form of one service, in which the source is named.
@@ -76,7 +76,7 @@ async fn a_source_whose_bodies_do_not_end_gets_429_and_others_go_on() {
     assert_eq!(status, 202, "{answer}");
     drop(slow);
     let again = async { while world.post("c1", large.clone()).await.0 != 202 {} };
-    timeout(PATIENCE, again).await.unwrap();
+    timeout(DEADLINE, again).await.unwrap();
     world.stopped().await;
 }
 
@@ -116,7 +116,7 @@ async fn an_address_that_nobody_knows_keeps_no_other_out_of_the_older_path() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_say_nothing_give_their_places_back_before_a_slow_head_would() {
     let timeouts =
-        Timeouts { first_byte: Duration::from_millis(200), head: 5 * PATIENCE, ..Timeouts::default() };
+        Timeouts { first_byte: Duration::from_millis(200), head: 5 * DEADLINE, ..Timeouts::default() };
     let limits = Limits { connections: 4, ..Limits::default() };
     let world = World::embedded(Options { limits, timeouts, ..Options::default() }).await;
     let mut silent = Vec::new();

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything takes on a machine that compiles meanwhile.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 pub(crate) const GOOD: &str = r#"{"did":"12a","values":[{"p":401,"v":4900.0},{"p":412,"v":0.82}],"sqn":2152,"ts":"2015-04-21T23:15:00+00:00"}"#;
 
@@ -118,7 +118,7 @@ impl World {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let serving = tokio::spawn(async move { frontend.serve(listener, stopped).await.unwrap() });
-        let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+        let http = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
         Self { address, hinted, broker, http, folder, stop, serving: Some(serving) }
     }
 
@@ -168,7 +168,7 @@ impl World {
     pub(crate) async fn stopped(mut self) -> (tempfile::TempDir, Arc<dyn Broker>) {
         self.stop.cancel();
         if let Some(serving) = self.serving.take() {
-            timeout(PATIENCE, serving).await.unwrap().unwrap();
+            timeout(DEADLINE, serving).await.unwrap().unwrap();
         }
         (self.folder, self.broker)
     }
@@ -182,7 +182,7 @@ impl World {
             drop(stream.shutdown().await);
         }
         let mut answer = Vec::new();
-        drop(timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap());
+        drop(timeout(DEADLINE, stream.read_to_end(&mut answer)).await.unwrap());
         String::from_utf8_lossy(&answer).into_owned()
     }
 

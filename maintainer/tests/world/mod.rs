@@ -15,7 +15,7 @@ use galerna_storage::{QueueRecord, QueueState, QueueStates, Swap, Swapped};
 use parking_lot::Mutex;
 
 /// How long a condition that must come true is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     pub(crate) queues: Arc<dyn QueueStates>,
@@ -218,7 +218,7 @@ impl World {
 
     /// Waits until a condition holds.
     pub(crate) async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
-        let waited = tokio::time::timeout(PATIENCE, async {
+        let waited = tokio::time::timeout(DEADLINE, async {
             while !holds().await {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::receiver::{Answer, Receiver};
-use crate::world::{PATIENCE, World, options, raised, resolved, seen, until};
+use crate::world::{DEADLINE, World, options, raised, resolved, seen, until};
 
 pub(crate) async fn what_was_sent_and_not_recorded_is_sent_again_with_the_same_id(mut world: World) {
     let receiver =
@@ -109,7 +109,7 @@ pub(crate) async fn an_orderly_end_waits_for_attempts_under_way(world: World) {
     stop.cancel();
     world.raise(&[raised("later", 10)]).await;
     release.add_permits(1);
-    timeout(PATIENCE, running).await.expect("it ends").expect("it does not panic");
+    timeout(DEADLINE, running).await.expect("it ends").expect("it does not panic");
     let deliveries = world.deliveries().await;
     assert!(deliveries.iter().any(|d| d.events[0].device == "d" && d.status == Delivered), "{deliveries:?}");
     // What came after is there for the next one.
@@ -144,7 +144,7 @@ async fn the_outbox_survives_the_process() {
             }
         }
     };
-    let store = timeout(PATIENCE, store).await.expect("the store opens again");
+    let store = timeout(DEADLINE, store).await.expect("the store opens again");
     receiver.answer(|_, _| Answer::Status(200));
     let broker = galerna_broker::open("embedded::memory:").await.unwrap();
     let mut world = World::of(broker, store);
@@ -167,7 +167,7 @@ async fn outages_of_broker_and_store_are_waited_out() {
     world.raise(&[raised("before", 0)]).await;
     receiver.took(1).await;
 
-    // The store is away while events wait on the broker.
+    // The store is unavailable while events wait on the broker.
     world.store.alert_states.record(&[raised("d", 10), resolved("d", 20)]).await.unwrap();
     mongod.kill().await;
     world.publish(&[raised("d", 10), resolved("d", 20)]).await;

@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
 use crate::python::Python;
-use crate::world::{PATIENCE, World, hook, options, raised, resolved};
+use crate::world::{DEADLINE, World, hook, options, raised, resolved};
 
 /// `aiosmtpd`; it says what it takes, a line each.
 struct MailServer {
@@ -26,13 +26,13 @@ impl MailServer {
         let mut command = Python::shared().await.script("smtp_server.py");
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Python runs");
         let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
-        let first = timeout(PATIENCE, lines.next_line()).await.expect("it says its port").unwrap();
+        let first = timeout(DEADLINE, lines.next_line()).await.expect("it says its port").unwrap();
         let port = first.expect("a line").parse().expect("a port");
         Self { port, lines, _process: process }
     }
 
     async fn next(&mut self) -> Value {
-        let line = timeout(PATIENCE, self.lines.next_line()).await.expect("a mail comes").unwrap();
+        let line = timeout(DEADLINE, self.lines.next_line()).await.expect("a mail comes").unwrap();
         serde_json::from_str(&line.expect("a line")).expect("JSON")
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::python::Python;
 use crate::receiver::{Answer, Receiver};
-use crate::world::{PATIENCE, World, hook, options, raised, resolved};
+use crate::world::{DEADLINE, World, hook, options, raised, resolved};
 
 async fn verify(secret: &str, headers: &Value, body: &str) -> String {
     let mut verifier = Python::shared()
@@ -24,7 +24,7 @@ async fn verify(secret: &str, headers: &Value, body: &str) -> String {
     let mut input = verifier.stdin.take().expect("its input");
     input.write_all(call.to_string().as_bytes()).await.unwrap();
     drop(input);
-    let output = timeout(PATIENCE, verifier.wait_with_output()).await.expect("it ends").unwrap();
+    let output = timeout(DEADLINE, verifier.wait_with_output()).await.expect("it ends").unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::receiver::Receiver;
 
 /// Longer than anything takes on a machine that compiles meanwhile.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits until a condition holds.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
@@ -29,7 +29,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl 
             sleep(Duration::from_millis(20)).await;
         }
     };
-    assert!(timeout(PATIENCE, holds).await.is_ok(), "waited in vain for {what}");
+    assert!(timeout(DEADLINE, holds).await.is_ok(), "waited in vain for {what}");
 }
 
 /// The machine's clock, moved on by hand.
@@ -99,7 +99,7 @@ impl World {
     pub(crate) async fn stop(&mut self) {
         for (stop, task) in self.running.drain(..) {
             stop.cancel();
-            timeout(PATIENCE, task).await.expect("the notifier ends").expect("it does not panic");
+            timeout(DEADLINE, task).await.expect("the notifier ends").expect("it does not panic");
         }
     }
 

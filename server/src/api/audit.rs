@@ -23,7 +23,7 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use galerna_audit::{ACTOR, Action, PATIENCE, entry, record};
+use galerna_audit::{ACTOR, Action, WRITE_TIMEOUT, entry, record};
 use galerna_dispatcher::AUDITED;
 use galerna_http::ApiError;
 use galerna_http::openapi::operations;
@@ -99,7 +99,7 @@ pub(super) async fn audit(
         let target = action.target(&on, &asked);
         let entry = entry(action, &who, target, asked["reason"].as_str(), outcome);
         // Whoever asked is told what was done; that the audit log lacks it stands in the log.
-        let _ = record(&*log, &entry, PATIENCE).await;
+        let _ = record(&*log, &entry, WRITE_TIMEOUT).await;
         Response::from_parts(parts, Body::from(body))
     };
     to_its_end(acting).await

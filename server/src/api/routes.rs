@@ -97,7 +97,7 @@ pub fn describe_broker_error(error: &BrokerError) -> String {
 /// letters in a queue of their own does not say so by itself.
 ///
 /// # Errors
-/// [`BrokerError::UnknownQueue`], or that the broker is away.
+/// [`BrokerError::UnknownQueue`], or that the broker is unavailable.
 pub async fn check_exists(broker: &dyn Broker, queue: &QueueName) -> Result<(), BrokerError> {
     broker.depth(queue).await.map(drop)
 }
@@ -146,7 +146,7 @@ async fn engine(State(workers): State<Workers>) -> Answer {
 #[utoipa::path(get, path = "/dead",
     responses(
         (status = 200, description = "queues that have dead letters", body = Object, example = json!({"queues": [{"queue": "D0000591", "dead": 2}]})),
-        (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 503, description = "`unavailable`: the broker does not answer", body = ref("#/components/schemas/ErrorBody"))))]
 async fn counts(State(state): State<ApiState>) -> Answer {
     let counts = state.broker.dead_letter_counts().await.map_err(|e| broker_error(&e))?;
     let queues: Vec<Value> =
@@ -196,7 +196,7 @@ pub fn shown(letter: &DeadLetter, bodies: bool) -> Value {
         (status = 400, description = "`invalid_path`: it is no name of a queue", body = ref("#/components/schemas/ErrorBody")),
         (status = 404, description = "`unknown_queue`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),
-        (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 503, description = "`unavailable`: the broker does not answer", body = ref("#/components/schemas/ErrorBody"))))]
 async fn list(
     State(state): State<ApiState>,
     Path(queue): Path<String>,
@@ -249,7 +249,7 @@ impl Which {
         (status = 404, description = "`unknown_queue`", body = ref("#/components/schemas/ErrorBody")),
         (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`wrong_shape`: the body has other fields than these", body = ref("#/components/schemas/ErrorBody")),
-        (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 503, description = "`unavailable`: the broker does not answer", body = ref("#/components/schemas/ErrorBody"))))]
 async fn replay(
     State(state): State<ApiState>,
     Path(queue): Path<String>,
@@ -274,7 +274,7 @@ async fn replay(
         (status = 404, description = "`unknown_queue`", body = ref("#/components/schemas/ErrorBody")),
         (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`wrong_shape`: the body has other fields than these", body = ref("#/components/schemas/ErrorBody")),
-        (status = 503, description = "`unavailable`: the broker is away", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 503, description = "`unavailable`: the broker does not answer", body = ref("#/components/schemas/ErrorBody"))))]
 async fn discard(
     State(state): State<ApiState>,
     Path(queue): Path<String>,
@@ -306,7 +306,7 @@ struct PublishForm {
             "accounts": {"A": {"queue": "A", "messages": 1, "readings": 200}}, "refused": 0, "problems": [], "without_value": 0})),
         (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),
-        (status = 503, description = "`unavailable`: the broker or the store is away; what was published before is said in the message", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 503, description = "`unavailable`: the broker or the store does not answer; what was published before is said in the message", body = ref("#/components/schemas/ErrorBody"))))]
 async fn publish(
     State(state): State<ApiState>,
     Params(form): Params<PublishForm>,
@@ -348,7 +348,7 @@ struct PublishMetersForm {
         (status = 400, description = "`malformed_json`: a line is not the values of a meter", body = ref("#/components/schemas/ErrorBody")),
         (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`invalid_query`", body = ref("#/components/schemas/ErrorBody")),
-        (status = 503, description = "`unavailable`: the broker or the store is away; publishing the same again is harmless", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 503, description = "`unavailable`: the broker or the store does not answer; publishing the same again is harmless", body = ref("#/components/schemas/ErrorBody"))))]
 async fn publish_meters(
     State(state): State<ApiState>,
     Params(form): Params<PublishMetersForm>,

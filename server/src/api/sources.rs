@@ -110,7 +110,7 @@ struct Wanted {
         (status = 200, description = "the sources of the page, and how many there are", body = Object, example = json!({
             "sources": [{"source": "s1", "account": "A", "queue": "A", "active": true}], "total": 1, "page": 1, "limit": 50})),
         (status = 422, description = "`invalid_query` or `invalid_name`", body = ref("#/components/schemas/ErrorBody")),
-        (status = 503, description = "`unavailable`: the store is away", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 503, description = "`unavailable`: the store does not answer", body = ref("#/components/schemas/ErrorBody"))))]
 async fn list(State(api): State<SourcesApi>, Params(wanted): Params<Wanted>) -> Answer {
     let invalid = |message| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", message);
     let (page, limit) = (wanted.page.unwrap_or(1), wanted.limit.unwrap_or(USUAL));
@@ -152,7 +152,7 @@ struct NewSource {
         (status = 409, description = "`other_account`, `inactive_account` or `sources_elsewhere`", body = ref("#/components/schemas/ErrorBody")),
         (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`wrong_shape`, `invalid_name` or `invalid_token`", body = ref("#/components/schemas/ErrorBody")),
-        (status = 503, description = "`unavailable`: the store is away", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 503, description = "`unavailable`: the store does not answer", body = ref("#/components/schemas/ErrorBody"))))]
 async fn add(State(api): State<SourcesApi>, JsonBody(new): JsonBody<NewSource>) -> Answer {
     api.check_kept()?;
     let added = api.registry.add(&new.source, &new.account, new.token.as_deref()).await;
@@ -180,7 +180,7 @@ struct NewToken {
         (status = 409, description = "`inactive_account` or `sources_elsewhere`", body = ref("#/components/schemas/ErrorBody")),
         (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`wrong_shape`, `invalid_name` or `invalid_token`", body = ref("#/components/schemas/ErrorBody")),
-        (status = 503, description = "`unavailable`: the store is away", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 503, description = "`unavailable`: the store does not answer", body = ref("#/components/schemas/ErrorBody"))))]
 async fn rotate(
     State(api): State<SourcesApi>,
     Path(source): Path<String>,
@@ -210,7 +210,7 @@ struct Nothing {
         (status = 409, description = "`sources_elsewhere`", body = ref("#/components/schemas/ErrorBody")),
         (status = 413, description = "`body_too_large`", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`wrong_shape` or `invalid_name`", body = ref("#/components/schemas/ErrorBody")),
-        (status = 503, description = "`unavailable`: the store is away", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 503, description = "`unavailable`: the store does not answer", body = ref("#/components/schemas/ErrorBody"))))]
 async fn remove(
     State(api): State<SourcesApi>,
     Path(source): Path<String>,

@@ -135,14 +135,14 @@ impl Workers {
     }
 
     /// Stops all: nothing more is consumed, what is in flight is settled, leases are given back.
-    pub async fn drain(&self, patience: Duration) {
+    pub async fn drain(&self, timeout: Duration) {
         let all = std::mem::take(&mut *self.0.lock());
         for worker in all {
-            let report = worker.running.drain(patience).await;
+            let report = worker.running.drain(timeout).await;
             if !report.drained {
                 tracing::warn!(
                     unfinished = report.unfinished,
-                    "messages were still in flight after {patience:?}; they will be delivered again"
+                    "messages were still in flight after {timeout:?}; they will be delivered again"
                 );
             }
         }

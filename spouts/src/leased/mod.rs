@@ -95,7 +95,7 @@ impl Default for LeasedOptions {
 /// between two messages, up to a minute or [`LeasedOptions::messages_per_lease`]: then it goes to whoever has waited longest. A lease that was revoked is no longer
 /// consumed and is given back when what is in work is done. **Nothing is consumed or settled past the lease**, as its holder
 /// counts it ([`HeldLease`](galerna_lease::HeldLease)): a process that was stopped for too long finds its lease over
-/// when it goes on, drops what it had, and its release is refused without harm. While the dispatcher is away, leases in
+/// when it goes on, drops what it had, and its release is refused without harm. While the dispatcher is unavailable, leases in
 /// hand are worked on until their end.
 ///
 /// A message's own id is its [stable id](galerna_topology::Emitter::stable_id), if it has one: the same at each delivery, and
@@ -465,7 +465,7 @@ impl Spout for LeasedQueues {
         self.give_back_arrivals();
         let Some(running) = self.running.take() else { return };
         let mut tasks = running.pool.close();
-        // The tasks release their leases; one that cannot, because the dispatcher is away, lets its lease expire.
+        // The tasks release their leases; one that cannot, because the dispatcher is unavailable, lets its lease expire.
         let deadline = Instant::now() + task::CLOSE_TIMEOUT;
         while let Ok(Some(ended)) = timeout_at(deadline, tasks.join_next()).await {
             pool::log_end(ended);

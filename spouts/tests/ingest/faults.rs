@@ -1,4 +1,4 @@
-//! What is away comes back, and nothing is lost.
+//! What is unavailable comes back, and nothing is lost.
 
 use crate::on_both;
 
@@ -26,21 +26,21 @@ mod scenarios {
     use galerna_test_servers::{Mongo, unique};
     use galerna_topology::TopologyBuilder;
 
-    use crate::world::{PATIENCE, World, envelope, envelopes, eventually, reading};
+    use crate::world::{DEADLINE, World, envelope, envelopes, eventually, reading};
 
-    /// A store that is away, or that refuses a device.
+    /// A store that is unavailable, or that refuses a device.
     struct Faulty {
         inner: Arc<dyn Readings>,
-        away: AtomicBool,
+        unavailable: AtomicBool,
         calls: AtomicU32,
         refused: &'static str,
     }
 
     impl Faulty {
-        fn over(inner: &Arc<dyn Readings>, away: bool, refused: &'static str) -> Arc<Self> {
+        fn over(inner: &Arc<dyn Readings>, unavailable: bool, refused: &'static str) -> Arc<Self> {
             Arc::new(Self {
                 inner: inner.clone(),
-                away: AtomicBool::new(away),
+                unavailable: AtomicBool::new(unavailable),
                 calls: AtomicU32::new(0),
                 refused,
             })
@@ -52,7 +52,7 @@ mod scenarios {
         async fn store_shared(&self, messages: &[SharedReadings]) -> Result<StoreOutcome> {
             self.calls.fetch_add(1, Ordering::SeqCst);
             let attempted = "storing readings".to_owned();
-            if self.away.load(Ordering::SeqCst) {
+            if self.unavailable.load(Ordering::SeqCst) {
                 return Err(StorageError::Unavailable { attempted, cause: "cut off".to_owned() });
             }
             if messages.iter().flat_map(|readings| readings.iter()).any(|r| r.device == self.refused) {
@@ -90,16 +90,16 @@ mod scenarios {
         world.publish(&queue, envelopes("D1", 30, 10)).await;
         let store = Faulty::over(&world.store.readings, true, "");
         let running = world.ingest(store.clone()).await;
-        // Longer than the bolt's patience, several times: more rounds than a message may be delivered.
+        // Longer than the bolt's retry budget, several times: more rounds than a message may be delivered.
         eventually("messages were given back again and again", || async {
             world.tally.given_back() > 30 * 4
         })
         .await;
         assert_eq!(world.stored().await, 0);
-        store.away.store(false, Ordering::SeqCst);
+        store.unavailable.store(false, Ordering::SeqCst);
         eventually("all is acked", || async { world.tally.acked() == 30 }).await;
         assert_eq!(world.stored().await, 300);
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
         assert!(world.broker.dead_letters(&queue, 0, 10).await.unwrap().is_empty());
         assert!(world.is_empty(&queue).await);
         assert_eq!(world.tally.retried(), 0);
@@ -118,7 +118,7 @@ mod scenarios {
             world.tally.acked() == 40 && letters().await.len() == 1
         })
         .await;
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
         assert_eq!(world.stored().await, 400);
         let letter = &letters().await[0];
         assert_eq!(letter.failure.component, "store");
@@ -151,13 +151,9 @@ mod scenarios {
         topology
             .async_batch_bolt("store", move || {
                 // More than one bulk's worth is waiting at a time.
-                let patience = Duration::from_secs(10);
-                let options = StoreOptions {
-                    rows: 50,
-                    in_flight: 1,
-                    retry_budget: patience,
-                    ..StoreOptions::default()
-                };
+                let budget = Duration::from_secs(10);
+                let options =
+                    StoreOptions { rows: 50, in_flight: 1, retry_budget: budget, ..StoreOptions::default() };
                 StoreBolt::new(readings.clone(), options)
             })
             .shuffle(&checked.valid);
@@ -170,12 +166,12 @@ mod scenarios {
         for message in envelopes("D1", 60, 10) {
             world.publish(&queue, [message]).await;
         }
-        eventually("the bolt's patience is over", || async { world.tally.given_back() >= 60 }).await;
+        eventually("the bolt's retry budget is over", || async { world.tally.given_back() >= 60 }).await;
         assert_eq!(world.tally.retried(), 0, "none timed out");
         server.thaw().await;
         eventually("all is stored", || async { world.is_empty(&queue).await }).await;
         assert_eq!((world.tally.retried(), world.tally.dead_lettered()), (0, 0));
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
         assert!(world.broker.dead_letters(&queue, 0, 10).await.unwrap().is_empty());
     }
 }

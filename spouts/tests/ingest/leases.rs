@@ -25,7 +25,7 @@ mod scenarios {
     use galerna_test_servers::RabbitMq;
     use galerna_topology::{Anchor, Bolt, Emitter, Fault, TopologyBuilder};
 
-    use crate::world::{PATIENCE, World, envelopes, eventually, quick, retry};
+    use crate::world::{DEADLINE, World, envelopes, eventually, quick, retry};
 
     /// Keeps what it gets until it is told to let go.
     #[derive(Clone, Default)]
@@ -97,7 +97,7 @@ mod scenarios {
         world.dispatcher.unpause(&queue, "test").await.unwrap();
         eventually("the rest is consumed", || async { world.tally.acked() == 8 }).await;
         assert!(world.tally.leases() > leases);
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
         assert!(world.is_empty(&queue).await);
     }
 
@@ -116,7 +116,7 @@ mod scenarios {
         keeper.let_go();
         eventually("all is acked", || async { world.tally.acked() == prefetch as u64 + 100 }).await;
         eventually("there is no more", || async { state() == SpoutState::NoData }).await;
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
     }
 
     /// Notes what it gets by which id, and fails each message the first time.
@@ -148,7 +148,7 @@ mod scenarios {
         topology.bolt("note", noting.clone()).shuffle(&stream);
         let running = Engine::submit(topology.build().unwrap(), EngineOptions::default()).await.unwrap();
         eventually("all is acked", || async { world.tally.acked() == 3 }).await;
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
         let noted = noting.0.lock().unwrap().clone();
         assert_eq!(noted.iter().filter(|(_, deliveries, _)| *deliveries > 1).count(), 3, "each came again");
         for (message, deliveries, id) in noted {
@@ -157,32 +157,32 @@ mod scenarios {
         }
     }
 
-    /// A dispatcher that cannot be reached while `away`.
+    /// A dispatcher that cannot be reached while `unavailable`.
     struct Flaky {
         inner: Arc<dyn Leases>,
-        away: AtomicBool,
+        unavailable: AtomicBool,
         renewals: AtomicU32,
         revoked: AtomicBool,
     }
 
     impl Flaky {
         fn over(world: &World) -> Self {
-            let (away, revoked) = (AtomicBool::new(false), AtomicBool::new(false));
-            Self { inner: world.leases(), away, renewals: AtomicU32::new(0), revoked }
+            let (unavailable, revoked) = (AtomicBool::new(false), AtomicBool::new(false));
+            Self { inner: world.leases(), unavailable, renewals: AtomicU32::new(0), revoked }
         }
     }
 
     #[async_trait]
     impl Leases for Flaky {
         async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
-            match self.away.load(Ordering::SeqCst) {
+            match self.unavailable.load(Ordering::SeqCst) {
                 true => Err(LeaseError::Unavailable("cut off".to_owned())),
                 false => self.inner.next(request).await,
             }
         }
 
         async fn renew(&self, queue: &QueueName, epoch: u64) -> Result<Renewed, LeaseError> {
-            match self.away.load(Ordering::SeqCst) {
+            match self.unavailable.load(Ordering::SeqCst) {
                 true => Err(LeaseError::Unavailable("cut off".to_owned())),
                 false => {
                     let renewed = self.inner.renew(queue, epoch).await?;
@@ -194,7 +194,7 @@ mod scenarios {
         }
 
         async fn release(&self, release: &Release) -> Result<(), LeaseError> {
-            match self.away.load(Ordering::SeqCst) {
+            match self.unavailable.load(Ordering::SeqCst) {
                 true => Err(LeaseError::Unavailable("cut off".to_owned())),
                 false => self.inner.release(release).await,
             }
@@ -212,7 +212,7 @@ mod scenarios {
         eventually("five are in work", || async { keeper.kept() == 5 }).await;
         let epoch = world.dispatcher.queue(&queue).await.unwrap().epoch;
 
-        flaky.away.store(true, Ordering::SeqCst);
+        flaky.unavailable.store(true, Ordering::SeqCst);
         eventually("the holder gives up", || async { world.tally.lost() >= 1 && world.tally.held() == 0 })
             .await;
         // Somebody else gets the queue and all of its messages.
@@ -224,14 +224,14 @@ mod scenarios {
 
         // The first one finishes late: nothing of it counts, and its release harms nobody.
         keeper.let_go();
-        flaky.away.store(false, Ordering::SeqCst);
-        let ready_to_end = running.drain(PATIENCE).await;
+        flaky.unavailable.store(false, Ordering::SeqCst);
+        let ready_to_end = running.drain(DEADLINE).await;
         assert!(ready_to_end.drained);
         assert_eq!(second.kept(), 5);
         assert_eq!(other.dispatcher.queue(&queue).await.unwrap().state, "worker");
         second.let_go();
         eventually("the other acks them", || async { other.tally.acked() == 5 }).await;
-        assert!(rescuer.drain(PATIENCE).await.drained);
+        assert!(rescuer.drain(DEADLINE).await.drained);
         assert!(other.is_empty(&queue).await);
     }
 
@@ -241,7 +241,7 @@ mod scenarios {
         let keeper = Keeper::default();
         let running = run(&world, world.leases(), &keeper).await;
         eventually("some are in work", || async { keeper.kept() >= 10 }).await;
-        let drained = tokio::spawn(running.drain(PATIENCE));
+        let drained = tokio::spawn(running.drain(DEADLINE));
         assert!(!drained.is_finished());
         let at_stop = keeper.clone();
         eventually("the spout has stopped", || async {
@@ -273,7 +273,7 @@ mod scenarios {
         }
         let running = run(&world, world.leases(), &keeper).await;
         eventually("all is acked", || async { world.tally.acked() == 2_000 + 12 * 5 }).await;
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
         for queue in small.iter().chain([&big]) {
             assert!(world.is_empty(queue).await, "{queue}");
         }
@@ -288,7 +288,7 @@ mod scenarios {
         let options = RabbitMqOptions {
             retry: retry(),
             // Settling a failed message waits for the confirm of its copy.
-            timeouts: Timeouts { confirm: 10 * PATIENCE, ..Timeouts::default() },
+            timeouts: Timeouts { confirm: 10 * DEADLINE, ..Timeouts::default() },
             ..RabbitMqOptions::new(server.amqp_uri())
         };
         let broker = Arc::new(RabbitMqBroker::connect(options).await.expect("RabbitMQ"));
@@ -318,7 +318,7 @@ mod scenarios {
         server.thaw().await;
         eventually("all came again", || async { world.tally.acked() == 5 }).await;
         assert_eq!((world.tally.lost(), world.tally.retried()), (0, 5));
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -326,15 +326,15 @@ mod scenarios {
         let server = RabbitMq::start().await;
         let (world, keeper, leases, running) =
             five_in_work_and_a_frozen_broker(&server, Duration::from_secs(2)).await;
-        leases.away.store(true, Ordering::SeqCst);
+        leases.unavailable.store(true, Ordering::SeqCst);
         keeper.fail();
         eventually("the lease is given up", || async { world.tally.lost() == 1 && world.tally.held() == 0 })
             .await;
         eventually("all outcomes are too late", || async { world.tally.too_late() == 5 }).await;
         assert_eq!(world.tally.retried(), 0);
         server.thaw().await;
-        leases.away.store(false, Ordering::SeqCst);
+        leases.unavailable.store(false, Ordering::SeqCst);
         eventually("all came again", || async { world.tally.acked() >= 5 }).await;
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
     }
 }

@@ -23,7 +23,7 @@ mod scenarios {
     use galerna_model::{Incoming, Message, ParameterCode, QueueName};
     use galerna_topology::{Bolt, Emitter, Fault, TopologyBuilder};
 
-    use crate::world::{PATIENCE, World, at, envelope, envelopes, eventually, reading};
+    use crate::world::{DEADLINE, World, at, envelope, envelopes, eventually, reading};
 
     pub(super) async fn everything_published_is_stored_once_and_the_queues_are_given_back(world: World) {
         let mut queues = Vec::new();
@@ -38,7 +38,7 @@ mod scenarios {
         let running = world.ingest(world.store.readings.clone()).await;
         eventually("all is acked", || async { world.tally.acked() == 5 * 50 }).await;
         assert_eq!(world.stored().await, 5 * 400);
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
         for queue in &queues {
             assert!(world.is_empty(queue).await, "{queue}");
             let view = world.dispatcher.queue(queue).await.unwrap();
@@ -72,7 +72,7 @@ mod scenarios {
         world.publish(&queue, messages).await;
         let running = world.ingest(world.store.readings.clone()).await;
         eventually("all is acked", || async { world.tally.acked() == 5 }).await;
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
 
         let devices: Vec<String> = world.keys("D1").await.into_iter().map(|k| k.device).collect();
         assert_eq!(devices.len(), 3, "{devices:?}");
@@ -121,7 +121,7 @@ mod scenarios {
         world.publish(&queue, powers.iter().enumerate().map(|(h, p)| message(h, *p))).await;
         let running = world.ingest(world.store.readings.clone()).await;
         eventually("all is acked", || async { world.tally.acked() == 4 }).await;
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
         let states = world.store.alert_states.load(&"D1".parse().unwrap()).await.unwrap();
         assert_eq!(states.len(), 1);
 
@@ -150,7 +150,7 @@ mod scenarios {
             world.store.alert_states.count(AlertEventKind::Raised).await.unwrap() == 2
         })
         .await;
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
 
         let mut events = world.store.alert_states.events(None, 0, 10).await.unwrap();
         events.sort_by_key(|e| e.ts);
@@ -164,7 +164,7 @@ mod scenarios {
         let mut consumer = world.broker.consume(&alerts, 10).await.unwrap();
         let mut deliveries = Vec::new();
         while deliveries.len() < events.len() {
-            let more = consumer.receive(10, PATIENCE).await.unwrap();
+            let more = consumer.receive(10, DEADLINE).await.unwrap();
             assert!(!more.is_empty(), "{} of {} events were published", deliveries.len(), events.len());
             deliveries.extend(more);
         }
@@ -205,12 +205,12 @@ mod scenarios {
             let running = world.ingest(world.store.readings.clone()).await;
             eventually("it is heard", || async { world.tally.acked() == 1 }).await;
             assert_eq!(count(AlertEventKind::Raised).await, 0);
-            assert!(running.drain(PATIENCE).await.drained);
+            assert!(running.drain(DEADLINE).await.drained);
             clock.advance(38_000);
         }
         let running = world.ingest(world.store.readings.clone()).await;
         eventually("the silence is raised", || async { count(AlertEventKind::Raised).await == 1 }).await;
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
         let events = world.store.alert_states.events(None, 0, 10).await.unwrap();
         assert_eq!(events[0].ts, at(0).plus_millis(60_000));
 
@@ -220,7 +220,7 @@ mod scenarios {
         world.publish(&queue, [message("second", clock.now())]).await;
         eventually("it is over", || async { count(AlertEventKind::Resolved).await == 1 }).await;
         assert_eq!(count(AlertEventKind::Raised).await, 1);
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
     }
 
     struct Picky;
@@ -253,7 +253,7 @@ mod scenarios {
             world.tally.acked() == 18 && letters().await.len() == 2
         })
         .await;
-        assert!(running.drain(PATIENCE).await.drained);
+        assert!(running.drain(DEADLINE).await.drained);
         assert!(world.is_empty(&queue).await);
         let mut letters = letters().await;
         letters.sort_by(|a, b| a.failure.reason.cmp(&b.failure.reason));

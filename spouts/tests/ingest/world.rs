@@ -21,7 +21,7 @@ use galerna_test_servers::{Mongo, RabbitMq, unique};
 use galerna_topology::TopologyBuilder;
 
 /// The longest that anything here may take, on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     pub(crate) broker: Arc<dyn Broker>,
@@ -151,7 +151,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut conditi
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "in vain: {what}");
+    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "in vain: {what}");
 }
 
 pub(crate) fn at(hours: i64) -> Timestamp {

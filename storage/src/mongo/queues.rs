@@ -4,16 +4,6 @@
 //! removed queue leaves a small tombstone with its epoch and its version made negative (`-1 - version`), which no swap
 //! matches; a namesake created later goes on from both. Every write stamps `modified` with the server's cluster time,
 //! which is what [`super::changes`] goes by.
-//!
-//! # How a swap is guarded
-//! An update that looks for an id alone goes straight to its document. One that looks for `{_id, version}` is planned
-//! first, which costs the server more than a third of all the rest. So the guard stands in the update itself. Beside
-//! `version` a document has `even` and `odd`: the one that `version` is holds it too, the other holds the largest number
-//! there is. A swap from an even version `v` sets `odd` to `v + 1` and adds to `even` as much as makes `v` the largest
-//! number; from an odd version, the other way round. If the queue is past version `v`, both hold more than `v`, so that sum
-//! would be larger than the largest number, and the server refuses the update. A queue is never before `v`: versions only
-//! grow, and who swaps from `v` has read it or written it. (After a store was set back, from a backup or by the crash of a
-//! standalone server, a dispatcher that knew what is gone may write over what is there; nothing is leased twice by that.)
 
 use std::collections::HashMap;
 
@@ -30,6 +20,10 @@ use crate::queues::{COUNT_REFRESH_MS, check_swaps};
 use crate::{
     Changes, Lease, QueueRecord, QueueState, QueueStates, ReadyCount, Result, StorageError, Swap, Swapped,
 };
+
+mod guard;
+
+use guard::{SwapOperators, VersionGuard};
 
 /// A record as it is stored.
 #[derive(Serialize, Deserialize)]
@@ -170,85 +164,6 @@ struct Versioned {
     #[serde(rename = "even")]
     _even: i64,
 }
-
-/// Which swaps a document lets through: the fields `even` and `odd`.
-struct VersionGuard {
-    even: i64,
-    odd: i64,
-}
-
-impl VersionGuard {
-    /// Lets none through.
-    const CLOSED: Self = Self { even: i64::MAX, odd: i64::MAX };
-
-    /// Lets those from this version through.
-    const fn of(version: i64) -> Self {
-        if version % 2 == 0 {
-            Self { even: version, odd: i64::MAX }
-        } else {
-            Self { even: i64::MAX, odd: version }
-        }
-    }
-}
-
-/// The update operators of a swap.
-#[derive(Serialize)]
-struct SwapOperators {
-    #[serde(rename = "$set")]
-    set: SwapFields,
-    #[serde(rename = "$inc")]
-    guard: GuardIncrement,
-    #[serde(rename = "$currentDate")]
-    stamp: Stamp,
-}
-
-#[derive(Serialize)]
-struct SwapFields {
-    version: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    even: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    odd: Option<i64>,
-    record: RecordFields,
-}
-
-/// Makes the guard of one version the largest number, or more than that if it is past already.
-#[derive(Serialize)]
-enum GuardIncrement {
-    #[serde(rename = "even")]
-    Even(i64),
-    #[serde(rename = "odd")]
-    Odd(i64),
-}
-
-impl From<&Swap> for SwapOperators {
-    fn from(swap: &Swap) -> Self {
-        let (from, to) = (int(swap.expected), int(swap.record.version));
-        let (even, odd, guard) = if from % 2 == 0 {
-            (None, Some(to), GuardIncrement::Even(i64::MAX - from))
-        } else {
-            (Some(to), None, GuardIncrement::Odd(i64::MAX - from))
-        };
-        Self {
-            set: SwapFields { version: to, even, odd, record: (&swap.record).into() },
-            guard,
-            stamp: STAMP,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Stamp {
-    modified: StampType,
-}
-
-#[derive(Serialize)]
-struct StampType {
-    #[serde(rename = "$type")]
-    kind: &'static str,
-}
-
-const STAMP: Stamp = Stamp { modified: StampType { kind: "timestamp" } };
 
 #[derive(Serialize)]
 struct ById<'a> {

@@ -64,7 +64,7 @@ use std::time::Duration;
 /// How long a server may take to start or to stop before the test fails.
 ///
 /// RabbitMQ takes five seconds on an idle machine; the rest is for machines that compile meanwhile.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A name that no other test has, now or in an earlier run against the same server.
 ///

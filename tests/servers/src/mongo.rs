@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::origin::{Origin, Search};
 use crate::supervisor::Supervisor;
-use crate::{PATIENCE, port, unique};
+use crate::{TIMEOUT, port, unique};
 
 const SEARCH: Search = Search {
     name: "MongoDB",
@@ -203,7 +203,7 @@ impl Mongo {
                 sleep(Duration::from_millis(25)).await;
             }
         };
-        timeout(PATIENCE, elected).await.expect("MongoDB's only member is elected in time");
+        timeout(TIMEOUT, elected).await.expect("MongoDB's only member is elected in time");
     }
 
     fn private(&self) -> (&Supervisor, u16) {

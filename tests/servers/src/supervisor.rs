@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::origin::variable;
-use crate::{PATIENCE, unique};
+use crate::{TIMEOUT, unique};
 
 /// How often a starting server is asked whether it is ready. Nothing announces it, so it has to be asked.
 const PROBE_INTERVAL: Duration = Duration::from_millis(25);
@@ -135,7 +135,7 @@ impl Supervisor {
             return Ok(());
         }
         self.command("start");
-        let outcome = timeout(PATIENCE, async {
+        let outcome = timeout(TIMEOUT, async {
             if life.wait_for(|life| life.starts > before.starts).await.is_err() {
                 return Err("its supervising shell ended".to_owned());
             }
@@ -147,7 +147,7 @@ impl Supervisor {
             }
         })
         .await
-        .unwrap_or_else(|_| Err(format!("it was not ready within {} s", PATIENCE.as_secs())));
+        .unwrap_or_else(|_| Err(format!("it was not ready within {} s", TIMEOUT.as_secs())));
         outcome.map_err(|why| format!("{why}; its log ends:\n{}", self.log_tail()))
     }
 
@@ -156,17 +156,17 @@ impl Supervisor {
         let mut life = self.life.clone();
         let before = life.borrow_and_update().signals;
         self.command(&format!("signal {name}"));
-        let sent = timeout(PATIENCE, life.wait_for(|life| life.signals > before)).await;
+        let sent = timeout(TIMEOUT, life.wait_for(|life| life.signals > before)).await;
         assert!(matches!(sent, Ok(Ok(_))), "the server's supervising shell did not send {name}");
     }
 
     /// Waits until the server has ended.
     pub(crate) async fn ended(&self) {
         let mut life = self.life.clone();
-        timeout(PATIENCE, life.wait_for(|life| !life.running()))
+        timeout(TIMEOUT, life.wait_for(|life| !life.running()))
             .await
             .unwrap_or_else(|_| {
-                panic!("the server did not end within {} s\n{}", PATIENCE.as_secs(), self.log_tail())
+                panic!("the server did not end within {} s\n{}", TIMEOUT.as_secs(), self.log_tail())
             })
             .ok();
     }

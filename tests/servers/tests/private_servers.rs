@@ -36,14 +36,14 @@ async fn management(rabbit: &RabbitMq, method: &str, path: &str, body: &str) -> 
     answer
 }
 
-/// Reads `connection.start` from an AMQP listener, or nothing when it does not answer within `patience`.
-async fn greeting(uri: &str, patience: Duration) -> Option<u8> {
+/// Reads `connection.start` from an AMQP listener, or nothing when it does not answer within `limit`.
+async fn greeting(uri: &str, limit: Duration) -> Option<u8> {
     let exchange = async {
         let mut stream = TcpStream::connect(authority(uri)).await.ok()?;
         stream.write_all(b"AMQP\x00\x00\x09\x01").await.ok()?;
         stream.read_u8().await.ok()
     };
-    timeout(patience, exchange).await.ok().flatten()
+    timeout(limit, exchange).await.ok().flatten()
 }
 
 #[tokio::test]
