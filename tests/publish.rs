@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{ChildStdin, Output, Stdio};
 
 use galerna_frontend::TokenHash;
+use galerna_lock::Mutex;
 use galerna_test_servers::{Mongo, RabbitMq};
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use system::{DEADLINE, Service, call, command, database, end_of, errors, output_of, run, run_well, until};
 

@@ -13,8 +13,8 @@ use axum::routing::post;
 use axum::{Json, Router};
 use galerna::model::{Account, Comparison, Condition, Rule, Severity};
 use galerna::storage::{Endpoint, EndpointKind, Store};
+use galerna_lock::Mutex;
 use galerna_test_servers::{Mongo, RabbitMq};
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use system::{Service, errors, run, run_well, until};
 

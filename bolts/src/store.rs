@@ -1,8 +1,10 @@
 //! The sink that stores readings.
 
+use galerna_lock::Mutex;
+
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_storage::{Readings, SharedReadings, StorageError, StoreOutcome};
@@ -187,7 +189,7 @@ struct StoreOutage(Mutex<Option<(Duration, String)>>);
 
 impl StoreOutage {
     fn found(&self, now: Duration, error: &StorageError) {
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = self.0.lock();
         match &mut *since {
             Some((_, cause)) => *cause = error.to_string(),
             None => *since = Some((now, error.to_string())),
@@ -195,12 +197,12 @@ impl StoreOutage {
     }
 
     fn over(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.lock() = None;
     }
 
     /// What is left of the retry budget.
     fn left(&self, now: Duration, budget: Duration) -> Duration {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.0.lock() {
             Some((since, _)) => (*since + budget).saturating_sub(now),
             None => budget,
         }
@@ -208,7 +210,7 @@ impl StoreOutage {
 
     /// The fault to fail tuples with when the retry budget is spent.
     fn beyond(&self, now: Duration, budget: Duration) -> Option<Fault> {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.0.lock() {
             Some((since, cause)) if now >= *since + budget => Some(Fault::unavailable(cause.as_str())),
             _ => None,
         }

@@ -23,7 +23,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use galerna_audit::{random, short};
 use galerna_http::{Secret, Throttle, bearer};
-use parking_lot::Mutex;
+use galerna_lock::Mutex;
 use tokio::time::Instant;
 use url::Url;
 

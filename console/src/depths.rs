@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use galerna_dispatcher::{QueueView, StatusQuery};
+use galerna_lock::Mutex;
 use galerna_model::Timestamp;
 use galerna_storage::Sample;
-use parking_lot::Mutex;
 
 use super::Parts;
 use super::observer::within_timeout;

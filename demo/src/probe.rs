@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use galerna_dispatcher::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
+use galerna_lock::Mutex;
 use galerna_model::{AccountId, Clock, QueueName, SourceId};
 use galerna_storage::{
     ReadingKey, ReadingOutcome, Readings, ReadingsQuery, SharedReadings, StoreOutcome, StoredReading,
 };
 use hdrhistogram::Histogram;
-use parking_lot::Mutex;
 
 /// What the probes counted.
 pub(crate) struct Measures {

@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use galerna_lease::{LeaseError, QueueEvent, QueueRecord, Timing};
+use galerna_lock::Mutex;
 use galerna_model::{Clock, QueueName};
 use galerna_storage::{QueueStates, Settings, Store};
-use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use galerna_broker::{Broker, BrokerHealth};
 use galerna_http::{Guard, ServeOptions, Unready};
-use galerna_model::{Clock, Timestamp};
+use galerna_lock::Mutex;
+use galerna_model::Clock;
 use galerna_retry::{Outage, Pauses};
-use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};

@@ -119,7 +119,7 @@ async fn send(to: Arc<dyn QueueHints>, mut waiting: mpsc::Receiver<QueueName>, m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parking_lot::Mutex;
+    use galerna_lock::Mutex;
 
     struct Heard(Mutex<Vec<Vec<QueueName>>>, tokio::sync::Notify);
 

@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use galerna_directory::{AccountsSource, DirectoryError, Listing, SourcesSource, TokenHash};
+use galerna_lock::{Mutex, RwLock};
 use galerna_model::{Account, Source};
 use galerna_model::{AccountId, Clock, QueueName, SourceId, Timestamp};
-use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use galerna_lock::Mutex;
 use hyper::body::{Frame, SizeHint};
-use parking_lot::Mutex;
 use prometheus::IntGauge;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};

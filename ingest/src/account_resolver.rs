@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
+use galerna_lock::RwLock;
 use galerna_model::{AccountId, QueueName};
 use galerna_storage::QueueStates;
-use parking_lot::RwLock;
 
 use crate::AccountOf;
 

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use galerna_broker::Broker;
+use galerna_lock::Mutex;
 use galerna_model::{Clock, Timestamp};
 use galerna_storage::QueueStates;
-use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;

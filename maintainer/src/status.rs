@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use galerna_lock::Mutex;
 use galerna_model::{Clock, Timestamp};
-use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 

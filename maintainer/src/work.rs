@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use galerna_broker::{Broker, BrokerError, DeleteWhen, Deleted, Depth};
 use galerna_lease::QueueEvent;
+use galerna_lock::Mutex;
 use galerna_model::{Clock, QueueName};
 use galerna_storage::{QueueRecord, QueueState, QueueStates, ReadyCount};
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::accounts::{self, Plan};

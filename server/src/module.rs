@@ -181,7 +181,7 @@ pub(crate) async fn joined(handle: JoinHandle<()>) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
+    use galerna_lock::Mutex;
 
     use super::*;
 

@@ -4,9 +4,10 @@
 //! gathers. When a group fails, each of its jobs is tried in a transaction of its own, so that only those fail that have to.
 
 use std::collections::VecDeque;
+use std::sync::Condvar;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use galerna_lock::Mutex;
 
 use crate::SqliteError;
 use crate::session::{Session, Stored};

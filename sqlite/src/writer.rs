@@ -1,10 +1,10 @@
 //! Who leads a group, and how jobs get to it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use galerna_lock::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::SqliteError;
@@ -231,14 +231,12 @@ fn run_thread<S: Session>(group: &Group<S>) {
             let mut waiting = group.waiting.lock();
             let deadline = pause.map(|pause| Instant::now() + pause);
             while waiting.jobs.is_empty() && !waiting.closed {
-                match deadline {
-                    None => group.arrived.wait(&mut waiting),
-                    Some(at) => {
-                        if group.arrived.wait_until(&mut waiting, at).timed_out() {
-                            break;
-                        }
-                    }
+                let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+                if left.is_zero() {
+                    break;
                 }
+                let woken = group.arrived.wait_timeout(waiting, left);
+                waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
             }
             waiting.closed
         };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use galerna_lock::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

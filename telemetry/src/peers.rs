@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use galerna_lock::Mutex;
 use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use galerna_lock::Mutex;
 use galerna_model::Timestamp;
-use parking_lot::Mutex;
 
 use super::{AS_STATED_BY_THE_MESSAGE, Step, in_order};
 

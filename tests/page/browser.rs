@@ -12,7 +12,7 @@ use chromiumoxide::cdp::js_protocol::runtime::{
 };
 use chromiumoxide::page::ScreenshotParams;
 use futures_util::StreamExt;
-use parking_lot::Mutex;
+use galerna_lock::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use galerna_lock::Mutex;
 use serde_json::Value;
 
 /// The longest that any condition is waited for: far beyond what it takes on a busy machine.

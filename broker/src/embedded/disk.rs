@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use galerna_lock::Mutex;
 use galerna_sqlite::{Job, SqliteError, SqliteErrorKind};
-use parking_lot::Mutex;
 
 use super::EmbeddedSession;
 use super::jobs::{Again, Open, Reply, answer};

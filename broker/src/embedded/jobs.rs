@@ -58,7 +58,7 @@ impl Job<EmbeddedSession> for Declare {
             self.shared.add(Queue {
                 name: self.name,
                 qid,
-                state: parking_lot::Mutex::default(),
+                state: galerna_lock::Mutex::default(),
                 arrived: tokio::sync::Notify::new(),
             });
         }

@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use galerna_lock::{Mutex, RwLock};
 use galerna_sqlite::{Host, Job, Limits, OpenError, Session, Stored, Tuning, Writer};
-use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use self::calls::OpenStore;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::Mutex;
+use galerna_lock::Mutex;
 use tokio::sync::Notify;
 
 use super::tables::StoredMessage;

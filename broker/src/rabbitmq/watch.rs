@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use galerna_lock::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 

@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use galerna_lock::Mutex;
 use galerna_model::{Clock, Measurement, ParameterCode, Reading, SourceId, SystemClock, Timestamp};
-use parking_lot::Mutex;
 
 /// What stands for the source's name in a token.
 const NAME: &str = "{source}";

@@ -9,9 +9,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use galerna_lock::Mutex;
 use galerna_model::{AccountId, Clock, SourceId, Timestamp};
 use galerna_storage::{Batch, LAST_MESSAGES, LastMessage, Period, Result, Scope, StatisticsStore, Tally};
-use parking_lot::Mutex;
 use serde::Serialize;
 use utoipa::ToSchema;
 

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use galerna_dispatcher::{Dispatcher, DispatcherOptions, MaintainerLink, Ping};
 use galerna_lease::invariants::{Tenure, history};
 use galerna_lease::{HeldLease, Leases, NextRequest, Release, Timing};
+use galerna_lock::Mutex;
 use galerna_maintainer::{Maintainer, Schedule};
 use galerna_model::QueueName;
 use galerna_storage::Store;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use galerna_broker::{Broker, BrokerError, Depth};
 use galerna_directory::{AccountsSource, DirectoryError, Issue, Listing};
 use galerna_lease::{QueueEvent, Timing, Transition, transition};
+use galerna_lock::Mutex;
 use galerna_maintainer::{Maintainer, Options, Report, Run, RunFailure, Task};
 use galerna_model::{Account, AccountId, Clock, Message, QueueName, SystemClock};
 use galerna_storage::{QueueRecord, QueueState, QueueStates, Swap, Swapped};
-use parking_lot::Mutex;
 
 /// How long a condition that must come true is waited for.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use galerna_engine::{Engine, EngineOptions, Metrics};
+use galerna_lock::Mutex;
 use galerna_multilang::{SerializedStream, ShellTopology};
 use galerna_topology::prelude::*;
-use parking_lot::Mutex;
 
 use crate::support::python;
 

@@ -96,7 +96,7 @@ async fn what_came_of_ten_tuples_is_anchored_to_all_ten() {
 async fn a_spout_elsewhere_hears_what_became_of_its_tuples() {
     let mut topology = TopologyBuilder::new("numbers");
     let numbers = topology.shell_spout::<Output<u64>>("numbers", served("spout")).outputs();
-    let seen = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let seen = std::sync::Arc::new(galerna_lock::Mutex::new(Vec::new()));
     let of_bolt = seen.clone();
     let check = move |number: u64| {
         let mut seen = of_bolt.lock();

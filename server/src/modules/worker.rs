@@ -12,12 +12,12 @@ use galerna_engine::{Engine, EngineOptions, Metrics, Running};
 use galerna_http::ProcessUsage;
 use galerna_ingest::{AccountResolver, Ingestion};
 use galerna_lease::Leases;
+use galerna_lock::Mutex;
 use galerna_model::Validator;
 use galerna_model::{ParameterRegistry, ValidationLimits};
 use galerna_settings::Settings;
 use galerna_spouts::LeasedOptions;
 use galerna_storage::Store;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::module::Module;

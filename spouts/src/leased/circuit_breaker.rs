@@ -1,6 +1,7 @@
 //! Pauses between attempts while something that everything needs is unavailable.
 
-use std::sync::{Mutex, PoisonError};
+use galerna_lock::Mutex;
+
 use std::time::Duration;
 
 use galerna_retry::{Backoff, Pauses};
@@ -29,7 +30,7 @@ impl Default for CircuitBreaker {
 impl CircuitBreaker {
     /// Begins a pause, longer than the one before it; does nothing while there is one.
     pub(super) fn open(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let now = Instant::now();
         if state.until.is_none_or(|until| until <= now) {
             state.until = Some(now + state.backoff.pause());
@@ -38,14 +39,14 @@ impl CircuitBreaker {
 
     /// What was unavailable is back.
     pub(super) fn close(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.until = None;
         state.backoff.reset();
     }
 
     /// The end of the pause, while there is one.
     pub(super) fn open_until(&self) -> Option<Instant> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         state.until.filter(|until| *until > Instant::now())
     }
 }

@@ -47,7 +47,7 @@ fn address(claim: &Arc<Claim>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use galerna_lock::Mutex;
     use std::sync::atomic::AtomicBool;
 
     use galerna_model::{AccountId, QueueName};

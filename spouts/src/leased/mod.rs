@@ -12,11 +12,11 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use galerna_broker::{Broker, Delivery, DeliveryTag, Outcome};
 use galerna_lease::Leases;
+use galerna_lock::Mutex;
 use galerna_model::{AccountId, Incoming, QueueName};
 use galerna_topology::{Failed, Failure, Fault, FaultKind, Next, Output, Roots, Spout, TaskContext};
 use tokio::sync::{mpsc, watch};
@@ -188,12 +188,11 @@ struct Claim {
 
 impl Claim {
     fn may_emit(&self) -> bool {
-        self.open.load(Relaxed)
-            && Instant::now() < *self.stop_at.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.load(Relaxed) && Instant::now() < *self.stop_at.lock()
     }
 
     fn renewed(&self, stop_at: Instant) {
-        *self.stop_at.lock().unwrap_or_else(PoisonError::into_inner) = stop_at;
+        *self.stop_at.lock() = stop_at;
     }
 }
 

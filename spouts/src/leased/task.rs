@@ -1,12 +1,12 @@
 //! One lease after another: leasing, consuming under it, giving it back.
 
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use galerna_broker::BrokerError;
 use galerna_lease::{GrantedLease, HeldLease, LeaseError, NextRequest, Release};
+use galerna_lock::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 

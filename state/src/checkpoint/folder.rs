@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use galerna_lock::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{

@@ -13,13 +13,13 @@ use async_trait::async_trait;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Document, doc};
 use futures_util::TryStreamExt;
+use galerna_lock::Mutex;
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::{
     Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReadConcern, SelectionCriteria,
     WriteConcern,
 };
 use mongodb::{Client, Collection, IndexModel};
-use parking_lot::Mutex;
 
 use super::folder::blocks_name;
 use super::{

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use galerna_lock::Mutex;
 
 use super::{FileSystem, FolderLock};
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::{Timestamp, doc};
-use parking_lot::Mutex;
+use galerna_lock::Mutex;
 use serde::Deserialize;
 
 use super::Mongo;

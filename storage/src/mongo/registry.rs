@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use bson::{Document, doc};
+use galerna_lock::Mutex;
 use galerna_model::{AccountId, SourceId};
-use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::Mongo;

@@ -19,8 +19,8 @@ mod statistics;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use galerna_lock::Mutex;
 use galerna_sqlite::{Host, Limits, OpenError, Session, SqliteError, Stored, Tuning, Writer};
-use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
