@@ -1,0 +1,42 @@
+//! Work that is due later, and how fast it may be done.
+//!
+//! - [`DelayStore`] keeps items with their due times, on disk rather than in memory: claimed in batches when they are due, by one process
+//!   at a time, tried again by the kind of their fault, in order by key;
+//! - [`RateLimits`] are held to by all processes that share them, with a rate and a burst, by key, several at once.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//!
+//! use galerna_delay::{DelayOptions, DelayStore, Item};
+//! use galerna_model::{Clock, SystemClock};
+//!
+//! let mut delayed = DelayStore::in_memory(Arc::new(SystemClock), DelayOptions::default())?;
+//! let due = SystemClock.now();
+//! delayed.put(vec![Item::new("mail/17", due, "welcome".into())]).await?;
+//! for taken in delayed.claim(100).await? {
+//!     println!("{} for the {}th time", taken.item.id, taken.attempt);
+//!     delayed.settle(&taken, &Ok(())).await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Invariants:
+//! - an item is there once, by its id, until it is done: neither a second `put` nor a lost process multiplies it;
+//! - at most one process has a claim on it within its lease;
+//! - of the items of one key, only the first may be claimed: while it waits to be tried again, or is parked, those behind it wait, and
+//!   other keys flow;
+//! - no limit is exceeded, whoever asks; and a key that has to wait holds up no other.
+//!
+//! Both are kept in SQLite files that the processes of one machine share. The crate knows no engine and no broker.
+
+mod delay;
+mod error;
+mod rate;
+mod schema;
+
+pub use delay::{DelayOptions, DelayStore, Item, Parked, Retry, Settled, Taken};
+pub use error::DelayError;
+pub use rate::{Limit, Permit, RateLimits};
