@@ -40,8 +40,17 @@ impl Frames {
     /// Appends messages to `bytes`. None appends nothing.
     ///
     /// # Errors
-    /// A message that has no form in these frames, or more than 4 GiB of them in one frame.
+    /// A message that has no form in these frames, or more than 4 GiB of them in one frame. Nothing is appended then.
     pub fn encode<M: Serialize>(self, messages: &[M], bytes: &mut Vec<u8>) -> Result<(), WireError> {
+        let start = bytes.len();
+        let encoded = self.append(messages, bytes);
+        if encoded.is_err() {
+            bytes.truncate(start);
+        }
+        encoded
+    }
+
+    fn append<M: Serialize>(self, messages: &[M], bytes: &mut Vec<u8>) -> Result<(), WireError> {
         match self {
             Self::Json => {
                 for message in messages {

@@ -55,7 +55,9 @@ pub use message::{
 };
 pub use outputs::{EmitWith, Forms, ParseError, Parsed, ShellOutputs, no_stream, parse_tuple};
 pub use row::{Row, to_values};
-pub use serve::{ServeError, Served, serve_bolt, serve_spout, stdio};
+#[cfg(unix)]
+pub use serve::stdio;
+pub use serve::{ServeError, Served, serve_bolt, serve_spout};
 pub use spout::{ShellMessageId, ShellSpout};
 pub use stream::{IntoSerialized, Serialized, SerializedStream};
 
