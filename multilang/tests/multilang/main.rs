@@ -5,5 +5,6 @@ mod kills;
 mod languages;
 mod pystorm;
 mod served;
+mod spouts;
 mod support;
 mod wire;
