@@ -327,3 +327,56 @@ async fn untracked_tuples_count_as_others() {
         [2, 2]
     );
 }
+
+/// Emits readings, brings again what fails, and so is done only when all are acked.
+struct Careful {
+    left: Vec<Reading>,
+    pending: usize,
+}
+
+impl Spout for Careful {
+    type MessageId = Reading;
+    type Outputs = Output<Reading>;
+
+    async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+        let Some(reading) = self.left.pop() else {
+            return Ok(if self.pending == 0 { Next::Done } else { Next::Ended });
+        };
+        self.pending += 1;
+        out.root(reading).emit(reading);
+        Ok(Next::Ready)
+    }
+
+    async fn ready(&mut self) {
+        if self.left.is_empty() && self.pending > 0 {
+            std::future::pending().await
+        }
+    }
+
+    async fn acked(&mut self, ids: &mut Vec<Reading>) {
+        self.pending -= ids.len();
+    }
+
+    async fn failed(&mut self, failed: &mut Vec<Failed<Reading>>) {
+        self.pending -= failed.len();
+        self.left.extend(failed.drain(..).map(|failed| failed.id));
+    }
+}
+
+#[tokio::test]
+async fn a_spout_that_waits_for_its_acks_ends_its_stream_before_that() {
+    let harness = Harness::new();
+    let results = harness.seen();
+    let mut topology = TopologyBuilder::new("careful");
+    topology.message_timeout(None);
+    let readings = || Careful { left: vec![("a", 2_000, 2), ("a", 1_000, 1)], pending: 0 };
+    let readings = topology.spout("careful", readings).outputs();
+    let windowed = topology.window("window", tumbling(3_600).lag(secs(1)), readings).outputs();
+    topology.bolt("results", results.bolt()).global(windowed.results);
+    let run = harness.start(topology.build().expect("it is fine")).await.expect("it starts");
+    tokio::time::timeout(secs(30), run.running().finished())
+        .await
+        .expect("the end of the stream completes the window");
+    let values: Vec<i64> = results.values().into_iter().map(|r: WindowResult<&str, i64>| r.value).collect();
+    assert_eq!(values, [3]);
+}
