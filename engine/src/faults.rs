@@ -1,8 +1,9 @@
 //! Telling of what went wrong in a task, and how long to wait before it is tried again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use galerna_lock::Mutex;
 use galerna_topology::{Clock, Fault};
 
 use crate::metrics::{TaskStats, add};
@@ -63,7 +64,7 @@ impl FaultReporter {
 
     /// How many warnings were left out, if this one need not be.
     fn may_log(&self, now: Duration) -> Option<u64> {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.logged.lock();
         if logged.since.is_none_or(|since| now.saturating_sub(since) >= WINDOW) {
             logged.since = Some(now);
             logged.warnings = 0;

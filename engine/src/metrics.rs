@@ -3,10 +3,11 @@
 //! Tasks add to atomic counters once per batch; nothing is sampled. A [`Metrics`] is a reading of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use galerna_lock::Mutex;
 use galerna_topology::{Clock, Failure, FailureKind, FaultKind, TaskFactory, TaskMetrics, Timestamp};
 use serde::Serialize;
 
@@ -58,7 +59,7 @@ impl TaskStats {
     }
 
     pub(crate) fn report(&self, reason: &str, at: Duration) {
-        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_error.lock();
         *last = Some(LastError { reason: reason.to_owned(), at_ms: at.as_millis() as u64 });
     }
 
@@ -308,10 +309,8 @@ pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> Compo
         false => sum(|task| &task.busy),
     };
     let available = described.uptime.as_nanos() as f64 * executors as f64;
-    let last_error = tasks
-        .iter()
-        .filter_map(|task| task.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone())
-        .max_by_key(|error| error.at_ms);
+    let last_error =
+        tasks.iter().filter_map(|task| task.last_error.lock().clone()).max_by_key(|error| error.at_ms);
     let mut counters = BTreeMap::new();
     let mut gauges: BTreeMap<String, BTreeMap<usize, f64>> = BTreeMap::new();
     for (task, metrics) in described.task_metrics.iter().enumerate() {

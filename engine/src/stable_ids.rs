@@ -1,8 +1,9 @@
 //! The ids that messages have of their own, for bolts to read.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
+use galerna_lock::Mutex;
 use galerna_topology::lineage::RootId;
 
 /// The stable ids of the pending roots of one spout task, by sequence number. Clones are the same ids.
@@ -14,7 +15,7 @@ pub struct StableIds {
 
 impl StableIds {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<str>>> {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ids.lock()
     }
 
     /// The id of a root that is pending, if its spout gave one.

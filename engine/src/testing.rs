@@ -28,9 +28,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use galerna_lock::Mutex;
 use galerna_topology::prelude::*;
 use tokio::sync::Notify;
 
@@ -42,7 +43,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 const QUIET_CHECKS: usize = 5;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// How many roots feeds hold back. A feed counts one down while its spout is in `next`, which counts as

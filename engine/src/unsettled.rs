@@ -1,8 +1,9 @@
 //! How long a bolt that waits has something in hand.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
+use galerna_lock::Mutex;
 use galerna_topology::Clock;
 
 /// What one task of a bolt that waits has taken and not settled, and the time during which that was anything at all.
@@ -27,7 +28,7 @@ struct Counts {
 
 impl UnsettledTuples {
     fn state(&self) -> MutexGuard<'_, Counts> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// So many more are in hand.

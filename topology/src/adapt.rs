@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::anchor::Batch;
 use crate::bolt::{AsyncBatchBolt, AsyncBolt, BatchBolt, Bolt};
@@ -181,8 +181,7 @@ impl<T: Send + 'static> Drop for RemainingRows<T> {
             rest.lineage.push(token);
         }
         if std::thread::panicking() {
-            *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(Box::new(rest) as Box<dyn Any + Send>);
+            *self.unreached.lock() = Some(Box::new(rest) as Box<dyn Any + Send>);
         } else if let Some(acks) = self.acks.take() {
             // The call was cancelled: the tuples fail as those of any dropped batch.
             drop(Batch::new(rest, acks));

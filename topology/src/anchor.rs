@@ -3,7 +3,9 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use galerna_lock::Mutex;
 
 use crate::emitter::{Emitter, only_stable_id};
 use crate::failure::{Failure, FailureKind, Fault};
@@ -62,7 +64,7 @@ impl Anchor {
     }
 
     fn take(&mut self) -> Lineage {
-        let token = std::mem::take(&mut *self.token.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let token = std::mem::take(&mut *self.token.get_mut());
         let mut lineage = Lineage::new();
         lineage.push(token);
         lineage
@@ -70,13 +72,13 @@ impl Anchor {
 
     /// The stable id of the tuple's message; see [`Emitter::stable_id`].
     pub fn stable_id(&self) -> Option<Arc<str>> {
-        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = self.token.lock();
         only_stable_id(&token, &**self.acks.as_ref()?)
     }
 
     /// Whether a spout waits for this tuple.
     pub fn is_tracked(&self) -> bool {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner).is_tracked()
+        self.token.lock().is_tracked()
     }
 
     /// The tuple is done.
@@ -105,7 +107,7 @@ impl Anchor {
     /// Starts the message timeout of the tuple's roots anew, for work known to take long.
     pub fn reset_timeout(&self) {
         if let Some(acks) = &self.acks {
-            let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let token = self.token.lock().clone();
             let mut lineage = Lineage::new();
             lineage.push(token);
             acks.reset_timeout(&mut lineage);
@@ -148,8 +150,7 @@ pub trait AnchorSet {
 
 impl<'a, I: IntoIterator<Item = &'a Anchor>> AnchorSet for I {
     fn split_tokens(self, shares: &mut ShareRng) -> AckToken {
-        let split =
-            |anchor: &Anchor| anchor.token.lock().unwrap_or_else(PoisonError::into_inner).split(shares);
+        let split = |anchor: &Anchor| anchor.token.lock().split(shares);
         AckToken::merge_all(self.into_iter().map(split))
     }
 }
@@ -166,7 +167,7 @@ impl AnchorSet for AllAnchors<'_> {
 
 impl AnchorSet for &Anchors {
     fn split_tokens(self, shares: &mut ShareRng) -> AckToken {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.parts.lock();
         let mut tokens: Vec<AckToken> = Vec::new();
         for part in parts.iter_mut() {
             let mut copy = part.lineage.split(shares);
@@ -301,17 +302,17 @@ impl Anchors {
     }
 
     fn parts(&mut self) -> &mut Vec<Part> {
-        self.parts.get_mut().unwrap_or_else(PoisonError::into_inner)
+        self.parts.get_mut()
     }
 
     /// How many tuples it holds.
     pub fn len(&self) -> usize {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|part| part.rows).sum()
+        self.parts.lock().iter().map(|part| part.rows).sum()
     }
 
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.parts.lock().is_empty()
     }
 
     /// All tuples are done.
@@ -406,7 +407,7 @@ impl Anchors {
 
     /// Starts the message timeout of all the tuples' roots anew.
     pub fn reset_timeout(&self) {
-        for part in self.parts.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for part in self.parts.lock().iter() {
             part.acks.reset_timeout(&mut part.lineage.clone());
         }
     }

@@ -3,7 +3,9 @@
 use std::any::Any;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use galerna_lock::Mutex;
 
 use crate::anchor::{Anchor, Weight};
 use crate::context::TaskContext;
@@ -299,7 +301,7 @@ impl<O: Outputs> Emitter<O> {
 
     fn send(&mut self, watermark: Watermark) {
         if let Some(router) = &self.router {
-            let mut router = router.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut router = router.lock();
             let outbox = router.outbox().clone();
             router.outputs.watermark(watermark, &mut outbox.lock());
         } else {
@@ -386,7 +388,7 @@ impl<O: Outputs> Emitter<O> {
     /// Hands what is done over to the half that distributes it, if there is one.
     pub(crate) fn hand_over(&mut self) {
         let Some(router) = &self.router else { return };
-        let mut router = router.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut router = router.lock();
         self.outputs.hand_over(&mut router.outputs);
         router.settled.settle_all(&mut self.staged.acked);
         router.acked += std::mem::take(&mut self.acked);
@@ -435,7 +437,7 @@ impl<O: Outputs> Emitter<O> {
         };
         self.outputs.seal(&mut TokenSplitter::new(token, rows, &mut self.shares));
         if let Some(router) = self.router.clone() {
-            let mut router = router.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut router = router.lock();
             self.outputs.hand_over(&mut router.outputs);
             let outbox = router.outbox.clone();
             let before = outbox.lock().batches.len();
@@ -515,11 +517,11 @@ impl<O: Outputs> Emitter<O> {
     }
 
     pub(crate) fn store_unreached(&mut self, rest: Box<dyn Any + Send>) {
-        *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+        *self.unreached.lock() = Some(rest);
     }
 
     pub(crate) fn take_unreached(&mut self) -> Option<Box<dyn Any + Send>> {
-        self.unreached.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.unreached.lock().take()
     }
 
     pub(crate) fn unreached(&self) -> UnreachedSlot {
@@ -551,7 +553,7 @@ impl<O: Outputs> Emitter<O> {
     pub(crate) fn flush(&mut self, all: bool) {
         self.hand_over();
         if let Some(router) = &self.router {
-            router.lock().unwrap_or_else(PoisonError::into_inner).flush(all);
+            router.lock().flush(all);
         } else {
             self.outputs.route(all, &mut self.staged);
             settle(&mut self.staged, &mut self.acked, &*self.acks);

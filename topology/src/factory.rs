@@ -1,6 +1,8 @@
 //! What tasks are made from: a value that is cloned for each, or a closure that makes one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use galerna_lock::Mutex;
 
 use crate::bolt::{AsyncBatchBolt, AsyncBolt, BatchBolt, Bolt};
 use crate::spout::Spout;
@@ -115,5 +117,5 @@ instances_of!(
 /// A factory of clones. The lock makes it one for all threads whatever the value is; it is taken once a task.
 fn cloning<B: Clone + Send + 'static>(prototype: B) -> Factory<B> {
     let prototype = Mutex::new(prototype);
-    Arc::new(move || prototype.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    Arc::new(move || prototype.lock().clone())
 }

@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::future::{Either, FutureExt, poll_fn, select};
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, Stream};
+use galerna_lock::Mutex;
 
 use crate::anchor::Anchor;
 use crate::bolt::AsyncBolt;
@@ -116,7 +117,7 @@ impl Turns {
     /// Takes the next turn, and waits for it.
     async fn wait(&self, interval: Duration, clock: &dyn Clock) {
         let turn = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut next = self.next.lock();
             let turn = clock.now().max(*next);
             *next = turn.saturating_add(interval);
             turn

@@ -10,8 +10,10 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
+
+use galerna_lock::Mutex;
 
 use crate::context::{Clock, TaskContext};
 use crate::failure::{Failure, FailureKind, Fault};
@@ -190,7 +192,7 @@ pub struct Outbox {
 impl Outbox {
     /// What there is.
     pub fn lock(&self) -> MutexGuard<'_, Staged> {
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.staged.lock()
     }
 }
 
@@ -279,13 +281,13 @@ impl BatchPool {
 
     /// An empty batch, used or new.
     pub fn take<T: Send + 'static>(&self) -> Box<EdgeBatch<T>> {
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = self.spare.lock().pop();
         spare.and_then(|any| any.downcast().ok()).unwrap_or_default()
     }
 
     /// Gives a batch back. It must be empty.
     pub fn give(&self, tuples: AnyBatch) {
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = self.spare.lock();
         if spare.len() < Self::LIMIT {
             spare.push(tuples);
         }

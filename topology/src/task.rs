@@ -3,7 +3,9 @@
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use galerna_lock::Mutex;
 
 use crate::adapt::{ComputingBolt, WaitingBolt};
 use crate::anchor::Batch;
@@ -259,7 +261,7 @@ impl<B: WaitingBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
                 poll_fn(|context| {
                     let polled = executing.as_mut().poll(context);
                     if polled.is_pending() {
-                        router.lock().unwrap_or_else(PoisonError::into_inner).flush_fresh();
+                        router.lock().flush_fresh();
                     }
                     polled
                 })

@@ -1,8 +1,10 @@
 //! What the author of a component measures.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use galerna_lock::Mutex;
 
 use crate::watermark::Timestamp;
 
@@ -70,34 +72,34 @@ pub struct WatermarkState {
 impl TaskMetrics {
     /// The counter of this name.
     pub fn counter(&self, name: &str) -> Counter {
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counters.lock();
         counters.entry(name.to_owned()).or_default().clone()
     }
 
     /// The gauge of this name.
     pub fn gauge(&self, name: &str) -> Gauge {
-        let mut gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gauges = self.gauges.lock();
         gauges.entry(name.to_owned()).or_default().clone()
     }
 
     /// How far the task is in event time; nothing if no watermarks have come.
     pub fn watermark(&self) -> Option<WatermarkState> {
-        self.watermark.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.watermark.lock().clone()
     }
 
     pub(crate) fn set_watermark(&self, state: WatermarkState) {
-        *self.watermark.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        *self.watermark.lock() = Some(state);
     }
 
     /// All counts now.
     pub fn counts(&self) -> BTreeMap<String, u64> {
-        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let counters = self.counters.lock();
         counters.iter().map(|(name, counter)| (name.clone(), counter.get())).collect()
     }
 
     /// All values of gauges now.
     pub fn values(&self) -> BTreeMap<String, f64> {
-        let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        let gauges = self.gauges.lock();
         gauges.iter().map(|(name, gauge)| (name.clone(), gauge.get())).collect()
     }
 }
