@@ -54,6 +54,8 @@ struct Stretch {
     offset: Offset,
     /// Its first instant; none of the first.
     start: Option<jiff::Timestamp>,
+    /// The offset before it, when the clocks jumped forward to it.
+    jumped_from: Option<Offset>,
     /// Until here wall clock times are shown for the second time.
     repeats_until: Option<jiff::Timestamp>,
     /// From here wall clock times will be shown again.
@@ -105,6 +107,14 @@ impl Calendar {
 
     fn next_in(&self, stretch: &Stretch, from: jiff::Timestamp) -> Option<Step> {
         let wall = stretch.offset.to_datetime(from);
+        if let Some(before) = stretch.jumped_from
+            && stretch.start == Some(from)
+            && !self.wildcard
+            && self.gap == DstGap::Shift
+            && self.cron.find_next_occurrence(&before.to_datetime(from), true).ok()? < wall
+        {
+            return Some(Step::Found(from));
+        }
         let matching: DateTime = self.cron.find_next_occurrence(&wall, true).ok()?;
         let found = stretch.offset.to_timestamp(matching).ok()?;
         match stretch.end {
@@ -164,6 +174,9 @@ impl Stretch {
         Self {
             offset,
             start: before.map(|(start, _)| start),
+            jumped_from: before
+                .map(|(_, before)| before)
+                .filter(|before| before.seconds() < offset.seconds()),
             repeats_until: before.and_then(|(start, before)| start.checked_add(back(before, offset)?).ok()),
             repeated_from: end.and_then(|(end, next)| end.checked_sub(back(offset, next)?).ok()),
             end,

@@ -231,6 +231,16 @@ fn changes_of_the_clocks_case_by_case() {
 }
 
 #[test]
+fn a_search_that_begins_right_before_the_end_of_a_gap_finds_what_was_shifted_there() {
+    let definition = cron("30 2 * * *", "Europe/Berlin", DstGap::Shift, DstOverlap::First);
+    let end = Timestamp::parse("2026-03-29T01:00:00Z").expect("a time").as_millis();
+    for from in [end - 1_000, end - 999, end] {
+        assert_eq!(found(&definition, (from, end + HOUR)), [end], "from {} ms before", end - from);
+    }
+    assert_eq!(found(&definition, (end + 1, end + HOUR)), [0; 0]);
+}
+
+#[test]
 fn what_is_far_ahead_is_found_and_what_never_is_is_refused() {
     let leap = cron("0 0 29 2 *", "Europe/Berlin", DstGap::Shift, DstOverlap::First);
     let times = found(&leap, (START, START + 4_000 * DAY));
