@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
-use system::{DEADLINE, Service, command, end_of, errors, output_of, run, run_well, until};
+use system::{DEADLINE, Service, call, command, end_of, errors, output_of, run, run_well, until};
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/sample_messages.ndjson");
 /// Accounts that sent the samples.
@@ -17,6 +17,13 @@ async fn up(folder: &Path) -> (Service, String) {
     let service = Service::start(folder, &["up", "--listen", "127.0.0.1:0"]);
     let api = service.api().await;
     (service, api)
+}
+
+/// What is published makes queues; the dispatcher sees them a moment later.
+async fn queues_are_known(api: &str, queues: usize) {
+    let url = format!("{api}/queue/status");
+    until("the dispatcher knows the queues", || async { call("GET", &url, None).await.1["total"] == queues })
+        .await;
 }
 
 fn parsed(text: &str) -> Value {
@@ -97,6 +104,7 @@ async fn lists_have_one_shape_and_come_whole_or_in_pages() {
     let (mut service, api) = up(folder.path()).await;
     let galerna = |args: &[&str]| run_well(folder.path(), &[&["--dispatcher", &api], args].concat());
     galerna(&["publish", SAMPLES]);
+    queues_are_known(&api, ACCOUNTS).await;
     let list = parsed(&galerna(&["queues", "list", "--limit", "3", "--output", "json"]));
     assert_eq!((list["items"].as_array().unwrap().len(), &list["total"]), (3, &json!(ACCOUNTS)));
     let first = list["items"][0]["queue"].as_str().unwrap();
@@ -172,6 +180,7 @@ async fn many_queues_and_dead_letters_are_steered_at_once() {
     for account in ["North-1", "North-2", "South-1"] {
         well(&["publish", file.to_str().unwrap(), "--account", account, "--plain-json"]);
     }
+    queues_are_known(&api, 3).await;
     let paused = || parsed(&well(&["queues", "list", "--state", "pause", "-o", "json"]))["total"].clone();
     let done =
         parsed(&well(&["queues", "pause", "--search", "north", "--reason", "works", "--yes", "--json"]));
