@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::select;
+use galerna_topology::runtime::Content;
 use shuttle::future::block_on;
 use shuttle::thread;
 use tokio::sync::Notify;
@@ -15,7 +16,14 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The `number`-th message of a sender; each weighs a byte.
 fn message(sender: u32, number: u32) -> Message {
-    Message { target: 0, sender, rows: number, bytes: 1, converted: false, tuples: Box::new(()) }
+    Message {
+        target: 0,
+        sender,
+        rows: number,
+        bytes: 1,
+        converted: false,
+        content: Content::Rows(Box::new(())),
+    }
 }
 
 /// Sends as tasks do: at once if there is room, or else when there is. Returns whether it was taken over.
