@@ -32,7 +32,7 @@ pub(super) async fn show(
             div { dt { "Broker" } dd { (page.parts.broker.kind()) } }
             div { dt { "Statistics of sources" } dd { (if page.parts.statistics.is_some() { "kept" } else { "not kept here" }) } }
             div { dt { "Access" } dd {
-                @if page.gate.is_open() { "no tokens: everybody who reaches this page on this machine is an operator" }
+                @if page.access_control.is_open() { "no tokens: everybody who reaches this page on this machine is an operator" }
                 @else { "viewer and operator tokens; sessions last " (access::SESSION_LENGTH.as_secs() / 3600) " h" }
             } }
         }

@@ -140,7 +140,7 @@ struct Session {
 }
 
 /// Tokens, sessions and tries.
-pub(super) struct Gate {
+pub(super) struct AccessControl {
     viewer_token: Option<Secret>,
     operator_token: Option<Secret>,
     /// The CSRF token of those who need no session.
@@ -149,7 +149,7 @@ pub(super) struct Gate {
     tries: Throttle,
 }
 
-impl Gate {
+impl AccessControl {
     pub(super) fn new(access: &Access) -> Self {
         let secret = |token: &Option<String>| token.as_deref().and_then(Secret::new);
         Self {
@@ -325,7 +325,7 @@ pub(super) async fn guard(State(page): State<Page>, mut request: Request, next: 
     let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
     let wants_page = only_looks && !is_api;
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip());
-    let visitor = match page.gate.visitor(request.headers(), from) {
+    let visitor = match page.access_control.visitor(request.headers(), from) {
         Ok(visitor) => visitor,
         Err(Problem::Unauthorized(_)) if wants_page && request.uri().path() != "/events" => {
             let next = request.uri().path_and_query().map_or("/", |p| p.as_str());
@@ -365,7 +365,7 @@ pub(super) async fn login_form(
     State(page): State<Page>,
     axum::extract::Query(query): axum::extract::Query<HashMap<String, String>>,
 ) -> Response {
-    if page.gate.is_open() {
+    if page.access_control.is_open() {
         return Redirect::to("/").into_response();
     }
     let next = query.get("next").map_or_else(|| "/".to_owned(), |next| local_path(next));
@@ -386,14 +386,14 @@ pub(super) async fn login(State(page): State<Page>, request: Request) -> Respons
     };
     let fields = Fields::parse(&body);
     let next = local_path(fields.text("next"));
-    match page.gate.try_token(fields.text("token").trim(), from) {
+    match page.access_control.try_token(fields.text("token").trim(), from) {
         Ok(role) => {
             let name = short(fields.text("name"));
             tracing::info!(role = role.as_str(), name, "somebody logged in to the page");
             if let Some(older) = older {
-                page.gate.end(&older);
+                page.access_control.end(&older);
             }
-            let key = page.gate.begin(role, name);
+            let key = page.access_control.begin(role, name);
             let secure = if https { "; Secure" } else { "" };
             let seconds = SESSION_LENGTH.as_secs();
             let cookie =
@@ -421,14 +421,14 @@ pub(super) async fn logout(
         return problem.answer(false);
     }
     if let Proof::Session(key) = &visitor.proof {
-        page.gate.end(key);
+        page.access_control.end(key);
     }
     let cookie = format!("{COOKIE}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0");
     ([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response()
 }
 
-/// The gate as the pages know it.
-pub(super) type SharedGate = Arc<Gate>;
+/// The access control as the pages know it.
+pub(super) type SharedAccess = Arc<AccessControl>;
 
 #[cfg(test)]
 mod tests {

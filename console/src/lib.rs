@@ -104,7 +104,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::Access;
-use self::access::{Gate, SharedGate, Visitor};
+use self::access::{AccessControl, SharedAccess, Visitor};
 pub use self::backends::{
     ComponentReport, DispatcherAdmin, ErrorReport, HistoryStep, LatencyReport, LocalHistory, MessageHistory,
     ProcessReport, RemoteWorkers, SourceChanges, TakenElsewhere, WorkerReport, WorkerReports, WorkersView,
@@ -185,7 +185,7 @@ struct Feedback {
 
 struct Shared {
     parts: Parts,
-    gate: SharedGate,
+    access_control: SharedAccess,
     observer: Observer,
     metrics: Metrics,
     /// What to tell who just did something, by a random key.
@@ -331,7 +331,7 @@ pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error>
     let readers = Guard::new(access.metrics_token.as_deref());
     let topology = serde_json::from_value(parts.topology.clone()).unwrap_or_default();
     let page = Page(Arc::new(Shared {
-        gate: Arc::new(Gate::new(&access)),
+        access_control: Arc::new(AccessControl::new(&access)),
         observer: Observer::new(parts.clock.clone()),
         metrics: Metrics::new(&parts.registry)?,
         told: Mutex::default(),
