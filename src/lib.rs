@@ -47,7 +47,7 @@
 //! | `embedded` (default) | broker and store in this process, on SQLite |
 //! | `rabbitmq`, `mongodb` | broker and store for any number of processes |
 //! | `multilang` | bolts and spouts in other languages, over Storm's multilang protocol |
-//! | `cli` (default) | the `galerna` command, with all of the above |
+//! | `cli` (default) | the `galerna` command, with `ingest`, `embedded`, `rabbitmq` and `mongodb` |
 //!
 //! The crate holds no logic that a module crate could hold.
 #![cfg_attr(feature = "embedded", doc = "", doc = include_str!("ingestion.md"))]

@@ -55,7 +55,8 @@ mod validate;
 
 pub use alert::{
     ALERTS_QUEUE, AlertBolt, AlertEngine, AlertKey, AlertOptions, CLOCK_SKEW, Changes, CloseError,
-    CompiledRule, Heard, Limit, Moment, RuleError, RuleSet, RuleState, RuleWarning, Transition, close_alert,
+    CompiledRule, Limit, Moment, Observed, RuleError, RuleSet, RuleState, RuleWarning, Transition,
+    close_alert,
 };
 pub use batch::ReadingBatch;
 pub use counters::{CounterMemory, DEFAULT_REMEMBERED_DEVICES};

@@ -322,7 +322,8 @@ pub(crate) enum TaskName {
     /// Create queue and state for each active account; flag those that are gone
     Accounts,
     /// Count ready messages; mark queues empty or idle
-    Empties,
+    #[value(name = "empties")]
+    ReconcileEmpty,
     /// Return leases past their time
     Timeouts,
     /// Delete flagged queues

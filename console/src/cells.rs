@@ -154,7 +154,7 @@ pub(super) fn spout_states(component: &Component) -> (String, Tone) {
 }
 
 /// Everything that every page may show live.
-pub(super) fn of_look(snapshot: &Snapshot) -> Cells {
+pub(super) fn of_snapshot(snapshot: &Snapshot) -> Cells {
     let mut cells = Cells::default();
     cells.plain("o-time", format::time(snapshot.at));
     match &snapshot.dispatcher {

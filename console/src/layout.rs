@@ -76,7 +76,7 @@ impl Frame<'_> {
             Some(queue) => format!("/events?queue={}", encoded(queue)),
             None => "/events".to_owned(),
         };
-        let cells = self.look.as_deref().map(cells::of_look).unwrap_or_default();
+        let cells = self.look.as_deref().map(cells::of_snapshot).unwrap_or_default();
         let body = html! {
             a.skip href="#content" { "Skip to the content" }
             header.top {

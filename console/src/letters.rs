@@ -64,7 +64,7 @@ fn kind(component: &str, reason: &str) -> String {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Look {
+pub(super) struct DeadLetterSnapshot {
     /// Those that died last come first.
     pub(super) letters: Vec<Letter>,
     /// How many there are in all, also those that were not looked at.
@@ -73,7 +73,7 @@ pub(super) struct Look {
     pub(super) problems: Vec<String>,
 }
 
-impl Look {
+impl DeadLetterSnapshot {
     /// Whether some were not looked at.
     pub(super) fn is_partial(&self) -> bool {
         (self.letters.len() as u64) < self.total
@@ -82,11 +82,11 @@ impl Look {
 
 /// The last look.
 #[derive(Default)]
-pub(super) struct Letters(tokio::sync::Mutex<Option<(Instant, Arc<Look>)>>);
+pub(super) struct Letters(tokio::sync::Mutex<Option<(Instant, Arc<DeadLetterSnapshot>)>>);
 
 impl Letters {
     /// Looks, or shows what was seen a moment ago.
-    pub(super) async fn look(&self, broker: &dyn Broker) -> Arc<Look> {
+    pub(super) async fn look(&self, broker: &dyn Broker) -> Arc<DeadLetterSnapshot> {
         let mut last = self.0.lock().await;
         if let Some((at, look)) = &*last
             && at.elapsed() < SHARED_FOR
@@ -104,10 +104,12 @@ impl Letters {
     }
 }
 
-async fn take(broker: &dyn Broker) -> Look {
+async fn take(broker: &dyn Broker) -> DeadLetterSnapshot {
     let counts = match within_timeout("the broker", broker.dead_letter_counts()).await {
         Ok(counts) => counts,
-        Err(problem) => return Look { problems: vec![problem], ..Look::default() },
+        Err(problem) => {
+            return DeadLetterSnapshot { problems: vec![problem], ..DeadLetterSnapshot::default() };
+        }
     };
     let total = counts.iter().map(|(_, n)| n).sum();
     // From each queue alike, so that one with a million does not hide the others.
@@ -116,7 +118,7 @@ async fn take(broker: &dyn Broker) -> Look {
         let found = within_timeout("the broker", broker.dead_letters(&queue, 0, of_each)).await;
         (queue, found)
     });
-    let mut look = Look { total, ..Look::default() };
+    let mut look = DeadLetterSnapshot { total, ..DeadLetterSnapshot::default() };
     let mut answers = asked.buffer_unordered(AT_ONCE);
     while let Some((queue, found)) = answers.next().await {
         match found {

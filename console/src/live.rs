@@ -62,7 +62,7 @@ impl Listening {
             _ = self.ticks.tick() => {}
             () = stop.cancelled() => return None,
         }
-        let mut cells = cells::of_look(&*self.page.snapshot().await);
+        let mut cells = cells::of_snapshot(&*self.page.snapshot().await);
         if let Some(queue) = &self.queue
             && let Ok(view) = within_timeout("the dispatcher", self.page.parts.dispatcher.queue(queue)).await
         {

@@ -62,7 +62,7 @@ pub(super) async fn show(
     };
     // At once: a store that is unavailable is waited for once.
     let (snapshot, samples) = tokio::join!(page.snapshot(), within_timeout("the store", history));
-    let mut cells = cells::of_look(&snapshot);
+    let mut cells = cells::of_snapshot(&snapshot);
     let mut notices = notices(&snapshot);
     let samples = match samples {
         Ok(samples) => samples,

@@ -67,7 +67,7 @@ async fn show_one(
     let lately = page.parts.depths.of(queue, range.from(page.now()));
     let dead =
         snapshot.dead.as_ref().ok().map(|dead| dead.iter().find(|(q, _)| *q == name).map_or(0, |(_, n)| *n));
-    let mut cells = cells::of_look(&snapshot);
+    let mut cells = cells::of_snapshot(&snapshot);
     cells::of_queue(&mut cells, &view);
     let path = format!("/queues/{}", layout::encoded(queue));
     let now = page.now();

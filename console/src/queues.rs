@@ -70,7 +70,7 @@ pub(super) async fn list(
         ("limit", if limit == 50 { String::new() } else { limit.to_string() }),
         ("page", if number == 1 { String::new() } else { number.to_string() }),
     ]);
-    let cells = cells::of_look(&snapshot);
+    let cells = cells::of_snapshot(&snapshot);
     let content = html! {
         div.title { h1 { "Queues" } p.dim { (cells.show("o-queues")) " queues, " (cells.show("o-ready")) " messages ready" } }
         (dispatching(&visitor, &snapshot.dispatcher, &query))

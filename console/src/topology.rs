@@ -38,7 +38,7 @@ pub(super) async fn show(
     axum::extract::Query(params): Params,
 ) -> Response {
     let snapshot = page.snapshot().await;
-    let cells = cells::of_look(&snapshot);
+    let cells = cells::of_snapshot(&snapshot);
     let graph = &page.topology;
     let table = table(&snapshot, &cells);
     let spouts: Vec<&Component> = snapshot.components.iter().filter(|c| c.is_spout()).collect();

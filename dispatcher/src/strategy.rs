@@ -56,8 +56,14 @@ impl fmt::Display for StrategyName {
 
 /// A strategy that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("strategy `{0}` is unknown; use fifo, lru or fair")]
+#[error("strategy `{0}` is unknown; use {known}", known = known())]
 pub struct UnknownStrategy(String);
+
+/// `fifo, lru or fair`.
+fn known() -> String {
+    let [others @ .., last] = StrategyName::ALL.map(StrategyName::as_str);
+    format!("{} or {last}", others.join(", "))
+}
 
 impl FromStr for StrategyName {
     type Err = UnknownStrategy;

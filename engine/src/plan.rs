@@ -60,7 +60,7 @@ pub(crate) struct Plan {
     /// By component: whether it says in the course of its work how far it is in event time.
     pub(crate) has_watermarks: Vec<bool>,
     /// By component: whether it is to be told that.
-    pub(crate) hears_watermarks: Vec<bool>,
+    pub(crate) observes_watermarks: Vec<bool>,
 }
 
 impl Plan {
@@ -86,7 +86,8 @@ impl Plan {
             .flat_map(|(component, c)| (0..c.settings.tasks()).map(move |task| TaskPlan { component, task }))
             .collect();
 
-        let (has_watermarks, hears_watermarks) = (topology.has_watermarks(), topology.hears_watermarks());
+        let (has_watermarks, observes_watermarks) =
+            (topology.has_watermarks(), topology.observes_watermarks());
         let mut workers: Vec<WorkerPlan> = Vec::new();
         let mut place: HashMap<(usize, usize), (usize, usize)> = HashMap::new();
         for &head in &order {
@@ -108,7 +109,7 @@ impl Plan {
             // Where any task may get any tuple, they may do so also later. Not so where watermarks come: each task is told that
             // it has all rows before them.
             let helps =
-                !hears_watermarks[head] && declared.inputs.iter().all(|input| is_even(input.grouping));
+                !observes_watermarks[head] && declared.inputs.iter().all(|input| is_even(input.grouping));
             let first = workers.len();
             for executor in 0..executors {
                 let helpers = if helps { (first, executors) } else { (workers.len(), 1) };
@@ -135,7 +136,7 @@ impl Plan {
                 }
             }
         }
-        Self { workers, targets, base, fused_with, edges, spouts, has_watermarks, hears_watermarks }
+        Self { workers, targets, base, fused_with, edges, spouts, has_watermarks, observes_watermarks }
     }
 
     /// The address of the same subscription with a task of this worker.

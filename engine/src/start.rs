@@ -260,7 +260,7 @@ impl TaskBuilder {
                 offset: plan.task,
                 sender: plan.task as u32,
                 subscriber: subscriber.id.clone(),
-                watermarks: shared.plan.hears_watermarks[edge.component]
+                watermarks: shared.plan.observes_watermarks[edge.component]
                     && !subscriber.inputs[edge.input].feedback,
                 by_row: matches!(subscriber.factory, TaskFactory::AsyncBolt(_)),
                 weigh: None,
@@ -296,7 +296,7 @@ impl TaskBuilder {
                 .iter()
                 .map(|input| {
                     let from = components.iter().position(|other| other.id == input.component).unwrap_or(0);
-                    let hears = shared.plan.hears_watermarks[plan.component] && !input.feedback;
+                    let hears = shared.plan.observes_watermarks[plan.component] && !input.feedback;
                     let says = shared.plan.has_watermarks[from]
                         || components[plan.component].settings.event_time.makes();
                     let tasks = components[from].settings.tasks();

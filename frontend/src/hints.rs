@@ -121,10 +121,10 @@ mod tests {
     use super::*;
     use galerna_lock::Mutex;
 
-    struct Heard(Mutex<Vec<Vec<QueueName>>>, tokio::sync::Notify);
+    struct ReceivedHints(Mutex<Vec<Vec<QueueName>>>, tokio::sync::Notify);
 
     #[async_trait]
-    impl QueueHints for Heard {
+    impl QueueHints for ReceivedHints {
         async fn hint(&self, queues: &[QueueName]) -> Result<(), String> {
             self.0.lock().push(queues.to_vec());
             self.1.notify_one();
@@ -134,7 +134,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn queues_are_named_once_a_batch_and_a_lost_hint_stops_no_other() {
-        let heard = Arc::new(Heard(Mutex::default(), tokio::sync::Notify::new()));
+        let heard = Arc::new(ReceivedHints(Mutex::default(), tokio::sync::Notify::new()));
         let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap());
         let to: Arc<dyn QueueHints> = heard.clone();
         let hints = Hints::start(Some(to), metrics, CancellationToken::new());

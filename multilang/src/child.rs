@@ -29,7 +29,7 @@ const LONGEST_LINE: usize = 4096;
 
 /// What comes of a child, in order.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(crate) enum ChildOutput {
     Messages(Vec<FromChild>),
     /// What it wrote is not of the protocol. Nothing follows.
     Wrong(WireError),
@@ -42,8 +42,8 @@ pub(crate) enum Heard {
 pub(crate) struct Child {
     pub(crate) pid: u32,
     pub(crate) queue: Arc<WriteQueue>,
-    heard: mpsc::Receiver<Heard>,
-    pushed_back: Option<Heard>,
+    heard: mpsc::Receiver<ChildOutput>,
+    pushed_back: Option<ChildOutput>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -112,18 +112,18 @@ impl Child {
     }
 
     /// What it says next. Cancel-safe.
-    pub(crate) async fn hear(&mut self) -> Heard {
+    pub(crate) async fn next_output(&mut self) -> ChildOutput {
         if let Some(heard) = self.pushed_back.take() {
             return heard;
         }
         let heard = self.heard.recv().await;
-        heard.unwrap_or_else(|| Heard::Ended("its output is read no longer".to_owned()))
+        heard.unwrap_or_else(|| ChildOutput::Ended("its output is read no longer".to_owned()))
     }
 
     /// The messages that it has said, if the next that is there are such.
     pub(crate) fn heard_messages(&mut self) -> Option<Vec<FromChild>> {
         match self.pushed_back.take().or_else(|| self.heard.try_recv().ok())? {
-            Heard::Messages(messages) => Some(messages),
+            ChildOutput::Messages(messages) => Some(messages),
             other => {
                 self.pushed_back = Some(other);
                 None
@@ -134,7 +134,7 @@ impl Child {
     /// These messages come next again.
     pub(crate) fn push_back(&mut self, messages: Vec<FromChild>) {
         if !messages.is_empty() {
-            self.pushed_back = Some(Heard::Messages(messages));
+            self.pushed_back = Some(ChildOutput::Messages(messages));
         }
     }
 }
@@ -143,13 +143,13 @@ struct Reader {
     process: Process,
     stdout: Option<ChildStdout>,
     decoder: Decoder<FromChild>,
-    to: mpsc::Sender<Heard>,
+    to: mpsc::Sender<ChildOutput>,
 }
 
 impl Reader {
     async fn run(mut self, tail: Arc<Tail>, draining: JoinHandle<()>) {
         let heard = match self.read().await {
-            Err(wrong) => Heard::Wrong(wrong),
+            Err(wrong) => ChildOutput::Wrong(wrong),
             Ok(()) => {
                 let status = match timeout(LAST_WORDS, self.process.wait()).await {
                     Ok(status) => status,
@@ -157,7 +157,7 @@ impl Reader {
                 };
                 // What holds on to its standard error may live on.
                 let _ = timeout(LAST_WORDS, draining).await;
-                Heard::Ended(describe(status, &tail))
+                ChildOutput::Ended(describe(status, &tail))
             }
         };
         // The other side may have lost interest.
@@ -219,7 +219,7 @@ impl Reader {
                 }
             }
             let all = messages.len() < TOGETHER;
-            if !messages.is_empty() && self.to.send(Heard::Messages(messages)).await.is_err() {
+            if !messages.is_empty() && self.to.send(ChildOutput::Messages(messages)).await.is_err() {
                 return Ok(false);
             }
             match wrong {

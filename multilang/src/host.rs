@@ -10,7 +10,7 @@ use galerna_topology::{Clock, Counter, Fault, Gauge, TaskContext};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::child::{Child, Heard, Who};
+use crate::child::{Child, ChildOutput, Who};
 use crate::command::ShellCommand;
 use crate::message::{FromChild, Handshake, LogLevel, ToChild};
 use crate::outputs::Forms;
@@ -189,20 +189,20 @@ impl Host {
             let (queue, wants) = (child.queue.clone(), want_room && self.ready);
             let heard = tokio::select! {
                 biased;
-                heard = child.hear() => Some(heard),
+                heard = child.next_output() => Some(heard),
                 () = queue.room(max_pending), if wants => return Event::Room,
                 () = clock.sleep_until(heartbeat.min(deadline)) => None,
             };
             let now = clock.now();
             match heard {
-                Some(Heard::Messages(messages)) => {
+                Some(ChildOutput::Messages(messages)) => {
                     self.awaiting = None;
                     if let Some(event) = self.heard(messages, now) {
                         return event;
                     }
                 }
-                Some(Heard::Wrong(error)) => return self.give_up(&error.to_string()),
-                Some(Heard::Ended(how)) => return self.give_up(&how),
+                Some(ChildOutput::Wrong(error)) => return self.give_up(&error.to_string()),
+                Some(ChildOutput::Ended(how)) => return self.give_up(&how),
                 None if now >= deadline => {
                     let seconds = self.command.timeout.as_secs_f64();
                     let what =
@@ -338,13 +338,13 @@ impl Host {
 
     /// What a child says whose input is closed, until it ends.
     pub(crate) async fn last_messages(&mut self) -> Option<Vec<FromChild>> {
-        match self.child.as_mut()?.hear().await {
-            Heard::Messages(messages) => Some(messages),
-            Heard::Wrong(error) => {
+        match self.child.as_mut()?.next_output().await {
+            ChildOutput::Messages(messages) => Some(messages),
+            ChildOutput::Wrong(error) => {
                 self.tell(format!("`{}`: {error}", self.command.line()));
                 None
             }
-            Heard::Ended(_) => None,
+            ChildOutput::Ended(_) => None,
         }
     }
 

@@ -345,7 +345,7 @@ impl Topology {
 
     /// By component: whether it, or one behind it, works by watermarks or makes them, so that it is to be told when what comes before
     /// it ends.
-    pub fn hears_watermarks(&self) -> Vec<bool> {
+    pub fn observes_watermarks(&self) -> Vec<bool> {
         let mut hears: Vec<bool> =
             self.components.iter().map(|c| c.settings.event_time != EventTimeUse::Passes).collect();
         while let Some(next) = (0..self.components.len()).find(|&at| {

@@ -24,10 +24,10 @@ pub trait Clock: Send + Sync + 'static {
 /// Where a task stands in its topology: handed to `open` and `prepare`, cheap to clone and keep.
 #[derive(Clone)]
 pub struct TaskContext {
-    inner: Arc<Inner>,
+    inner: Arc<ContextData>,
 }
 
-struct Inner {
+struct ContextData {
     topology: Arc<str>,
     component: Arc<str>,
     task: usize,
@@ -48,7 +48,7 @@ impl TaskContext {
     ) -> Self {
         let tasks = peers.get(&component).copied().unwrap_or(1);
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ContextData {
                 topology,
                 component,
                 task,
@@ -65,7 +65,7 @@ impl TaskContext {
     pub fn with_metrics(self, metrics: Arc<TaskMetrics>) -> Self {
         let of = &self.inner;
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ContextData {
                 topology: of.topology.clone(),
                 component: of.component.clone(),
                 task: of.task,

@@ -52,14 +52,14 @@ pub struct Emitter<O> {
     /// How far those that send here have come.
     watermarks: Watermarks,
     /// What those behind were told last.
-    told: Told,
+    announced: Announced,
     /// Whether somebody has said something since.
-    heard: bool,
+    watermark_came: bool,
 }
 
 /// What a task has told those behind it.
 #[derive(Debug, Clone, Copy, Default)]
-struct Told {
+struct Announced {
     at: Option<Timestamp>,
     idle: bool,
 }
@@ -209,8 +209,8 @@ impl<O: Outputs> Emitter<O> {
             unreached: UnreachedSlot::default(),
             spare: None,
             watermarks: senders(&subscriptions),
-            told: Told::default(),
-            heard: false,
+            announced: Announced::default(),
+            watermark_came: false,
             subscriptions,
             delivery: None,
             by_row: false,
@@ -268,26 +268,26 @@ impl<O: Outputs> Emitter<O> {
     /// task's own watermark moves when the call at hand has returned.
     pub fn set_watermark(&mut self, sender: Sender, watermark: Watermark) {
         self.watermarks.set(sender, watermark);
-        self.heard = true;
+        self.watermark_came = true;
     }
 
     /// Whether somebody has said something since the last time.
-    pub(crate) fn take_heard(&mut self) -> bool {
-        std::mem::take(&mut self.heard)
+    pub(crate) fn take_watermark_came(&mut self) -> bool {
+        std::mem::take(&mut self.watermark_came)
     }
 
     /// The task's own watermark, if it has risen since those behind were told.
     pub(crate) fn risen(&self) -> Option<Timestamp> {
-        self.watermarks.least().filter(|least| Some(*least) > self.told.at)
+        self.watermarks.least().filter(|least| Some(*least) > self.announced.at)
     }
 
     /// Tells those behind this task how far it is, if they do not know: behind all rows.
     pub(crate) fn tell_watermark(&mut self) {
         let (at, idle) = (self.watermarks.least(), self.watermarks.is_idle());
-        let now = match (at > self.told.at, idle) {
+        let now = match (at > self.announced.at, idle) {
             (true, _) => Watermark::At(at.unwrap_or(Timestamp::MIN)),
-            (false, true) if !self.told.idle => Watermark::Idle,
-            (false, false) if self.told.idle => Watermark::At(at.unwrap_or(Timestamp::MIN)),
+            (false, true) if !self.announced.idle => Watermark::Idle,
+            (false, false) if self.announced.idle => Watermark::At(at.unwrap_or(Timestamp::MIN)),
             _ => return,
         };
         self.flush(true);
@@ -296,7 +296,7 @@ impl<O: Outputs> Emitter<O> {
         if idle && now != Watermark::Idle && at != Some(Timestamp::MAX) {
             self.send(Watermark::Idle);
         }
-        self.told = Told { at, idle };
+        self.announced = Announced { at, idle };
     }
 
     fn send(&mut self, watermark: Watermark) {

@@ -1,7 +1,8 @@
 //! Declaring topologies: typed streams, spouts and bolts, groupings, and the checks that a topology makes
 //! sense before it runs.
 //!
-//! This crate only declares. It does no I/O, starts no task and depends on no async runtime; the engine
+//! It also holds the typed half of running a topology (anchors, emitting, routing, keeping a panic to its tuple), behind
+//! [`runtime`] and [`lineage`], which are for engines. It does no I/O, starts no task and depends on no async runtime; the engine
 //! crate runs what is declared here. It must not depend on the engine, on a broker or on a store.
 //!
 //! - A [`Spout`] emits roots with a message id and hears what became of them.
@@ -46,10 +47,12 @@ mod factory;
 mod failure;
 mod grouping;
 mod kept_tuple;
+#[doc(hidden)]
 pub mod lineage;
 mod map_async;
 mod outputs;
 mod print;
+#[doc(hidden)]
 pub mod runtime;
 mod spout;
 mod stable_hasher;

@@ -70,7 +70,7 @@ impl<B: ComputingBolt> TypedBoltTask<B> {
     /// If somebody has said how far it is: the bolt hears of it if this task's own watermark has risen, and then those behind it.
     #[inline]
     fn advance(&mut self) -> Result<(), Fault> {
-        if self.out.take_heard() { self.tell_watermark() } else { Ok(()) }
+        if self.out.take_watermark_came() { self.tell_watermark() } else { Ok(()) }
     }
 
     fn tell_watermark(&mut self) -> Result<(), Fault> {

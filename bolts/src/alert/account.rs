@@ -9,7 +9,7 @@ use galerna_storage::StoredReading;
 use super::engine::Moment;
 use super::instance::{Evaluated, RuleInstance};
 use super::rules::RuleSet;
-use super::state::{Heard, Limit, RuleState, Transition};
+use super::state::{Limit, Observed, RuleState, Transition};
 
 /// An account's sources.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl SourceState {
     }
 
     /// Moves the source's time on to that of a reading.
-    pub(super) fn hear(&mut self, ts: Timestamp, now: Moment) {
+    pub(super) fn observe(&mut self, ts: Timestamp, now: Moment) {
         if ts > self.newest {
             (self.newest, self.newest_at) = (ts, clock_millis(now.running));
         }
@@ -155,9 +155,9 @@ impl SourceState {
     }
 
     /// When a reading that is stored by now came, by the source's time.
-    pub(super) fn heard(&self, ts: Timestamp, received: Timestamp, now: Moment) -> Heard {
+    pub(super) fn observed(&self, ts: Timestamp, received: Timestamp, now: Moment) -> Observed {
         let ago = now.wall.millis_since(received).max(0);
-        Heard { ts, at: self.time(now).plus_millis(-ago).max(ts.min(now.wall)), received }
+        Observed { ts, at: self.time(now).plus_millis(-ago).max(ts.min(now.wall)), received }
     }
 }
 
@@ -165,7 +165,7 @@ impl SourceState {
 pub(super) fn evaluate(
     instance: &mut RuleInstance,
     reading: &StoredReading,
-    heard: Heard,
+    observed: Observed,
     lateness_ms: i64,
 ) -> Evaluated {
     let rule = instance.rule.clone();
@@ -180,8 +180,8 @@ pub(super) fn evaluate(
                 clear: clear.unwrap_or(*limit),
                 for_ms: *for_ms,
             };
-            instance.evaluate(&limit, heard.ts, reading.ts, m.v, lateness_ms)
+            instance.evaluate(&limit, observed.ts, reading.ts, m.v, lateness_ms)
         }
-        Condition::Silent { after_ms } => instance.hear(*after_ms, heard, reading.ts),
+        Condition::Silent { after_ms } => instance.observe(*after_ms, observed, reading.ts),
     }
 }

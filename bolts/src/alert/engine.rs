@@ -10,7 +10,7 @@ use galerna_model::{
 use super::account::{AccountState, evaluate};
 use super::event::DeviceKey;
 use super::rules::RuleSet;
-use super::state::Heard;
+use super::state::Observed;
 use crate::batch::ReadingBatch;
 
 /// What evaluating changed: to be made durable before the readings are acked.
@@ -175,14 +175,14 @@ impl AlertEngine {
         let order = in_order(batch, now);
         // A device is heard when its message comes, whatever its own clock says.
         for (at, index) in &order {
-            account.source(&batch.readings[*index].source).hear((*at).min(now.wall), now);
+            account.source(&batch.readings[*index].source).observe((*at).min(now.wall), now);
         }
         for (at, index) in order {
             let reading = &batch.readings[index];
             let source = account.source(&reading.source);
-            let heard = Heard { ts: at, at: source.time(now), received: now.wall };
+            let observed = Observed { ts: at, at: source.time(now), received: now.wall };
             for instance in source.instances_of(rules, &batch.account, &reading.device) {
-                let evaluated = evaluate(instance, reading, heard, *lateness_ms);
+                let evaluated = evaluate(instance, reading, observed, *lateness_ms);
                 if !evaluated.changed {
                     continue;
                 }
@@ -243,9 +243,9 @@ impl AlertEngine {
         let Some(known) = self.accounts.get_mut(account) else { return };
         let source = known.source(source);
         let received = received.min(now.wall);
-        let heard = source.heard(evaluation_time(ts, received, now), received, now);
+        let observed = source.observed(evaluation_time(ts, received, now), received, now);
         for instance in source.known(device).iter_mut().filter(|instance| instance.after_ms().is_some()) {
-            instance.note(heard);
+            instance.note(observed);
         }
     }
 

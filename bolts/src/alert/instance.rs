@@ -6,7 +6,7 @@ use std::sync::Arc;
 use galerna_model::{AlertEventKind, Condition, Phase, Timestamp};
 
 use super::rules::CompiledRule;
-use super::state::{Heard, Limit, RuleState, Transition};
+use super::state::{Limit, Observed, RuleState, Transition};
 
 /// Most readings of one device that a late one is put among, whatever their time.
 const MAX_HISTORY: usize = 256;
@@ -161,11 +161,12 @@ impl RuleInstance {
     }
 
     /// Takes a reading for a silence rule.
-    pub(super) fn hear(&mut self, after_ms: u64, heard: Heard, own: Timestamp) -> Evaluated {
+    pub(super) fn observe(&mut self, after_ms: u64, observed: Observed, own: Timestamp) -> Evaluated {
         let before = self.state.last_seen;
-        let ts = self.place(heard.ts, own);
-        let heard = Heard { ts, ..heard };
-        let (changed, events) = self.state.hear(after_ms, self.rule.rule().cooldown_ms, heard, !self.stale);
+        let ts = self.place(observed.ts, own);
+        let observed = Observed { ts, ..observed };
+        let (changed, events) =
+            self.state.observe(after_ms, self.rule.rule().cooldown_ms, observed, !self.stale);
         if self.state.last_seen != before {
             self.stale = false;
             self.unsaved = !changed;
@@ -174,11 +175,11 @@ impl RuleInstance {
     }
 
     /// Takes note of a reading that another task or process has stored, for a silence rule.
-    pub(super) fn note(&mut self, heard: Heard) {
-        if self.state.phase == Phase::Ok && self.state.last_seen.is_none_or(|seen| heard.ts > seen) {
-            self.state.last_seen = Some(heard.ts);
-            self.state.heard_at = Some(heard.at);
-            self.state.received = Some(heard.received);
+    pub(super) fn note(&mut self, observed: Observed) {
+        if self.state.phase == Phase::Ok && self.state.last_seen.is_none_or(|seen| observed.ts > seen) {
+            self.state.last_seen = Some(observed.ts);
+            self.state.heard_at = Some(observed.at);
+            self.state.received = Some(observed.received);
             self.unsaved = true;
         }
     }

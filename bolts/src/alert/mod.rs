@@ -13,4 +13,4 @@ pub use bolt::{ALERTS_QUEUE, AlertBolt, AlertOptions};
 pub use closing::{AlertKey, CloseError, close_alert};
 pub use engine::{AlertEngine, CLOCK_SKEW, Changes, Moment};
 pub use rules::{CompiledRule, RuleError, RuleSet, RuleWarning};
-pub use state::{Heard, Limit, RuleState, Transition};
+pub use state::{Limit, Observed, RuleState, Transition};

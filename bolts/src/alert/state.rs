@@ -123,7 +123,7 @@ impl Limit {
 
 /// When a device gave its reading, by three clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
+pub struct Observed {
     /// The reading's own time.
     pub ts: Timestamp,
     /// The time of its source when it came.
@@ -193,22 +193,22 @@ impl RuleState {
 
     /// Takes a reading for a silence rule. Says whether the phase changed or the device is new, and the events that came of
     /// it. A silence that ended before it was noticed is reported only when `gaps_count`.
-    pub fn hear(
+    pub fn observe(
         &mut self,
         after_ms: u64,
         cooldown_ms: u64,
-        heard: Heard,
+        observed: Observed,
         gaps_count: bool,
     ) -> (bool, [Option<Transition>; 2]) {
-        let ts = heard.ts;
+        let ts = observed.ts;
         if self.last_seen.is_some_and(|seen| ts <= seen) {
             return (false, [None, None]);
         }
         let due = self.silent_from(after_ms);
         let is_new = self.last_seen.is_none();
         self.last_seen = Some(ts);
-        self.heard_at = Some(heard.at);
-        self.received = Some(heard.received);
+        self.heard_at = Some(observed.at);
+        self.received = Some(observed.received);
         match (self.phase, due) {
             (Phase::Firing, _) => {
                 // A sender that kept its readings while it was away sends some from before the alarm.
@@ -362,11 +362,11 @@ mod tests {
             assert_eq!((state.phase, transition.map(|t| t.kind)), (phase, event), "at {ts}");
         }
         let mut silent = RuleState::default();
-        hear(&mut silent, 0, 1, true);
+        observe(&mut silent, 0, 1, true);
         silent = silent.silent(100, Timestamp(500)).unwrap().0;
         silent.phase = Phase::Closed;
         assert!(silent.silent(100, Timestamp(900)).is_none());
-        assert_eq!(times(hear(&mut silent, 0, 950, true).1), []);
+        assert_eq!(times(observe(&mut silent, 0, 950, true).1), []);
         assert_eq!(silent.silent(100, Timestamp(1_051)).unwrap().1.ts, Timestamp(1_050));
     }
 
@@ -374,14 +374,14 @@ mod tests {
         transitions.into_iter().flatten().map(|t| (t.kind, t.ts.0)).collect()
     }
 
-    fn hear(
+    fn observe(
         state: &mut RuleState,
         cooldown: u64,
         ts: i64,
         gaps_count: bool,
     ) -> (bool, [Option<Transition>; 2]) {
-        let heard = Heard { ts: Timestamp(ts), at: Timestamp(ts), received: Timestamp(ts) };
-        state.hear(100, cooldown, heard, gaps_count)
+        let observed = Observed { ts: Timestamp(ts), at: Timestamp(ts), received: Timestamp(ts) };
+        state.observe(100, cooldown, observed, gaps_count)
     }
 
     fn raised(ts: i64) -> Transition {
@@ -391,27 +391,27 @@ mod tests {
     #[test]
     fn a_silence_is_raised_at_the_same_time_whether_noticed_during_or_after_it() {
         let mut noticed = RuleState::default();
-        assert!(hear(&mut noticed, 0, 1, true).0, "the first reading of a device is remembered");
+        assert!(observe(&mut noticed, 0, 1, true).0, "the first reading of a device is remembered");
         assert!(noticed.silent(100, Timestamp(101)).is_none());
         let (next, transition) = noticed.silent(100, Timestamp(500)).unwrap();
         assert_eq!(transition, raised(101));
         assert_eq!(noticed.phase, Ok, "nothing changes until the event is durable");
         noticed = next;
         assert!(noticed.silent(100, Timestamp(900)).is_none(), "it is raised once");
-        assert_eq!(times(hear(&mut noticed, 0, 600, true).1), [(Resolved, 600)]);
+        assert_eq!(times(observe(&mut noticed, 0, 600, true).1), [(Resolved, 600)]);
 
         let mut unnoticed = RuleState::default();
-        hear(&mut unnoticed, 0, 1, true);
-        assert_eq!(times(hear(&mut unnoticed, 0, 600, true).1), [(Raised, 101), (Resolved, 600)]);
+        observe(&mut unnoticed, 0, 1, true);
+        assert_eq!(times(observe(&mut unnoticed, 0, 600, true).1), [(Raised, 101), (Resolved, 600)]);
         assert_eq!(unnoticed, noticed);
     }
 
     #[test]
     fn readings_kept_by_the_sender_resolve_a_silence_no_earlier_than_it_was_raised() {
         let mut state = RuleState::default();
-        hear(&mut state, 50, 0, true);
+        observe(&mut state, 50, 0, true);
         state = state.silent(100, Timestamp(1_000)).unwrap().0;
-        assert_eq!(times(hear(&mut state, 50, 10, true).1), [(Resolved, 100)]);
+        assert_eq!(times(observe(&mut state, 50, 10, true).1), [(Resolved, 100)]);
         assert_eq!(state.not_before, Some(Timestamp(150)));
         assert!(state.silent(100, Timestamp(150)).is_none(), "cooldown");
         assert_eq!(state.silent(100, Timestamp(151)).unwrap().1, raised(150));
@@ -420,16 +420,16 @@ mod tests {
     #[test]
     fn a_gap_does_not_count_when_what_was_seen_may_be_stale() {
         let mut state = RuleState::default();
-        hear(&mut state, 0, 0, true);
-        assert_eq!(times(hear(&mut state, 0, 1_000, false).1), []);
+        observe(&mut state, 0, 0, true);
+        assert_eq!(times(observe(&mut state, 0, 1_000, false).1), []);
         assert_eq!(state.last_seen, Some(Timestamp(1_000)));
     }
 
     #[test]
     fn a_device_whose_clock_is_slow_is_silent_when_it_sends_nothing() {
         let mut state = RuleState::default();
-        let late = Heard { ts: Timestamp(0), at: Timestamp(3_600), received: Timestamp(3_600) };
-        state.hear(100, 0, late, true);
+        let late = Observed { ts: Timestamp(0), at: Timestamp(3_600), received: Timestamp(3_600) };
+        state.observe(100, 0, late, true);
         assert!(state.silent(100, Timestamp(3_700)).is_none());
         assert_eq!(state.silent(100, Timestamp(3_701)).unwrap().1, raised(100), "in its own time");
     }

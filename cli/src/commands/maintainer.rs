@@ -17,7 +17,7 @@ pub(crate) async fn run_once(
 ) -> anyhow::Result<()> {
     let task = match task {
         TaskName::Accounts => Task::Accounts,
-        TaskName::Empties => Task::ReconcileEmpty,
+        TaskName::ReconcileEmpty => Task::ReconcileEmpty,
         TaskName::Timeouts => Task::Timeouts,
         TaskName::Deletions => Task::Deletions,
     };

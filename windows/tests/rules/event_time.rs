@@ -158,7 +158,7 @@ async fn a_topology_without_event_time_is_told_nothing() {
     let numbers = topology.map("map", |n: i64| n).shuffle(numbers).parallelism(2).outputs();
     topology.bolt("seen", seen.bolt()).shuffle(numbers);
     let topology = topology.build().expect("it is fine");
-    assert!(topology.hears_watermarks().into_iter().all(|hears| !hears));
+    assert!(topology.observes_watermarks().into_iter().all(|hears| !hears));
     let run = harness.start(topology).await.expect("it starts");
     feed.emit(1, 1);
     feed.done();
