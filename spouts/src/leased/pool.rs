@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
+use galerna_lock::Mutex;
 use galerna_model::QueueName;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -62,7 +62,7 @@ impl LeasePool {
 
     /// Starts tasks until enough of them search.
     fn fill(self: &Arc<Self>) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks.lock();
         let Some(tasks) = tasks.as_mut() else { return };
         while let Some(ended) = tasks.try_join_next() {
             log_end(ended);
@@ -81,11 +81,6 @@ impl LeasePool {
     /// Whether more leases can be had beside those held. Only then may one be kept whose queue is empty: others may wait.
     pub(super) fn has_room(&self) -> bool {
         self.running.load(Relaxed) < self.most
-    }
-
-    /// Whether so many tasks search that one of them may end.
-    pub(super) fn has_enough(&self) -> bool {
-        self.searching() > self.searching
     }
 
     /// How many messages of this queue may be unsettled: less when there are many leases, so that all together do not fill
@@ -113,12 +108,12 @@ impl LeasePool {
     }
 
     fn lock_busy(&self) -> std::sync::MutexGuard<'_, VecDeque<QueueName>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+        self.busy.lock()
     }
 
     /// The tasks, to wait for their end; none is started any more.
     pub(super) fn close(&self) -> JoinSet<()> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+        self.tasks.lock().take().unwrap_or_default()
     }
 }
 
@@ -133,12 +128,14 @@ pub(super) fn log_end(ended: Result<(), tokio::task::JoinError>) {
 pub(super) struct Place {
     pool: Arc<LeasePool>,
     productive: bool,
+    /// It counts no longer.
+    left: bool,
 }
 
 impl Place {
     fn new(pool: &Arc<LeasePool>) -> Self {
         pool.running.fetch_add(1, Relaxed);
-        Self { pool: Arc::clone(pool), productive: false }
+        Self { pool: Arc::clone(pool), productive: false, left: false }
     }
 
     pub(super) fn pool(&self) -> &LeasePool {
@@ -159,11 +156,23 @@ impl Place {
             self.pool.productive.fetch_sub(1, Relaxed);
         }
     }
+
+    /// Gives the place up if enough other tasks search; then the task is to end. Of many that ask at once, enough stay.
+    pub(super) fn leave(&mut self) -> bool {
+        let _one_at_a_time = self.pool.tasks.lock();
+        if !self.left && self.pool.searching() > self.pool.searching {
+            self.pool.running.fetch_sub(1, Relaxed);
+            self.left = true;
+        }
+        self.left
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.end_productive();
-        self.pool.running.fetch_sub(1, Relaxed);
+        if !self.left {
+            self.pool.running.fetch_sub(1, Relaxed);
+        }
     }
 }

@@ -94,7 +94,7 @@ impl LeaseTask {
                 }
                 continue;
             }
-            if self.place.pool().has_enough() && self.unanswered.is_none() {
+            if self.unanswered.is_none() && self.place.leave() {
                 self.release_now().await;
                 return;
             }

@@ -26,7 +26,7 @@ mod scenarios {
     use galerna_test_servers::{Mongo, unique};
     use galerna_topology::TopologyBuilder;
 
-    use crate::world::{DEADLINE, World, envelope, envelopes, eventually, reading};
+    use crate::world::{DEADLINE, World, envelope, envelopes, eventually, quick, reading};
 
     /// A store that is unavailable, or that refuses a device.
     struct Faulty {
@@ -141,7 +141,7 @@ mod scenarios {
         let queue = world.queue("D1").await;
         let mut topology = TopologyBuilder::new("store");
         topology.message_timeout(Duration::from_secs(5));
-        let messages = topology.spout("queues", world.spout(world.leases())).outputs();
+        let messages = topology.spout("queues", world.spout(world.leases(), quick())).outputs();
         let registry = Arc::new(ParameterRegistry::built_in());
         let checked = topology
             .bolt("validate", move || ValidateBolt::new(registry.clone(), ValidationLimits::default()))

@@ -7,6 +7,7 @@ on_both! {
     a_lease_that_cannot_be_renewed_is_given_up_and_nothing_of_it_is_settled(2_000),
     a_stopped_spout_waits_for_what_is_in_work_and_releases(10_000),
     many_messages_share_the_slots_between_the_queues(10_000),
+    queues_are_looked_for_still_after_many_leases_ended_at_once(10_000),
     a_spout_whose_lease_has_its_prefetch_in_work_says_that_it_is_full(10_000),
     bolts_read_the_messages_own_id_at_each_delivery(10_000),
 }
@@ -22,6 +23,7 @@ mod scenarios {
     use galerna_engine::{Engine, EngineOptions, Running, SpoutState};
     use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
     use galerna_model::{Incoming, Message, QueueName};
+    use galerna_spouts::LeasedOptions;
     use galerna_test_servers::RabbitMq;
     use galerna_topology::{Anchor, Bolt, Emitter, Fault, TopologyBuilder};
 
@@ -64,8 +66,17 @@ mod scenarios {
     }
 
     async fn run(world: &World, leases: Arc<dyn Leases>, keeper: &Keeper) -> Running {
+        run_with(world, leases, keeper, quick()).await
+    }
+
+    async fn run_with(
+        world: &World,
+        leases: Arc<dyn Leases>,
+        keeper: &Keeper,
+        options: LeasedOptions,
+    ) -> Running {
         let mut topology = TopologyBuilder::new("keep");
-        let messages = topology.spout("queues", world.spout(leases)).outputs();
+        let messages = topology.spout("queues", world.spout(leases, options)).outputs();
         let keeper = keeper.clone();
         topology.bolt("keep", move || keeper.clone()).shuffle(&messages);
         Engine::submit(topology.build().unwrap(), EngineOptions::default()).await.unwrap()
@@ -143,7 +154,7 @@ mod scenarios {
         messages[2].id = String::new();
         world.publish(&queue, messages).await;
         let mut topology = TopologyBuilder::new("ids");
-        let stream = topology.spout("queues", world.spout(world.leases())).outputs();
+        let stream = topology.spout("queues", world.spout(world.leases(), quick())).outputs();
         let noting = Noting::default();
         topology.bolt("note", noting.clone()).shuffle(&stream);
         let running = Engine::submit(topology.build().unwrap(), EngineOptions::default()).await.unwrap();
@@ -278,6 +289,52 @@ mod scenarios {
             assert!(world.is_empty(queue).await, "{queue}");
         }
         assert!(world.tally.leases() >= 13);
+    }
+
+    /// A dispatcher that takes its time for a release that comes by itself.
+    struct SlowToRelease(Arc<dyn Leases>);
+
+    #[async_trait]
+    impl Leases for SlowToRelease {
+        async fn next(&self, request: NextRequest) -> Result<Vec<GrantedLease>, LeaseError> {
+            self.0.next(request).await
+        }
+
+        async fn renew(&self, queue: &QueueName, epoch: u64) -> Result<Renewed, LeaseError> {
+            self.0.renew(queue, epoch).await
+        }
+
+        async fn release(&self, release: &Release) -> Result<(), LeaseError> {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.0.release(release).await
+        }
+    }
+
+    pub(super) async fn queues_are_looked_for_still_after_many_leases_ended_at_once(world: World) {
+        const QUEUES: u64 = 60;
+        let mut queues = Vec::new();
+        for n in 0..QUEUES {
+            queues.push((world.queue(&format!("D{n}")).await, format!("D{n}")));
+        }
+        let keeper = Keeper::default();
+        let options = LeasedOptions { leases: 200, linger: Duration::ZERO, ..quick() };
+        let leases = Arc::new(SlowToRelease(world.leases()));
+        let running = run_with(&world, leases, &keeper, options).await;
+        for round in 1..=3 {
+            keeper.pass.store(false, Ordering::SeqCst);
+            for (queue, name) in &queues {
+                world.publish(queue, envelopes(name, 1, 1)).await;
+            }
+            eventually("each queue is leased and has its message in work", || async {
+                keeper.kept() as u64 == QUEUES
+            })
+            .await;
+            assert!(world.tally.held() >= QUEUES);
+            keeper.let_go();
+            eventually("all is acked", || async { world.tally.acked() == round * QUEUES }).await;
+            eventually("the leases are given back", || async { world.tally.held() < QUEUES }).await;
+        }
+        assert!(running.drain(DEADLINE).await.drained);
     }
 
     /// Five messages in work under one lease, with a broker that no longer answers.

@@ -23,7 +23,7 @@ mod scenarios {
     use galerna_model::{Incoming, Message, ParameterCode, QueueName};
     use galerna_topology::{Bolt, Emitter, Fault, TopologyBuilder};
 
-    use crate::world::{DEADLINE, World, at, envelope, envelopes, eventually, reading};
+    use crate::world::{DEADLINE, World, at, envelope, envelopes, eventually, quick, reading};
 
     pub(super) async fn everything_published_is_stored_once_and_the_queues_are_given_back(world: World) {
         let mut queues = Vec::new();
@@ -244,7 +244,7 @@ mod scenarios {
         let queue = world.queue("D1").await;
         world.publish(&queue, envelopes("D1", 20, 1)).await;
         let mut topology = TopologyBuilder::new("picky");
-        let messages = topology.spout("queues", world.spout(world.leases())).outputs();
+        let messages = topology.spout("queues", world.spout(world.leases(), quick())).outputs();
         topology.bolt("picky", || Picky).shuffle(&messages);
         let topology = topology.build().unwrap();
         let running = Engine::submit(topology, EngineOptions::default()).await.unwrap();

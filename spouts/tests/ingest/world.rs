@@ -80,11 +80,15 @@ impl World {
         Arc::new(self.dispatcher.clone())
     }
 
-    pub(crate) fn spout(&self, leases: Arc<dyn Leases>) -> impl Fn() -> LeasedQueues + Send + Sync + 'static {
+    pub(crate) fn spout(
+        &self,
+        leases: Arc<dyn Leases>,
+        options: LeasedOptions,
+    ) -> impl Fn() -> LeasedQueues + Send + Sync + 'static {
         let (broker, tally) = (self.broker.clone(), self.tally.clone());
         move || {
             LeasedQueues::new(broker.clone(), leases.clone(), "test")
-                .with_options(quick())
+                .with_options(options.clone())
                 .with_tally(tally.clone())
         }
     }
@@ -92,7 +96,7 @@ impl World {
     /// The ingestion topology, storing into `readings`.
     pub(crate) async fn ingest(&self, readings: Arc<dyn Readings>) -> Running {
         let mut topology = TopologyBuilder::new("ingest");
-        let messages = topology.spout("queues", self.spout(self.leases())).outputs();
+        let messages = topology.spout("queues", self.spout(self.leases(), quick())).outputs();
         let registry = Arc::new(ParameterRegistry::built_in());
         let checked = topology
             .bolt("validate", move || ValidateBolt::new(registry.clone(), ValidationLimits::default()))
