@@ -82,8 +82,9 @@ fn naive(
     }
     let mut found = BTreeSet::new();
     let mut date = wall(&TimeZone::UTC, from - DAY).date();
+    // Zones ahead of UTC show this date already.
     let end = wall(&TimeZone::UTC, to + DAY).date();
-    while date < end {
+    while date <= end {
         for (hour, minute) in
             fields.hours.iter().flat_map(|hour| fields.minutes.iter().map(move |minute| (*hour, *minute)))
         {
