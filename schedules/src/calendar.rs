@@ -4,10 +4,11 @@
 //! What is special is at their borders: wall clock times that never are (a gap), or are twice (an overlap). The expression
 //! itself is matched against wall clock times by `croner`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use galerna_lock::Mutex;
 use galerna_model::Timestamp;
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
@@ -142,7 +143,7 @@ impl Calendar {
     }
 
     fn stretch_at(&self, at: jiff::Timestamp) -> Stretch {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         match &*last {
             Some(stretch) if stretch.holds(at) => *stretch,
             _ => *last.insert(Stretch::at(&self.zone, at)),
