@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use galerna_sqlite::{Format, Host, Limits, OpenError, Plain, Stored, Tuning, Writer};
+use galerna_sqlite::{Format, Limits, OpenError, Plain, Writer};
 use rusqlite::Connection;
 
 use crate::DelayError;
@@ -39,15 +39,10 @@ fn bring_up(connection: &Connection, _found: i64) -> rusqlite::Result<()> {
 }
 
 pub(crate) fn open(path: &Path) -> Result<Writer<Plain>, OpenError> {
-    let opened = FORMAT.open(path, &Tuning::default())?;
-    Writer::start(opened.into_session(Plain), Limits::default(), Host::BlockingPool)
-        .map_err(|cause| OpenError::Io { file: path.to_owned(), cause })
+    Writer::open(&FORMAT, path, Limits::default())
 }
 
 pub(crate) fn in_memory() -> Result<Writer<Plain>, DelayError> {
-    let attempted = "opening a store in memory";
-    let stored = Stored::in_memory(|connection| bring_up(connection, 0).map(|()| Plain))
-        .map_err(|error| DelayError::of(attempted, error.into()))?;
-    Writer::start(stored, Limits::default(), Host::BlockingPool)
-        .map_err(|error| DelayError::Unavailable { attempted, cause: error.to_string() })
+    Writer::in_memory(&FORMAT, Limits::default())
+        .map_err(|error| DelayError::of("opening a store in memory", error.into()))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use galerna_model::Timestamp;
-use galerna_sqlite::{Format, Host, Limits, OpenError, Plain, SqliteError, Stored, Tuning, Writer};
+use galerna_sqlite::{Format, Limits, OpenError, Plain, SqliteError, Writer};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::{FanInError, FanInStore, Record};
@@ -45,10 +45,7 @@ impl SqliteFanIns {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let opened = FORMAT.open(path, &Tuning::default())?;
-        let writer = Writer::start(opened.into_session(Plain), Limits::default(), Host::BlockingPool)
-            .map_err(|cause| OpenError::Io { file: path.to_owned(), cause })?;
-        Ok(Self { writer })
+        Ok(Self { writer: Writer::open(&FORMAT, path, Limits::default())? })
     }
 
     /// A store that is gone when it is dropped: for trying and for tests.
@@ -56,12 +53,8 @@ impl SqliteFanIns {
     /// # Errors
     /// When SQLite has no memory.
     pub fn in_memory() -> Result<Self, FanInError> {
-        let attempted = "opening a store in memory";
-        let stored = Stored::in_memory(|connection| bring_up(connection, 0).map(|()| Plain))
-            .map_err(|error| failure(attempted, &error.into()))?;
-        let writer = Writer::start(stored, Limits::default(), Host::BlockingPool).map_err(|error| {
-            FanInError::Unavailable { attempted: attempted.to_owned(), cause: error.to_string() }
-        })?;
+        let writer = Writer::in_memory(&FORMAT, Limits::default())
+            .map_err(|error| failure("opening a store in memory", &error.into()))?;
         Ok(Self { writer })
     }
 

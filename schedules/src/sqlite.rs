@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use galerna_model::Timestamp;
-use galerna_sqlite::{Format, Host, Limits, OpenError, Plain, SqliteError, Stored, Tuning, Writer};
+use galerna_sqlite::{Format, Limits, OpenError, Plain, SqliteError, Writer};
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use crate::{Ended, Origin, Record, ScheduleId, ScheduleStore, StoreError};
@@ -60,10 +60,7 @@ impl SqliteSchedules {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let opened = FORMAT.open(path, &Tuning::default())?;
-        let writer = Writer::start(opened.into_session(Plain), LIMITS, Host::BlockingPool)
-            .map_err(|cause| OpenError::Io { file: path.to_owned(), cause })?;
-        Ok(Self { writer })
+        Ok(Self { writer: Writer::open(&FORMAT, path, LIMITS)? })
     }
 
     /// A store that is gone when it is dropped: for trying and for tests.
@@ -71,12 +68,8 @@ impl SqliteSchedules {
     /// # Errors
     /// When SQLite has no memory.
     pub fn in_memory() -> Result<Self, StoreError> {
-        let attempted = "opening a store in memory";
-        let stored = Stored::in_memory(|connection| bring_up(connection, 0).map(|()| Plain))
-            .map_err(|error| failure(attempted, &error.into()))?;
-        let writer = Writer::start(stored, LIMITS, Host::BlockingPool).map_err(|error| {
-            StoreError::Unavailable { attempted: attempted.to_owned(), cause: error.to_string() }
-        })?;
+        let writer = Writer::in_memory(&FORMAT, LIMITS)
+            .map_err(|error| failure("opening a store in memory", &error.into()))?;
         Ok(Self { writer })
     }
 

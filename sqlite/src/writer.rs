@@ -1,5 +1,6 @@
 //! Who leads a group, and how jobs get to it.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -7,9 +8,10 @@ use std::time::{Duration, Instant};
 use galerna_lock::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::SqliteError;
+use crate::format::{Format, Tuning};
 use crate::group::{Group, Job, Limits, tell};
-use crate::session::{Session, Stored};
+use crate::session::{Plain, Session, Stored};
+use crate::{OpenError, SqliteError};
 
 /// Calls that may wait; further callers wait for a place.
 const CALLS: usize = 256;
@@ -44,6 +46,31 @@ impl<S: Session> std::fmt::Debug for Writer<S> {
     }
 }
 
+impl Writer<Plain> {
+    /// Opens a file of this format, which is created, with its folder, when missing, and writes on tokio's pool for blocking work.
+    /// Blocks for as long as opening takes.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(format: &Format, path: &Path, limits: Limits) -> Result<Self, OpenError> {
+        let opened = format.open(path, &Tuning::default())?;
+        Ok(Self::on_the_pool(opened.into_session(Plain), limits))
+    }
+
+    /// A store of this format that is gone when it is dropped.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn in_memory(format: &Format, limits: Limits) -> rusqlite::Result<Self> {
+        let stored = Stored::in_memory(|connection| (format.bring_up)(connection, 0).map(|()| Plain))?;
+        Ok(Self::on_the_pool(stored, limits))
+    }
+
+    fn on_the_pool(stored: Stored<Plain>, limits: Limits) -> Self {
+        Self::of(Arc::new(Group::new(stored, limits)), None, Host::BlockingPool)
+    }
+}
+
 impl<S: Session> Writer<S> {
     /// Starts to write with `stored`.
     ///
@@ -58,7 +85,11 @@ impl<S: Session> Writer<S> {
                 Some(std::thread::Builder::new().name(name.to_owned()).spawn(move || run_thread(&group))?)
             }
         };
-        Ok(Self { group, thread: Mutex::new(thread), host, places: Semaphore::new(CALLS) })
+        Ok(Self::of(group, thread, host))
+    }
+
+    fn of(group: Arc<Group<S>>, thread: Option<JoinHandle<()>>, host: Host) -> Self {
+        Self { group, thread: Mutex::new(thread), host, places: Semaphore::new(CALLS) }
     }
 
     /// Sends a job without waiting for room. A store that is closed tells the job so.
