@@ -37,8 +37,14 @@ const CONFIG_VARIABLE: &str = "GALERNA_CONFIG";
 /// The variable with the token of a source that is added.
 pub const TOKEN_VARIABLE: &str = "GALERNA_SOURCE_TOKEN";
 /// Variables that are no settings: those of commands, of the scripts and of tests.
-const OTHER_VARIABLES: [&str; 5] =
-    [CONFIG_VARIABLE, TOKEN_VARIABLE, "GALERNA_MONGOD", "GALERNA_RABBITMQ_SERVER", "GALERNA_README_TIMEOUT"];
+const OTHER_VARIABLES: [&str; 6] = [
+    CONFIG_VARIABLE,
+    TOKEN_VARIABLE,
+    "GALERNA_MONGOD",
+    "GALERNA_POSTGRES",
+    "GALERNA_RABBITMQ_SERVER",
+    "GALERNA_README_TIMEOUT",
+];
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,23 +1,25 @@
-//! Private RabbitMQ and MongoDB servers for tests.
+//! Private RabbitMQ, MongoDB and PostgreSQL servers for tests.
 //!
 //! A test that talks to a server talks to the real one. This crate finds the servers' programs,
 //! starts private instances of them on free loopback ports with folders of their own, and sees to it
 //! that they die with the test process, however that ends.
 //!
 //! ```no_run
-//! use galerna_test_servers::{Mongo, RabbitMq, unique};
+//! use galerna_test_servers::{Mongo, Postgres, RabbitMq, unique};
 //!
 //! # async fn example() {
 //! // One server for all tests of this process; a virtual host of its own for this test.
 //! let rabbit = RabbitMq::shared().await;
 //! let amqp_uri = rabbit.vhost().await;
+//! // Likewise, with a database of its own.
+//! let postgres_uri = Postgres::shared().await.database().await;
 //!
 //! // A server of this test's own, which it may kill.
 //! let mongo = Mongo::start().await;
 //! let database = unique("readings");
 //! mongo.kill().await;
 //! mongo.restart().await;
-//! # let _ = (amqp_uri, database);
+//! # let _ = (amqp_uri, postgres_uri, database);
 //! # }
 //! ```
 //!
@@ -25,11 +27,11 @@
 //!
 //! `shared()` takes the first of these, `start()` all but the first:
 //!
-//! 1. the running server that `AMQP_URL` (with `AMQP_MANAGEMENT_URL`) or `MONGODB_URI` names;
-//! 2. the program that `GALERNA_RABBITMQ_SERVER` or `GALERNA_MONGOD` names;
+//! 1. the running server that `AMQP_URL` (with `AMQP_MANAGEMENT_URL`), `MONGODB_URI` or `POSTGRES_URI` names;
+//! 2. the program that `GALERNA_RABBITMQ_SERVER`, `GALERNA_MONGOD` or `GALERNA_POSTGRES` names;
 //! 3. the program on the `PATH` or in the folders where Debian puts it;
 //! 4. the program in `servers/bin` of the target folder, where `scripts/test` puts what it fetches;
-//! 5. Docker, when its daemon answers.
+//! 5. Docker, when its daemon answers (not for PostgreSQL).
 //!
 //! When none is there the test panics and says what to run. It never passes by being skipped.
 //!
@@ -48,6 +50,7 @@ mod mongo;
 mod openapi;
 mod origin;
 mod port;
+mod postgres;
 mod pystorm;
 mod rabbitmq;
 mod supervisor;
@@ -55,6 +58,7 @@ mod supervisor;
 pub use accessibility::axe_script;
 pub use mongo::Mongo;
 pub use openapi::check_openapi;
+pub use postgres::Postgres;
 pub use pystorm::pystorm_python;
 pub use rabbitmq::RabbitMq;
 

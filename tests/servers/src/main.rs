@@ -1,22 +1,24 @@
 //! Runs a command beside private servers: `cargo run -p galerna-test-servers -- COMMAND ARGUMENT...`
 //!
-//! The command finds the servers' addresses in `AMQP_URL`, `AMQP_MANAGEMENT_URL` and `MONGODB_URI`; its exit status
+//! The command finds the servers' addresses in `AMQP_URL`, `AMQP_MANAGEMENT_URL`, `MONGODB_URI` and `POSTGRES_URI`; its exit status
 //! is passed on. Without a command the addresses are printed, and the servers run until stdin ends. Either way they die with
 //! this program.
 
 use std::io::Write as _;
 use std::process::{Command, ExitCode};
 
-use galerna_test_servers::{Mongo, RabbitMq};
+use galerna_test_servers::{Mongo, Postgres, RabbitMq};
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
-    let (rabbit, mongo) = runtime.block_on(async { tokio::join!(RabbitMq::start(), Mongo::start()) });
+    let (rabbit, mongo, postgres) =
+        runtime.block_on(async { tokio::join!(RabbitMq::start(), Mongo::start(), Postgres::start()) });
     let addresses = [
         ("AMQP_URL", rabbit.amqp_uri()),
         ("AMQP_MANAGEMENT_URL", rabbit.management_uri()),
         ("MONGODB_URI", mongo.uri()),
+        ("POSTGRES_URI", postgres.uri()),
     ];
     let mut arguments = std::env::args_os().skip(1);
     let Some(program) = arguments.next() else {

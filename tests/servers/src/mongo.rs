@@ -21,7 +21,8 @@ const SEARCH: Search = Search {
     server_variable: "MONGODB_URI",
     server_example: "mongodb://127.0.0.1:27017",
     folders: &[],
-    image: "mongo:6",
+    versions: None,
+    image: Some("mongo:6"),
 };
 
 const REPLICA_SET: &str = "galerna";

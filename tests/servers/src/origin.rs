@@ -27,8 +27,10 @@ pub(crate) struct Search {
     pub(crate) server_example: &'static str,
     /// Folders to look in beside those on the `PATH`, before them.
     pub(crate) folders: &'static [&'static str],
-    /// The image for Docker.
-    pub(crate) image: &'static str,
+    /// A folder with one folder a version, each with its programs in `bin`; the newest version is taken, after `folders`.
+    pub(crate) versions: Option<&'static str>,
+    /// The image for Docker, if it can be run so.
+    pub(crate) image: Option<&'static str>,
 }
 
 impl Search {
@@ -54,24 +56,33 @@ impl Search {
             return Origin::Program(path);
         }
         let path = env::var_os("PATH").unwrap_or_default();
-        let folders = self.folders.iter().map(PathBuf::from).chain(env::split_paths(&path)).chain(fetched());
+        let folders = self.folders.iter().map(PathBuf::from).chain(self.versions.and_then(newest));
+        let folders = folders.chain(env::split_paths(&path)).chain(fetched());
         for folder in folders {
             let program = folder.join(self.program);
             if program.is_file() {
                 return Origin::Program(program);
             }
         }
-        if docker_answers() {
-            return Origin::Image(self.image);
+        if let Some(image) = self.image
+            && docker_answers()
+        {
+            return Origin::Image(image);
         }
         panic!(
             "this test needs a real {name}, and there is none: no `{program}` on the PATH{folders} \
-             or in target/servers/bin, and no Docker daemon answers\n\
+             or in target/servers/bin{docker}\n\
              run `scripts/test`, which fetches one, or install it, or name its program in \
              {program_variable}{or_running}",
             name = self.name,
             program = self.program,
-            folders = self.folders.iter().map(|folder| format!(", in {folder}")).collect::<String>(),
+            docker = if self.image.is_some() { ", and no Docker daemon answers" } else { "" },
+            folders = self
+                .folders
+                .iter()
+                .chain(&self.versions)
+                .map(|folder| format!(", in {folder}"))
+                .collect::<String>(),
             program_variable = self.program_variable,
             or_running = match self.running() {
                 Some(_) => format!(
@@ -85,6 +96,14 @@ impl Search {
             },
         );
     }
+}
+
+/// The programs of the newest version in a folder of versions.
+fn newest(versions: &'static str) -> Option<PathBuf> {
+    let found = std::fs::read_dir(versions).ok()?.flatten();
+    let numbered =
+        found.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path())));
+    numbered.max().map(|(_, folder)| folder.join("bin"))
 }
 
 /// The value of an environment variable, if it is set and not empty.

@@ -24,7 +24,8 @@ const SEARCH: Search = Search {
     server_example: "amqp://guest:guest@127.0.0.1:5672",
     // Debian's `rabbitmq-server` on the PATH insists on being root and on its own folders; the program here does not.
     folders: &["/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/rabbitmq/sbin"],
-    image: "rabbitmq:3.13-management",
+    versions: None,
+    image: Some("rabbitmq:3.13-management"),
 };
 
 /// The private port mapper belongs to one node, so every node can have the same name.

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use galerna_test_servers::{Mongo, RabbitMq, unique};
+use galerna_test_servers::{Mongo, Postgres, RabbitMq, unique};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -125,6 +125,51 @@ async fn mongodb_restarts_on_its_port_after_a_stop_and_after_a_kill() {
     assert!(connects(&uri).await);
 }
 
+/// What `psql` prints for a statement.
+fn psql(uri: &str, sql: &str) -> Result<String, String> {
+    let output = Command::new("psql")
+        .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", sql, uri])
+        .env("PGCONNECT_TIMEOUT", "2")
+        .output()
+        .expect("psql is installed with the server");
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+#[tokio::test]
+async fn postgresql_keeps_what_it_committed_over_a_restart_and_over_a_kill() {
+    let postgres = Postgres::start().await;
+    let uri = postgres.database().await;
+    assert_ne!(postgres.database().await, uri);
+    psql(&uri, "CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)").expect("the table is made");
+
+    // A session that is open keeps nobody from stopping the server.
+    let mut session = Command::new("psql")
+        .args(["--no-psqlrc", &uri])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("psql is installed with the server");
+    postgres.restart().await;
+    assert_eq!(psql(&uri, "INSERT INTO kept VALUES (2); SELECT count(*) FROM kept"), Ok("2".to_owned()));
+    postgres.kill().await;
+    assert!(psql(&uri, "SELECT 1").is_err());
+    postgres.restart().await;
+    assert_eq!(psql(&uri, "SELECT count(*) FROM kept"), Ok("2".to_owned()));
+    drop(session.stdin.take());
+    session.wait().expect("psql ends with its input");
+
+    // A frozen server's kernel takes connections; the server answers nothing, until it is thawed.
+    postgres.freeze().await;
+    assert!(psql(&uri, "SELECT 1").is_err());
+    postgres.thaw().await;
+    assert_eq!(psql(&uri, "SELECT 1"), Ok("1".to_owned()));
+}
+
 #[tokio::test]
 async fn a_replica_set_of_one_is_elected_again_after_it_stepped_down_or_was_restarted() {
     let mongo = Mongo::start_replica_set().await;
@@ -163,7 +208,7 @@ impl Folder {
         Self(path)
     }
 
-    /// Starts the process and waits until both of its servers answer.
+    /// Starts the process and waits until all of its servers answer.
     fn holder(&self) -> Child {
         let mut holder = Command::new(env!("CARGO_BIN_EXE_galerna-test-servers"))
             .env("GALERNA_TEST_SERVERS_FOLDER", &self.0)
@@ -172,8 +217,8 @@ impl Folder {
             .spawn()
             .expect("the holder can be run");
         let stdout = holder.stdout.take().expect("stdout is piped");
-        let addresses: Vec<String> = BufReader::new(stdout).lines().take(3).map_while(Result::ok).collect();
-        assert_eq!(addresses.len(), 3, "{addresses:?}");
+        let addresses: Vec<String> = BufReader::new(stdout).lines().take(4).map_while(Result::ok).collect();
+        assert_eq!(addresses.len(), 4, "{addresses:?}");
         holder
     }
 
