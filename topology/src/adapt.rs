@@ -4,7 +4,7 @@ use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::anchor::Batch;
+use crate::batch::Batch;
 use crate::bolt::{AsyncBatchBolt, AsyncBolt, BatchBolt, Bolt};
 use crate::context::TaskContext;
 use crate::emitter::{Emitter, UnreachedSlot};

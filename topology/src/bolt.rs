@@ -2,7 +2,7 @@
 
 use std::future::{Future, pending};
 
-use crate::anchor::Batch;
+use crate::batch::Batch;
 use crate::context::TaskContext;
 use crate::emitter::Emitter;
 use crate::failure::Fault;

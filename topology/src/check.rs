@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::builder::{Component, Topology};
+use crate::component::Component;
+use crate::topology::Topology;
 
 /// What is wrong with a declared topology, in which component, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

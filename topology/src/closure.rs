@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::adapt::ComputingBolt;
-use crate::anchor::Batch;
+use crate::batch::Batch;
 use crate::bolt::Bolt;
 use crate::context::TaskContext;
 use crate::emitter::Emitter;

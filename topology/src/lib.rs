@@ -37,15 +37,20 @@
 
 mod adapt;
 mod anchor;
+mod anchors;
+mod batch;
 mod bolt;
 mod builder;
 mod check;
 mod closure;
+mod component;
 mod context;
+mod declarer;
 mod emitter;
 mod factory;
 mod failure;
 mod grouping;
+mod input;
 mod kept_tuple;
 #[doc(hidden)]
 pub mod lineage;
@@ -60,23 +65,26 @@ mod stream;
 mod sync;
 mod task;
 mod task_metrics;
+mod topology;
 mod watermark;
 
-pub use anchor::{AllAnchors, Anchor, AnchorSet, Anchors, Batch, Tuple};
+pub use anchor::{Anchor, AnchorSet};
+pub use anchors::{AllAnchors, Anchors};
+pub use batch::{Batch, Tuple};
 pub use bolt::{AsyncBatchBolt, AsyncBolt, BatchBolt, Bolt};
-pub use builder::{
-    BoltDeclarer, Component, ComponentSettings, EventTimeUse, Input, IntoInput, SpoutDeclarer, TaskFactory,
-    Threads, Topology, TopologyBuilder,
-};
+pub use builder::TopologyBuilder;
 pub use check::BuildError;
 pub use closure::IntoTupleResult;
+pub use component::{Component, ComponentSettings, EventTimeUse, TaskFactory, Threads};
 pub use context::{Clock, TaskContext};
+pub use declarer::{BoltDeclarer, SpoutDeclarer};
 pub use emitter::{Emitter, Origin};
 pub use factory::{
     AsyncBatchBoltSource, AsyncBoltSource, BatchBoltSource, BoltSource, Constructor, Prototype, SpoutSource,
 };
 pub use failure::{Failed, Failure, FailureKind, Fault, FaultKind, OrFault};
 pub use grouping::{CustomGrouping, Grouping};
+pub use input::{Input, IntoInput};
 pub use map_async::Calls;
 pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
 pub use runtime::Destination;
@@ -84,6 +92,7 @@ pub use spout::{Next, Roots, Spout};
 pub use stable_hasher::StableHasher;
 pub use stream::Stream;
 pub use task_metrics::{Counter, Gauge, TaskMetrics, TaskName, WatermarkState};
+pub use topology::Topology;
 pub use watermark::{Sender, Timestamp, Watermark, Watermarks};
 
 /// What [`outputs!`] expands to needs; not for anything else, and not stable.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::builder::{Component, Topology};
+use crate::component::Component;
+use crate::topology::Topology;
 
 /// The last part of each path in a type's name: `a::b::Foo<c::Bar>` is `Foo<Bar>`.
 fn short(type_name: &str) -> String {

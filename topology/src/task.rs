@@ -8,7 +8,7 @@ use std::sync::Arc;
 use galerna_lock::Mutex;
 
 use crate::adapt::{ComputingBolt, WaitingBolt};
-use crate::anchor::Batch;
+use crate::batch::Batch;
 use crate::context::TaskContext;
 use crate::emitter::{Emitter, Router, SharedRouter};
 use crate::factory::Factory;
