@@ -7,6 +7,8 @@ import org.apache.flink.api.common.functions.MapFunction;
 import org.apache.flink.api.common.functions.OpenContext;
 import org.apache.flink.api.common.state.ValueState;
 import org.apache.flink.api.common.state.ValueStateDescriptor;
+import org.apache.flink.api.common.typeinfo.PrimitiveArrayTypeInfo;
+import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.api.connector.sink2.Sink;
 import org.apache.flink.api.connector.sink2.SinkWriter;
@@ -84,6 +86,14 @@ public class FlinkRate {
                 }
                 numbers.sinkTo(new CountingSink<>());
             }
+            case "bytes-100", "bytes-1024" -> {
+                int size = Integer.parseInt(kase.substring("bytes-".length()));
+                env.disableOperatorChaining();
+                env.fromSource(new DataGeneratorSource<>(new Payloads(size), Long.MAX_VALUE, PAYLOAD),
+                        WatermarkStrategy.noWatermarks(), "payloads")
+                    .map((MapFunction<byte[], byte[]>) bytes -> bytes).returns(PAYLOAD)
+                    .sinkTo(new CountingSink<>());
+            }
             case "words" -> {
                 DataStream<String> lines = env.fromSource(
                     new DataGeneratorSource<>(new Lines(), Long.MAX_VALUE, Types.STRING),
@@ -99,7 +109,7 @@ public class FlinkRate {
                     .keyBy(word -> word).process(new Count()).setParallelism(2)
                     .sinkTo(new CountingSink<>()).setParallelism(2);
             }
-            default -> throw new IllegalArgumentException("sink, sink-unchained, identity or words");
+            default -> throw new IllegalArgumentException("sink, sink-unchained, identity, words, bytes-100 or bytes-1024");
         }
         JobClient job = env.executeAsync(kase);
         Thread.sleep(10_000);
@@ -111,6 +121,21 @@ public class FlinkRate {
         System.out.flush();
         job.cancel();
         Runtime.getRuntime().halt(0);
+    }
+
+    static final TypeInformation<byte[]> PAYLOAD = PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO;
+
+    /** So many bytes of their own. */
+    public static class Payloads implements GeneratorFunction<Long, byte[]> {
+        private final int size;
+
+        Payloads(int size) { this.size = size; }
+
+        @Override public byte[] map(Long n) {
+            byte[] bytes = new byte[size];
+            java.util.Arrays.fill(bytes, n.byteValue());
+            return bytes;
+        }
     }
 
     /** A sentence, as a string of its own. */

@@ -17,7 +17,7 @@ import org.apache.storm.tuple.Fields;
 import org.apache.storm.tuple.Tuple;
 import org.apache.storm.tuple.Values;
 
-/** Acked tuples a second of Apache Storm in one process: `sink`, `identity` or `words`. */
+/** Acked tuples a second of Apache Storm in one process: `sink`, `identity`, `words`, `bytes-100` or `bytes-1024`. */
 public class Rate {
     static final LongAdder ACKED = new LongAdder();
     static final LongAdder WORDS = new LongAdder();
@@ -42,6 +42,30 @@ public class Rate {
         @Override public void nextTuple() { next++; out.emit(new Values(new String(lines[(int) (next % lines.length)])), next); }
         @Override public void ack(Object id) { ACKED.increment(); }
         @Override public void declareOutputFields(OutputFieldsDeclarer d) { d.declare(new Fields("line")); }
+    }
+
+    /** So many bytes of their own. */
+    public static class Payloads extends BaseRichSpout {
+        private final int size;
+        private SpoutOutputCollector out;
+        private long next;
+
+        Payloads(int size) { this.size = size; }
+        @Override public void open(Map<String, Object> conf, TopologyContext context, SpoutOutputCollector out) { this.out = out; }
+        @Override public void nextTuple() {
+            next++;
+            byte[] bytes = new byte[size];
+            java.util.Arrays.fill(bytes, (byte) next);
+            out.emit(new Values((Object) bytes), next);
+        }
+        @Override public void ack(Object id) { ACKED.increment(); }
+        @Override public void declareOutputFields(OutputFieldsDeclarer d) { d.declare(new Fields("n")); }
+    }
+
+    public static class Ignore extends BaseBasicBolt {
+        private long bytes;
+        @Override public void execute(Tuple t, BasicOutputCollector out) { bytes += t.getBinary(0).length; }
+        @Override public void declareOutputFields(OutputFieldsDeclarer d) { }
     }
 
     public static class Identity extends BaseBasicBolt {
@@ -77,12 +101,17 @@ public class Rate {
                 b.setBolt("identity", new Identity(), 1).localOrShuffleGrouping("numbers");
                 b.setBolt("sink", new Sink(), 1).localOrShuffleGrouping("identity");
             }
+            case "bytes-100", "bytes-1024" -> {
+                b.setSpout("payloads", new Payloads(Integer.parseInt(args[0].substring("bytes-".length()))), 1);
+                b.setBolt("identity", new Identity(), 1).localOrShuffleGrouping("payloads");
+                b.setBolt("sink", new Ignore(), 1).localOrShuffleGrouping("identity");
+            }
             case "words" -> {
                 b.setSpout("sentences", new Sentences(), 1);
                 b.setBolt("split", new Split(), 1).localOrShuffleGrouping("sentences");
                 b.setBolt("count", new Count(), 1).fieldsGrouping("split", new Fields("word"));
             }
-            default -> throw new IllegalArgumentException("sink, identity or words");
+            default -> throw new IllegalArgumentException("sink, identity, words, bytes-100 or bytes-1024");
         }
         Config conf = new Config();
         conf.setNumWorkers(1);
