@@ -27,6 +27,7 @@
 //! | test one, with time in your hands | [`engine::testing`] |
 //! | read files, or iterate | [`spouts`] |
 //! | aggregate by windows of time, join streams | [`windows`] |
+//! | run several, see them on a page, change them while they run | `control` (feature `control`) |
 //! | consume accounts' queues, with leases | `ingest::prelude` (feature `ingest`) |
 //!
 //! The repository's `examples/` have one idea each, and `ARCHITECTURE.md` is the map of the crates that are behind these modules.
@@ -46,8 +47,9 @@
 //! | `ingest` | the module `ingest`: leased queues, the bolts that validate, store and raise alerts, and the topology that the command runs |
 //! | `embedded` (default) | broker and store in this process, on SQLite |
 //! | `rabbitmq`, `mongodb` | broker and store for any number of processes |
+//! | `control` | the module `control`: running topologies seen and changed by REST and on a page |
 //! | `multilang` | bolts and spouts in other languages, over Storm's multilang protocol |
-//! | `cli` (default) | the `galerna` command, with `ingest`, `embedded`, `rabbitmq` and `mongodb` |
+//! | `cli` (default) | the `galerna` command, with `control`, `ingest`, `embedded`, `rabbitmq` and `mongodb` |
 //!
 //! The crate holds no logic that a module crate could hold.
 #![cfg_attr(feature = "embedded", doc = "", doc = include_str!("ingestion.md"))]
@@ -56,6 +58,8 @@
 pub use galerna_bolts as bolts;
 #[cfg(feature = "ingest")]
 pub use galerna_broker as broker;
+#[cfg(feature = "control")]
+pub use galerna_control as control;
 #[cfg(feature = "ingest")]
 pub use galerna_dispatcher as dispatcher;
 pub use galerna_engine as engine;

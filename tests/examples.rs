@@ -46,6 +46,13 @@ async fn word_count_counts_every_word() {
 }
 
 #[tokio::test]
+async fn several_topologies_run_in_one_process() {
+    let lines = run("control", &[("EXIT", "1")]).await;
+    assert!(lines[0].starts_with("see http://127.0.0.1:"), "{lines:#?}");
+    assert_eq!(lines[1..], ["words is active", "clock is inactive"]);
+}
+
+#[tokio::test]
 async fn a_bolt_in_python_splits_sentences() {
     let python = galerna_test_servers::pystorm_python();
     // The example runs the bolt in another folder. Links stay: a virtual environment is known by them.

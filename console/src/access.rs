@@ -22,6 +22,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use galerna_audit::{random, short};
+use galerna_http::browser::{is_loopback, same_site};
 use galerna_http::{Secret, Throttle, bearer};
 use galerna_lock::Mutex;
 use tokio::time::Instant;
@@ -261,62 +262,15 @@ impl AccessControl {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 fn cookie(headers: &HeaderMap) -> Option<&str> {
     let all = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
     all.flat_map(|v| v.split(';')).find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
-}
-
-/// Whether a POST comes from a page of the same origin, as far as the browser tells.
-fn from_here(headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-    if text("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none")) {
-        return false;
-    }
-    match (text("origin"), text("host")) {
-        (None, _) => true,
-        (Some(origin), Some(host)) => {
-            origin.split_once("://").is_some_and(|(_, of)| of.eq_ignore_ascii_case(host))
-        }
-        (Some(_), None) => false,
-    }
 }
 
 fn is_https(request_scheme: Option<&str>, headers: &HeaderMap) -> bool {
     let forwarded = headers.get("x-forwarded-proto").and_then(|v| v.to_str().ok());
     request_scheme == Some("https")
         || forwarded.is_some_and(|f| f.split(',').next().is_some_and(|f| f.trim() == "https"))
-}
-
-/// What every answer carries. Nothing is loaded from anywhere else, nothing inline is run or styled.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; \
-     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-
-/// Adds the headers.
-pub(super) async fn headers(request: Request, next: Next) -> Response {
-    let is_asset = request.uri().path().starts_with("/assets/");
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    let mut set = |name: &'static str, value: &'static str| {
-        headers.insert(name, HeaderValue::from_static(value));
-    };
-    set("content-security-policy", CONTENT_SECURITY_POLICY);
-    set("x-content-type-options", "nosniff");
-    set("x-frame-options", "DENY");
-    // Not `no-referrer`: the browser would then hide the origin of this page's own forms.
-    set("referrer-policy", "same-origin");
-    set("cross-origin-opener-policy", "same-origin");
-    set("cross-origin-resource-policy", "same-origin");
-    set("permissions-policy", "camera=(), geolocation=(), microphone=()");
-    set("cache-control", if is_asset { "public, max-age=3600" } else { "no-store" });
-    response
 }
 
 /// Lets those in who may: everybody who may look may GET, only operators may do more.
@@ -334,7 +288,7 @@ pub(super) async fn guard(State(page): State<Page>, mut request: Request, next: 
         Err(problem) => return problem.answer(is_api),
     };
     if !only_looks {
-        if !from_here(request.headers()) {
+        if !same_site(request.headers()) {
             return Problem::Forbidden("this call comes from a page of another origin".to_owned())
                 .answer(is_api);
         }
@@ -376,7 +330,7 @@ pub(super) async fn login_form(
 pub(super) async fn login(State(page): State<Page>, request: Request) -> Response {
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip());
     let https = is_https(request.uri().scheme_str(), request.headers());
-    if !from_here(request.headers()) {
+    if !same_site(request.headers()) {
         return Problem::Forbidden("this form comes from a page of another origin".to_owned()).answer(false);
     }
     let older = cookie(request.headers()).map(str::to_owned);

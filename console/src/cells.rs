@@ -2,79 +2,19 @@
 //!
 //! A page and the stream of updates take them from here alike, so that both show the same.
 
-use std::collections::BTreeMap;
-
 use galerna_dispatcher::QueueView;
-use maud::{Markup, html};
+pub(super) use galerna_html::cells::{Cells, Tone, capacity_tone};
 
 use super::format;
 use super::observer::{Component, Snapshot};
 
-/// How something stands; never told by colour alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tone {
-    Plain,
-    Good,
-    Warn,
-    Bad,
-}
-
-impl Tone {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Good => "good",
-            Self::Warn => "warn",
-            Self::Bad => "bad",
+/// The rates of a sample that was just taken, where this process has not looked for long enough to tell any itcells.
+pub(super) fn rates_of(cells: &mut Cells, sample: &galerna_storage::Sample) {
+    for (cell, name) in [("o-accepted", "accepted"), ("o-emitted", "emitted"), ("o-done", "done")] {
+        let is_unknown = cells.0.get(cell).is_some_and(|(text, _)| text == "–");
+        if let Some(value) = sample.values.get(name).filter(|_| is_unknown) {
+            cells.plain(cell, format::rate(*value));
         }
-    }
-}
-
-/// Texts and tones by name.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Cells(pub(super) BTreeMap<String, (String, &'static str)>);
-
-impl Cells {
-    fn set(&mut self, id: impl Into<String>, text: impl Into<String>, tone: Tone) {
-        self.0.insert(id.into(), (text.into(), tone.as_str()));
-    }
-
-    fn plain(&mut self, id: impl Into<String>, text: impl Into<String>) {
-        self.set(id, text, Tone::Plain);
-    }
-
-    /// The rates of a sample that was just taken, where this process has not looked for long enough to tell any itself.
-    pub(super) fn rates_of(&mut self, sample: &galerna_storage::Sample) {
-        for (cell, name) in [("o-accepted", "accepted"), ("o-emitted", "emitted"), ("o-done", "done")] {
-            let is_unknown = self.0.get(cell).is_some_and(|(text, _)| text == "–");
-            if let Some(value) = sample.values.get(name).filter(|_| is_unknown) {
-                self.plain(cell, format::rate(*value));
-            }
-        }
-    }
-
-    /// An element that shows it.
-    pub(super) fn show(&self, id: &str) -> Markup {
-        let (text, tone) = self.0.get(id).map_or(("–", "plain"), |(text, tone)| (text.as_str(), *tone));
-        html! { span.live data-cell=(id) data-tone=(tone) { (text) } }
-    }
-
-    /// It as a pill.
-    pub(super) fn pill(&self, id: &str) -> Markup {
-        let (text, tone) = self.0.get(id).map_or(("–", "plain"), |(text, tone)| (text.as_str(), *tone));
-        html! { span.pill data-cell=(id) data-tone=(tone) { (text) } }
-    }
-
-    /// It within a drawing.
-    pub(super) fn svg(&self, id: &str, x: f64, y: f64, class: &str) -> Markup {
-        let (text, tone) = self.0.get(id).map_or(("–", "plain"), |(text, tone)| (text.as_str(), *tone));
-        html! { text.(class) data-cell=(id) data-tone=(tone) x=(x) y=(y) { (text) } }
-    }
-
-    /// What differs from what was sent before.
-    pub(super) fn since(&self, before: &Self) -> BTreeMap<&str, (&str, &str)> {
-        let changed = self.0.iter().filter(|(id, cell)| before.0.get(*id) != Some(cell));
-        changed.map(|(id, (text, tone))| (id.as_str(), (text.as_str(), *tone))).collect()
     }
 }
 
@@ -121,15 +61,6 @@ pub(super) fn why_strategy(view: &galerna_dispatcher::DispatcherView) -> String 
         (false, _) => format!(
             "{wanted} was asked for, but the maintainer, whose counts it needs, does not answer; {wanted} comes back with it",
         ),
-    }
-}
-
-/// How full a component is: a bolt near its capacity holds up the others.
-pub(super) fn capacity_tone(capacity: Option<f64>) -> Tone {
-    match capacity {
-        Some(c) if c >= 0.95 => Tone::Bad,
-        Some(c) if c >= 0.8 => Tone::Warn,
-        _ => Tone::Plain,
     }
 }
 

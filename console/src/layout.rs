@@ -2,21 +2,15 @@
 
 use std::sync::Arc;
 
+use galerna_html::frame::document;
+pub(super) use galerna_html::query::{Query, encoded, nothing, open_pager, pager, scrolling};
 use galerna_model::Timestamp;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::access::Visitor;
 use super::observer::Snapshot;
 use super::problem::Problem;
 use super::{cells, format, menu};
-
-/// The version of the assets, so that browsers take the new ones with a new program.
-const STAMP: &str = env!("CARGO_PKG_VERSION");
-
-/// Text for a query or a path: everything but letters, digits and `-._*` escaped.
-pub(super) fn encoded(text: &str) -> String {
-    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
-}
 
 /// What just happened.
 pub(super) struct Flash {
@@ -43,24 +37,6 @@ pub(super) struct Frame<'a> {
     pub(super) look: Option<Arc<Snapshot>>,
     /// What the quick search was asked for.
     pub(super) searched: &'a str,
-}
-
-fn document(title: &str, events: Option<&str>, body: &Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · Galerna" }
-                link rel="icon" type="image/svg+xml" href={ "/assets/icon.svg?" (STAMP) };
-                link rel="stylesheet" href={ "/assets/page.css?" (STAMP) };
-                script defer src={ "/assets/page.js?" (STAMP) } {}
-            }
-            body data-events=[events] { (body) }
-        }
-    }
 }
 
 impl Frame<'_> {
@@ -121,7 +97,7 @@ impl Frame<'_> {
 }
 
 fn icon() -> Markup {
-    PreEscaped(include_str!("assets/mark.svg").to_owned())
+    galerna_html::assets::mark()
 }
 
 /// The login form.
@@ -176,105 +152,6 @@ pub(super) fn when_text(at: Option<&str>, now: Timestamp) -> Markup {
     }
 }
 
-/// A wide table that scrolls within itself on narrow screens.
-pub(super) fn scrolling(label: &str, table: &Markup) -> Markup {
-    html! { div.scroll role="group" aria-label=(label) tabindex="0" { (table) } }
-}
-
-/// A query, as links are made from it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Query<'a>(pub(super) Vec<(&'a str, String)>);
-
-impl<'a> Query<'a> {
-    /// The same with another value for a key; an empty value leaves it out.
-    pub(super) fn with(&self, key: &'a str, value: impl Into<String>) -> Self {
-        let mut all: Vec<_> = self.0.iter().filter(|(k, _)| *k != key).cloned().collect();
-        all.push((key, value.into()));
-        Self(all)
-    }
-
-    /// `path?key=value&…`
-    pub(super) fn link(&self, path: &str) -> String {
-        let pairs: Vec<String> = self
-            .0
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(key, value)| format!("{key}={}", encoded(value)))
-            .collect();
-        if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
-    }
-
-    /// Hidden fields that keep these values in a form that does not itself have them.
-    pub(super) fn hidden(&self, except: &[&str]) -> Markup {
-        html! {
-            @for (key, value) in self.0.iter().filter(|(k, v)| !v.is_empty() && !except.contains(k)) {
-                input type="hidden" name=(key) value=(value);
-            }
-        }
-    }
-}
-
-/// Which page of how many.
-pub(super) fn pager(path: &str, query: &Query<'_>, page: usize, limit: usize, total: usize) -> Markup {
-    let last = total.div_ceil(limit.max(1)).max(1);
-    let first_row = if total == 0 { 0 } else { (page - 1) * limit + 1 };
-    html! {
-        nav.pager aria-label="Pages of the list" {
-            span { (format::count(first_row as u64)) "–" (format::count((page * limit).min(total) as u64)) " of " b { (format::count(total as u64)) } }
-            (step_link(path, query, "First", 1, page > 1))
-            (step_link(path, query, "Previous", page.saturating_sub(1), page > 1))
-            span { "page " (page) " of " (last) }
-            (step_link(path, query, "Next", page + 1, page < last))
-            (step_link(path, query, "Last", last, page < last))
-        }
-    }
-}
-
-fn step_link(path: &str, query: &Query<'_>, name: &str, page: usize, works: bool) -> Markup {
-    html! {
-        @if works { a.button href=(query.with("page", page.to_string()).link(path)) { (name) } }
-        @else { span.button.off aria-disabled="true" { (name) } }
-    }
-}
-
-/// A pager of a list whose length is not counted.
-pub(super) fn open_pager(path: &str, query: &Query<'_>, page: usize, limit: usize, shown: usize) -> Markup {
-    html! {
-        nav.pager aria-label="Pages of the list" {
-            (step_link(path, query, "Newer", page.saturating_sub(1), page > 1))
-            span { "page " (page) }
-            (step_link(path, query, "Older", page + 1, shown >= limit))
-        }
-    }
-}
-
-/// How a list is sorted by a column now, and the link that sorts by it.
-pub(super) fn sort_link(
-    path: &str,
-    query: &Query<'_>,
-    sort: &str,
-    key: &str,
-    name: &str,
-    numeric: bool,
-) -> (Option<&'static str>, Markup) {
-    let (now, next) = match sort {
-        s if s == key => (Some("ascending"), format!("-{key}")),
-        s if s.strip_prefix('-') == Some(key) => (Some("descending"), key.to_owned()),
-        _ => (None, if numeric { format!("-{key}") } else { key.to_owned() }),
-    };
-    let arrow = match now {
-        Some("ascending") => " ↑",
-        Some(_) => " ↓",
-        None => "",
-    };
-    (now, html! { a href=(query.with("sort", next).with("page", "").link(path)) { (name) (arrow) } })
-}
-
-/// What to say where a list has nothing.
-pub(super) fn nothing(text: &str) -> Markup {
-    html! { p.empty { (text) } }
-}
-
 /// A form of one button that does something. Viewers get it disabled, with the reason.
 pub(super) fn button(
     visitor: &Visitor,
@@ -318,18 +195,6 @@ pub(super) fn form_start(visitor: &Visitor, back: &str) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn links_keep_what_they_do_not_change_and_escape_what_they_hold() {
-        let query = Query(vec![
-            ("search", "a&b=\"<c>".to_owned()),
-            ("state", String::new()),
-            ("page", "3".to_owned()),
-        ]);
-        assert_eq!(query.with("page", "4").link("/queues"), "/queues?search=a%26b%3D%22%3Cc%3E&page=4");
-        assert_eq!(Query::default().link("/queues"), "/queues");
-        assert_eq!(encoded("BC:6A/+ ñ"), "BC%3A6A%2F%2B%20%C3%B1");
-    }
 
     #[test]
     fn what_others_wrote_is_text_on_the_page() {

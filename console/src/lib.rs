@@ -55,7 +55,6 @@ mod dispatching;
 mod endpoints;
 mod fields;
 mod format;
-mod graph;
 mod layout;
 mod letters;
 mod live;
@@ -76,7 +75,6 @@ mod search;
 mod silences;
 mod source_actions;
 mod sources;
-mod table;
 mod topology;
 mod waiting;
 mod workers;
@@ -92,6 +90,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use galerna_broker::Broker;
+use galerna_html::{assets, graph, table};
 use galerna_http::Guard;
 use galerna_lock::Mutex;
 use galerna_model::Clock;
@@ -378,7 +377,7 @@ pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error>
         .merge(guarded)
         .layer(middleware::from_fn_with_state(page.clone(), metrics::count))
         .merge(metrics)
-        .layer(middleware::from_fn(access::headers))
+        .layer(middleware::from_fn(galerna_http::browser::headers))
         .with_state(page))
 }
 
@@ -392,12 +391,7 @@ async fn unknown() -> Response {
 }
 
 async fn asset(axum::extract::Path(file): axum::extract::Path<String>) -> Response {
-    let (kind, text) = match file.as_str() {
-        "page.css" => ("text/css; charset=utf-8", include_str!("assets/page.css")),
-        "page.js" => ("text/javascript; charset=utf-8", include_str!("assets/page.js")),
-        "icon.svg" => ("image/svg+xml", include_str!("assets/icon.svg")),
-        _ => return unknown().await,
-    };
+    let Some((kind, text)) = assets::file(&file) else { return unknown().await };
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 

@@ -1,6 +1,7 @@
 //! The way around: the pages in groups with what there is of each, the quick search, and the banner of a dispatcher that is
 //! stopped.
 
+pub(super) use galerna_html::frame::menu_button as button;
 use maud::{Markup, html};
 
 use super::access::Visitor;
@@ -56,14 +57,6 @@ pub(super) fn menu(here: &str, cells: &Cells) -> Markup {
                 }
             }
         }
-    }
-}
-
-/// Opens the menu on narrow screens, without script.
-pub(super) fn button() -> Markup {
-    html! {
-        input.sr #menu-open type="checkbox";
-        label.button.small.menu-button for="menu-open" { "Menu" }
     }
 }
 

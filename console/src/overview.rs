@@ -72,7 +72,7 @@ pub(super) async fn show(
         }
     };
     if let Some(last) = samples.last().filter(|last| snapshot.at.millis_since(last.at) < RECENT_MS) {
-        cells.rates_of(last);
+        cells::rates_of(&mut cells, last);
     }
     let content = html! {
         div.title { h1 { "Overview" } p.dim { (cells.show("o-time")) " UTC" } }

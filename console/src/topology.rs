@@ -3,6 +3,7 @@
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
+use galerna_html::graph::NodeState;
 use maud::{Markup, html};
 
 use super::access::Visitor;
@@ -51,7 +52,7 @@ pub(super) async fn show(
                 " · rates of the last seconds, latencies since the start" }
         }
         (none_configured(&snapshot))
-        div.graph-frame { (layout::scrolling("The graph of the topology", &graph.draw(&snapshot, &cells))) }
+        div.graph-frame { (layout::scrolling("The graph of the topology", &graph.draw(&cells, |id| snapshot.component(id).map(state_of)))) }
         p.narrow.hint { "The graph is shown on a wider screen; the components below say the same." }
         @if snapshot.components.is_empty() && snapshot.unresponsive.is_empty() && !snapshot.none_configured { (layout::nothing("No worker runs here. Start one with `galerna worker`, or `galerna up`.")) }
         section.card aria-labelledby="why-title" {
@@ -71,6 +72,10 @@ pub(super) async fn show(
         }
     };
     page.frame(&visitor, "/topology", "Topology", &params, notices(&snapshot), &content).await
+}
+
+fn state_of(c: &Component) -> NodeState {
+    NodeState::new(c.executors, c.rate, c.failed_rate, c.capacity)
 }
 
 fn table(snapshot: &Snapshot, cells: &Cells) -> Markup {

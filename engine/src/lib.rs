@@ -54,6 +54,7 @@ mod async_worker;
 mod clock;
 mod error;
 mod faults;
+mod handle;
 mod histogram;
 mod in_flight;
 mod lanes;
@@ -74,6 +75,7 @@ mod worker;
 
 pub use clock::{ManualClock, TokioClock};
 pub use error::EngineError;
+pub use handle::TopologyHandle;
 pub use histogram::{Histogram, LATENCY_BOUNDS, Latency};
 pub use metrics::{ComponentMetrics, LastError, Metrics, SpoutState, WatermarkMetrics};
 pub use running::{DrainReport, Engine, EngineOptions, Running};

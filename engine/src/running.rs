@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 use crate::async_worker::AsyncWorker;
 use crate::clock::TokioClock;
 use crate::error::EngineError;
+use crate::handle::TopologyHandle;
 use crate::lanes::{Budget, Lanes};
-use crate::metrics::{Described, Metrics, TaskStats, read};
+use crate::metrics::{Metrics, TaskStats};
 use crate::plan::Plan;
 use crate::shared::{Mode, Shared};
 use crate::spout_worker::{SpoutProgress, SpoutWorker};
@@ -244,22 +245,12 @@ pub struct Running {
 impl Running {
     /// Lets the spouts emit.
     pub fn activate(&self) {
-        self.switch(Mode::Active);
+        self.handle().activate();
     }
 
     /// Has the spouts stop emitting. What is on its way goes on, and its acks and fails arrive.
     pub fn deactivate(&self) {
-        self.switch(Mode::Inactive);
-    }
-
-    fn switch(&self, to: Mode) {
-        self.shared.mode.send_if_modified(|mode| {
-            let changed = *mode != to && matches!(*mode, Mode::Active | Mode::Inactive);
-            if changed {
-                *mode = to;
-            }
-            changed
-        });
+        self.handle().deactivate();
     }
 
     /// The topology that runs.
@@ -274,41 +265,22 @@ impl Running {
 
     /// All counts and latencies now.
     pub fn metrics(&self) -> Metrics {
-        let shared = &self.shared;
-        let ids: Vec<Arc<str>> = shared.topology.components().iter().map(|c| c.id.clone()).collect();
-        let uptime = shared.clock.now().saturating_sub(self.started);
-        let read_one = |(at, component): (usize, &galerna_topology::Component)| {
-            let described = Described {
-                component,
-                fused_with: shared.plan.fused_with[at].map(|before| ids[before].to_string()),
-                queued: (0..component.settings.tasks()).map(|task| shared.loads[at].of(task)).sum(),
-                uptime,
-                clock: &*shared.clock,
-                ids: &ids,
-                task_metrics: &shared.task_metrics[at],
-            };
-            read(&described, &shared.stats[at])
-        };
-        Metrics {
-            topology: shared.topology.name().to_string(),
-            uptime_ms: uptime.as_millis() as u64,
-            queued_bytes: shared.lanes.queued_bytes() as u64,
-            components: shared.topology.components().iter().enumerate().map(read_one).collect(),
-        }
+        self.handle().metrics()
+    }
+
+    /// What others may hold of it, to see and to switch it.
+    pub fn handle(&self) -> TopologyHandle {
+        TopologyHandle { shared: self.shared.clone(), started: self.started, states: self.states.clone() }
     }
 
     fn pending(&self) -> usize {
-        self.states.iter().map(|state| state.pending.load(Ordering::Acquire)).sum()
+        self.handle().pending()
     }
 
     /// Resolves when every spout has said that it is done, every root has ended and nothing is on its way.
     /// Cancel-safe.
     pub async fn finished(&self) {
-        let done = || self.states.iter().all(|state| state.done.load(Ordering::Acquire));
-        self.shared
-            .in_flight
-            .wait_until(|| done() && self.pending() == 0 && self.shared.in_flight.is_idle())
-            .await;
+        self.handle().finished().await;
     }
 
     /// Whether nothing is on its way between tasks at this moment. Kept tuples do not count.

@@ -4,6 +4,7 @@
 //!   before any token is looked at; and an end that loses no call.
 //! - [`Guard`] asks for a bearer token and slows down who guesses; [`ApiError`] is the one form of errors.
 //! - [`JsonBody`] and [`Params`] read what is sent, with the same checks on every route.
+//! - [`browser`] is for pages: what other sites may not have a browser do.
 //! - [`readiness`] and [`metrics`] answer whoever watches the process.
 //! - [`openapi`] serves the description of the routes, made from the same list as the router, and `/healthz`.
 //!
@@ -39,6 +40,7 @@ mod address;
 mod api_error;
 mod bearer;
 mod body;
+pub mod browser;
 mod connections;
 mod health;
 pub mod metrics;

@@ -1,98 +1,22 @@
-//! What the topologies of this process do, and its broker did, as Prometheus reads it.
+//! What this process did with its broker, as Prometheus reads it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use galerna_broker::Broker;
-use galerna_engine::{ComponentMetrics, LATENCY_BOUNDS, Latency, SpoutState};
+use galerna_control::metrics::Families;
 use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::MetricFamily;
 
 use crate::modules::Workers;
-
-/// Families of metrics by name, each with its help.
-#[derive(Default)]
-struct Families(BTreeMap<&'static str, MetricFamily>);
-
-type Labels<'a> = &'a [(&'a str, &'a str)];
-
-impl Families {
-    fn family(&mut self, name: &'static str, help: &str, kind: MetricType) -> &mut MetricFamily {
-        self.0.entry(name).or_insert_with(|| {
-            let mut family = MetricFamily::default();
-            family.set_name(name.to_owned());
-            family.set_help(help.to_owned());
-            family.set_field_type(kind);
-            family
-        })
-    }
-
-    fn counter(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: u64) {
-        self.total(name, help, labels, of(value));
-    }
-
-    /// What only grows: a count, or time.
-    fn total(&mut self, name: &'static str, help: &str, labels: Labels<'_>, total: f64) {
-        let mut counter = Counter::default();
-        counter.set_value(total);
-        let mut metric = labelled(labels);
-        metric.set_counter(counter);
-        self.family(name, help, MetricType::COUNTER).mut_metric().push(metric);
-    }
-
-    fn gauge(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: f64) {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        let mut metric = labelled(labels);
-        metric.set_gauge(gauge);
-        self.family(name, help, MetricType::GAUGE).mut_metric().push(metric);
-    }
-
-    fn histogram(&mut self, name: &'static str, help: &str, labels: Labels<'_>, latency: &Latency) {
-        let mut histogram = Histogram::default();
-        histogram.set_sample_count(latency.count);
-        histogram.set_sample_sum(latency.sum_ms / 1e3);
-        let buckets = LATENCY_BOUNDS.iter().zip(latency.within).map(|(bound, count)| {
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(count);
-            bucket
-        });
-        histogram.set_bucket(buckets.collect());
-        let mut metric = labelled(labels);
-        metric.set_histogram(histogram);
-        self.family(name, help, MetricType::HISTOGRAM).mut_metric().push(metric);
-    }
-}
-
-/// Counts far below 2^52 are exact.
-#[allow(clippy::cast_precision_loss)]
-fn of(count: u64) -> f64 {
-    count as f64
-}
-
-fn labelled(labels: Labels<'_>) -> Metric {
-    let mut metric = Metric::default();
-    let pairs = labels.iter().map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    });
-    metric.set_label(pairs.collect());
-    metric
-}
 
 const BROKER_MESSAGES: &str = "galerna_broker_messages_total";
 const BROKER_MESSAGES_HELP: &str = "Messages by what this process did with them: published, confirmed, delivered, acked, retried, dead_lettered.";
 
-/// The metrics of all topologies of this process, of which several of one name are told apart by the label `worker`, from 1;
-/// and what was done through its handle of the broker. The engine counts by itself, so they are made when they are read.
-struct Observed {
-    workers: Workers,
+/// What was done through this process's handle of the broker. The broker counts by itself, so it is made when it is read.
+struct BrokerMessages {
     broker: Arc<dyn Broker>,
-    /// Stands for all of them: which there are depends on what runs.
     description: Desc,
 }
 
@@ -102,16 +26,17 @@ struct Observed {
 /// When it does so already.
 pub(crate) fn register(
     registry: &Registry,
-    workers: Workers,
+    workers: &Workers,
     broker: Arc<dyn Broker>,
 ) -> Result<(), prometheus::Error> {
+    galerna_control::metrics::register(registry, workers.topologies().clone())?;
     let labels = vec!["event".to_owned()];
     let (name, help) = (BROKER_MESSAGES.to_owned(), BROKER_MESSAGES_HELP.to_owned());
     let description = Desc::new(name, help, labels, HashMap::new())?;
-    registry.register(Box::new(Observed { workers, broker, description }))
+    registry.register(Box::new(BrokerMessages { broker, description }))
 }
 
-impl Collector for Observed {
+impl Collector for BrokerMessages {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.description]
     }
@@ -129,129 +54,6 @@ impl Collector for Observed {
         ] {
             families.counter(BROKER_MESSAGES, BROKER_MESSAGES_HELP, &[("event", event)], count);
         }
-        for (number, metrics) in self.workers.metrics().iter().enumerate() {
-            let number = (number + 1).to_string();
-            for component in &metrics.components {
-                let labels = [
-                    ("topology", metrics.topology.as_str()),
-                    ("component", &component.id),
-                    ("worker", &number),
-                ];
-                add(&mut families, component, &labels);
-            }
-        }
-        families.0.into_values().collect()
-    }
-}
-
-fn add(families: &mut Families, component: &ComponentMetrics, labels: &[(&str, &str); 3]) {
-    let spout = component.kind == "spout";
-    families.counter("galerna_engine_emitted_total", "Tuples emitted.", labels, component.emitted);
-    families.counter(
-        "galerna_engine_acked_total",
-        "Tuples acked by a bolt, or roots of a spout that are done.",
-        labels,
-        component.acked,
-    );
-    for (kind, count) in &component.failed {
-        let [topology, id, worker] = *labels;
-        let help = "Tuples failed by a bolt, or roots of a spout that failed, by kind of reason.";
-        families.counter(
-            "galerna_engine_failed_total",
-            help,
-            &[topology, id, worker, ("reason_kind", kind)],
-            *count,
-        );
-    }
-    for (kind, count) in &component.faults {
-        let [topology, id, worker] = *labels;
-        let help = "The same tuples and roots as in galerna_engine_failed_total, by whether trying again can help: transient, \
-                    permanent, unavailable.";
-        families.counter(
-            "galerna_engine_faults_total",
-            help,
-            &[topology, id, worker, ("fault", kind)],
-            *count,
-        );
-    }
-    families.counter(
-        "galerna_engine_restarts_total",
-        "Instances replaced after a panic.",
-        labels,
-        component.restarts,
-    );
-    families.gauge(
-        "galerna_engine_capacity_ratio",
-        "Share of its executors' time that a component was busy since it was submitted, 0 to 1.",
-        labels,
-        component.busy,
-    );
-    if spout {
-        families.gauge(
-            "galerna_engine_pending_roots",
-            "Roots of a spout that are neither done nor failed.",
-            labels,
-            of(component.pending),
-        );
-        families.histogram(
-            "galerna_engine_complete_seconds",
-            "Time from when a root is emitted until it is done.",
-            labels,
-            &component.complete,
-        );
-        for reason in ["emitting", "no_data", "pending_full", "downstream_full", "paused", "done", "draining"]
-        {
-            let tasks = component.states.iter().filter(|state| word(state) == reason).count();
-            let [topology, id, worker] = *labels;
-            families.gauge(
-                "galerna_engine_spout_waiting",
-                "Tasks of a spout by what they do or wait for.",
-                &[topology, id, worker, ("reason", reason)],
-                of(tasks as u64),
-            );
-        }
-    } else {
-        families.gauge(
-            "galerna_engine_executors",
-            "Executors of a bolt: with the rate of galerna_engine_busy_seconds_total, how busy it is now.",
-            labels,
-            of(component.executors as u64),
-        );
-        families.total(
-            "galerna_engine_busy_seconds_total",
-            "Time that the executors of a bolt were busy: executing, or, of a bolt that waits, with a tuple not settled.",
-            labels,
-            component.busy_ms / 1e3,
-        );
-        families.gauge(
-            "galerna_engine_queue_depth",
-            "Batches that wait for a bolt.",
-            labels,
-            of(component.queued as u64),
-        );
-        families.histogram(
-            "galerna_engine_execute_seconds",
-            "Time that a tuple takes to be executed by a bolt; what a bolt does later with tuples that it kept is not in it.",
-            labels,
-            &component.execute,
-        );
-        families.histogram(
-            "galerna_engine_process_seconds",
-            "Time from when a tuple reaches a bolt until the bolt acks it.",
-            labels,
-            &component.process,
-        );
-    }
-}
-
-fn word(state: &SpoutState) -> &'static str {
-    match state {
-        SpoutState::Emitting => "emitting",
-        SpoutState::NoData => "no_data",
-        SpoutState::PendingFull => "pending_full",
-        SpoutState::DownstreamFull(_) => "downstream_full",
-        SpoutState::Paused => "paused",
-        SpoutState::Done => "done",
-        SpoutState::Draining => "draining",
+        families.into_families()
     }
 }

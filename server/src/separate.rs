@@ -65,7 +65,7 @@ pub async fn notifier(settings: &Settings, stop: CancellationToken) -> anyhow::R
     let (broker, store) = (broker(settings).await?, store(settings).await?);
     let registry = registry()?;
     let notifier = modules::notifier(settings, &broker, &store, registry.clone()).await?;
-    metrics::register(&registry, Workers::default(), broker)?;
+    metrics::register(&registry, &Workers::default(), broker)?;
     tracing::info!(address = %listener.local_addr()?, "the notifier works");
     // It has no workers to tell of, but it can be named in `page.workers` like them, and is asked for the history of messages.
     let routes = routes::workers(Workers::default());
@@ -153,9 +153,10 @@ pub async fn worker(settings: &Settings, stop: CancellationToken) -> anyhow::Res
     let ingestion = modules::ingestion(settings, &name, broker.clone(), leases, store)?;
     let workers = Workers::default();
     let registry = registry()?;
-    metrics::register(&registry, workers.clone(), broker)?;
+    metrics::register(&registry, &workers, broker)?;
     let readiness = Readiness::default();
-    let routes = routes::workers(workers.clone());
+    let routes =
+        routes::workers(workers.clone()).merge(galerna_control::routes::rest(workers.topologies().clone()));
     let admin = AdminServer::new(settings, listener, registry, routes, readiness.clone());
     let topologies = WorkerTopologies::new(workers, vec![ingestion], settings.worker.drain);
     tracing::info!(worker = name, %address, dispatcher = settings.dispatcher.url, "the worker works");

@@ -119,7 +119,7 @@ impl Standalone {
             let leases = Arc::new(dispatcher.clone());
             ingestions.push(modules::ingestion(settings, &name, broker.clone(), leases, store.clone())?);
         }
-        metrics::register(&registry, workers.clone(), broker.clone())?;
+        metrics::register(&registry, &workers, broker.clone())?;
         let changed = SourcesApi {
             registry: SourceRegistry::new(store.accounts.clone(), store.sources.clone()),
             kept_in_store: makes_accounts && settings.frontend.sources_are_stored(),
@@ -135,6 +135,7 @@ impl Standalone {
             modules::validator(settings)?,
         )
         .merge(maintainer.task_routes())
+        .merge(galerna_control::routes::rest(workers.topologies().clone()))
         .merge(sources::routes(changed.clone()));
         let page = PageParts {
             dispatcher: Arc::new(dispatcher.clone()),

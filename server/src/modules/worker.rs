@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use galerna_bolts::{AlertOptions, StoreOptions};
 use galerna_broker::Broker;
 use galerna_console::{WorkerReports, WorkersView};
-use galerna_engine::{Engine, EngineOptions, Metrics, Running};
+use galerna_control::Topologies;
+use galerna_engine::{EngineOptions, Metrics};
 use galerna_http::ProcessUsage;
 use galerna_ingest::{AccountResolver, Ingestion};
 use galerna_lease::Leases;
-use galerna_lock::Mutex;
 use galerna_model::Validator;
 use galerna_model::{ParameterRegistry, ValidationLimits};
 use galerna_settings::Settings;
@@ -82,27 +82,28 @@ pub fn ingestion(
     })
 }
 
-/// The topologies that run in this process; clones share them.
+/// The topologies that run in this process, each under the name by which it consumes; clones share them.
 #[derive(Clone, Default)]
-pub struct Workers(Arc<Mutex<Vec<Worker>>>);
-
-/// A topology that runs, and the name under which it consumes.
-struct Worker {
-    consumer: String,
-    running: Running,
-}
+pub struct Workers(Topologies);
 
 impl Workers {
     /// Starts one more.
+    ///
+    /// # Errors
+    /// If it cannot be declared or started.
     pub async fn start(&self, ingestion: &Ingestion) -> anyhow::Result<()> {
-        let running = Engine::submit(galerna_ingest::topology(ingestion)?, EngineOptions::default()).await?;
-        self.0.lock().push(Worker { consumer: ingestion.consumer.clone(), running });
-        Ok(())
+        let topology = galerna_ingest::topology(ingestion)?;
+        Ok(self.0.submit(ingestion.consumer.as_str(), topology, EngineOptions::default()).await?)
+    }
+
+    /// All topologies of this process.
+    pub fn topologies(&self) -> &Topologies {
+        &self.0
     }
 
     /// What each has done and waits for.
     pub fn metrics(&self) -> Vec<Metrics> {
-        self.0.lock().iter().map(|worker| worker.running.metrics()).collect()
+        self.0.metrics().into_iter().map(|(_, metrics)| metrics).collect()
     }
 
     /// The same with who consumes, and what the process takes of its machine.
@@ -110,14 +111,12 @@ impl Workers {
     /// # Errors
     /// When a number has no JSON form, which does not happen.
     pub(crate) fn report(&self) -> serde_json::Result<Value> {
-        let running = self.0.lock();
-        let workers = running.iter().map(|worker| {
-            let mut told = serde_json::to_value(worker.running.metrics())?;
-            told["consumer"] = json!(worker.consumer);
+        let workers = self.0.metrics().into_iter().map(|(consumer, metrics)| {
+            let mut told = serde_json::to_value(metrics)?;
+            told["consumer"] = json!(&*consumer);
             Ok(told)
         });
         let workers: Vec<Value> = workers.collect::<serde_json::Result<_>>()?;
-        drop(running);
         let usage = ProcessUsage::read();
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let process = json!({
@@ -136,9 +135,7 @@ impl Workers {
 
     /// Stops all: nothing more is consumed, what is in flight is settled, leases are given back.
     pub async fn drain(&self, timeout: Duration) {
-        let all = std::mem::take(&mut *self.0.lock());
-        for worker in all {
-            let report = worker.running.drain(timeout).await;
+        for (_, report) in self.0.drain(timeout).await {
             if !report.drained {
                 tracing::warn!(
                     unfinished = report.unfinished,

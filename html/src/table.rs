@@ -3,7 +3,7 @@
 
 use maud::{Markup, html};
 
-use super::layout::{Query, sort_link};
+use crate::query::{Query, sort_link};
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,8 @@ impl Kind {
 }
 
 /// A column.
-pub(super) struct Column {
+#[derive(Debug)]
+pub struct Column {
     /// Beside the cell in a card.
     label: &'static str,
     head: Markup,
@@ -47,25 +48,27 @@ impl Column {
     }
 
     /// What each row is about.
-    pub(super) fn name(label: &'static str) -> Self {
+    pub fn name(label: &'static str) -> Self {
         Self::new(label, Kind::Name)
     }
 
-    pub(super) fn text(label: &'static str) -> Self {
+    /// Text.
+    pub fn text(label: &'static str) -> Self {
         Self::new(label, Kind::Text)
     }
 
     /// Text that may be long.
-    pub(super) fn wrapped(label: &'static str) -> Self {
+    pub fn wrapped(label: &'static str) -> Self {
         Self::new(label, Kind::Wrapped)
     }
 
-    pub(super) fn number(label: &'static str) -> Self {
+    /// A number.
+    pub fn number(label: &'static str) -> Self {
         Self::new(label, Kind::Number)
     }
 
     /// A box to tick, by the name of its field; that of the head ticks all.
-    pub(super) fn choice(name: &str, form: Option<&str>) -> Self {
+    pub fn choice(name: &str, form: Option<&str>) -> Self {
         let head = html! {
             label { span.sr { "Select all on this page" } input type="checkbox" data-select-all=(name) form=[form]; span.narrow { " all" } }
         };
@@ -73,30 +76,32 @@ impl Column {
     }
 
     /// Buttons and links that do something.
-    pub(super) fn actions() -> Self {
+    pub fn actions() -> Self {
         Self { head: html! { span.sr { "Actions" } }, ..Self::new("", Kind::Actions) }
     }
 
     /// With an explanation after the name.
-    pub(super) fn explained(self, more: &str) -> Self {
+    pub fn explained(self, more: &str) -> Self {
         Self { head: html! { (self.label) " " small { (more) } }, ..self }
     }
 
     /// Sorted by with a click; `sort` is what the list is sorted by now, `-key` for the other way round.
-    pub(super) fn sortable(self, path: &str, query: &Query<'_>, sort: &str, key: &str) -> Self {
+    pub fn sortable(self, path: &str, query: &Query<'_>, sort: &str, key: &str) -> Self {
         let (now, head) = sort_link(path, query, sort, key, self.label, self.kind == Kind::Number);
         Self { head, sorted: now, ..self }
     }
 }
 
 /// A row: its cells, and the id by which links lead to it.
-pub(super) struct Row<const N: usize> {
+#[derive(Debug)]
+pub struct Row<const N: usize> {
     id: Option<String>,
     cells: [Markup; N],
 }
 
 impl<const N: usize> Row<N> {
-    pub(super) fn with_id(id: String, cells: [Markup; N]) -> Self {
+    /// A row with this id.
+    pub fn with_id(id: String, cells: [Markup; N]) -> Self {
         Self { id: Some(id), cells }
     }
 }
@@ -108,7 +113,7 @@ impl<const N: usize> From<[Markup; N]> for Row<N> {
 }
 
 /// The list.
-pub(super) fn list<const N: usize, R: Into<Row<N>>>(
+pub fn list<const N: usize, R: Into<Row<N>>>(
     label: &str,
     columns: &[Column; N],
     rows: impl IntoIterator<Item = R>,

@@ -5,38 +5,72 @@ use std::collections::HashMap;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::cells::Cells;
-use super::observer::Snapshot;
+use crate::cells::{Cells, Tone};
 
 /// A topology as `galerna_topology::Topology::json` tells it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Graph {
-    pub(super) name: String,
-    pub(super) message_timeout_ms: Option<u64>,
-    pub(super) components: Vec<Node>,
+pub struct Graph {
+    /// Its name.
+    pub name: String,
+    /// How long a root may take, unless that is off.
+    pub message_timeout_ms: Option<u64>,
+    /// Its components.
+    pub components: Vec<Node>,
 }
 
 /// A component as it was declared.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Node {
-    pub(super) id: String,
-    pub(super) kind: String,
-    pub(super) executors: usize,
-    pub(super) tasks: usize,
-    pub(super) max_pending: Option<u64>,
-    pub(super) inputs: Vec<Input>,
+pub struct Node {
+    /// Its id.
+    pub id: String,
+    /// `spout`, `bolt`, or what kind of bolt.
+    pub kind: String,
+    /// Executors that it was declared with.
+    pub executors: usize,
+    /// Its tasks.
+    pub tasks: usize,
+    /// Of a spout: how many roots may be pending.
+    pub max_pending: Option<u64>,
+    /// What it subscribes to.
+    pub inputs: Vec<Input>,
 }
 
 /// What a component subscribes to.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Input {
-    pub(super) component: String,
-    pub(super) output: String,
-    pub(super) grouping: String,
-    pub(super) feedback: bool,
+pub struct Input {
+    /// Whose output.
+    pub component: String,
+    /// Which output.
+    pub output: String,
+    /// How tuples are dealt over tasks.
+    pub grouping: String,
+    /// Whether it closes a cycle.
+    pub feedback: bool,
+}
+
+/// How a component stands now.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeState {
+    /// Its executors.
+    pub executors: usize,
+    /// How it does.
+    pub tone: Tone,
+}
+
+impl NodeState {
+    /// By what it does a second, what of that fails, and how busy it is; nothing where that is not known yet.
+    pub fn new(executors: usize, rate: Option<f64>, failed_rate: Option<f64>, capacity: Option<f64>) -> Self {
+        let tone = match () {
+            () if failed_rate.is_some_and(|r| r > 0.0) => Tone::Bad,
+            () if capacity.is_some_and(|b| b >= 0.8) => Tone::Warn,
+            () if rate.is_some_and(|r| r > 0.0) => Tone::Good,
+            () => Tone::Plain,
+        };
+        Self { executors, tone }
+    }
 }
 
 const WIDTH: f64 = 214.0;
@@ -64,7 +98,7 @@ impl Graph {
     }
 
     /// The drawing. Each component leads to its row (`#component-<id>`).
-    pub(super) fn draw(&self, snapshot: &Snapshot, cells: &Cells) -> Markup {
+    pub fn draw(&self, cells: &Cells, now: impl Fn(&str) -> Option<NodeState>) -> Markup {
         let layers = self.layers();
         let depth = layers.iter().max().map_or(0, |l| l + 1);
         let mut rows = vec![0_usize; depth];
@@ -106,8 +140,8 @@ impl Graph {
                     text.edge-how text-anchor="middle" x=(f64::midpoint(x1, x2)) y=(f64::midpoint(y1, y2) + 14.0) { (input.grouping) }
                 }
                 @for (node, (x, y)) in self.components.iter().zip(&place) {
-                    @let now = snapshot.component(&node.id);
-                    @let tone = node_tone(now);
+                    @let now = now(&node.id);
+                    @let tone = now.map_or("plain", |now| now.tone.as_str());
                     @let cell = |what: &str| format!("c-{}-{what}", node.id);
                     @let is_spout = node.kind == "spout";
                     a.node href={ "#component-" (node.id) } data-tone=(tone) {
@@ -115,7 +149,7 @@ impl Graph {
                         rect.bar x=(x) y=(y) width="4" height=(HEIGHT) rx="2" {}
                         text.node-name x=(x + 16.0) y=(y + 24.0) { (node.id) }
                         text.node-kind x=(x + WIDTH - 12.0) y=(y + 24.0) text-anchor="end" {
-                            (node.kind) " ×" (now.map_or(node.executors, |c| c.executors))
+                            (node.kind) " ×" (now.map_or(node.executors, |now| now.executors))
                         }
                         (cells.svg(&cell("rate"), x + 16.0, y + 50.0, "node-rate"))
                         @if is_spout {
@@ -136,16 +170,6 @@ impl Graph {
                 }
             }
         }
-    }
-}
-
-fn node_tone(now: Option<&super::observer::Component>) -> &'static str {
-    let Some(c) = now else { return "plain" };
-    match () {
-        () if c.failed_rate.is_some_and(|r| r > 0.0) => "bad",
-        () if c.capacity.is_some_and(|b| b >= 0.8) => "warn",
-        () if c.rate.is_some_and(|r| r > 0.0) => "good",
-        () => "plain",
     }
 }
 

@@ -1,0 +1,41 @@
+//! What can go wrong with running topologies under names.
+
+use std::sync::Arc;
+
+use galerna_engine::EngineError;
+
+/// Why something was not done with a topology.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// No topology has this name.
+    #[error("no topology is called `{0}`: GET /api/v1/topologies lists those that run here")]
+    Unknown(Arc<str>),
+    /// A topology of this name runs.
+    #[error("a topology called `{0}` runs already: kill it first, or choose another name")]
+    Taken(Arc<str>),
+    /// A name that cannot be one.
+    #[error("`{name}` cannot be the name of a topology: {reason}")]
+    Name {
+        /// As it was given.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// It has ended, or is ending.
+    #[error("topology `{name}` is {status}: nothing can be changed any more")]
+    Ending {
+        /// The topology.
+        name: Arc<str>,
+        /// What became of it.
+        status: &'static str,
+    },
+    /// It could not be started.
+    #[error("topology `{name}` was not started: {cause}")]
+    Start {
+        /// The topology.
+        name: Arc<str>,
+        /// What the engine says.
+        cause: EngineError,
+    },
+}

@@ -1,0 +1,163 @@
+//! The API, after Storm's UI API where that fits.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use galerna_http::{ApiError, JsonBody};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::error::ControlError;
+use crate::topologies::Topologies;
+
+/// The longest time to wait at a kill: a day.
+const LONGEST_WAIT: u64 = 86_400;
+
+/// The routes under `/api/v1/topologies`, to be served beside others.
+pub fn rest(topologies: Topologies) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(activate))
+        .routes(routes!(deactivate))
+        .routes(routes!(kill))
+        .routes(routes!(kill_within))
+        .with_state(topologies)
+}
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        let (status, code) = match &error {
+            ControlError::Unknown(_) => (StatusCode::NOT_FOUND, "unknown_topology"),
+            ControlError::Taken(_) => (StatusCode::CONFLICT, "name_taken"),
+            ControlError::Name { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_name"),
+            ControlError::Ending { .. } => (StatusCode::CONFLICT, "ending"),
+            ControlError::Start { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "not_started"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+/// A body that holds nothing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+type Answer = Result<Json<Value>, ApiError>;
+
+fn body_of(value: &impl Serialize) -> Answer {
+    serde_json::to_value(value)
+        .map(Json)
+        .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", e.to_string()))
+}
+
+fn text(path: Result<Path<String>, axum::extract::rejection::PathRejection>) -> Result<String, ApiError> {
+    path.map(|Path(name)| name)
+        .map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, "invalid_path", e.body_text()))
+}
+
+type Name = Result<Path<String>, axum::extract::rejection::PathRejection>;
+
+/// The topologies that run here, and those that have ended in the last minutes.
+#[utoipa::path(get, path = "/api/v1/topologies",
+    responses((status = 200, description = "a line for each", body = Object, example = json!({"topologies": [{
+        "name": "words", "topology": "words", "status": "active", "uptime_ms": 61_000, "components": 3, "executors": 4, "tasks": 4,
+        "emitted": 1_200, "acked": 1_190, "failed": 0, "pending": 10, "rate": 20.0,
+        "why_slow": "Nothing holds it up: the busiest is `count`, its executor is 3 % busy."}]}))))]
+async fn list(State(topologies): State<Topologies>) -> Answer {
+    body_of(&json!({ "topologies": topologies.list() }))
+}
+
+/// One topology: its components with what they did and wait for, and why it is not faster.
+#[utoipa::path(get, path = "/api/v1/topologies/{name}",
+    params(("name" = String, Path, description = "the name under which it was submitted")),
+    responses(
+        (status = 200, description = "the topology", body = Object),
+        (status = 404, description = "`unknown_topology`", body = ref("#/components/schemas/ErrorBody"))))]
+async fn show(State(topologies): State<Topologies>, name: Name) -> Answer {
+    body_of(&topologies.get(&text(name)?)?)
+}
+
+fn done(topologies: &Topologies, name: &str) -> Answer {
+    let status = topologies.get(name)?.summary.status;
+    body_of(&json!({ "name": name, "status": status }))
+}
+
+/// Lets the spouts emit.
+#[utoipa::path(post, path = "/api/v1/topologies/{name}/activate",
+    params(("name" = String, Path, description = "the topology")),
+    request_body(content = Object, description = "nothing, or an empty object"),
+    responses(
+        (status = 200, description = "they may", body = Object, example = json!({"name": "words", "status": "active"})),
+        (status = 404, description = "`unknown_topology`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 409, description = "`ending`: it ends or has ended", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`wrong_shape`: the body is no empty object", body = ref("#/components/schemas/ErrorBody"))))]
+async fn activate(State(topologies): State<Topologies>, name: Name, _: JsonBody<Empty>) -> Answer {
+    let name = text(name)?;
+    topologies.activate(&name)?;
+    done(&topologies, &name)
+}
+
+/// Has the spouts stop emitting; what is on its way goes on.
+#[utoipa::path(post, path = "/api/v1/topologies/{name}/deactivate",
+    params(("name" = String, Path, description = "the topology")),
+    request_body(content = Object, description = "nothing, or an empty object"),
+    responses(
+        (status = 200, description = "they may not", body = Object, example = json!({"name": "words", "status": "inactive"})),
+        (status = 404, description = "`unknown_topology`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 409, description = "`ending`: it ends or has ended", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`wrong_shape`: the body is no empty object", body = ref("#/components/schemas/ErrorBody"))))]
+async fn deactivate(State(topologies): State<Topologies>, name: Name, _: JsonBody<Empty>) -> Answer {
+    let name = text(name)?;
+    topologies.deactivate(&name)?;
+    done(&topologies, &name)
+}
+
+/// Ends the topology: nothing is emitted any more, and what is pending is waited for, for as long as the longest message timeout.
+#[utoipa::path(post, path = "/api/v1/topologies/{name}/kill",
+    params(("name" = String, Path, description = "the topology")),
+    request_body(content = Object, description = "nothing, or an empty object"),
+    responses(
+        (status = 202, description = "it ends; ask for it to see when it has", body = Object, example = json!({"name": "words", "status": "ending"})),
+        (status = 404, description = "`unknown_topology`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 409, description = "`ending`: it ends or has ended", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`wrong_shape`: the body is no empty object", body = ref("#/components/schemas/ErrorBody"))))]
+async fn kill(
+    State(topologies): State<Topologies>,
+    name: Name,
+    _: JsonBody<Empty>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let name = text(name)?;
+    topologies.begin_kill(&name, None)?;
+    Ok((StatusCode::ACCEPTED, done(&topologies, &name)?))
+}
+
+/// As `kill`, waiting for so many seconds at most.
+#[utoipa::path(post, path = "/api/v1/topologies/{name}/kill/{seconds}",
+    params(("name" = String, Path, description = "the topology"),
+        ("seconds" = u64, Path, description = "how long to wait for what is pending; 86400 at most", maximum = 86_400)),
+    request_body(content = Object, description = "nothing, or an empty object"),
+    responses(
+        (status = 202, description = "it ends; ask for it to see when it has", body = Object, example = json!({"name": "words", "status": "ending"})),
+        (status = 404, description = "`unknown_topology`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 409, description = "`ending`: it ends or has ended", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`wrong_shape`: the body is no empty object; `invalid_wait`: the time is too long", body = ref("#/components/schemas/ErrorBody"))))]
+async fn kill_within(
+    State(topologies): State<Topologies>,
+    path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
+    _: JsonBody<Empty>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let Path((name, seconds)) =
+        path.map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, "invalid_path", e.body_text()))?;
+    let seconds =
+        seconds.parse::<u64>().ok().filter(|seconds| *seconds <= LONGEST_WAIT).ok_or_else(|| {
+            let message = format!("the time to wait is in whole seconds, from 0 to {LONGEST_WAIT}");
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_wait", message)
+        })?;
+    topologies.begin_kill(&name, Some(Duration::from_secs(seconds)))?;
+    Ok((StatusCode::ACCEPTED, done(&topologies, &name)?))
+}

@@ -1,0 +1,104 @@
+//! What can be seen and switched of a topology that runs, by whoever does not own it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use galerna_topology::{Clock, Topology};
+
+use crate::metrics::{Described, Metrics, read};
+use crate::shared::{Mode, Shared};
+use crate::spout_worker::SpoutProgress;
+
+/// A topology that runs, to be seen and switched: whoever owns its [`Running`](crate::Running) ends it. Clones are of the same
+/// topology. It may be kept when the topology has ended: then nothing it switches has an effect.
+#[derive(Clone)]
+pub struct TopologyHandle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) started: Duration,
+    pub(crate) states: Arc<[Arc<SpoutProgress>]>,
+}
+
+impl TopologyHandle {
+    /// Lets the spouts emit.
+    pub fn activate(&self) {
+        self.switch(Mode::Active);
+    }
+
+    /// Has the spouts stop emitting. What is on its way goes on, and its acks and fails arrive.
+    pub fn deactivate(&self) {
+        self.switch(Mode::Inactive);
+    }
+
+    /// Whether the spouts may emit.
+    pub fn is_active(&self) -> bool {
+        *self.shared.mode.borrow() == Mode::Active
+    }
+
+    fn switch(&self, to: Mode) {
+        self.shared.mode.send_if_modified(|mode| {
+            let changed = *mode != to && matches!(*mode, Mode::Active | Mode::Inactive);
+            if changed {
+                *mode = to;
+            }
+            changed
+        });
+    }
+
+    /// The topology.
+    pub fn topology(&self) -> &Topology {
+        &self.shared.topology
+    }
+
+    /// The topology's clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// All counts and latencies now.
+    pub fn metrics(&self) -> Metrics {
+        let shared = &self.shared;
+        let ids: Vec<Arc<str>> = shared.topology.components().iter().map(|c| c.id.clone()).collect();
+        let uptime = shared.clock.now().saturating_sub(self.started);
+        let read_one = |(at, component): (usize, &galerna_topology::Component)| {
+            let described = Described {
+                component,
+                fused_with: shared.plan.fused_with[at].map(|before| ids[before].to_string()),
+                queued: (0..component.settings.tasks()).map(|task| shared.loads[at].of(task)).sum(),
+                uptime,
+                clock: &*shared.clock,
+                ids: &ids,
+                task_metrics: &shared.task_metrics[at],
+            };
+            read(&described, &shared.stats[at])
+        };
+        Metrics {
+            topology: shared.topology.name().to_string(),
+            uptime_ms: uptime.as_millis() as u64,
+            queued_bytes: shared.lanes.queued_bytes() as u64,
+            components: shared.topology.components().iter().enumerate().map(read_one).collect(),
+        }
+    }
+
+    pub(crate) fn pending(&self) -> usize {
+        self.states.iter().map(|state| state.pending.load(Ordering::Acquire)).sum()
+    }
+
+    /// Resolves when every spout has said that it is done, every root has ended and nothing is on its way.
+    /// Cancel-safe.
+    pub async fn finished(&self) {
+        let done = || self.states.iter().all(|state| state.done.load(Ordering::Acquire));
+        self.shared
+            .in_flight
+            .wait_until(|| done() && self.pending() == 0 && self.shared.in_flight.is_idle())
+            .await;
+    }
+}
+
+impl std::fmt::Debug for TopologyHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TopologyHandle")
+            .field("topology", self.shared.topology.name())
+            .finish_non_exhaustive()
+    }
+}
