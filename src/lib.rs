@@ -72,6 +72,7 @@ pub use galerna_model as model;
 #[cfg(feature = "multilang")]
 pub use galerna_multilang as multilang;
 pub use galerna_spouts as spouts;
+pub use galerna_state as state;
 #[cfg(feature = "ingest")]
 pub use galerna_storage as storage;
 pub use galerna_topology as topology;
@@ -80,8 +81,9 @@ pub use galerna_windows as windows;
 /// What a topology over streams of one's own needs: builder, engine, spouts, bolts, groupings. `ingest::prelude` has what ingestion
 /// adds; a file of a topology over accounts' queues uses both.
 pub mod prelude {
-    pub use galerna_engine::{Engine, EngineOptions};
+    pub use galerna_engine::{CheckpointOptions, Engine, EngineOptions};
     pub use galerna_spouts::{FileSpout, IntervalSpout, IteratorSpout};
+    pub use galerna_state::prelude::*;
     pub use galerna_topology::prelude::*;
     pub use galerna_windows::prelude::*;
 }

@@ -7,6 +7,7 @@ use galerna_topology::runtime::AckSender;
 use galerna_topology::{Clock, Failure};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::checkpoints::Epoch;
 use crate::clock::nanos;
 use crate::in_flight::InFlight;
 use crate::metrics::{TaskStats, add};
@@ -29,8 +30,8 @@ pub(crate) enum AckMessage {
 ///
 /// The channels have no bound of their own: every message carries at least one live share of a pending root,
 /// so the spouts' pending limits and the bounded edges bound them, and a task that sends must never wait,
-/// least of all in a destructor.
-pub(crate) type Ledgers = Arc<[UnboundedSender<AckMessage>]>;
+/// least of all in a destructor. With each message goes the epoch of the task that sends it.
+pub(crate) type Ledgers = Arc<[UnboundedSender<(u64, AckMessage)>]>;
 
 /// How one task reaches the ledgers.
 pub(crate) struct TaskAckSender {
@@ -41,6 +42,8 @@ pub(crate) struct TaskAckSender {
     pub(crate) stable_ids: Arc<[StableIds]>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) in_flight: Arc<InFlight>,
+    /// How many barriers the task has passed.
+    pub(crate) epoch: Epoch,
     /// Whether it is of a bolt that waits, which counts what it has in hand.
     pub(crate) waits: bool,
 }
@@ -54,7 +57,7 @@ impl TaskAckSender {
 
     fn send(&self, task: u16, message: AckMessage) {
         self.in_flight.begin(1);
-        if self.ledgers[usize::from(task)].send(message).is_err() {
+        if self.ledgers[usize::from(task)].send((self.epoch.get(), message)).is_err() {
             // The spout's task is gone, and its roots with it.
             self.in_flight.end(1);
         }

@@ -1,5 +1,6 @@
 //! The task loop of a bolt that waits.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use galerna_topology::Fault;
-use galerna_topology::runtime::{AnyBatch, AsyncBoltTask, Content, Delivery, Outbox, OutgoingBatch};
+use galerna_topology::runtime::{AnyBatch, AsyncBoltTask, Content, Delivery, Outbox, OutgoingBatch, Signal};
 
+use crate::checkpoints::Alignment;
 use crate::clock::nanos;
 use crate::faults::{Backoff, FaultReporter};
 use crate::lanes::Message;
@@ -56,6 +58,11 @@ pub(crate) struct AsyncWorker {
     /// When `progress` may be called again.
     progress_at: Duration,
     progress_errors: Backoff,
+    plan: TaskPlan,
+    /// Whose barriers have come.
+    alignment: Alignment,
+    /// What comes before all that waits in the lane.
+    ready: VecDeque<Message>,
 }
 
 enum Event {
@@ -95,6 +102,9 @@ impl AsyncWorker {
             futile: 0,
             progress_at: Duration::ZERO,
             progress_errors: Backoff::new(),
+            plan,
+            alignment: Alignment::new(shared.plan.barrier_senders(&shared.topology, plan)),
+            ready: VecDeque::new(),
             shared,
         }
     }
@@ -108,7 +118,8 @@ impl AsyncWorker {
             self.shared.clock.sleep_until(self.shared.clock.now().saturating_add(pause)).await;
         }
         // All that send here have ended before; what they sent last may still wait.
-        while let Some(message) = self.inputs.try_take() {
+        self.release();
+        while let Some(message) = self.next_message() {
             self.taken += 1;
             self.take(message).await;
         }
@@ -123,7 +134,7 @@ impl AsyncWorker {
     async fn run_until_closed(&mut self) {
         let mut turn = Turn::new(&*self.shared.clock);
         loop {
-            let next = match self.inputs.try_take() {
+            let next = match self.next_message() {
                 Some(message) => Event::Message(message),
                 None => {
                     self.flush().await;
@@ -264,8 +275,50 @@ impl AsyncWorker {
         }
     }
 
+    fn next_message(&mut self) -> Option<Message> {
+        match self.ready.pop_front() {
+            Some(message) => Some(message),
+            None => self.inputs.try_take(),
+        }
+    }
+
+    /// What waited for a barrier is next.
+    fn release(&mut self) {
+        for message in self.alignment.release().into_iter().rev() {
+            self.shared.lanes.release(&message);
+            self.ready.push_front(message);
+        }
+    }
+
+    /// A barrier has come. If it was the last, the task finishes with what it keeps and passes the barrier on.
+    async fn arrive(&mut self, input: usize, sender: u32, number: u64) {
+        if !self.alignment.arrive(input, sender) {
+            return;
+        }
+        let prepared = match AssertUnwindSafe(self.bolt.checkpoint()).catch_unwind().await {
+            Ok(prepared) => prepared,
+            Err(panic) => {
+                let fault = Fault::panicked(&*panic);
+                self.recover(fault.clone()).await;
+                Err(fault)
+            }
+        };
+        self.flush().await;
+        self.bolt.barrier(number);
+        self.shared.passed(self.plan, number, prepared);
+        self.send().await;
+        self.release();
+    }
+
     async fn take(&mut self, mut message: Message) {
         let target = self.shared.plan.targets[message.target as usize];
+        if self.alignment.is_ahead(target.input, message.sender) {
+            self.shared.lanes.hold(&message);
+            self.alignment.hold(message);
+            // It is on its way until it is executed.
+            self.taken -= 1;
+            return;
+        }
         let input = &self.shared.topology.components()[target.component].inputs[target.input];
         let delivery = Delivery {
             input: target.input,
@@ -275,7 +328,11 @@ impl AsyncWorker {
         };
         let mut tuples = match message.content {
             Content::Rows(tuples) => tuples,
-            Content::Watermark(watermark) => {
+            Content::Signal(Signal::Barrier(number)) => {
+                self.arrive(target.input, message.sender, number).await;
+                return;
+            }
+            Content::Signal(Signal::Watermark(watermark)) => {
                 let told = AssertUnwindSafe(self.bolt.watermark(watermark, delivery)).catch_unwind().await;
                 if let Err(panic) = told {
                     self.recover(Fault::panicked(&*panic)).await;
@@ -292,7 +349,14 @@ impl AsyncWorker {
                 let rows = message.rows - self.limit as u32;
                 let bytes = message.bytes / message.rows as usize * rows as usize;
                 let content = Content::Rows(rest);
-                self.shared.put_back(self.inputs.worker, Message { rows, bytes, content, ..message });
+                let rest = Message { rows, bytes, content, ..message };
+                if self.shared.plan.barriers {
+                    // Nobody helps, and it comes before what waited for a barrier.
+                    self.shared.in_flight.begin(1);
+                    self.ready.push_front(rest);
+                } else {
+                    self.shared.put_back(self.inputs.worker, rest);
+                }
                 message.rows = self.limit as u32;
             }
         }

@@ -76,6 +76,10 @@ impl TopologyHandle {
             topology: shared.topology.name().to_string(),
             uptime_ms: uptime.as_millis() as u64,
             queued_bytes: shared.lanes.queued_bytes() as u64,
+            checkpoints: shared.checkpoints.as_ref().map(|checkpoints| {
+                let held: usize = self.states.iter().map(|state| state.held.load(Ordering::Relaxed)).sum();
+                checkpoints.status.read(&*shared.clock, held as u64)
+            }),
             components: shared.topology.components().iter().enumerate().map(read_one).collect(),
         }
     }

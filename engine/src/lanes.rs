@@ -110,8 +110,11 @@ struct Queued {
 /// Who sends, and so what the budget means for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SentBy {
-    /// Emits nothing while the budget is spent.
-    Spout,
+    /// Emits nothing while the budget is spent; unless a barrier is waited for that it has not sent, which is behind what it sends.
+    Spout {
+        /// The last barrier that it has sent.
+        sent: u64,
+    },
     /// Always has room for one batch in an empty lane, whatever the budget: so what is queued goes on to its end.
     Bolt,
 }
@@ -121,6 +124,8 @@ pub(crate) struct Lanes {
     lanes: Vec<Lane>,
     budget: Budget,
     feedback: FeedbackBudget,
+    /// The last barrier that spouts were told to send.
+    barrier: AtomicUsize,
 }
 
 impl Lanes {
@@ -145,7 +150,7 @@ impl Lanes {
             limit: feedback_bytes.max(1),
             exceeded: AtomicBool::new(false),
         };
-        Self { lanes: workers.map(lane).collect(), budget, feedback }
+        Self { lanes: workers.map(lane).collect(), budget, feedback, barrier: AtomicUsize::new(0) }
     }
 
     pub(crate) fn queued_bytes(&self) -> usize {
@@ -178,7 +183,7 @@ impl Lanes {
     pub(crate) fn try_send(&self, worker: usize, message: Message, by: SentBy) -> Result<(), NotSent> {
         let lane = &self.lanes[worker];
         let Ok(permit) = lane.room.try_acquire() else { return Err(NotSent::full(lane, message)) };
-        if self.budget.is_spent() && (by == SentBy::Spout || !self.is_empty(worker)) {
+        if self.budget.is_spent() && (self.is_bounded(by) || !self.is_empty(worker)) {
             return Err(NotSent::Full(message));
         }
         permit.forget();
@@ -196,12 +201,13 @@ impl Lanes {
             tokio::pin!(emptied);
             emptied.as_mut().enable();
             let Ok(permit) = lane.room.acquire().await else { return Err(message) };
-            if !self.budget.is_spent() || (by == SentBy::Bolt && self.is_empty(worker)) {
+            let bounded = self.is_bounded(by);
+            if !self.budget.is_spent() || (!bounded && self.is_empty(worker)) {
                 permit.forget();
                 return self.put(worker, message);
             }
             drop(permit);
-            if by == SentBy::Spout {
+            if bounded {
                 freed.await;
             } else {
                 // Also when this lane runs empty.
@@ -211,6 +217,30 @@ impl Lanes {
                 }
             }
         }
+    }
+
+    /// Whether the budget alone decides when this sends.
+    fn is_bounded(&self, by: SentBy) -> bool {
+        match by {
+            SentBy::Spout { sent } => sent >= self.barrier.load(Ordering::SeqCst) as u64,
+            SentBy::Bolt => false,
+        }
+    }
+
+    /// Spouts are to send this barrier.
+    pub(crate) fn expect_barrier(&self, number: u64) {
+        self.barrier.store(number as usize, Ordering::SeqCst);
+        self.budget.freed.notify_waiters();
+    }
+
+    /// A message that was taken waits for a barrier: it counts as queued.
+    pub(crate) fn hold(&self, message: &Message) {
+        self.budget.add(message.bytes);
+    }
+
+    /// It waits no more.
+    pub(crate) fn release(&self, message: &Message) {
+        self.budget.free(message.bytes);
     }
 
     fn is_empty(&self, worker: usize) -> bool {

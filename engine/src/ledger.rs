@@ -21,6 +21,7 @@ use galerna_topology::Failure;
 use galerna_topology::lineage::{RootId, Span};
 use galerna_topology::runtime::{Grant, RootAllocator, SlotRange};
 
+use crate::checkpoints::KnownIds;
 use crate::histogram::Histogram;
 use crate::stable_ids::StableIds;
 
@@ -79,6 +80,27 @@ pub struct Ledger {
     has_stable_ids: bool,
     acked: Vec<SlotRange>,
     failed: Vec<(u32, Failure)>,
+    /// What is kept in topologies with checkpoints.
+    checkpointed: Option<Checkpointed>,
+}
+
+/// What a ledger keeps for checkpoints.
+#[derive(Debug)]
+struct Checkpointed {
+    /// By slot: the greatest epoch of those that settled parts of the root.
+    epochs: Vec<u64>,
+    /// The stable ids of the roots in [`Ledger::acked`], as far as they have any, by slot.
+    done: Vec<(u32, Arc<str>)>,
+    /// The messages that are done.
+    known: KnownIds,
+}
+
+/// Roots that are done, in consecutive slots, whose effects are all in one checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DoneRoots {
+    pub(crate) slots: SlotRange,
+    /// The number of the checkpoint.
+    pub(crate) checkpoint: u64,
 }
 
 impl Ledger {
@@ -107,6 +129,7 @@ impl Ledger {
             has_stable_ids: false,
             acked: Vec::new(),
             failed: Vec::new(),
+            checkpointed: None,
         }
     }
 
@@ -115,6 +138,72 @@ impl Ledger {
     pub fn with_stable_ids(mut self, stable_ids: StableIds) -> Self {
         self.stable_ids = stable_ids;
         self
+    }
+
+    /// Remembers of each root which checkpoint has its effect, and takes none for a message that is done.
+    #[must_use]
+    pub(crate) fn with_checkpoints(mut self, known: KnownIds) -> Self {
+        let epochs = vec![0; self.sequence.len()];
+        self.checkpointed = Some(Checkpointed { epochs, done: Vec::new(), known });
+        self
+    }
+
+    /// As [`settle`](Self::settle), of a task in this epoch.
+    pub(crate) fn settle_in(&mut self, epoch: u64, spans: Vec<Span>, complete: &Histogram) {
+        for span in &spans {
+            match span {
+                Span::Untracked(_) => {}
+                Span::Whole(first, rows) => self.note_epoch(*first, *rows, epoch),
+                Span::Share(root, _, _) => self.note_epoch(*root, 1, epoch),
+                Span::Multi(list) => {
+                    let task = self.task;
+                    for &(root, _) in list.iter().filter(|(root, _)| root.task() == task) {
+                        self.note_epoch(root, 1, epoch);
+                    }
+                }
+            }
+        }
+        self.settle(spans, complete);
+    }
+
+    /// As [`settle_whole`](Self::settle_whole), of a task in this epoch.
+    pub(crate) fn settle_whole_in(&mut self, epoch: u64, first: RootId, rows: u32, complete: &Histogram) {
+        self.note_epoch(first, rows, epoch);
+        self.settle_whole(first, rows, complete);
+    }
+
+    /// A task in this epoch settles a part of these consecutive roots.
+    fn note_epoch(&mut self, first: RootId, rows: u32, epoch: u64) {
+        let mask = self.mask();
+        let Some(of) = &mut self.checkpointed else { return };
+        for sequence in first.sequence()..first.sequence() + u64::from(rows) {
+            let slot = (sequence & mask) as usize;
+            if self.sequence[slot] == sequence {
+                of.epochs[slot] = of.epochs[slot].max(epoch);
+            }
+        }
+    }
+
+    /// The roots that are done since they were last taken, by the checkpoint that has their effects, and how many of them have a
+    /// stable id. Those are known from now on.
+    pub(crate) fn take_done(&mut self) -> (Vec<DoneRoots>, usize) {
+        let Some(of) = &mut self.checkpointed else { return (Vec::new(), 0) };
+        let mut taken = Vec::new();
+        let with_ids = of.done.len();
+        for (slot, id) in of.done.drain(..) {
+            of.known.done(id, of.epochs[slot as usize] + 1);
+        }
+        for run in self.acked.drain(..) {
+            let epochs = &mut of.epochs[run.first as usize..(run.first + run.len) as usize];
+            let mut first = run.first;
+            for epochs in epochs.chunk_by(|one, other| one == other) {
+                let slots = SlotRange { first, len: epochs.len() as u32 };
+                taken.push(DoneRoots { slots, checkpoint: epochs[0] + 1 });
+                first += slots.len;
+            }
+            epochs.fill(0);
+        }
+        (taken, with_ids)
     }
 
     /// How many roots are pending.
@@ -189,7 +278,15 @@ impl Ledger {
                     });
                 }
                 if self.has_stable_ids {
-                    self.stable_ids.remove(live.iter().copied());
+                    match &mut self.checkpointed {
+                        None => self.stable_ids.remove(live.iter().copied()),
+                        Some(of) => {
+                            let ids = live.iter().zip(slot as u32..).filter_map(|(&sequence, slot)| {
+                                self.stable_ids.take(sequence).map(|id| (slot, id))
+                            });
+                            of.done.extend(ids);
+                        }
+                    }
                 }
                 live.fill(FREE);
                 self.pending -= len;
@@ -199,7 +296,7 @@ impl Ledger {
                 for (at, wanted) in (slot..slot + len).zip(sequence..) {
                     if self.sequence[at] == wanted {
                         complete.record(self.now.saturating_sub(self.born[at]), 1);
-                        self.free(at);
+                        self.free_done(at);
                         push_run(&mut self.acked, at as u32, 1);
                     }
                 }
@@ -214,7 +311,7 @@ impl Ledger {
         self.collected[slot] ^= share;
         if self.collected[slot] == root.secret() {
             complete.record(self.now.saturating_sub(self.born[slot]), 1);
-            self.free(slot);
+            self.free_done(slot);
             push_run(&mut self.acked, slot as u32, 1);
         }
     }
@@ -242,9 +339,28 @@ impl Ledger {
 
     fn fail_root(&mut self, root: RootId, failure: &Failure) {
         if let Some(slot) = self.slot(root) {
-            self.free(slot);
+            self.free_failed(slot);
             self.failed.push((slot as u32, failure.clone()));
         }
+    }
+
+    /// Frees the slot of a root that is done.
+    fn free_done(&mut self, slot: usize) {
+        if self.has_stable_ids
+            && let Some(of) = &mut self.checkpointed
+            && let Some(id) = self.stable_ids.take(self.sequence[slot])
+        {
+            of.done.push((slot as u32, id));
+        }
+        self.free(slot);
+    }
+
+    /// Frees the slot of a root that failed.
+    fn free_failed(&mut self, slot: usize) {
+        if let Some(of) = &mut self.checkpointed {
+            of.epochs[slot] = 0;
+        }
+        self.free(slot);
     }
 
     fn free(&mut self, slot: usize) {
@@ -342,7 +458,7 @@ impl Ledger {
         let start = self.restarted.get(&sequence).copied().unwrap_or(self.born[slot]);
         let deadline = start.saturating_add(timeout);
         if deadline <= self.now {
-            self.free(slot);
+            self.free_failed(slot);
             self.failed.push((slot as u32, failure.clone()));
         } else {
             self.extended.push(Reverse((deadline, sequence)));
@@ -390,7 +506,7 @@ impl Ledger {
     pub fn fail_all(&mut self, failure: &Failure) {
         for slot in 0..self.sequence.len() {
             if self.sequence[slot] != FREE {
-                self.free(slot);
+                self.free_failed(slot);
                 self.failed.push((slot as u32, failure.clone()));
             }
         }
@@ -458,6 +574,13 @@ impl Ledger {
                 born[to] = self.born[slot];
             }
         }
+        if let Some(of) = &mut self.checkpointed {
+            let mut epochs = vec![0; capacity];
+            for slot in (0..self.sequence.len()).filter(|slot| self.sequence[*slot] != FREE) {
+                epochs[(self.sequence[slot] & (capacity as u64 - 1)) as usize] = of.epochs[slot];
+            }
+            of.epochs = epochs;
+        }
         (self.sequence, self.collected, self.born) = (sequence, collected, born);
     }
 }
@@ -518,9 +641,15 @@ impl RootAllocator for Ledger {
         }
     }
 
-    fn set_stable_id(&mut self, root: RootId, id: Arc<str>) {
+    fn set_stable_id(&mut self, root: RootId, id: Arc<str>) -> Option<u64> {
+        if let Some(of) = &self.checkpointed
+            && let Some(checkpoint) = of.known.find(&id, self.now)
+        {
+            return Some(checkpoint);
+        }
         self.has_stable_ids = true;
         self.stable_ids.insert(root, id);
+        None
     }
 
     fn capacity(&self) -> usize {

@@ -51,6 +51,7 @@
 
 mod ack_sender;
 mod async_worker;
+mod checkpoints;
 mod clock;
 mod error;
 mod faults;
@@ -73,6 +74,9 @@ mod turn;
 mod unsettled;
 mod worker;
 
+pub use checkpoints::{
+    CheckpointFailure, CheckpointMetrics, CheckpointOptions, CheckpointReport, KeyedStateOptions, SpillPlaces,
+};
 pub use clock::{ManualClock, TokioClock};
 pub use error::EngineError;
 pub use handle::TopologyHandle;

@@ -11,6 +11,7 @@ use galerna_lock::Mutex;
 use galerna_topology::{Clock, Failure, FailureKind, FaultKind, TaskFactory, TaskMetrics, Timestamp};
 use serde::Serialize;
 
+use crate::checkpoints::CheckpointMetrics;
 use crate::clock::nanos;
 use crate::histogram::{Histogram, Latency};
 use crate::unsettled::UnsettledTuples;
@@ -269,6 +270,9 @@ pub struct Metrics {
     pub uptime_ms: u64,
     /// Bytes queued between tasks, by what tuples weigh.
     pub queued_bytes: u64,
+    /// What became of its checkpoints, if it takes any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<CheckpointMetrics>,
     /// Its components, in the order of declaration.
     pub components: Vec<ComponentMetrics>,
 }

@@ -61,10 +61,13 @@ pub(crate) struct Plan {
     pub(crate) has_watermarks: Vec<bool>,
     /// By component: whether it is to be told that.
     pub(crate) observes_watermarks: Vec<bool>,
+    /// Whether the barriers of checkpoints travel the edges.
+    pub(crate) barriers: bool,
 }
 
 impl Plan {
-    pub(crate) fn new(topology: &Topology, fuse: bool) -> Self {
+    /// `barriers`: whether the barriers of checkpoints travel the edges.
+    pub(crate) fn new(topology: &Topology, fuse: bool, barriers: bool) -> Self {
         let components = topology.components();
         let index: HashMap<&Arc<str>, usize> =
             components.iter().enumerate().map(|(at, component)| (&component.id, at)).collect();
@@ -106,10 +109,11 @@ impl Plan {
             let tasks = declared.settings.tasks();
             // A bolt that waits gets a task of tokio's for each of its own: they wait side by side anyway.
             let executors = if computing { declared.settings.parallelism } else { tasks };
-            // Where any task may get any tuple, they may do so also later. Not so where watermarks come: each task is told that
-            // it has all rows before them.
-            let helps =
-                !observes_watermarks[head] && declared.inputs.iter().all(|input| is_even(input.grouping));
+            // Where any task may get any tuple, they may do so also later. Not so where watermarks or barriers come: each task is
+            // told that it has all rows before them.
+            let helps = !barriers
+                && !observes_watermarks[head]
+                && declared.inputs.iter().all(|input| is_even(input.grouping));
             let first = workers.len();
             for executor in 0..executors {
                 let helpers = if helps { (first, executors) } else { (workers.len(), 1) };
@@ -136,7 +140,17 @@ impl Plan {
                 }
             }
         }
-        Self { workers, targets, base, fused_with, edges, spouts, has_watermarks, observes_watermarks }
+        Self {
+            workers,
+            targets,
+            base,
+            fused_with,
+            edges,
+            spouts,
+            has_watermarks,
+            observes_watermarks,
+            barriers,
+        }
     }
 
     /// The address of the same subscription with a task of this worker.
@@ -150,6 +164,16 @@ impl Plan {
     /// The tasks of a component that send to a task of another.
     pub(crate) fn senders(&self, from: usize, tasks: usize, to: TaskPlan) -> std::ops::Range<usize> {
         if self.fused_with[to.component] == Some(from) { to.task..to.task + 1 } else { 0..tasks }
+    }
+
+    /// How many tasks send barriers to a task.
+    pub(crate) fn barrier_senders(&self, topology: &Topology, to: TaskPlan) -> usize {
+        let components = topology.components();
+        let inputs = components[to.component].inputs.iter().filter(|input| !input.feedback);
+        inputs
+            .filter_map(|input| components.iter().position(|other| other.id == input.component))
+            .map(|from| self.senders(from, components[from].settings.tasks(), to).len())
+            .sum()
     }
 
     /// The addresses that a task sends to over this edge: the one beside it if the two are fused.

@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use galerna_state::CheckpointId;
 use galerna_topology::runtime::{BatchPool, BoxFuture, Destination, Loads};
 use galerna_topology::{Clock, Topology};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::async_worker::AsyncWorker;
+use crate::checkpoints::{
+    CheckpointFailure, CheckpointOptions, CheckpointReport, Checkpoints, Coordinator, Epoch,
+    KeyedStateOptions, Request, Restored, Status, restore,
+};
 use crate::clock::TokioClock;
 use crate::error::EngineError;
 use crate::handle::TopologyHandle;
@@ -27,6 +32,8 @@ use crate::worker::{Inputs, Worker};
 
 /// How long an aborted task may take to let go of what it holds.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// What the coordinator of checkpoints may have said to a spout's task that this has not heard.
+const COMMANDS: usize = 8;
 
 /// A channel whose bound is elsewhere: the spouts' pending limits and the bounded edges bound what can be in
 /// it (see [`Ledgers`](crate::ack_sender::Ledgers)), and its senders must never wait.
@@ -60,6 +67,11 @@ pub struct EngineOptions {
     /// How many bytes may wait on feedback edges. Who sends there never waits, or a cycle would wait for itself; so where what
     /// goes round multiplies, tuples beyond this limit fail. 512 MiB unless set.
     pub feedback_bytes: usize,
+    /// What the state of bolts that keep any may use.
+    pub state: KeyedStateOptions,
+    /// Where checkpoints of that state are, and how they are taken. None are taken unless set: state is lost when the process ends,
+    /// and acks wait for nothing but their roots.
+    pub checkpoints: Option<CheckpointOptions>,
 }
 
 impl Default for EngineOptions {
@@ -73,6 +85,8 @@ impl Default for EngineOptions {
             close_timeout: Duration::from_secs(10),
             queued_bytes: 512 << 20,
             feedback_bytes: 512 << 20,
+            state: KeyedStateOptions::default(),
+            checkpoints: None,
         }
     }
 }
@@ -82,6 +96,7 @@ impl std::fmt::Debug for EngineOptions {
         f.debug_struct("EngineOptions")
             .field("active", &self.active)
             .field("fuse", &self.fuse)
+            .field("checkpoints", &self.checkpoints)
             .finish_non_exhaustive()
     }
 }
@@ -94,16 +109,20 @@ impl Engine {
     /// Starts a topology on the current tokio runtime: prepares all bolts, opens all spouts, and lets it run. Tasks are prepared
     /// at the same time, those of computing bolts on threads where they may block; spouts are opened when all bolts are ready.
     ///
+    /// With checkpoints, the state is that of the last one that was committed.
+    ///
     /// Dropping the future before it resolves starts nothing.
     ///
     /// # Errors
-    /// If a task cannot be made, prepared or opened in time, or panics meanwhile. Those that were ready have been closed then.
+    /// If the last checkpoint cannot be restored, or has state that the topology does not keep. If a task cannot be made, prepared or opened in time, or panics meanwhile. Those that were ready have been closed then.
     ///
     /// # Panics
     /// Outside of a tokio runtime with time enabled.
     pub async fn submit(topology: Topology, options: EngineOptions) -> Result<Running, EngineError> {
         let clock = options.clock.clone().unwrap_or_else(|| Arc::new(TokioClock::new()));
-        let plan = Plan::new(&topology, options.fuse);
+        let plan = Plan::new(&topology, options.fuse, options.checkpoints.is_some());
+        let Restored { states, manifest, known } =
+            restore(&topology, &*clock, &options.state, options.checkpoints.as_ref()).await?;
         let components = topology.components();
         let per_task = |component: &galerna_topology::Component| {
             (0..component.settings.tasks()).map(|_| Arc::<TaskStats>::default()).collect()
@@ -111,7 +130,23 @@ impl Engine {
         let lanes = plan.workers.iter().map(|worker| (components[worker.head].settings.queue, worker.group));
         let lanes = Lanes::new(lanes, Budget::new(options.queued_bytes), options.feedback_bytes);
         let (ledgers, acks): (Vec<_>, Vec<_>) = plan.spouts.iter().map(|_| unbounded()).unzip();
+        let tasks = components.iter().map(|component| component.settings.tasks()).sum();
+        let (checkpoints, passed) = options
+            .checkpoints
+            .as_ref()
+            .map(|options| {
+                let last = manifest.as_ref().map(|manifest| manifest.id);
+                Checkpoints::new(tasks, known, options, Arc::new(Status::new(last, clock.now())))
+            })
+            .unzip();
+        let per_epoch = |component: &galerna_topology::Component| {
+            (0..component.settings.tasks()).map(|_| Epoch::default()).collect()
+        };
         let shared = Arc::new(Shared {
+            states,
+            state_clock: options.state.clock.clone(),
+            epochs: components.iter().map(per_epoch).collect(),
+            checkpoints,
             clock,
             in_flight: Arc::default(),
             mode: watch::Sender::new(if options.active { Mode::Active } else { Mode::Inactive }),
@@ -161,10 +196,16 @@ impl Engine {
             workers.push((close, shared.plan.workers[index].head, run));
         }
         let (mut spouts, mut states) = (Vec::new(), Vec::new());
+        let mut commands = Vec::new();
         for ((spout, acks), number) in opened.into_iter().zip(acks).zip(0..) {
             let (close, closing) = watch::channel(false);
             let component = spout.plan.component;
-            let worker = SpoutWorker::new(shared.clone(), number, spout, acks, closing);
+            let command = passed.as_ref().map(|_| {
+                let (sender, receiver) = mpsc::channel(COMMANDS);
+                commands.push(sender);
+                receiver
+            });
+            let worker = SpoutWorker::new(shared.clone(), number, spout, acks, command, closing);
             states.push(worker.state.clone());
             spouts.push((close, component, Box::pin(worker.run()) as BoxFuture<'static, ()>));
         }
@@ -179,7 +220,13 @@ impl Engine {
             };
         let workers = workers.into_iter().map(&mut start).collect();
         let spouts = spouts.into_iter().map(&mut start).collect();
+        let coordinator = options.checkpoints.zip(passed).map(|(options, passed)| {
+            let (coordinator, requests) =
+                Coordinator::new(shared.clone(), options, passed, commands, manifest);
+            (requests, tokio::spawn(coordinator.run()))
+        });
         Ok(Running {
+            coordinator,
             started,
             close_timeout: options.close_timeout,
             workers,
@@ -240,6 +287,8 @@ pub struct Running {
     workers: Vec<Task>,
     spouts: Vec<Task>,
     states: Arc<[Arc<SpoutProgress>]>,
+    /// Who takes checkpoints, and the way to ask for one.
+    coordinator: Option<(mpsc::Sender<Request>, JoinHandle<()>)>,
 }
 
 impl Running {
@@ -273,6 +322,36 @@ impl Running {
         TopologyHandle { shared: self.shared.clone(), started: self.started, states: self.states.clone() }
     }
 
+    /// Takes a checkpoint now: of all that the topology has done by the time of its barriers. Resolves when it is committed. What it
+    /// covers is acked to its sources soon after. Cancel-safe: dropped, the checkpoint is taken all the same.
+    ///
+    /// # Errors
+    /// [`CheckpointFailure::Off`] in a topology without checkpoints, or why it came to nothing. The topology runs on.
+    pub async fn checkpoint(&self) -> Result<CheckpointReport, CheckpointFailure> {
+        let Some((requests, _)) = &self.coordinator else { return Err(CheckpointFailure::Off) };
+        let (request, answer) = oneshot::channel();
+        requests.send(request).await.map_err(|_| CheckpointFailure::Ended)?;
+        answer.await.unwrap_or(Err(CheckpointFailure::Ended))
+    }
+
+    /// The last checkpoint that was committed or, before there is one, restored.
+    pub fn last_checkpoint(&self) -> Option<CheckpointId> {
+        self.shared.checkpoints.as_ref()?.status.last()
+    }
+
+    /// Takes a last checkpoint, so that what is done is acked, and no more after it.
+    async fn end_checkpoints(&mut self) {
+        if let Some((_, coordinator)) = &self.coordinator {
+            match tokio::time::timeout(self.close_timeout, self.checkpoint()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(failure)) => tracing::warn!(%failure, "there is no last checkpoint"),
+                Err(_) => tracing::warn!("there is no last checkpoint: it took too long"),
+            }
+            coordinator.abort();
+        }
+        self.coordinator = None;
+    }
+
     fn pending(&self) -> usize {
         self.handle().pending()
     }
@@ -303,6 +382,7 @@ impl Running {
             ) => true,
             () = self.shared.clock.sleep_until(until) => false,
         };
+        self.end_checkpoints().await;
         let failed_before = self.failed_roots();
         self.shared.mode.send_replace(Mode::Stopping);
         let mut aborted = Vec::new();
@@ -350,6 +430,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if let Some((_, coordinator)) = &self.coordinator {
+            coordinator.abort();
+        }
         for task in self.workers.iter().chain(&self.spouts) {
             task.handle.abort();
         }

@@ -1,12 +1,15 @@
 //! What all tasks of a running topology share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use galerna_state::TaskState;
 use galerna_topology::runtime::{AckSender, BatchPool, Content, Loads, OutgoingBatch};
 use galerna_topology::{Clock, Failure, FailureKind, Fault, TaskMetrics, Topology};
 use tokio::sync::watch;
 
 use crate::ack_sender::{Ledgers, TaskAckSender};
+use crate::checkpoints::{Checkpoints, Epoch};
 use crate::faults::FaultReporter;
 use crate::in_flight::InFlight;
 use crate::lanes::{Lanes, Message, NotSent, SentBy};
@@ -44,9 +47,25 @@ pub(crate) struct Shared {
     pub(crate) ledgers: Ledgers,
     /// By spout task.
     pub(crate) stable_ids: Arc<[StableIds]>,
+    /// By component and task: the state of those that keep any.
+    pub(crate) states: BTreeMap<(usize, usize), TaskState>,
+    /// What times to live are counted by.
+    pub(crate) state_clock: Arc<dyn galerna_state::Clock>,
+    /// By component and task: how many barriers it has passed.
+    pub(crate) epochs: Vec<Vec<Epoch>>,
+    /// What tasks share if checkpoints are taken.
+    pub(crate) checkpoints: Option<Checkpoints>,
 }
 
 impl Shared {
+    /// A task has passed a barrier: it is in that epoch from now on, and its state is as it is to be in the checkpoint.
+    pub(crate) fn passed(&self, task: TaskPlan, epoch: u64, prepared: Result<(), Fault>) {
+        self.epochs[task.component][task.task].set(epoch);
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.passed(task, self.states.get(&(task.component, task.task)), prepared);
+        }
+    }
+
     /// Sends batches of a bolt to other workers in their order, waiting where there is no room.
     pub(crate) async fn send_all(&self, batches: &mut Vec<OutgoingBatch>, from: &TaskStats) {
         for batch in batches.drain(..) {
@@ -124,6 +143,7 @@ impl Shared {
             stable_ids: self.stable_ids.clone(),
             clock: self.clock.clone(),
             in_flight: self.in_flight.clone(),
+            epoch: self.epochs[to.component][to.task].clone(),
             // The bolt has not taken them.
             waits: false,
         };

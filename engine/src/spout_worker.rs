@@ -11,11 +11,13 @@ use galerna_topology::{Failure, FailureKind, Fault, Next};
 use tokio::sync::{mpsc, watch};
 
 use crate::ack_sender::AckMessage;
+use crate::checkpoints::{Checkpoints, SpoutCommand};
 use crate::clock::nanos;
 use crate::faults::{Backoff, FaultReporter};
 use crate::lanes::SentBy;
 use crate::ledger::Ledger;
 use crate::metrics::{State, TaskStats, add};
+use crate::plan::TaskPlan;
 use crate::shared::{Mode, Shared, collect};
 use crate::start::OpenSpout;
 use crate::turn::Turn;
@@ -36,6 +38,8 @@ const HOLD_BACK: Duration = Duration::from_millis(2);
 #[derive(Debug, Default)]
 pub(crate) struct SpoutProgress {
     pub(crate) pending: AtomicUsize,
+    /// Acks that wait for a commit.
+    pub(crate) held: AtomicUsize,
     pub(crate) done: AtomicBool,
     pub(crate) quiet: AtomicBool,
 }
@@ -45,10 +49,12 @@ pub(crate) struct SpoutWorker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) spout: Box<dyn SpoutTask>,
     pub(crate) ledger: Ledger,
-    pub(crate) acks: mpsc::UnboundedReceiver<AckMessage>,
+    pub(crate) acks: mpsc::UnboundedReceiver<(u64, AckMessage)>,
+    /// What the coordinator of checkpoints says, if there is one.
+    pub(crate) commands: Option<mpsc::Receiver<SpoutCommand>>,
     pub(crate) stats: Arc<TaskStats>,
     pub(crate) state: Arc<SpoutProgress>,
-    pub(crate) component: usize,
+    pub(crate) plan: TaskPlan,
     pub(crate) mode: watch::Receiver<Mode>,
     pub(crate) closing: watch::Receiver<bool>,
     pub(crate) batch: Arc<AtomicUsize>,
@@ -74,6 +80,12 @@ struct RunState {
     opening: Backoff,
     /// Since when rows may be held back.
     flushed: Duration,
+    /// The barrier to be sent next, if it has not been.
+    barrier: Option<u64>,
+    /// The last barrier that was sent.
+    sent_barrier: u64,
+    /// The last checkpoint that is committed; 0 is the one that was restored.
+    committed: u64,
 }
 
 impl RunState {
@@ -89,6 +101,9 @@ impl RunState {
             open_at: Duration::ZERO,
             opening: Backoff::new(),
             flushed: Duration::ZERO,
+            barrier: None,
+            sent_barrier: 0,
+            committed: 0,
         }
     }
 }
@@ -105,7 +120,8 @@ enum PollState {
 }
 
 enum Event {
-    Ack(AckMessage),
+    Ack(u64, AckMessage),
+    Command(SpoutCommand),
     Ready,
     /// It panicked while it waited to be ready.
     Panicked(Fault),
@@ -120,7 +136,8 @@ impl SpoutWorker {
         shared: Arc<Shared>,
         number: u16,
         spout: OpenSpout,
-        acks: mpsc::UnboundedReceiver<AckMessage>,
+        acks: mpsc::UnboundedReceiver<(u64, AckMessage)>,
+        commands: Option<mpsc::Receiver<SpoutCommand>>,
         closing: watch::Receiver<bool>,
     ) -> Self {
         let OpenSpout { plan, spout, batch } = spout;
@@ -131,16 +148,21 @@ impl SpoutWorker {
         if *shared.mode.borrow() == Mode::Active {
             stats.set_state(State::Emitting, 0);
         }
+        // Small, since most of a thousand spout tasks have few roots pending; it grows with them.
+        let ledger =
+            Ledger::new(number, 0, timeout).with_stable_ids(shared.stable_ids[usize::from(number)].clone());
         Self {
             spout,
-            // Small, since most of a thousand spout tasks have few roots pending; it grows with them.
-            ledger: Ledger::new(number, 0, timeout)
-                .with_stable_ids(shared.stable_ids[usize::from(number)].clone()),
+            ledger: match &shared.checkpoints {
+                Some(checkpoints) => ledger.with_checkpoints(checkpoints.known[plan.component].clone()),
+                None => ledger,
+            },
             acks,
+            commands,
             faults: shared.fault_reporter(plan),
             stats,
             state: Arc::new(SpoutProgress::default()),
-            component: plan.component,
+            plan,
             mode: shared.mode.subscribe(),
             closing,
             batch,
@@ -152,13 +174,16 @@ impl SpoutWorker {
     }
 
     fn id(&self) -> &Arc<str> {
-        &self.shared.topology.components()[self.component].id
+        &self.shared.topology.components()[self.plan.component].id
     }
 
     pub(crate) async fn run(mut self) {
         // The author's code is caught where it is called. Whatever else panics must not end the task unseen, either.
         while let Err(panic) = AssertUnwindSafe(self.run_until_closed()).catch_unwind().await {
             self.panicked(Fault::panicked(&*panic)).await;
+        }
+        while let Some(Ok(command)) = self.commands.as_mut().map(mpsc::Receiver::try_recv) {
+            self.obey(command).await;
         }
         self.drain_acks().await;
         let failure = self.failure(FailureKind::Stopped, "the topology was stopped");
@@ -196,12 +221,15 @@ impl SpoutWorker {
                     self.run.poll = PollState::Ready;
                 }
             }
+            if self.commands.is_some() {
+                self.obey_all().await;
+            }
             let active = self.run.active;
             if self.state.quiet.swap(!active, Ordering::AcqRel) == active {
                 self.shared.in_flight.touch();
             }
             let may_emit = active && self.run.open;
-            let room = self.max_pending.saturating_sub(self.ledger.pending());
+            let room = self.room();
             if may_emit && self.run.poll == PollState::Ready && room > 0 {
                 self.stats.set_state(State::Emitting, 0);
                 self.run.poll = match self.fill(room).await {
@@ -220,7 +248,8 @@ impl SpoutWorker {
             }
             self.publish_state(mode, room);
             match self.wait(may_emit && room > 0).await {
-                Event::Ack(message) => self.apply(message),
+                Event::Ack(epoch, message) => self.apply(epoch, message),
+                Event::Command(command) => self.obey(command).await,
                 Event::Ready => {
                     self.run.errors.reset();
                     self.run.poll = PollState::Ready;
@@ -262,6 +291,62 @@ impl SpoutWorker {
         }
     }
 
+    /// Does what the coordinator of checkpoints has said.
+    async fn obey_all(&mut self) {
+        while let Some(Ok(command)) = self.commands.as_mut().map(mpsc::Receiver::try_recv) {
+            self.obey(command).await;
+        }
+        if let Some(number) = self.run.barrier.take() {
+            self.shared.in_flight.begin(1);
+            self.flush(true);
+            self.spout.barrier(number);
+            self.take_staged();
+            self.send().await;
+            self.run.sent_barrier = number;
+            self.shared.passed(self.plan, number, Ok(()));
+            self.shared.in_flight.end(1);
+        }
+    }
+
+    async fn obey(&mut self, command: SpoutCommand) {
+        match command {
+            // It is sent between two fills.
+            SpoutCommand::Barrier(number) => self.run.barrier = Some(number),
+            SpoutCommand::Settle(answer) => {
+                self.drain_acks().await;
+                // The coordinator may be gone.
+                let _ = answer.send(());
+            }
+            SpoutCommand::Committed(number) => {
+                self.run.committed = number;
+                self.deliver().await;
+            }
+        }
+    }
+
+    /// Keeps the acks of roots that are done back until the checkpoint is committed that has their effects.
+    fn hold_done(&mut self, checkpoints: &Checkpoints) {
+        let (done, with_ids) = self.ledger.take_done();
+        let mut roots = 0;
+        for done in done {
+            roots += done.slots.len as usize;
+            self.spout.hold(done.slots, done.checkpoint);
+        }
+        if roots > with_ids {
+            checkpoints.status.without_ids(self.id());
+        }
+        self.state.held.store(self.spout.held(), Ordering::Relaxed);
+    }
+
+    /// The acks whose checkpoint is committed go to the spout.
+    async fn release_held(&mut self) {
+        match AssertUnwindSafe(self.spout.release(self.run.committed)).catch_unwind().await {
+            Ok(acked) => add(&self.stats.acked, acked),
+            Err(panic) => self.panicked(Fault::panicked(&*panic)).await,
+        }
+        self.state.held.store(self.spout.held(), Ordering::Relaxed);
+    }
+
     fn publish_state(&self, mode: Mode, room: usize) {
         let state = match (mode, self.run.poll) {
             (Mode::Inactive, _) => State::Paused,
@@ -271,11 +356,24 @@ impl SpoutWorker {
             (Mode::Active, _) => State::NoData,
         };
         self.stats.set_state(state, 0);
+        if let (State::PendingFull, Some(checkpoints)) = (state, &self.shared.checkpoints)
+            && self.spout.held() > 0
+        {
+            checkpoints.want();
+        }
+    }
+
+    /// How many more roots there may be.
+    fn room(&self) -> usize {
+        match &self.shared.checkpoints {
+            Some(checkpoints) if self.spout.held() >= checkpoints.most_held => 0,
+            _ => self.max_pending.saturating_sub(self.ledger.pending()),
+        }
     }
 
     /// Whether the spout itself waits for pending roots to end.
     fn is_full(&self) -> bool {
-        if self.ledger.pending() == 0 {
+        if self.ledger.pending() == 0 && self.spout.held() == 0 {
             return false;
         }
         let says = catch_unwind(AssertUnwindSafe(|| self.spout.is_full()));
@@ -307,7 +405,8 @@ impl SpoutWorker {
             }
         };
         tokio::select! {
-            Some(message) = self.acks.recv() => Event::Ack(message),
+            Some((epoch, message)) = self.acks.recv() => Event::Ack(epoch, message),
+            Some(command) = next_command(&mut self.commands) => Event::Command(command),
             Ok(()) = self.mode.changed() => Event::Mode,
             Ok(_) = self.closing.wait_for(|closing| *closing) => Event::Close,
             () = sleep_until(clock, wake.min(expiry).min(open_at).min(shrink_at)) => Event::Time,
@@ -376,7 +475,12 @@ impl SpoutWorker {
             self.ledger.fail(lost.lineage.into_spans(), &failure);
         }
         let staged = self.spout.staged();
-        self.ledger.settle(staged.acked.drain_spans(), &self.stats.complete);
+        if self.commands.is_some() {
+            let spans = staged.acked.drain_spans().collect();
+            self.ledger.settle_in(self.run.sent_barrier, spans, &self.stats.complete);
+        } else {
+            self.ledger.settle(staged.acked.drain_spans(), &self.stats.complete);
+        }
         collect(&self.stats, staged, &mut self.run.outgoing);
         self.publish_pending();
     }
@@ -392,19 +496,21 @@ impl SpoutWorker {
         let mut waited = Duration::ZERO;
         let mut outgoing = std::mem::take(&mut self.run.outgoing);
         for batch in outgoing.drain(..) {
-            let Err(message) = self.shared.try_send(batch, SentBy::Spout) else { continue };
+            let by = SentBy::Spout { sent: self.run.sent_barrier };
+            let Err(message) = self.shared.try_send(batch, by) else { continue };
             let target = self.shared.plan.targets[message.target as usize];
             self.stats.set_state(State::DownstreamFull, target.component);
             let since = self.shared.clock.now();
             let shared = self.shared.clone();
-            let sent = shared.send(message, SentBy::Spout);
+            let sent = shared.send(message, by);
             tokio::pin!(sent);
             loop {
                 let expiry = self.ledger.check_at().map_or(Duration::MAX, Duration::from_nanos);
                 tokio::select! {
                     biased;
                     () = &mut sent => break,
-                    Some(message) = self.acks.recv() => self.apply(message),
+                    Some((epoch, message)) = self.acks.recv() => self.apply(epoch, message),
+                    Some(command) = next_command(&mut self.commands) => Box::pin(self.obey(command)).await,
                     () = sleep_until(&shared.clock, expiry) => self.expire(shared.clock.now()),
                 }
                 self.deliver().await;
@@ -419,12 +525,12 @@ impl SpoutWorker {
     /// Takes all that bolts have sent, and tells the spout.
     async fn drain_acks(&mut self) {
         let mut any = false;
-        while let Ok(message) = self.acks.try_recv() {
+        while let Ok((epoch, message)) = self.acks.try_recv() {
             if !any {
                 self.ledger.set_now(nanos(self.shared.clock.now()));
                 any = true;
             }
-            self.apply_now(message);
+            self.apply_now(epoch, message);
         }
         if self.ledger.check_at().is_some_and(|at| at <= nanos(self.shared.clock.now())) {
             self.expire(self.shared.clock.now());
@@ -432,13 +538,20 @@ impl SpoutWorker {
         self.deliver().await;
     }
 
-    fn apply(&mut self, message: AckMessage) {
+    fn apply(&mut self, epoch: u64, message: AckMessage) {
         self.ledger.set_now(nanos(self.shared.clock.now()));
-        self.apply_now(message);
+        self.apply_now(epoch, message);
     }
 
-    fn apply_now(&mut self, message: AckMessage) {
+    fn apply_now(&mut self, epoch: u64, message: AckMessage) {
+        let checkpointed = self.commands.is_some();
         match message {
+            AckMessage::AckedRange(first, rows) if checkpointed => {
+                self.ledger.settle_whole_in(epoch, first, rows, &self.stats.complete);
+            }
+            AckMessage::Acked(spans) if checkpointed => {
+                self.ledger.settle_in(epoch, spans, &self.stats.complete);
+            }
             AckMessage::AckedRange(first, rows) => {
                 self.ledger.settle_whole(first, rows, &self.stats.complete)
             }
@@ -457,7 +570,13 @@ impl SpoutWorker {
     /// Hands what is done and failed to the spout. While there is none that is open, it waits: no root is emitted meanwhile
     /// whose slot could be one of these.
     async fn deliver(&mut self) {
-        if self.run.open {
+        if self.commands.is_some() {
+            let shared = self.shared.clone();
+            shared.checkpoints.iter().for_each(|checkpoints| self.hold_done(checkpoints));
+            if self.run.open {
+                Box::pin(self.release_held()).await;
+            }
+        } else if self.run.open {
             let acked: u64 = self.ledger.acked().iter().map(|run| u64::from(run.len)).sum();
             if acked > 0 {
                 add(&self.stats.acked, acked);
@@ -540,5 +659,17 @@ impl SpoutWorker {
         if let Err(panic) = AssertUnwindSafe(hook).catch_unwind().await {
             self.panicked(Fault::panicked(&*panic)).await;
         }
+    }
+}
+
+/// What the coordinator of checkpoints says next. Cancel-safe.
+async fn next_command(commands: &mut Option<mpsc::Receiver<SpoutCommand>>) -> Option<SpoutCommand> {
+    match commands {
+        Some(commands) => match commands.recv().await {
+            Some(command) => Some(command),
+            // It is gone, and says nothing any more.
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }

@@ -37,6 +37,11 @@ impl StableIds {
         self.lock().insert(root.sequence(), id);
     }
 
+    /// This root has ended: its id.
+    pub(crate) fn take(&self, sequence: u64) -> Option<Arc<str>> {
+        self.lock().remove(&sequence)
+    }
+
     /// These roots have ended.
     pub(crate) fn remove(&self, sequences: impl IntoIterator<Item = u64>) {
         let mut ids = self.lock();

@@ -263,6 +263,7 @@ impl TaskBuilder {
                 watermarks: shared.plan.observes_watermarks[edge.component]
                     && !subscriber.inputs[edge.input].feedback,
                 by_row: matches!(subscriber.factory, TaskFactory::AsyncBolt(_)),
+                barriers: shared.plan.barriers && !subscriber.inputs[edge.input].feedback,
                 weigh: None,
             };
             (edge.output, subscriber.inputs[edge.input].route(setup))
@@ -271,15 +272,20 @@ impl TaskBuilder {
         let routes = self.caught(plan, || shared.plan.edges[plan.component].iter().map(route).collect())?;
         // Any distinct number does: the source of random words mixes it.
         let number = ((plan.component as u64) << 32) | plan.task as u64;
+        let context = TaskContext::new(
+            shared.topology.name().clone(),
+            id.clone(),
+            plan.task,
+            self.peers.clone(),
+            shared.clock.clone(),
+        )
+        .with_metrics(shared.task_metrics[plan.component][plan.task].clone());
+        let state = shared.states.get(&(plan.component, plan.task));
         Ok(TaskSetup {
-            context: TaskContext::new(
-                shared.topology.name().clone(),
-                id.clone(),
-                plan.task,
-                self.peers.clone(),
-                shared.clock.clone(),
-            )
-            .with_metrics(shared.task_metrics[plan.component][plan.task].clone()),
+            context: match state {
+                Some(state) => context.with_state(Arc::new(state.clone())),
+                None => context,
+            },
             acks: Arc::new(TaskAckSender {
                 component: id,
                 stats: shared.stats[plan.component][plan.task].clone(),
@@ -287,6 +293,7 @@ impl TaskBuilder {
                 stable_ids: shared.stable_ids.clone(),
                 clock: shared.clock.clone(),
                 in_flight: shared.in_flight.clone(),
+                epoch: shared.epochs[plan.component][plan.task].clone(),
                 waits: matches!(components[plan.component].factory, TaskFactory::AsyncBolt(_)),
             }),
             seed: self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15),

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use galerna_topology::Fault;
-use galerna_topology::runtime::{BoltTask, Content, Delivery, OutgoingBatch, Processed};
+use galerna_topology::runtime::{BoltTask, Content, Delivery, OutgoingBatch, Processed, Signal};
 use tokio::sync::watch;
 
+use crate::checkpoints::Alignment;
 use crate::clock::nanos;
 use crate::faults::{Backoff, FaultReporter};
 use crate::lanes::Message;
 use crate::metrics::{TaskStats, add};
+use crate::plan::{Target, TaskPlan};
 use crate::shared::{Mode, Shared, collect};
 use crate::turn::{TURN, Turn};
 
@@ -39,6 +41,8 @@ pub(crate) struct WorkerTask {
     local: VecDeque<Message>,
     /// Nanoseconds that a tuple took last.
     per_row: u64,
+    /// Whose barriers have come.
+    alignment: Alignment,
 }
 
 /// What a worker listens to.
@@ -112,6 +116,7 @@ impl Worker {
                 faults: shared.fault_reporter(plan),
                 local: VecDeque::new(),
                 per_row: u64::MAX,
+                alignment: Alignment::new(shared.plan.barrier_senders(&shared.topology, plan)),
             });
         let tasks = tasks.collect();
         Self {
@@ -141,6 +146,7 @@ impl Worker {
             self.shared.clock.sleep_until(self.shared.clock.now().saturating_add(pause)).await;
         }
         // All that send here have ended before; what they sent last may still wait.
+        (0..self.tasks.len()).for_each(|slot| self.release(slot));
         while self.has_local() || self.take_next() {
             self.work_off(&mut turn).await;
         }
@@ -256,14 +262,22 @@ impl Worker {
     /// Executes the next batch of a task, or as much of it as the turn lasts. Returns whether the turn is over.
     fn execute_next(&mut self, slot: usize, turn: &Turn) -> bool {
         let Some(message) = self.tasks[slot].local.pop_front() else { return false };
+        let to = self.shared.plan.targets[message.target as usize];
+        if self.tasks[slot].alignment.is_ahead(to.input, message.sender) {
+            self.hold(slot, message);
+            return false;
+        }
         let Message { target, sender, rows, bytes, converted, content } = message;
-        let to = self.shared.plan.targets[target as usize];
         let input = &self.shared.topology.components()[to.component].inputs[to.input];
         let task = &mut self.tasks[slot];
         let start = self.shared.clock.now();
         let tuples = match content {
             Content::Rows(tuples) => tuples,
-            Content::Watermark(watermark) => {
+            Content::Signal(Signal::Barrier(number)) => {
+                self.arrive(slot, to, sender, number);
+                return turn.is_over(self.shared.clock.now());
+            }
+            Content::Signal(Signal::Watermark(watermark)) => {
                 let delivery =
                     Delivery { input: to.input, sender, until: Duration::MAX, check_after: usize::MAX };
                 let told = catch_unwind(AssertUnwindSafe(|| task.bolt.watermark(watermark, &delivery)));
@@ -333,6 +347,41 @@ impl Worker {
             self.tasks[slot].local.push_front(rest);
         }
         true
+    }
+
+    /// What comes from a sender that is ahead waits.
+    fn hold(&mut self, slot: usize, message: Message) {
+        self.shared.lanes.hold(&message);
+        self.tasks[slot].alignment.hold(message);
+        // It is on its way until it is executed.
+        self.taken -= 1;
+    }
+
+    /// What waited is next.
+    fn release(&mut self, slot: usize) {
+        let held = self.tasks[slot].alignment.release();
+        for message in held.into_iter().rev() {
+            self.shared.lanes.release(&message);
+            self.taken += 1;
+            self.tasks[slot].local.push_front(message);
+        }
+    }
+
+    /// A barrier has come. If it was the last, the task passes it on.
+    fn arrive(&mut self, slot: usize, to: Target, sender: u32, number: u64) {
+        let task = &mut self.tasks[slot];
+        if !task.alignment.arrive(to.input, sender) {
+            return;
+        }
+        let start = self.shared.clock.now();
+        let prepared = task.bolt.checkpoint();
+        task.report(prepared.clone());
+        task.bolt.barrier(number);
+        let plan = TaskPlan { component: to.component, task: to.task };
+        self.shared.passed(plan, number, prepared);
+        add(&task.stats.busy, nanos(self.shared.clock.now().saturating_sub(start)));
+        self.keep_local(slot);
+        self.release(slot);
     }
 
     /// Divides what a task has ready between this worker and others.

@@ -7,6 +7,18 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> i64;
 }
 
+/// The time of day.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WallClock;
+
+impl Clock for WallClock {
+    #[expect(clippy::disallowed_methods, reason = "the boundary to the system: tests give another clock")]
+    fn now(&self) -> i64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
 impl<F: Fn() -> i64 + Send + Sync> Clock for F {
     fn now(&self) -> i64 {
         self()

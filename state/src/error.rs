@@ -78,6 +78,14 @@ pub enum StateError {
         /// What happened.
         cause: SpillError,
     },
+    /// A bolt without state asks for it.
+    #[error(
+        "component `{component}` keeps no state: subscribe it with `keyed_by`, by the key that its state is kept by"
+    )]
+    NotKept {
+        /// The component.
+        component: String,
+    },
     /// A declaration that cannot be.
     #[error("state `{state}` of component `{component}`: {problem}")]
     Declaration {

@@ -32,7 +32,17 @@
 //! - a checkpoint whose commit returned can be restored, whatever failed and whenever the power did;
 //! - bytes are used only when their checksum, component, state, key group and version are those that were asked for.
 //!
-//! The crate knows neither topologies nor the engine; of the workspace it uses `sqlite`, with the feature `embedded`.
+//! In a topology, [`KeyedBolt`] declares a bolt that keeps state and [`StateContext`] hands it to its tasks; the engine makes the state,
+//! takes the checkpoints and restores them.
+//!
+//! The crate must not know the engine; of the workspace it uses `topology`, for declaring bolts, and `sqlite`, with the feature `embedded`.
+
+/// What a file that declares bolts with state needs.
+pub mod prelude {
+    pub use crate::{
+        KeyedBolt, ListState, MapState, SeenIds, StateContext, StateError, StateSpec, TaskState, ValueState,
+    };
+}
 
 /// The examples of the guide compile and run.
 #[cfg(doctest)]
@@ -40,6 +50,7 @@
 mod guide {}
 
 mod block;
+mod bolts;
 mod cell;
 mod cells;
 mod checkpoint;
@@ -58,6 +69,7 @@ mod spill;
 mod task_state;
 mod value;
 
+pub use bolts::{KeyedBolt, StateContext};
 pub use checkpoint::{
     BlockPlace, CheckpointEntry, CheckpointError, CheckpointId, CheckpointStore, Collected,
     ComponentManifest, DiskFiles, FileSystem, FolderCheckpoints, FolderLock, Manifest, PlannedState,
@@ -67,7 +79,7 @@ pub use checkpoint::{
 pub use checkpoint::{MongoCheckpointOptions, MongoCheckpoints};
 #[cfg(feature = "simulation")]
 pub use checkpoint::{SimulatedFiles, Unsynced};
-pub use clock::Clock;
+pub use clock::{Clock, WallClock};
 pub use deduplicate::SeenIds;
 pub use error::StateError;
 pub use key_group::{KEY_GROUPS, KeyGroup, KeyGroups};

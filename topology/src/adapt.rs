@@ -23,6 +23,7 @@ pub(crate) trait ComputingBolt: Send + 'static {
     fn run(&mut self, batch: Batch<Self::Input>, out: &mut Emitter<Self::Outputs>);
     fn tick(&mut self, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault>;
     fn watermark(&mut self, at: Timestamp, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault>;
+    fn checkpoint(&mut self, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault>;
     fn drain(&mut self, out: &mut Emitter<Self::Outputs>);
     fn close(&mut self, out: &mut Emitter<Self::Outputs>);
 }
@@ -66,6 +67,9 @@ macro_rules! computing_hooks {
         }
         fn watermark(&mut self, at: Timestamp, out: &mut Emitter<B::Outputs>) -> Result<(), Fault> {
             $trait::watermark(&mut self.0, at, out)
+        }
+        fn checkpoint(&mut self, out: &mut Emitter<B::Outputs>) -> Result<(), Fault> {
+            $trait::checkpoint(&mut self.0, out)
         }
         fn drain(&mut self, out: &mut Emitter<B::Outputs>) {
             $trait::drain(&mut self.0, out);

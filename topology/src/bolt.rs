@@ -59,6 +59,16 @@ pub trait Bolt: Send + 'static {
         Ok(())
     }
 
+    /// Called when a checkpoint is about to take the task's state: what belongs to it and is kept elsewhere goes into the state here.
+    /// Never called in a topology without checkpoints.
+    ///
+    /// # Errors
+    /// An error is reported, and there is no such checkpoint; the bolt carries on.
+    fn checkpoint(&mut self, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault> {
+        let _ = out;
+        Ok(())
+    }
+
     /// Called while a topology drains, whenever the input has run dry, and before `close`: finish with the
     /// tuples that are kept, so that the spouts' roots can end.
     fn drain(&mut self, out: &mut Emitter<Self::Outputs>) {
@@ -129,6 +139,16 @@ pub trait BatchBolt: Send + 'static {
     fn watermark(&mut self, watermark: Timestamp, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault> {
         let _ = watermark;
         self.drain(out);
+        Ok(())
+    }
+
+    /// Called when a checkpoint is about to take the task's state: what belongs to it and is kept elsewhere goes into the state here.
+    /// Never called in a topology without checkpoints.
+    ///
+    /// # Errors
+    /// An error is reported, and there is no such checkpoint; the bolt carries on.
+    fn checkpoint(&mut self, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault> {
+        let _ = out;
         Ok(())
     }
 
@@ -203,7 +223,7 @@ pub trait AsyncBolt: Send + 'static {
         async { Ok(()) }
     }
 
-    /// Called while a topology drains, whenever the input has run dry, before a watermark passes, and before `close`: finish with
+    /// Called while a topology drains, whenever the input has run dry, before a watermark or a checkpoint passes, and before `close`: finish with
     /// the tuples that are kept (send the half-full bulk, await what is in flight), so that the spouts' roots
     /// can end.
     fn drain(&mut self, out: &mut Emitter<Self::Outputs>) -> impl Future<Output = ()> + Send {
@@ -272,7 +292,7 @@ pub trait AsyncBatchBolt: Send + 'static {
         async { Ok(()) }
     }
 
-    /// Called while a topology drains, whenever the input has run dry, before a watermark passes, and before `close`: finish with
+    /// Called while a topology drains, whenever the input has run dry, before a watermark or a checkpoint passes, and before `close`: finish with
     /// the tuples that are kept (send the half-full bulk, await what is in flight), so that the spouts' roots
     /// can end.
     fn drain(&mut self, out: &mut Emitter<Self::Outputs>) -> impl Future<Output = ()> + Send {

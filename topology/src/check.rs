@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::component::Component;
+use crate::grouping::Grouping;
 use crate::topology::Topology;
 
 /// What is wrong with a declared topology, in which component, and what to do about it.
@@ -165,6 +166,30 @@ pub enum BuildError {
         /// The bolt.
         component: Arc<str>,
     },
+    /// A bolt that keeps state is not given its tuples by key.
+    #[error(
+        "bolt `{component}` keeps state by key, but takes `{source_component}` by {grouping} grouping, so that a tuple may come to a \
+         task that does not have its key: subscribe with `keyed_by`, or with `all` to what every task is to see"
+    )]
+    NotByKey {
+        /// The bolt.
+        component: Arc<str>,
+        /// The component it subscribes to.
+        source_component: Arc<str>,
+        /// How.
+        grouping: Grouping,
+    },
+    /// A bolt that keeps state has more tasks than there are key groups.
+    #[error(
+        "bolt `{component}` keeps state in {tasks} tasks, but keys fall into 4,096 groups, each of which one task has: give it at \
+         most 4,096 tasks"
+    )]
+    TooManyStateTasks {
+        /// The bolt.
+        component: Arc<str>,
+        /// Its tasks.
+        tasks: usize,
+    },
     /// What was declared cannot be run.
     #[error("component `{component}` cannot be run: {reason}")]
     Refused {
@@ -221,7 +246,28 @@ pub(crate) fn check(topology: &Topology) -> Result<(), BuildError> {
             return Err(BuildError::NoWatermarks { component: component.id.clone() });
         }
     }
+    topology.components.iter().try_for_each(check_state)?;
     topology.components.iter().try_for_each(|component| check_holds(topology, component))
+}
+
+/// A tuple must come to the task that has its key.
+fn check_state(component: &Component) -> Result<(), BuildError> {
+    if !component.settings.keeps_state {
+        return Ok(());
+    }
+    let tasks = component.settings.tasks();
+    if tasks > crate::KEY_GROUPS {
+        return Err(BuildError::TooManyStateTasks { component: component.id.clone(), tasks });
+    }
+    let by_key = |grouping| matches!(grouping, Grouping::KeyGroup | Grouping::All);
+    match component.inputs.iter().find(|input| !by_key(input.grouping)) {
+        Some(input) => Err(BuildError::NotByKey {
+            component: component.id.clone(),
+            source_component: input.component.clone(),
+            grouping: input.grouping,
+        }),
+        None => Ok(()),
+    }
 }
 
 /// What a bolt keeps must be able to come, and to stay.

@@ -59,6 +59,9 @@ impl<I: Send + 'static, U: Data, F: FnMut(I) -> U + Send + 'static> ComputingBol
     fn watermark(&mut self, _at: Timestamp, _out: &mut Emitter<Output<U>>) -> Result<(), Fault> {
         Ok(())
     }
+    fn checkpoint(&mut self, _out: &mut Emitter<Output<U>>) -> Result<(), Fault> {
+        Ok(())
+    }
     fn drain(&mut self, _out: &mut Emitter<Output<U>>) {}
     fn close(&mut self, _out: &mut Emitter<Output<U>>) {}
 }

@@ -1,5 +1,6 @@
 //! What a task knows of its surroundings, and the clock.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -27,6 +28,7 @@ pub struct TaskContext {
     inner: Arc<ContextData>,
 }
 
+#[derive(Clone)]
 struct ContextData {
     topology: Arc<str>,
     component: Arc<str>,
@@ -35,6 +37,8 @@ struct ContextData {
     peers: Arc<BTreeMap<Arc<str>, usize>>,
     clock: Arc<dyn Clock>,
     metrics: Arc<TaskMetrics>,
+    /// The state of the task, if it keeps any; of a type that this crate does not know.
+    state: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl TaskContext {
@@ -56,6 +60,7 @@ impl TaskContext {
                 peers,
                 clock,
                 metrics: Arc::default(),
+                state: None,
             }),
         }
     }
@@ -63,18 +68,25 @@ impl TaskContext {
     /// As [`new`](Self::new), with what the task measures itself kept elsewhere.
     #[must_use]
     pub fn with_metrics(self, metrics: Arc<TaskMetrics>) -> Self {
-        let of = &self.inner;
-        Self {
-            inner: Arc::new(ContextData {
-                topology: of.topology.clone(),
-                component: of.component.clone(),
-                task: of.task,
-                tasks: of.tasks,
-                peers: of.peers.clone(),
-                clock: of.clock.clone(),
-                metrics,
-            }),
-        }
+        self.with(|data| data.metrics = metrics)
+    }
+
+    /// As [`new`](Self::new), with the state of the task, of the type that those who declare stateful bolts agree on with the engine.
+    #[must_use]
+    pub fn with_state(self, state: Arc<dyn Any + Send + Sync>) -> Self {
+        self.with(|data| data.state = Some(state))
+    }
+
+    fn with(self, change: impl FnOnce(&mut ContextData)) -> Self {
+        let mut data = Arc::unwrap_or_clone(self.inner);
+        change(&mut data);
+        Self { inner: Arc::new(data) }
+    }
+
+    /// The state of the task, if its component [keeps state](crate::BoltDeclarer::keeps_state) and it is of this type. Who declares
+    /// bolts by `galerna_state::KeyedBolt` asks by `galerna_state::StateContext`.
+    pub fn state_as<S: Any>(&self) -> Option<&S> {
+        self.inner.state.as_ref()?.downcast_ref()
     }
 
     /// A counter of this task's own: the metrics show the sum over the tasks of its component. One name is one counter, also after

@@ -129,6 +129,14 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         self
     }
 
+    /// Says that each of its tasks has keyed state, which it gets in its context. Its inputs are then grouped by key group
+    /// ([`by_key_group`](Self::by_key_group)) or come to every task ([`all`](Self::all)); otherwise it is not built.
+    /// `galerna_state::KeyedBolt::keyed_by` says both at once.
+    pub fn keeps_state(self) -> Self {
+        self.component.settings.keeps_state = true;
+        self
+    }
+
     /// Says that it cannot be run, and why: what is wrong and what to do. The topology is not built then. For what declares
     /// components of its own from what an author says.
     pub fn refuse(self, reason: impl Into<Arc<str>>) -> Self {
@@ -235,6 +243,30 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         self.subscribe_as(stream.into(), Grouping::Fields, distribute, false, into_input)
     }
 
+    /// Subscribes: each tuple to the task that has the state of its key group, which the closure tells: below
+    /// [`KEY_GROUPS`](crate::KEY_GROUPS).
+    pub fn by_key_group<T: Data + IntoInput<I>>(
+        self,
+        stream: impl Into<Stream<T>>,
+        group: impl Fn(&T) -> u16 + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let direct = TypeId::of::<T>() == TypeId::of::<I>();
+        let route = move |_: &RouteSetup| Fields::new(key_group_hash(group.clone()));
+        self.subscribe_as(stream.into(), Grouping::KeyGroup, route, direct, IntoInput::<I>::into_input)
+    }
+
+    /// As [`by_key_group`](Self::by_key_group), for a stream of another type than the bolt takes, with what makes the bolt's input of
+    /// it.
+    pub fn by_key_group_as<T: Data>(
+        self,
+        stream: impl Into<Stream<T>>,
+        group: impl Fn(&T) -> u16 + Clone + Send + Sync + 'static,
+        into_input: impl Fn(T) -> I + Send + Sync + 'static,
+    ) -> Self {
+        let route = move |_: &RouteSetup| Fields::new(key_group_hash(group.clone()));
+        self.subscribe_as(stream.into(), Grouping::KeyGroup, route, false, into_input)
+    }
+
     /// Subscribes: each key to one of two tasks, the one that has had less. Balances skewed keys for
     /// bolts whose results are merged afterwards. The closure borrows the key.
     pub fn partial_key<T: Data + IntoInput<I>, K: Hash + ?Sized>(
@@ -273,4 +305,11 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
     ) -> Self {
         self.subscribe(stream.into(), Grouping::Custom, move |_| Custom::new(grouping.clone()))
     }
+}
+
+/// A hash that gives a tuple to the task which has its key group, as the groups are shared out: group `g` of `n` tasks is task
+/// `g * n / KEY_GROUPS`'s.
+fn key_group_hash<T>(group: impl Fn(&T) -> u16) -> impl Fn(&T) -> u64 {
+    const SHIFT: u32 = 64 - crate::KEY_GROUPS.trailing_zeros();
+    move |value| u64::from(group(value)) << SHIFT
 }

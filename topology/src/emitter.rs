@@ -14,8 +14,8 @@ use crate::kept_tuple::KeptTuple;
 use crate::lineage::{AckToken, Lineage, ShareRng};
 use crate::outputs::{Output, Outputs, TokenSplitter};
 use crate::runtime::{
-    AckSender, Delivery, Destination, Destinations, EdgeBatch, LostTuples, Outbox, Staged, Subscription,
-    destinations_of,
+    AckSender, Delivery, Destination, Destinations, EdgeBatch, LostTuples, Outbox, Signal, Staged,
+    Subscription, destinations_of,
 };
 use crate::task_metrics::WatermarkState;
 use crate::watermark::{Sender, Timestamp, Watermark, Watermarks};
@@ -291,21 +291,27 @@ impl<O: Outputs> Emitter<O> {
             _ => return,
         };
         self.flush(true);
-        self.send(now);
+        self.send(Signal::Watermark(now));
         // It has risen as those that sent became idle.
         if idle && now != Watermark::Idle && at != Some(Timestamp::MAX) {
-            self.send(Watermark::Idle);
+            self.send(Signal::Watermark(Watermark::Idle));
         }
         self.announced = Announced { at, idle };
     }
 
-    fn send(&mut self, watermark: Watermark) {
+    /// Sends a barrier to those behind this task, behind all rows.
+    pub(crate) fn send_barrier(&mut self, checkpoint: u64) {
+        self.flush(true);
+        self.send(Signal::Barrier(checkpoint));
+    }
+
+    fn send(&mut self, signal: Signal) {
         if let Some(router) = &self.router {
             let mut router = router.lock();
             let outbox = router.outbox().clone();
-            router.outputs.watermark(watermark, &mut outbox.lock());
+            router.outputs.signal(signal, &mut outbox.lock());
         } else {
-            self.outputs.watermark(watermark, &mut self.staged);
+            self.outputs.signal(signal, &mut self.staged);
         }
     }
 

@@ -14,9 +14,11 @@ pub(crate) use shuffle::Shuffle;
 
 use crate::lineage::{Lineage, ShareRng};
 use crate::outputs::Data;
-use crate::runtime::{Route, RouteSetup, Staged};
-use crate::watermark::Watermark;
+use crate::runtime::{Route, RouteSetup, Signal, Staged};
 use targets::Targets;
+
+/// So many groups the keys of a bolt that keeps state fall into. Each is one task's.
+pub const KEY_GROUPS: usize = 4096;
 
 /// The kinds of grouping, as declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +39,8 @@ pub enum Grouping {
     Direct,
     /// To the tasks that the author's own code chooses.
     Custom,
+    /// By a key, to the task that has the state of its key group.
+    KeyGroup,
 }
 
 impl Grouping {
@@ -51,6 +55,7 @@ impl Grouping {
             Self::LocalOrShuffle => "local or shuffle",
             Self::Direct => "direct",
             Self::Custom => "custom",
+            Self::KeyGroup => "key group",
         }
     }
 }
@@ -132,7 +137,7 @@ impl<T: Data, G: Distribute<T>> Route<T> for Grouped<T, G> {
         self.targets.flush(into);
     }
 
-    fn watermark(&mut self, watermark: Watermark, into: &mut Staged) {
-        self.targets.send_watermark(watermark, into);
+    fn signal(&mut self, signal: Signal, into: &mut Staged) {
+        self.targets.signal(signal, into);
     }
 }

@@ -50,6 +50,7 @@ mod emitter;
 mod factory;
 mod failure;
 mod grouping;
+mod held_acks;
 mod input;
 mod kept_tuple;
 #[doc(hidden)]
@@ -83,7 +84,7 @@ pub use factory::{
     AsyncBatchBoltSource, AsyncBoltSource, BatchBoltSource, BoltSource, Constructor, Prototype, SpoutSource,
 };
 pub use failure::{Failed, Failure, FailureKind, Fault, FaultKind, OrFault};
-pub use grouping::{CustomGrouping, Grouping};
+pub use grouping::{CustomGrouping, Grouping, KEY_GROUPS};
 pub use input::{Input, IntoInput};
 pub use map_async::Calls;
 pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
@@ -99,7 +100,7 @@ pub use watermark::{Sender, Timestamp, Watermark, Watermarks};
 #[doc(hidden)]
 pub mod sealed {
     pub use crate::outputs::{OutputSet, TokenSplitter};
-    pub use crate::runtime::Staged;
+    pub use crate::runtime::{Signal, Staged};
     pub use crate::stream::StreamSource;
     pub use crate::stream::StreamSpec;
 }

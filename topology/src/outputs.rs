@@ -7,9 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::anchor::AnchorSet;
 use crate::lineage::{AckToken, Lineage, RootId, ShareRng};
-use crate::runtime::{DirectRow, Route, Staged};
+use crate::runtime::{DirectRow, Route, Signal, Staged};
 use crate::stream::{Stream, StreamSource, StreamSpec};
-use crate::watermark::Watermark;
 
 /// What a tuple must be: cloned when a stream has several subscribers, and sent between tasks.
 #[diagnostic::on_unimplemented(
@@ -186,8 +185,8 @@ pub trait OutputSet: Send + Sized + 'static {
     fn hand_over(&mut self, to: &mut Self);
     /// Distributes the rows.
     fn route(&mut self, flush: bool, into: &mut Staged);
-    /// Sends a watermark to all subscribers that are to be told. All rows have been distributed.
-    fn watermark(&mut self, watermark: Watermark, into: &mut Staged);
+    /// Sends a signal to all subscribers that are to have it. All rows have been distributed.
+    fn signal(&mut self, signal: Signal, into: &mut Staged);
 }
 
 #[diagnostic::do_not_recommend]
@@ -322,9 +321,9 @@ impl<T: Data> OutputSet for Output<T> {
         }
     }
 
-    fn watermark(&mut self, watermark: Watermark, into: &mut Staged) {
+    fn signal(&mut self, signal: Signal, into: &mut Staged) {
         for route in &mut self.routes {
-            route.watermark(watermark, into);
+            route.signal(signal, into);
         }
     }
 }
@@ -450,7 +449,7 @@ impl OutputSet for () {
     fn discard(&mut self) {}
     fn hand_over(&mut self, _to: &mut Self) {}
     fn route(&mut self, _flush: bool, _into: &mut Staged) {}
-    fn watermark(&mut self, _watermark: Watermark, _into: &mut Staged) {}
+    fn signal(&mut self, _signal: Signal, _into: &mut Staged) {}
 }
 
 /// The two sides of a set of outputs: what a running component emits on, and what wiring subscribes to.
@@ -585,8 +584,8 @@ macro_rules! outputs {
             fn route(&mut self, flush: bool, into: &mut $crate::sealed::Staged) {
                 $( $crate::sealed::OutputSet::route(&mut self.$field, flush, into); )+
             }
-            fn watermark(&mut self, watermark: $crate::Watermark, into: &mut $crate::sealed::Staged) {
-                $( $crate::sealed::OutputSet::watermark(&mut self.$field, watermark, into); )+
+            fn signal(&mut self, signal: $crate::sealed::Signal, into: &mut $crate::sealed::Staged) {
+                $( $crate::sealed::OutputSet::signal(&mut self.$field, signal, into); )+
             }
         }
     };

@@ -83,8 +83,9 @@ pub trait RootAllocator {
     fn grant(&mut self) -> Grant;
     /// The first `used` slots of the last grant are pending from now on.
     fn commit(&mut self, used: u32);
-    /// What a root of the last grant is known by outside of this process, for bolts to read while it is pending.
-    fn set_stable_id(&mut self, root: RootId, id: Arc<str>);
+    /// What a root of the last grant is known by outside of this process, for bolts to read while it is pending. If the message
+    /// has had its effect already, the root is not to be: the number of the checkpoint that has it.
+    fn set_stable_id(&mut self, root: RootId, id: Arc<str>) -> Option<u64>;
     /// How many slots the slab has in all.
     fn capacity(&self) -> usize;
     /// Whether a slot holds a pending root.
@@ -95,8 +96,17 @@ pub trait RootAllocator {
 pub enum Content {
     /// Tuples: a `Box<EdgeBatch<T>>`.
     Rows(AnyBatch),
-    /// How far the sender has come in event time, by all rows that it has sent before.
+    /// What the sender says of itself, behind all rows that it has sent before.
+    Signal(Signal),
+}
+
+/// What a task says to those behind it, beside tuples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// How far it has come in event time.
     Watermark(Watermark),
+    /// What it has sent before belongs to the checkpoint with this number, what it sends later does not.
+    Barrier(u64),
 }
 
 /// A batch, or what else an edge carries, ready to be sent.
@@ -319,6 +329,8 @@ pub struct RouteSetup {
     pub by_row: bool,
     /// Whether the subscriber is to be told watermarks.
     pub watermarks: bool,
+    /// Whether it is to be sent the barriers of checkpoints.
+    pub barriers: bool,
     /// What a tuple weighs, if the subscription says: an `Arc<dyn Fn(&T) -> usize>` of the stream's type.
     pub weigh: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -340,8 +352,8 @@ pub trait Route<T>: Send {
     );
     /// Sends what it holds back to fill batches.
     fn flush(&mut self, into: &mut Staged);
-    /// Sends a watermark to every task of the subscriber, behind what it holds back, if the subscriber is to be told.
-    fn watermark(&mut self, watermark: Watermark, into: &mut Staged);
+    /// Sends a signal to every task of the subscriber, behind what it holds back, if the subscriber is to have it.
+    fn signal(&mut self, signal: Signal, into: &mut Staged);
 }
 
 /// A task that tuples go to.
@@ -393,6 +405,13 @@ pub trait BoltTask: Send {
     /// # Errors
     /// What the bolt's hook says, or that it panicked.
     fn watermark(&mut self, watermark: Watermark, delivery: &Delivery) -> Result<(), Fault>;
+    /// Runs the checkpoint hook, as all senders' barriers have come.
+    ///
+    /// # Errors
+    /// What `checkpoint` says, or that it panicked.
+    fn checkpoint(&mut self) -> Result<(), Fault>;
+    /// Stages a barrier for those behind this task, behind all rows.
+    fn barrier(&mut self, checkpoint: u64);
     /// Fails tuples that could not be made ones of the bolt's input type.
     fn lose(&mut self, lost: Vec<LostTuples>);
     /// Runs the tick hook.
@@ -426,6 +445,11 @@ pub trait AsyncBoltTask: Send {
     /// Takes a watermark of a sender, when what the bolt keeps is finished. Stages, behind all rows, what those behind this
     /// task are to be told. If polling it panics, call [`recover`](Self::recover).
     fn watermark(&mut self, watermark: Watermark, delivery: Delivery) -> BoxFuture<'_, ()>;
+    /// Finishes with what the bolt keeps, as all senders' barriers have come. If polling it panics, call
+    /// [`recover`](Self::recover).
+    fn checkpoint(&mut self) -> BoxFuture<'_, Result<(), Fault>>;
+    /// Stages a barrier for those behind this task, behind all rows.
+    fn barrier(&mut self, checkpoint: u64);
     /// Whether it takes tuple by tuple, as far as is known: it loses nothing by smaller batches.
     fn is_by_row(&self) -> bool;
     /// What there is to send.
@@ -480,6 +504,15 @@ pub trait SpoutTask: Send {
     fn acked<'a>(&'a mut self, slots: &'a mut Vec<SlotRange>) -> BoxFuture<'a, ()>;
     /// Hands the ids in these slots to `failed`. Leaves `slots` empty.
     fn failed<'a>(&'a mut self, slots: &'a mut Vec<(u32, Failure)>) -> BoxFuture<'a, ()>;
+    /// Keeps the ids in these slots back until the checkpoint with this number is committed.
+    fn hold(&mut self, slots: SlotRange, until: u64);
+    /// How many ids are kept back.
+    fn held(&self) -> usize;
+    /// The checkpoint with this number is committed: hands what was kept back for it, or for one before it, to `acked`. How many
+    /// ids that are.
+    fn release(&mut self, committed: u64) -> BoxFuture<'_, u64>;
+    /// Stages a barrier for those behind this task, behind all rows.
+    fn barrier(&mut self, checkpoint: u64);
     /// Runs the hook.
     fn activate(&mut self) -> BoxFuture<'_, ()>;
     /// Runs the hook.

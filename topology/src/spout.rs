@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::context::TaskContext;
 use crate::failure::{Failed, Fault};
+use crate::held_acks::HeldAcks;
 use crate::lineage::{AckToken, RootId, ShareRng};
 use crate::outputs::{OutputSet, Outputs, TokenSplitter};
 use crate::runtime::{Destination, Grant, RootAllocator, Staged, destinations_of};
@@ -114,6 +115,7 @@ pub struct Roots<'a, S: Spout> {
     staged: &'a mut Staged,
     shares: &'a mut ShareRng,
     destinations: &'a [Destination],
+    held: &'a mut HeldAcks<S::MessageId>,
     grant: Grant,
     used: u32,
     current: Current,
@@ -125,12 +127,16 @@ pub struct Roots<'a, S: Spout> {
 enum Current {
     Untracked,
     Root(RootId),
+    /// A message that has had its effect: what is emitted for it goes nowhere.
+    Done,
 }
 
 /// How a spout is filled from.
-pub(crate) struct Fill<'a> {
+pub(crate) struct Fill<'a, Id> {
     /// What the addresses of its routes stand for.
     pub(crate) destinations: &'a [Destination],
+    /// The acks that wait for checkpoints.
+    pub(crate) held: &'a mut HeldAcks<Id>,
     /// How many roots there is room for.
     pub(crate) room: usize,
     /// Whether roots are tracked.
@@ -144,9 +150,9 @@ impl<'a, S: Spout> Roots<'a, S> {
         source: &'a mut (dyn RootAllocator + Send),
         staged: &'a mut Staged,
         shares: &'a mut ShareRng,
-        fill: Fill<'a>,
+        fill: Fill<'a, S::MessageId>,
     ) -> Self {
-        let Fill { destinations, room, tracking } = fill;
+        let Fill { destinations, held, room, tracking } = fill;
         Self {
             outputs,
             ids,
@@ -154,6 +160,7 @@ impl<'a, S: Spout> Roots<'a, S> {
             staged,
             shares,
             destinations,
+            held,
             grant: Grant::NONE,
             used: 0,
             current: Current::Untracked,
@@ -180,15 +187,22 @@ impl<'a, S: Spout> Roots<'a, S> {
     }
 
     /// As [`root`](Self::root), for a message that has an id of its own, which is the same whenever and wherever it is delivered.
-    /// Bolts read it by [`Emitter::stable_id`](crate::Emitter::stable_id), to notice what they have had before.
+    /// Bolts read it by [`Emitter::stable_id`](crate::Emitter::stable_id), to notice what they have had before. In a topology with
+    /// checkpoints, what is emitted for a message whose effect a checkpoint has already goes nowhere, and the message is acked.
     pub fn root_with_stable_id(
         &mut self,
         id: S::MessageId,
         stable_id: impl Into<Arc<str>>,
     ) -> &mut S::Outputs {
         self.root(id);
-        if self.tracking {
-            self.source.set_stable_id(self.grant.first.plus(self.used - 1), stable_id.into());
+        if self.tracking
+            && let Some(has_it) =
+                self.source.set_stable_id(self.grant.first.plus(self.used - 1), stable_id.into())
+        {
+            self.used -= 1;
+            let id = self.ids[(self.grant.slot + self.used) as usize].take();
+            self.held.hold(has_it, id.into_iter());
+            self.current = Current::Done;
         }
         self.outputs
     }
@@ -249,9 +263,12 @@ impl<'a, S: Spout> Roots<'a, S> {
     }
 
     fn seal_other(&mut self) {
+        if let Current::Done = self.current {
+            self.outputs.discard();
+        }
         let rows = self.outputs.unsealed();
         let token = match self.current {
-            Current::Untracked => AckToken::Untracked,
+            Current::Untracked | Current::Done => AckToken::Untracked,
             Current::Root(root) if rows == 0 || !self.tracking => {
                 // Nobody holds it: no rows, or all with a token of their own, or tracking is off.
                 self.staged.acked.push_whole(root, 1);

@@ -13,11 +13,12 @@ use crate::context::TaskContext;
 use crate::emitter::{Emitter, Router, SharedRouter};
 use crate::factory::Factory;
 use crate::failure::{Failed, Failure, FailureKind, Fault};
+use crate::held_acks::HeldAcks;
 use crate::lineage::ShareRng;
 use crate::outputs::{OutputSet, Outputs};
 use crate::runtime::{
     AnyBatch, AsyncBoltTask, BoltTask, BoxFuture, Delivery, Destinations, EdgeBatch, LostTuples, Outbox,
-    Processed, RootAllocator, SlotRange, SpoutTask, Staged, TaskSetup,
+    Processed, RootAllocator, Signal, SlotRange, SpoutTask, Staged, TaskSetup,
 };
 use crate::spout::{Fill, Next, Roots, Spout};
 use crate::watermark::{Sender, Watermark};
@@ -171,6 +172,14 @@ impl<B: ComputingBolt> BoltTask for TypedBoltTask<B> {
         self.advance()
     }
 
+    fn checkpoint(&mut self) -> Result<(), Fault> {
+        self.hook(|bolt, out| bolt.checkpoint(out)).and_then(|outcome| outcome.unwrap_or(Ok(())))
+    }
+
+    fn barrier(&mut self, checkpoint: u64) {
+        self.out.send_barrier(checkpoint);
+    }
+
     fn lose(&mut self, lost: Vec<LostTuples>) {
         self.out.staged().panics += lost.len() as u64;
         self.out.lose(lost);
@@ -289,6 +298,21 @@ impl<B: WaitingBolt> AsyncBoltTask for TypedAsyncBoltTask<B> {
         })
     }
 
+    fn checkpoint(&mut self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            if let Some(bolt) = &mut self.bolt {
+                bolt.drain(&mut self.out).await;
+                self.out.seal_unanchored();
+            }
+            Ok(())
+        })
+    }
+
+    fn barrier(&mut self, checkpoint: u64) {
+        self.out.seal_unanchored();
+        self.out.send_barrier(checkpoint);
+    }
+
     fn is_by_row(&self) -> bool {
         self.out.is_by_row()
     }
@@ -369,6 +393,7 @@ pub(crate) struct TypedSpoutTask<S: Spout> {
     outputs: S::Outputs,
     context: TaskContext,
     ids: Vec<Option<S::MessageId>>,
+    held: HeldAcks<S::MessageId>,
     acked: Vec<S::MessageId>,
     failed: Vec<Failed<S::MessageId>>,
     staged: Staged,
@@ -385,6 +410,7 @@ impl<S: Spout> TypedSpoutTask<S> {
             outputs: open_outputs(&mut setup),
             context: setup.context,
             ids: Vec::new(),
+            held: HeldAcks::default(),
             acked: Vec::new(),
             failed: Vec::new(),
             staged: Staged::default(),
@@ -421,7 +447,12 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
                 roots,
                 &mut self.staged,
                 &mut self.shares,
-                Fill { destinations: &self.destinations, room, tracking: self.tracking },
+                Fill {
+                    destinations: &self.destinations,
+                    held: &mut self.held,
+                    room,
+                    tracking: self.tracking,
+                },
             );
             let outcome = loop {
                 let before = out.emitted();
@@ -502,6 +533,32 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
         })
     }
 
+    fn hold(&mut self, slots: SlotRange, until: u64) {
+        let run = slots.first as usize..(slots.first + slots.len) as usize;
+        self.held.hold(until, self.ids[run].iter_mut().filter_map(Option::take));
+    }
+
+    fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    fn release(&mut self, committed: u64) -> BoxFuture<'_, u64> {
+        Box::pin(async move {
+            let Some(spout) = &mut self.spout else { return 0 };
+            let mut ids = self.held.release(committed);
+            let count = ids.len() as u64;
+            if count > 0 {
+                spout.acked(&mut ids).await;
+            }
+            count
+        })
+    }
+
+    fn barrier(&mut self, checkpoint: u64) {
+        self.outputs.route(true, &mut self.staged);
+        self.outputs.signal(Signal::Barrier(checkpoint), &mut self.staged);
+    }
+
     fn activate(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if let Some(spout) = &mut self.spout {
@@ -528,7 +585,7 @@ impl<S: Spout> SpoutTask for TypedSpoutTask<S> {
 
     fn end(&mut self) {
         self.outputs.route(true, &mut self.staged);
-        self.outputs.watermark(Watermark::END, &mut self.staged);
+        self.outputs.signal(Signal::Watermark(Watermark::END), &mut self.staged);
     }
 
     fn flush(&mut self, all: bool) {

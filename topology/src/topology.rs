@@ -76,6 +76,11 @@ impl Topology {
         self.components.iter().position(|component| &*component.id == id)
     }
 
+    /// Whether any component keeps state.
+    pub fn keeps_state(&self) -> bool {
+        self.components.iter().any(|component| component.settings.keeps_state)
+    }
+
     /// How long a root of this spout may take; `None` means for ever.
     pub fn message_timeout(&self, spout: &Component) -> Option<Duration> {
         spout.settings.message_timeout.unwrap_or(self.message_timeout)

@@ -89,7 +89,7 @@ fn each_message_is_taken_once_and_in_the_order_of_its_sender() {
         const EACH: u32 = 3;
         // Two bytes for all, and room for one batch: each sender waits for one or the other.
         let lanes = Arc::new(Lanes::new([(1, (0, 1))].into_iter(), Budget::new(2), 1));
-        let senders: Vec<_> = [SentBy::Spout, SentBy::Bolt]
+        let senders: Vec<_> = [SentBy::Spout { sent: 0 }, SentBy::Bolt]
             .into_iter()
             .zip(0..)
             .map(|(by, sender)| {

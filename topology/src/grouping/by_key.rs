@@ -122,6 +122,7 @@ mod tests {
             subscriber: "fields".into(),
             by_row: false,
             watermarks: false,
+            barriers: false,
             weigh: None,
         };
         let root = |n| RootId::new(0, n);
@@ -148,7 +149,7 @@ mod tests {
             }
             route.flush(&mut into);
             for batch in into.batches {
-                let Content::Rows(rows) = batch.content else { panic!("nobody sends watermarks") };
+                let Content::Rows(rows) = batch.content else { panic!("nobody sends signals") };
                 let tuples = rows.downcast::<EdgeBatch<u64>>().expect("tuples of numbers");
                 assert_eq!(
                     (tuples.values.len(), tuples.lineage.rows()),

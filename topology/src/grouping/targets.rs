@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Weigh;
 use crate::lineage::{AckToken, Lineage, ShareRng, Span, Tokens};
 use crate::outputs::Data;
-use crate::runtime::{Content, EdgeBatch, OutgoingBatch, RouteSetup, Staged};
-use crate::watermark::Watermark;
+use crate::runtime::{Content, EdgeBatch, OutgoingBatch, RouteSetup, Signal, Staged};
 
 /// A batch of tuples that weigh this much is large enough, however few they are.
 const BATCH_BYTES: usize = 1 << 20;
@@ -185,15 +184,19 @@ impl<T: Data> Targets<T> {
         }
     }
 
-    /// Sends a watermark to all tasks, behind their rows.
-    pub(super) fn send_watermark(&mut self, watermark: Watermark, into: &mut Staged) {
-        if !self.setup.watermarks {
+    /// Sends a signal to all tasks, behind their rows, if they are to have it.
+    pub(super) fn signal(&mut self, signal: Signal, into: &mut Staged) {
+        let wanted = match signal {
+            Signal::Watermark(_) => self.setup.watermarks,
+            Signal::Barrier(_) => self.setup.barriers,
+        };
+        if !wanted {
             return;
         }
         self.flush(into);
         let sender = self.setup.sender;
         let to_task = |&target| {
-            let content = Content::Watermark(watermark);
+            let content = Content::Signal(signal);
             OutgoingBatch { target, sender, content, rows: 0, bytes: 0 }
         };
         into.batches.extend(self.setup.targets.iter().map(to_task));

@@ -1,0 +1,138 @@
+//! Which messages have had their effect.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, MutexGuard};
+
+use galerna_lock::Mutex;
+
+/// The stable ids of messages of one spout that are done, from then on until some time after their source was told. Whichever task
+/// gets such a message again does not work on it. Clones are the same ids.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KnownIds {
+    // Locked once for each root, and only in topologies with checkpoints whose spouts give ids.
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    ids: HashMap<Arc<str>, Id>,
+    /// Those that are in no committed checkpoint yet, by the checkpoint that will have them.
+    waiting: BTreeMap<u64, Vec<Arc<str>>>,
+    /// The others, by when they are looked at.
+    told: VecDeque<(u64, Arc<str>)>,
+    /// For how long after its ack a message may come again, in nanoseconds.
+    grace: u64,
+}
+
+#[derive(Debug)]
+struct Id {
+    /// The checkpoint that has the message's effect.
+    checkpoint: u64,
+    /// When it need not be known any more; never as long as its source has not been told.
+    forget_at: u64,
+}
+
+impl KnownIds {
+    /// None, and for how long after its ack a message may come again, in nanoseconds.
+    pub(crate) fn new(grace: u64) -> Self {
+        Self { known: Arc::new(Mutex::new(Known { grace, ..Known::default() })) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock()
+    }
+
+    /// A message is done: its effect is in this checkpoint.
+    pub(crate) fn done(&self, id: Arc<str>, checkpoint: u64) {
+        let mut known = self.lock();
+        known.ids.insert(id.clone(), Id { checkpoint, forget_at: u64::MAX });
+        known.waiting.entry(checkpoint).or_default().push(id);
+    }
+
+    /// The checkpoint that has the effect of a message, if it has had any. It is acked again, so it may come again again.
+    pub(crate) fn find(&self, id: &str, now: u64) -> Option<u64> {
+        let known = &mut *self.lock();
+        let (key, _) = known.ids.get_key_value(id)?;
+        let key = key.clone();
+        let found = known.ids.get_mut(id)?;
+        if found.forget_at != u64::MAX {
+            found.forget_at = now.saturating_add(known.grace);
+            known.told.push_back((found.forget_at, key));
+        }
+        Some(found.checkpoint)
+    }
+
+    /// These were in a checkpoint that was restored.
+    pub(crate) fn restored(&self, ids: impl Iterator<Item = Arc<str>>, now: u64) {
+        let known = &mut *self.lock();
+        let forget_at = now.saturating_add(known.grace);
+        for id in ids {
+            known.told.push_back((forget_at, id.clone()));
+            known.ids.insert(id, Id { checkpoint: 0, forget_at });
+        }
+    }
+
+    /// A checkpoint is committed: the sources of what it has are told.
+    pub(crate) fn committed(&self, checkpoint: u64, now: u64) {
+        let known = &mut *self.lock();
+        let forget_at = now.saturating_add(known.grace);
+        let later = known.waiting.split_off(&checkpoint.saturating_add(1));
+        for id in std::mem::replace(&mut known.waiting, later).into_values().flatten() {
+            if let Some(found) = known.ids.get_mut(&id) {
+                found.forget_at = forget_at;
+                known.told.push_back((forget_at, id));
+            }
+        }
+    }
+
+    /// Forgets those whose time is over.
+    pub(crate) fn forget(&self, now: u64) {
+        let known = &mut *self.lock();
+        while known.told.front().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, id)) = known.told.pop_front()
+                && known.ids.get(&id).is_some_and(|found| found.forget_at <= now)
+            {
+                known.ids.remove(&id);
+            }
+        }
+    }
+
+    /// Those whose effect is in this checkpoint.
+    pub(crate) fn in_doubt(&self, checkpoint: u64) -> BTreeSet<Vec<u8>> {
+        let known = self.lock();
+        let covered = known.ids.iter().filter(|(_, found)| found.checkpoint <= checkpoint);
+        covered.map(|(id, _)| id.as_bytes().to_vec()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_known_from_when_it_is_done_until_some_time_after_its_source_was_told() {
+        let known = KnownIds::new(10);
+        let ids = |checkpoint| {
+            let ids = known.in_doubt(checkpoint).into_iter();
+            ids.map(|id| String::from_utf8(id).unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        known.restored(["old".into()].into_iter(), 0);
+        known.done("a".into(), 1);
+        known.done("b".into(), 2);
+        assert_eq!((known.find("old", 1), known.find("a", 1), known.find("c", 1)), (Some(0), Some(1), None));
+        assert_eq!((ids(1), ids(2)), ("a old".to_owned(), "a b old".to_owned()));
+        known.committed(1, 5);
+        known.forget(10);
+        assert_eq!(ids(2), "a b old", "`old` was acked again at 1");
+        known.forget(11);
+        assert_eq!(ids(2), "a b");
+        assert_eq!(known.find("a", 14), Some(1), "it came again, and is acked again");
+        known.forget(15);
+        assert_eq!(ids(2), "a b");
+        known.forget(24);
+        assert_eq!(ids(2), "b", "its source was not told");
+        known.committed(7, 30);
+        known.forget(40);
+        assert_eq!(ids(9), "");
+    }
+}

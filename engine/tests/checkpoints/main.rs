@@ -1,0 +1,7 @@
+//! Checkpoints of running topologies: what is in them, when acks are sent, and what a restart makes of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod crashes;
+mod rules;
+mod source;
+mod words;
