@@ -82,7 +82,7 @@ impl TaskNumbers {
 fn grouping_name(grouping: Grouping) -> &'static str {
     match grouping {
         Grouping::Shuffle => "SHUFFLE",
-        Grouping::Fields => "FIELDS",
+        Grouping::Fields | Grouping::KeyGroup => "FIELDS",
         Grouping::PartialKey => "PARTIAL_KEY",
         Grouping::All => "ALL",
         Grouping::Global => "GLOBAL",
