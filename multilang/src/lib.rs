@@ -4,7 +4,9 @@
 //!   Whatever speaks the protocol will do, such as unmodified pystorm components.
 //! - [`SerializedStream`] gives streams the form that tuples have outside of the process; [`ShellOutputs`] are what children emit on.
 //! - [`ShellCommand`] says how a program is run and watched.
-//! - [`serve_bolt`] and [`serve_spout`] are the other side: a part of a topology as a child of a Storm worker.
+//! - [`serve_bolt`] and [`serve_spout`] are the other side: a part of a topology as a child of a Storm worker. [`serve`] does that with
+//!   any [`Part`] of a topology whose streams have a form, [`flux()`] writes the file by which Storm runs it, and [`main`] is a
+//!   program that does both.
 //! - [`ToChild`], [`FromChild`] and [`Frames`] are the protocol itself.
 //!
 //! Each child has its standard error drained to the log, its output read whatever its input does, and a bound on all that waits. One
@@ -32,12 +34,18 @@ mod bolt;
 mod child;
 mod command;
 mod declare;
+mod edge;
+mod flux;
 mod form;
 mod frame;
 mod host;
+mod host_ends;
+mod host_pipe;
 mod message;
 mod outputs;
+mod part;
 mod place;
+mod program;
 mod row;
 mod serve;
 mod spout;
@@ -47,17 +55,21 @@ mod write_queue;
 pub use bolt::ShellBolt;
 pub use command::ShellCommand;
 pub use declare::{ShellBoltDeclarer, ShellTopology};
+pub use flux::{FluxError, FluxOptions, flux};
 pub use form::{Fields, FormError};
 pub use frame::{Decoder, Frames, WireError};
+pub use host_ends::Served;
+#[cfg(unix)]
+pub use host_pipe::stdio;
 pub use message::{
     DEFAULT_STREAM, Emit, FromChild, HEARTBEAT_STREAM, Handshake, Id, LogLevel, SYSTEM_COMPONENT,
     SpoutCommand, TICK_STREAM, ToChild, TupleMessage,
 };
 pub use outputs::{EmitWith, Forms, ParseError, Parsed, ShellOutputs, no_stream, parse_tuple};
 pub use row::{Row, to_values};
-#[cfg(unix)]
-pub use serve::stdio;
-pub use serve::{ServeError, Served, serve_bolt, serve_spout};
+pub use part::{Part, PartError, Stretch, serve};
+pub use program::{IntoTopologies, main};
+pub use serve::{ServeError, serve_bolt, serve_spout};
 pub use spout::{ShellMessageId, ShellSpout};
 pub use stream::{IntoSerialized, Serialized, SerializedStream};
 

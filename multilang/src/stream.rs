@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use galerna_topology::Stream;
+use galerna_topology::{Data, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::edge::Edge;
 use crate::form::Fields;
 
 /// A stream with the names of its tuples' fields: what a component in another language can subscribe to.
@@ -19,6 +20,31 @@ impl<T> Serialized<T> {
     /// The names of the fields.
     pub fn fields(&self) -> &Fields {
         &self.fields
+    }
+
+    /// Says which fields make the key of a subscription by fields, for where the topology runs in parts of Storm's, which knows keys
+    /// by their names: `.fields(words.serialized().keyed_by(["word"]), |word| &word.word)`.
+    #[must_use]
+    pub fn keyed_by<N: Into<Arc<str>>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        let edge = self.stream.form().and_then(Edge::from_form).cloned();
+        if let Some(mut edge) = edge {
+            edge.keys = names.into_iter().map(Into::into).collect();
+            self.stream = self.stream.with_form(Arc::new(edge));
+        }
+        self
+    }
+}
+
+/// Any bolt can subscribe to it as to the stream itself; the subscription can leave the process then.
+impl<T> From<Serialized<T>> for Stream<T> {
+    fn from(serialized: Serialized<T>) -> Self {
+        serialized.stream
+    }
+}
+
+impl<T> From<&Serialized<T>> for Stream<T> {
+    fn from(serialized: &Serialized<T>) -> Self {
+        serialized.stream.clone()
     }
 }
 
@@ -40,9 +66,10 @@ pub trait SerializedStream<T> {
     /// is `Serialize` and `Deserialize`.
     fn serialized(&self) -> Serialized<T>
     where
-        T: Serialize + DeserializeOwned;
+        T: Data + Serialize + DeserializeOwned;
 
-    /// As [`serialized`](Self::serialized), with names of one's own. There are as many as values of a tuple.
+    /// As [`serialized`](Self::serialized), with names of one's own, for components in other languages. There are as many as values of
+    /// a tuple.
     fn serialized_as<N: Into<Arc<str>>>(&self, names: impl IntoIterator<Item = N>) -> Serialized<T>
     where
         T: Serialize;
@@ -51,9 +78,11 @@ pub trait SerializedStream<T> {
 impl<T> SerializedStream<T> for Stream<T> {
     fn serialized(&self) -> Serialized<T>
     where
-        T: Serialize + DeserializeOwned,
+        T: Data + Serialize + DeserializeOwned,
     {
-        Serialized { stream: self.clone(), fields: Fields::of::<T>() }
+        let fields = Fields::of::<T>();
+        let edge = Edge::of::<T>(fields.clone());
+        Serialized { stream: self.clone().with_form(Arc::new(edge)), fields }
     }
 
     fn serialized_as<N: Into<Arc<str>>>(&self, names: impl IntoIterator<Item = N>) -> Serialized<T>

@@ -74,6 +74,12 @@ impl TopologyBuilder {
         self
     }
 
+    /// Adds a component as it was declared in another topology, with its subscriptions and settings: for what runs a part of one.
+    pub fn component(&mut self, component: Component) -> &mut Self {
+        self.topology.components.push(component);
+        self
+    }
+
     fn declare<B, O: Outputs>(&mut self, id: impl Into<Arc<str>>, factory: TaskFactory) -> &mut Component {
         let mut outputs = Vec::new();
         O::describe(&mut outputs);

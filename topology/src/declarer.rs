@@ -176,6 +176,7 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
             stream: stream.name,
             grouping,
             feedback: stream.feedback,
+            form: stream.form,
             type_id: TypeId::of::<T>(),
             type_name: type_name::<T>(),
             direct_type,

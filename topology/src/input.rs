@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::grouping::Grouping;
 use crate::lineage::Lineage;
 use crate::runtime::{AnyBatch, EdgeBatch, LostTuples, RouteSetup, Staged};
+use crate::stream::EdgeForm;
 
 /// Says that tuples of a stream can be a bolt's input: the same type, or one that converts `Into`
 /// it. Implemented by itself wherever `Into` is.
@@ -39,6 +40,8 @@ pub struct Input {
     pub grouping: Grouping,
     /// Whether it is marked as the feedback edge of a cycle.
     pub feedback: bool,
+    /// How its tuples leave the process, if the stream's handle said.
+    pub form: Option<EdgeForm>,
     pub(crate) type_id: TypeId,
     pub(crate) type_name: &'static str,
     pub(crate) direct_type: bool,

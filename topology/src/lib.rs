@@ -91,7 +91,7 @@ pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
 pub use runtime::Destination;
 pub use spout::{Next, Roots, Spout};
 pub use stable_hasher::StableHasher;
-pub use stream::Stream;
+pub use stream::{EdgeForm, Stream};
 pub use task_metrics::{Counter, Gauge, TaskMetrics, TaskName, WatermarkState};
 pub use topology::Topology;
 pub use watermark::{Sender, Timestamp, Watermark, Watermarks};

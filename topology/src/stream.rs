@@ -1,11 +1,14 @@
 //! Handles of streams, as wiring uses them.
 
-use std::any::{TypeId, type_name};
+use std::any::{Any, TypeId, type_name};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::grouping::Weigh;
+
+/// How the tuples of a subscription leave the process and come into another. What it is, only those know who make and use it.
+pub type EdgeForm = Arc<dyn Any + Send + Sync>;
 
 /// The handle of a stream of tuples of type `T`: one named output of one component.
 ///
@@ -16,6 +19,7 @@ pub struct Stream<T> {
     pub(crate) name: Arc<str>,
     pub(crate) feedback: bool,
     pub(crate) weigh: Option<Weigh<T>>,
+    pub(crate) form: Option<EdgeForm>,
     marker: PhantomData<fn() -> T>,
 }
 
@@ -29,6 +33,7 @@ impl<T> Stream<T> {
             name: output.into(),
             feedback: false,
             weigh: None,
+            form: None,
             marker: PhantomData,
         }
     }
@@ -51,6 +56,19 @@ impl<T> Stream<T> {
         weighed
     }
 
+    /// Says how tuples leave the process, for the subscription made with this handle: it is in [`Input::form`](crate::Input::form)
+    /// of the component that is subscribed. For crates that carry tuples between processes.
+    #[must_use]
+    pub fn with_form(mut self, form: EdgeForm) -> Self {
+        self.form = Some(form);
+        self
+    }
+
+    /// What [`with_form`](Self::with_form) said.
+    pub fn form(&self) -> Option<&EdgeForm> {
+        self.form.as_ref()
+    }
+
     /// The id of the component that emits it.
     pub fn component(&self) -> &str {
         &self.source.component
@@ -69,6 +87,7 @@ impl<T> Clone for Stream<T> {
             name: self.name.clone(),
             feedback: self.feedback,
             weigh: self.weigh.clone(),
+            form: self.form.clone(),
             marker: PhantomData,
         }
     }
