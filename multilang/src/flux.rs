@@ -23,6 +23,8 @@ pub struct FluxOptions {
     /// The words that start, on a worker, the program that has the topology; `multilang bolt split` and the like follow. Unless set
     /// they are `sh galerna.sh`, as the jar of `deploy/storm/` has it.
     pub command: Vec<String>,
+    /// The words that follow these: `--topology words` for a program with several topologies.
+    pub arguments: Vec<String>,
     /// What is to run as one component. All else is one by one.
     pub stretches: Vec<Stretch>,
     /// How many workers there are to be. 1 unless set.
@@ -34,7 +36,7 @@ pub struct FluxOptions {
 impl Default for FluxOptions {
     fn default() -> Self {
         let command = ["sh", "galerna.sh"].map(str::to_owned).to_vec();
-        Self { command, stretches: Vec::new(), workers: 1, frames: Frames::Json }
+        Self { command, arguments: Vec::new(), stretches: Vec::new(), workers: 1, frames: Frames::Json }
     }
 }
 
@@ -237,8 +239,8 @@ fn write_part(
 ) -> Result<(), FluxError> {
     let command: Vec<&str> = options.command.iter().map(String::as_str).collect();
     let words = part.words();
-    let words: Vec<&str> =
-        command.into_iter().chain(["multilang"]).chain(words.iter().map(String::as_str)).collect();
+    let words = words.iter().chain(&options.arguments).map(String::as_str);
+    let words: Vec<&str> = command.into_iter().chain(["multilang"]).chain(words).collect();
     let class = if components.has_spout() { "spouts.FluxShellSpout" } else { "bolts.FluxShellBolt" };
     let _ = writeln!(yaml, "  - id: {}", json!(&*part.id()));
     let _ = writeln!(yaml, "    className: \"org.apache.storm.flux.wrappers.{class}\"");

@@ -71,6 +71,14 @@ pub fn main<E: std::fmt::Display>(topologies: Result<impl IntoTopologies, E>) ->
         Ok(parsed) => parsed,
         Err(error) => return told(&error, 2),
     };
+    let command = match command {
+        // The children have the same choice to make.
+        Command::Flux(mut options) => {
+            options.arguments.extend(named.iter().flat_map(|name| ["--topology".to_owned(), name.clone()]));
+            Command::Flux(options)
+        }
+        serve => serve,
+    };
     let topology = match choose(&topologies, named.as_deref()) {
         Ok(topology) => topology,
         Err(error) => return told(&error, 2),
@@ -209,6 +217,7 @@ mod tests {
         assert_eq!(parsed("multilang stretch a.."), Ok((serve, None)));
         let options = FluxOptions {
             command: vec!["./program".to_owned()],
+            arguments: Vec::new(),
             stretches: vec![stretch],
             workers: 3,
             frames: Frames::MessagePack,
