@@ -2,9 +2,10 @@
 
 use galerna_model::{AccountId, QueueName};
 use galerna_storage::SharedReadings;
+use serde::{Deserialize, Serialize};
 
 /// The good readings of one message.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReadingBatch {
     /// The queue that the message came from.
     pub queue: QueueName,

@@ -3,9 +3,10 @@
 use galerna_broker::NewDeadLetter;
 use galerna_model::{AccountId, BadReading, Message, QueueName, SourceId, Timestamp};
 use galerna_storage::RejectedReading;
+use serde::{Deserialize, Serialize};
 
 /// A refused reading, or a whole message that could not be read: what is recorded, and what can be replayed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Rejection {
     /// For the store of rejected readings.
     pub record: RejectedReading,
@@ -14,7 +15,7 @@ pub struct Rejection {
 }
 
 /// What one message held that was refused.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RejectedBatch {
     /// The queue it came from.
     pub queue: QueueName,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use galerna_model::Message;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Counts, Limit, Result};
 use galerna_model::{QueueName, Timestamp};
@@ -39,7 +39,7 @@ pub struct WaitingMessage {
 }
 
 /// Why a message failed, and where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What went wrong, for people; names the field.
     pub reason: String,
@@ -99,7 +99,7 @@ pub enum Deleted {
 }
 
 /// A message or single reading to put into the dead letters of a queue.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NewDeadLetter {
     /// The message that can be replayed.
     pub message: Message,

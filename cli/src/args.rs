@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use galerna_demo::DemoArgs;
 use galerna_demo::load::LoadArgs;
+use galerna_multilang::Stretch;
 use galerna_settings::FlagValue;
 
 use crate::commands::alerts::{AlertingCommand, Reason, Sure};
@@ -129,6 +130,7 @@ impl Command {
                 | Self::Frontend
                 | Self::Notifier
                 | Self::Page
+                | Self::Multilang(_)
         )
     }
 
@@ -144,7 +146,7 @@ impl Command {
             Self::Load(args) => args.json,
             Self::Maintainer(MaintainerArgs { once: Some(MaintainerOnce::RunOnce { json, .. }) }) => *json,
             Self::Bench(BenchCommand::Dispatcher(args)) => args.json,
-            Self::Topology(args) => args.format == TopologyForm::Json,
+            Self::Topology(args) => args.command.is_none() && args.format == TopologyForm::Json,
             _ => false,
         }
     }
@@ -192,6 +194,8 @@ impl Command {
             | Self::Load(_)
             | Self::Trace(_)
             | Self::Topology(_)
+            // What it tells goes to the log of the worker that started it.
+            | Self::Multilang(_)
             | Self::Config(_)
             | Self::Bench(_)
             | Self::Completions { .. }
@@ -241,6 +245,9 @@ pub(crate) enum Command {
     Trace(TraceArgs),
     /// Print the ingestion topology
     Topology(TopologyArgs),
+    /// Serve a part of the ingestion topology to a Storm worker, over standard input and output (needs RabbitMQ and MongoDB)
+    #[command(subcommand)]
+    Multilang(MultilangCommand),
     /// Print the effective configuration, each value with where it came from
     Config(ConfigArgs),
     /// Measure a module
@@ -572,6 +579,50 @@ pub(crate) struct TopologyArgs {
     /// In which form
     #[arg(long, value_enum, default_value_t = TopologyForm::Table)]
     pub(crate) format: TopologyForm,
+    #[command(subcommand)]
+    pub(crate) command: Option<TopologyCommand>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum TopologyCommand {
+    /// Print the Flux file by which a Storm cluster runs it, each component a `galerna multilang` of its own
+    Flux(FluxArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FluxArgs {
+    /// Components to run as one: all on the ways from one to another, or behind one; may be given several times
+    #[arg(long, value_name = "FROM..[TO]")]
+    pub(crate) stretch: Vec<Stretch>,
+    /// Workers of the cluster that it runs on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) workers: u16,
+    /// Workers and children exchange MessagePack, with the class of deploy/storm
+    #[arg(long)]
+    pub(crate) message_pack: bool,
+    /// What starts this program on a worker, with its settings, such as `sh galerna.sh --config /etc/galerna.toml`
+    #[arg(long, value_name = "WORDS", default_value = "sh galerna.sh")]
+    pub(crate) command: String,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum MultilangCommand {
+    /// Serve a bolt
+    Bolt {
+        /// The bolt
+        component: String,
+    },
+    /// Serve a spout
+    Spout {
+        /// The spout
+        component: String,
+    },
+    /// Serve all components on the ways from one to another, or behind one, as one component
+    Stretch {
+        /// From which to which
+        #[arg(value_name = "FROM..[TO]")]
+        stretch: Stretch,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -126,6 +126,7 @@ fn run(
             Command::Publish(args) => commands::publish::run(&args, &settings).await?,
             Command::Load(args) => galerna_demo::load::run(&args, &settings, &signals::on_signals()?).await?,
             Command::Topology(args) => commands::topology::run(&args, &settings)?,
+            Command::Multilang(command) => commands::multilang::run(command, &settings).await?,
             Command::Bench(BenchCommand::Dispatcher(args)) => {
                 commands::bench::dispatcher(&args, settings).await?
             }

@@ -20,6 +20,7 @@ use galerna_broker::Broker;
 use galerna_lease::Leases;
 use galerna_model::{AccountId, QueueName};
 use galerna_model::{ParameterRegistry, ValidationLimits};
+use galerna_multilang::SerializedStream;
 use galerna_spouts::{LeasedOptions, LeasedQueues};
 use galerna_storage::Store;
 use galerna_topology::{BuildError, Topology, TopologyBuilder};
@@ -80,7 +81,7 @@ pub struct Ingestion {
     pub message_timeout: Duration,
 }
 
-/// Wires the topology.
+/// Wires the topology. All its streams have a form outside of the process, so that parts of it can run elsewhere.
 ///
 /// # Errors
 /// [`BuildError`] when a setting cannot be, such as a parallelism of 0.
@@ -102,25 +103,25 @@ pub fn topology(of: &Ingestion) -> Result<Topology, BuildError> {
     let (parameters, limits) = (of.parameters.clone(), of.limits.clone());
     let checked = topology
         .bolt("validate", move || ValidateBolt::new(parameters.clone(), limits.clone()))
-        .fields(&messages, |message| &message.queue)
+        .fields(messages.serialized().keyed_by(["queue"]), |message| &message.queue)
         .parallelism(of.parallelism)
         .outputs();
 
     let (readings, storing) = (of.store.readings.clone(), of.storing.clone());
     topology
         .async_batch_bolt("store", move || StoreBolt::new(readings.clone(), storing.clone()))
-        .shuffle(&checked.valid)
+        .shuffle(checked.valid.serialized())
         .parallelism(of.parallelism);
 
     let (rejected, broker) = (of.store.rejected.clone(), of.broker.clone());
     topology
         .async_batch_bolt("reject", move || RejectBolt::new(rejected.clone(), broker.clone()))
-        .shuffle(&checked.rejected);
+        .shuffle(checked.rejected.serialized());
 
     let (store, broker, alerting) = (of.store.clone(), of.broker.clone(), of.alerting.clone());
     topology
         .async_batch_bolt("alert", move || AlertBolt::new(&store, broker.clone(), alerting.clone()))
-        .fields(&checked.valid, |batch| &batch.account)
+        .fields(checked.valid.serialized().keyed_by(["account"]), |batch| &batch.account)
         .parallelism(of.parallelism)
         .tick_every(ALERT_TICK);
 

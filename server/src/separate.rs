@@ -101,7 +101,7 @@ pub async fn page(settings: &Settings, stop: CancellationToken) -> anyhow::Resul
     run(vec![Box::new(server)], Readiness::default(), &stop).await
 }
 
-fn dispatcher_client(settings: &Settings) -> anyhow::Result<DispatcherClient> {
+pub(crate) fn dispatcher_client(settings: &Settings) -> anyhow::Result<DispatcherClient> {
     Ok(DispatcherClient::new(&settings.dispatcher.url, dispatcher_options(settings))?)
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod bench;
 pub(crate) mod config;
 mod dead_letters;
 pub(crate) mod maintainer;
+pub(crate) mod multilang;
 pub(crate) mod publish;
 mod publish_target;
 pub(crate) mod queues;

@@ -3,6 +3,7 @@
 mod faults;
 mod kills;
 mod languages;
+mod parts;
 mod pystorm;
 mod served;
 mod spouts;
