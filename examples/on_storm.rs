@@ -124,14 +124,17 @@ fn append(name: &'static str, line: &str) -> Result<(), Fault> {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join(name))?;
         file.write_all(format!("{line}\n").as_bytes())
     });
-    written.map_err(|error| Fault::unavailable(format!("{name} in {} cannot be written: {error}", folder.display())))
+    written.map_err(|error| {
+        Fault::unavailable(format!("{name} in {} cannot be written: {error}", folder.display()))
+    })
 }
 
 fn words() -> Result<Topology, BuildError> {
     let mut topology = TopologyBuilder::new("words");
     let sentence = |number: u64| {
         // The same in each run: a linear congruence picks the words.
-        let mut state = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mut state =
+            number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let words: Vec<&str> = (0..3 + number % 5)
             .map(|_| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -140,25 +143,29 @@ fn words() -> Result<Topology, BuildError> {
             .collect();
         Sentence { number, text: words.join(" ") }
     };
-    let sentences = topology
-        .spout("sentences", move || Numbered::new(SENTENCES, sentence))
-        .max_pending(500)
-        .outputs();
+    let sentences =
+        topology.spout("sentences", move || Numbered::new(SENTENCES, sentence)).max_pending(500).outputs();
     let split = |sentence: Sentence| {
         let words = sentence.text.split(' ').enumerate();
         words
             .map(|(at, word)| Word { word: word.to_owned(), sentence: sentence.number, position: at as u64 })
             .collect::<Vec<_>>()
     };
-    let words =
-        topology.flat_map("split", split).shuffle(sentences.serialized()).parallelism(2).outputs().serialized();
+    let words = topology
+        .flat_map("split", split)
+        .shuffle(sentences.serialized())
+        .parallelism(2)
+        .outputs()
+        .serialized();
     let counts = topology
         .bolt("count", Count::default)
         .fields(words.clone().keyed_by(["word"]), |word| &word.word)
         .parallelism(2)
         .outputs();
     topology
-        .for_each("latest", |counted: Counted| append("counts", &format!("{} {}", counted.word, counted.count)))
+        .for_each("latest", |counted: Counted| {
+            append("counts", &format!("{} {}", counted.word, counted.count))
+        })
         .global(counts.serialized());
     topology
         .for_each("record", |word: Word| {

@@ -72,7 +72,9 @@ pub enum FluxError {
         field: Arc<str>,
     },
     /// A key is made of a field that there is not.
-    #[error("`{subscriber}` is keyed by the field `{key}` of {component}.{stream}, which has the fields {known}")]
+    #[error(
+        "`{subscriber}` is keyed by the field `{key}` of {component}.{stream}, which has the fields {known}"
+    )]
     NoField {
         /// The component that emits it.
         component: Arc<str>,
@@ -101,7 +103,9 @@ pub enum FluxError {
         grouping: Grouping,
     },
     /// A component of Storm's subscribes to a stream once.
-    #[error("`{part}` subscribes to {component}.{stream} in two ways, which Storm does not know; subscribe in one, or by a bolt between")]
+    #[error(
+        "`{part}` subscribes to {component}.{stream} in two ways, which Storm does not know; subscribe in one, or by a bolt between"
+    )]
     TwoWays {
         /// The component that emits it.
         component: Arc<str>,
@@ -285,7 +289,7 @@ fn grouping(subscriber: &Arc<str>, input: &Input, edge: &Edge) -> Result<Value, 
         Grouping::LocalOrShuffle => json!({ "type": "LOCAL_OR_SHUFFLE" }),
         Grouping::All => json!({ "type": "ALL" }),
         Grouping::Global => json!({ "type": "GLOBAL" }),
-        Grouping::Fields => {
+        Grouping::Fields | Grouping::KeyGroup => {
             let known: BTreeSet<&Arc<str>> = edge.fields.names().iter().collect();
             if let Some(key) = edge.keys.iter().find(|key| !known.contains(key)) {
                 return Err(FluxError::NoField {
@@ -320,8 +324,9 @@ fn write_streams(
         let mut grouping = grouping(&subscriber.id, input, edge(subscriber, input)?)?;
         let source = parts.iter().find(|(_, source)| source.has(&input.component));
         let Some((source, _)) = source else { continue };
-        let known =
-            written.iter().find(|(known, _)| known.component == input.component && known.stream == input.stream);
+        let known = written
+            .iter()
+            .find(|(known, _)| known.component == input.component && known.stream == input.stream);
         if let Some((_, known)) = known {
             if *known != grouping {
                 return Err(FluxError::TwoWays {

@@ -270,4 +270,3 @@ impl<T> FromHost<T> {
         let _ = self.to.send(message).await;
     }
 }
-

@@ -129,4 +129,3 @@ pub fn stdio() -> std::io::Result<(pipe::Receiver, pipe::Sender)> {
     let output = std::io::stdout().as_fd().try_clone_to_owned()?;
     Ok((pipe::Receiver::from_owned_fd(input)?, pipe::Sender::from_owned_fd(output)?))
 }
-

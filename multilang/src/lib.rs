@@ -66,9 +66,9 @@ pub use message::{
     SpoutCommand, TICK_STREAM, ToChild, TupleMessage,
 };
 pub use outputs::{EmitWith, Forms, ParseError, Parsed, ShellOutputs, no_stream, parse_tuple};
-pub use row::{Row, to_values};
 pub use part::{Part, PartError, Stretch, serve};
 pub use program::{IntoTopologies, main};
+pub use row::{Row, to_values};
 pub use serve::{ServeError, serve_bolt, serve_spout};
 pub use spout::{ShellMessageId, ShellSpout};
 pub use stream::{IntoSerialized, Serialized, SerializedStream};

@@ -161,7 +161,12 @@ impl<'t> PartOf<'t> {
     }
 
     /// Declares it between the host's streams. One task of each component: the host has as many children as there are to be tasks.
-    fn declare(&self, part: &Part, served: &mut Served, mut inboxes: Option<&mut Inboxes>) -> Result<(), PartError> {
+    fn declare(
+        &self,
+        part: &Part,
+        served: &mut Served,
+        mut inboxes: Option<&mut Inboxes>,
+    ) -> Result<(), PartError> {
         let mut received: Vec<(&Input, Arc<str>, Arc<str>)> = Vec::new();
         for (component, input) in self.entries() {
             let known = |(known, _, _): &(&Input, Arc<str>, Arc<str>)| {
@@ -267,7 +272,9 @@ pub enum PartError {
         kind: &'static str,
     },
     /// A text is no stretch.
-    #[error("`{0}` is no stretch of a topology: write `from..to` with two components, or `from..` for all behind one")]
+    #[error(
+        "`{0}` is no stretch of a topology: write `from..to` with two components, or `from..` for all behind one"
+    )]
     NoStretch(String),
     /// The one is not behind the other.
     #[error("no way leads from `{from}` to `{to}`; a stretch goes the way that tuples go")]

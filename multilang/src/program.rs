@@ -119,7 +119,9 @@ fn serve_stdio(topology: &Topology, part: &Part) -> Result<(), Box<dyn std::erro
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (input, output) = crate::host_pipe::stdio().map_err(|error| {
-            format!("`multilang` talks to the program that starts it, over pipes, and there are none: {error}")
+            format!(
+                "`multilang` talks to the program that starts it, over pipes, and there are none: {error}"
+            )
         })?;
         Ok(serve(topology, part, input, output).await?)
     })

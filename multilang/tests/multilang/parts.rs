@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use galerna_multilang::{
-    Decoder, Emit, FluxError, FluxOptions, Frames, FromChild, Handshake, Id, Part, PartError, SerializedStream,
-    SpoutCommand, Stretch, ToChild, TupleMessage, flux, serve,
+    Decoder, Emit, FluxError, FluxOptions, Frames, FromChild, Handshake, Id, Part, PartError,
+    SerializedStream, SpoutCommand, Stretch, ToChild, TupleMessage, flux, serve,
 };
 use galerna_topology::prelude::*;
 use serde_json::{Map, Value, json};
@@ -188,8 +188,12 @@ async fn a_stretch_keeps_its_state_and_its_streams_are_called_by_their_component
     assert_eq!(acks.iter().filter(|ack| *ack == "ack 1" || *ack == "ack 2").count(), 2, "{acks:?}");
     heard.sort_unstable();
     let joined = |line: &str| [format!("{line} 1+2"), format!("{line} 2+1")];
-    let expected =
-        [r#"pairs.odd ["a"] 1"#, r#"pairs.odd ["b"] 1"#, r#"shout.default ["a1!"] 1"#, r#"shout.default ["b1!"] 1"#];
+    let expected = [
+        r#"pairs.odd ["a"] 1"#,
+        r#"pairs.odd ["b"] 1"#,
+        r#"shout.default ["a1!"] 1"#,
+        r#"shout.default ["b1!"] 1"#,
+    ];
     for line in expected {
         assert!(heard.iter().any(|heard| heard == line), "{line} is not in {heard:?}");
     }
