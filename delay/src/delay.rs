@@ -307,54 +307,30 @@ impl DelayStore {
     /// # Errors
     /// When the store fails.
     pub async fn settle(&mut self, taken: &Taken, result: &Result<(), Fault>) -> Result<Settled, DelayError> {
-        let (id, epoch) = (taken.item.id.clone(), taken.epoch.cast_signed());
+        let settled = self.settle_all(&[(taken.clone(), result.clone())]).await?;
+        Ok(settled.first().copied().unwrap_or(Settled::Gone))
+    }
+
+    /// As [`Self::settle`], for many attempts in one transaction: what became of each, in their order.
+    ///
+    /// # Errors
+    /// When the store fails; nothing is recorded then.
+    pub async fn settle_all(
+        &mut self,
+        ended: &[(Taken, Result<(), Fault>)],
+    ) -> Result<Vec<Settled>, DelayError> {
         let now = self.clock.now();
-        let outcome = match result {
-            Ok(()) => Settled::Done,
-            Err(fault) if fault.kind() == FaultKind::Permanent => Settled::Parked,
-            Err(fault)
-                if fault.kind() == FaultKind::Transient && taken.attempt >= self.options.retry.attempts =>
-            {
-                Settled::Parked
-            }
-            Err(_) => {
-                let mut backoff = self.options.retry.pauses.begin();
-                let pauses = (1..taken.attempt.min(64)).fold(backoff.pause(), |_, _| backoff.pause());
-                Settled::Again(now.plus_millis(millis(pauses)))
-            }
-        };
-        let fault = result
-            .as_ref()
-            .err()
-            .map(|fault| (fault.reason().to_owned(), fault.kind() == FaultKind::Unavailable));
-        let seq = self
+        let ends: Vec<End> =
+            ended.iter().map(|(taken, result)| End::of(taken, result, &self.options.retry, now)).collect();
+        let found = self
             .run("settling delayed work", move |connection| {
-                let sql = "SELECT seq, key FROM items WHERE id = ?1 AND epoch = ?2 AND holder IS NOT NULL";
-                let found = connection
-                    .prepare_cached(sql)?
-                    .query_row(params![id, epoch], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?)))
-                    .optional()?;
-                let Some((seq, key)) = found else { return Ok(None) };
-                match outcome {
-                    Settled::Done => remove(connection, seq, key.as_deref())?,
-                    Settled::Again(_) | Settled::Parked | Settled::Gone => {
-                        let due = if let Settled::Again(due) = outcome { Some(due.as_millis()) } else { None };
-                        let (reason, uncounted) = fault.clone().unwrap_or_default();
-                        let parked = (outcome == Settled::Parked).then_some(&reason);
-                        let sql = "UPDATE items SET holder = NULL, due = ?2, parked = ?3, fault = ?4, attempts = attempts - ?5
-                                   WHERE seq = ?1";
-                        connection.prepare_cached(sql)?.execute(params![seq, due, parked, reason, uncounted])?;
-                    }
-                }
-                Ok(Some(seq))
+                ends.iter().map(|end| Ok(end.record(connection)?.then_some(end.outcome))).collect::<rusqlite::Result<Vec<_>>>()
             })
             .await?;
-        let Some(seq) = seq else {
-            self.held.retain(|(_, held_epoch), held| *held_epoch != epoch || held.id != taken.item.id);
-            return Ok(Settled::Gone);
-        };
-        self.held.remove(&(seq, epoch));
-        Ok(outcome)
+        let gone: HashSet<(&str, i64)> =
+            ended.iter().map(|(taken, _)| (taken.item.id.as_str(), taken.epoch.cast_signed())).collect();
+        self.held.retain(|(_, epoch), claim| !gone.contains(&(claim.id.as_str(), *epoch)));
+        Ok(found.into_iter().map(|outcome| outcome.unwrap_or(Settled::Gone)).collect())
     }
 
     /// Items that are tried no more until [`Self::resume`] or [`Self::discard`], in the order in which they were put.
@@ -431,6 +407,55 @@ impl DelayStore {
     /// When the store fails.
     pub async fn is_empty(&self) -> Result<bool, DelayError> {
         Ok(self.len().await? == 0)
+    }
+}
+
+/// How an attempt ended, as it is recorded.
+struct End {
+    id: String,
+    epoch: i64,
+    outcome: Settled,
+    /// Why it failed, and whether the attempt does not count.
+    fault: Option<(String, bool)>,
+}
+
+impl End {
+    fn of(taken: &Taken, result: &Result<(), Fault>, retry: &Retry, now: Timestamp) -> Self {
+        let outcome = match result {
+            Ok(()) => Settled::Done,
+            Err(fault) if fault.kind() == FaultKind::Permanent => Settled::Parked,
+            Err(fault) if fault.kind() == FaultKind::Transient && taken.attempt >= retry.attempts => Settled::Parked,
+            Err(_) => {
+                let mut backoff = retry.pauses.begin();
+                let pause = (1..taken.attempt.min(64)).fold(backoff.pause(), |_, _| backoff.pause());
+                Settled::Again(now.plus_millis(millis(pause)))
+            }
+        };
+        let fault = result.as_ref().err();
+        let fault = fault.map(|fault| (fault.reason().to_owned(), fault.kind() == FaultKind::Unavailable));
+        Self { id: taken.item.id.clone(), epoch: taken.epoch.cast_signed(), outcome, fault }
+    }
+
+    /// False when the claim is not there any more.
+    fn record(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let sql = "SELECT seq, key FROM items WHERE id = ?1 AND epoch = ?2 AND holder IS NOT NULL";
+        let found = connection
+            .prepare_cached(sql)?
+            .query_row(params![self.id, self.epoch], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?)))
+            .optional()?;
+        let Some((seq, key)) = found else { return Ok(false) };
+        match self.outcome {
+            Settled::Done => remove(connection, seq, key.as_deref())?,
+            Settled::Again(_) | Settled::Parked | Settled::Gone => {
+                let due = if let Settled::Again(due) = self.outcome { Some(due.as_millis()) } else { None };
+                let (reason, uncounted) = self.fault.clone().unwrap_or_default();
+                let parked = (self.outcome == Settled::Parked).then_some(&reason);
+                let sql = "UPDATE items SET holder = NULL, due = ?2, parked = ?3, fault = ?4, attempts = attempts - ?5
+                           WHERE seq = ?1";
+                connection.prepare_cached(sql)?.execute(params![seq, due, parked, reason, uncounted])?;
+            }
+        }
+        Ok(true)
     }
 }
 

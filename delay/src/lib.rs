@@ -2,6 +2,7 @@
 //!
 //! - [`DelayStore`] keeps items with their due times, on disk rather than in memory: claimed in batches when they are due, by one process
 //!   at a time, tried again by the kind of their fault, in order by key;
+//! - [`DelaySpout`] emits items into a topology when they are due;
 //! - [`RateLimits`] are held to by all processes that share them, with a rate and a burst, by key, several at once.
 //!
 //! ```
@@ -36,7 +37,9 @@ mod delay;
 mod error;
 mod rate;
 mod schema;
+mod spout;
 
 pub use delay::{DelayOptions, DelayStore, Item, Parked, Retry, Settled, Taken};
 pub use error::DelayError;
 pub use rate::{Limit, Permit, RateLimits};
+pub use spout::DelaySpout;
