@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna::prelude::*;
+use galerna_topology::prelude::*;
 use galerna_delay::{DelayOptions, DelaySpout, Retry, Taken};
 use galerna_retry::Pauses;
 use galerna_schedules::{Firing, ScheduleSpout, ScheduleStore};

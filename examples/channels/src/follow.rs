@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use galerna::prelude::{Fault, FaultKind};
+use galerna_topology::{Fault, FaultKind};
 use galerna_retry::{Backoff, Pauses};
 use tokio::time::Instant;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use galerna::prelude::*;
+use galerna_topology::prelude::*;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::channel::Channel;

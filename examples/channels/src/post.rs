@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna::prelude::Fault;
+use galerna_topology::Fault;
 use galerna_delay::Taken;
 use galerna_model::Timestamp;
 

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna::engine::{DrainReport, Metrics, Running};
-use galerna::prelude::*;
+use galerna_engine::{DrainReport, Engine, EngineOptions, Metrics, Running};
 use galerna_delay::{DelayStore, Parked};
 use galerna_lock::Mutex;
 use galerna_model::Clock;
