@@ -324,7 +324,9 @@ impl DelayStore {
             ended.iter().map(|(taken, result)| End::of(taken, result, &self.options.retry, now)).collect();
         let found = self
             .run("settling delayed work", move |connection| {
-                ends.iter().map(|end| Ok(end.record(connection)?.then_some(end.outcome))).collect::<rusqlite::Result<Vec<_>>>()
+                ends.iter()
+                    .map(|end| Ok(end.record(connection)?.then_some(end.outcome)))
+                    .collect::<rusqlite::Result<Vec<_>>>()
             })
             .await?;
         let gone: HashSet<(&str, i64)> =
@@ -424,7 +426,9 @@ impl End {
         let outcome = match result {
             Ok(()) => Settled::Done,
             Err(fault) if fault.kind() == FaultKind::Permanent => Settled::Parked,
-            Err(fault) if fault.kind() == FaultKind::Transient && taken.attempt >= retry.attempts => Settled::Parked,
+            Err(fault) if fault.kind() == FaultKind::Transient && taken.attempt >= retry.attempts => {
+                Settled::Parked
+            }
             Err(_) => {
                 let mut backoff = retry.pauses.begin();
                 let pause = (1..taken.attempt.min(64)).fold(backoff.pause(), |_, _| backoff.pause());
@@ -441,7 +445,9 @@ impl End {
         let sql = "SELECT seq, key FROM items WHERE id = ?1 AND epoch = ?2 AND holder IS NOT NULL";
         let found = connection
             .prepare_cached(sql)?
-            .query_row(params![self.id, self.epoch], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?)))
+            .query_row(params![self.id, self.epoch], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?))
+            })
             .optional()?;
         let Some((seq, key)) = found else { return Ok(false) };
         match self.outcome {

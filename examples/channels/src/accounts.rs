@@ -132,7 +132,9 @@ impl Accounts {
     /// The server refuses the token of this version. Whether that is news.
     pub fn revoke(&self, name: &str, version: u64, message: &str) -> bool {
         let mut entries = self.entries.lock();
-        let Some(entry) = entries.get_mut(name).filter(|entry| entry.version == version) else { return false };
+        let Some(entry) = entries.get_mut(name).filter(|entry| entry.version == version) else {
+            return false;
+        };
         entry.last_error = Some(message.to_owned());
         entry.revoked.replace(message.to_owned()).is_none()
     }
@@ -140,7 +142,9 @@ impl Accounts {
     /// The server wants no further post until then. Whether that is news.
     pub fn limit(&self, name: &str, until: Option<Timestamp>) -> bool {
         let mut entries = self.entries.lock();
-        entries.get_mut(name).is_some_and(|entry| std::mem::replace(&mut entry.limited_until, until).is_none())
+        entries
+            .get_mut(name)
+            .is_some_and(|entry| std::mem::replace(&mut entry.limited_until, until).is_none())
     }
 
     /// Counts a post.
@@ -176,11 +180,11 @@ impl Accounts {
         if let Some(known) = known {
             return Ok(known);
         }
-        let known = Known {
-            id: network.whoami(account).await?.id,
-            limits: network.length_limits(account).await?,
-        };
-        if let Some(entry) = self.entries.lock().get_mut(&account.name).filter(|entry| entry.account == *account) {
+        let known =
+            Known { id: network.whoami(account).await?.id, limits: network.length_limits(account).await? };
+        if let Some(entry) =
+            self.entries.lock().get_mut(&account.name).filter(|entry| entry.account == *account)
+        {
             entry.known = Some(known.clone());
         }
         Ok(known)

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_topology::prelude::*;
 use galerna_delay::{DelayOptions, DelaySpout, Retry, Taken};
 use galerna_retry::Pauses;
 use galerna_schedules::{Firing, ScheduleSpout, ScheduleStore};
+use galerna_topology::prelude::*;
 use serde::Deserialize;
 
 use crate::channel::{Draft, Text};
@@ -64,7 +64,10 @@ fn judge(page: Page) -> Judged {
         (status.clone(), verdict.err())
     });
     let statuses = Arc::new(verdicts.collect());
-    Judged { page: JudgedPage { channel: page.channel, began: page.began, statuses }, progress: page.progress }
+    Judged {
+        page: JudgedPage { channel: page.channel, began: page.began, statuses },
+        progress: page.progress,
+    }
 }
 
 /// Records what came in, and has posts sent.
@@ -75,7 +78,8 @@ impl Record {
         let now = self.0.now();
         let pages = judged.iter().map(|judged| judged.page.clone()).collect();
         let recorded = self.0.store.record(pages, now).await.or_unavailable()?;
-        let posts: Vec<(String, String)> = recorded.iter().flat_map(|page| page.posts.iter().cloned()).collect();
+        let posts: Vec<(String, String)> =
+            recorded.iter().flat_map(|page| page.posts.iter().cloned()).collect();
         if !posts.is_empty() {
             self.0.send(posts).await.or_unavailable()?;
         }
@@ -107,7 +111,8 @@ impl AsyncBatchBolt for End {
     type Outputs = ();
 
     async fn execute(&mut self, batch: Batch<Posted>, _: &mut Emitter<()>) {
-        let ended = batch.values().iter().filter_map(|posted| Some((posted.key.clone(), posted.end.clone()?)));
+        let ended =
+            batch.values().iter().filter_map(|posted| Some((posted.key.clone(), posted.end.clone()?)));
         match self.0.store.end_posts(ended.collect(), self.0.now()).await {
             Ok(()) => batch.ack(),
             Err(error) => batch.fail(Fault::unavailable(error.to_string())),
@@ -131,8 +136,9 @@ impl ScheduledPost {
     /// # Errors
     /// A sentence that says what is wrong with it.
     pub fn of(payload: &serde_json::Value) -> Result<Self, String> {
-        let scheduled: Self = serde_json::from_value(payload.clone())
-            .map_err(|error| format!("payload: {error}; write for instance {{\"account\": \"name\", \"text\": \"…\"}}"))?;
+        let scheduled: Self = serde_json::from_value(payload.clone()).map_err(|error| {
+            format!("payload: {error}; write for instance {{\"account\": \"name\", \"text\": \"…\"}}")
+        })?;
         if scheduled.text.text.trim().is_empty() {
             return Err("payload.text: write what is to be posted".to_owned());
         }
@@ -145,7 +151,9 @@ async fn plan(context: Arc<Context>, firing: Firing) -> Result<(), Fault> {
     let scheduled = match ScheduledPost::of(&firing.payload) {
         Ok(scheduled) => scheduled,
         Err(reason) => {
-            context.notify(firing.id.schedule.as_str(), format!("the schedule posts nothing: {reason}")).await;
+            context
+                .notify(firing.id.schedule.as_str(), format!("the schedule posts nothing: {reason}"))
+                .await;
             return Err(Fault::permanent(reason));
         }
     };
@@ -183,9 +191,8 @@ pub fn topology(
 
     let (path, clock, delay) = (posts.to_owned(), Arc::clone(&context.clock), options.clone());
     let at_once = options.workers.max(1) * options.at_once.max(1);
-    let due = move || {
-        DelaySpout::new(&path).clock(Arc::clone(&clock)).options(delay.delay()).in_flight(at_once)
-    };
+    let due =
+        move || DelaySpout::new(&path).clock(Arc::clone(&clock)).options(delay.delay()).in_flight(at_once);
     // A post waits for as long as its server wants it to.
     let due = topology.spout("posts", due).message_timeout(None).max_pending(at_once.max(1_024)).outputs();
     let shared = Arc::clone(context);

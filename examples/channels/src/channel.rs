@@ -46,7 +46,10 @@ pub struct Account {
 
 impl std::fmt::Debug for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Account").field("name", &self.name).field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("Account")
+            .field("name", &self.name)
+            .field("server", &self.server)
+            .finish_non_exhaustive()
     }
 }
 
@@ -59,7 +62,8 @@ impl Account {
         check_name(&self.name)?;
         let server = url::Url::parse(&self.server)
             .map_err(|e| bad("server", format!("{e}; write a URL such as https://mastodon.example")))?;
-        if !matches!(server.scheme(), "https" | "http") || server.path() != "/" || server.host_str().is_none() {
+        if !matches!(server.scheme(), "https" | "http") || server.path() != "/" || server.host_str().is_none()
+        {
             return Err(bad("server", "write scheme and host only, such as https://mastodon.example"));
         }
         if self.token.is_empty() || !self.token.chars().all(|c| c.is_ascii_graphic()) {
@@ -199,7 +203,11 @@ impl Channel {
         let repost = self.repost.as_ref()?;
         let original = status.original();
         let draft = match repost.form {
-            Form::Boost => Draft::Boost { id: original.id.clone(), from: self.account.clone(), uri: original.uri.clone() },
+            Form::Boost => Draft::Boost {
+                id: original.id.clone(),
+                from: self.account.clone(),
+                uri: original.uri.clone(),
+            },
             Form::Copy => Draft::Status(Text {
                 text: original.text(),
                 warning: original.spoiler_text.clone(),

@@ -126,7 +126,10 @@ pub fn account(number: usize, server: &str) -> Account {
 }
 
 /// What an independent count says: how often each account should have repeated each status.
-pub fn expected(channels: usize, replayed: &[(usize, StatusId)]) -> anyhow::Result<HashMap<(usize, StatusId), u64>> {
+pub fn expected(
+    channels: usize,
+    replayed: &[(usize, StatusId)],
+) -> anyhow::Result<HashMap<(usize, StatusId), u64>> {
     let passes: BTreeMap<String, Vec<usize>> = serde_json::from_str(include_str!("../data/passes.json"))?;
     let mut expected = HashMap::new();
     for number in 0..channels {
@@ -254,7 +257,8 @@ async fn replay_and_compare(
     let (lost, doubled, unexpected) = compare(&expected, &repeated(&received, &replayed));
     let views = channels.view();
     let usage = ProcessUsage::read();
-    let sum = |of: fn(&crate::progress::ProgressView) -> u64| views.iter().map(|view| of(&view.progress)).sum();
+    let sum =
+        |of: fn(&crate::progress::ProgressView) -> u64| views.iter().map(|view| of(&view.progress)).sum();
     let report = Report {
         received: sum(|progress| progress.passed + progress.blocked),
         expected: total as u64,
@@ -307,7 +311,9 @@ async fn replay(
             let post = |text: &str| json!({ "account": "account-0", "text": text, "hashtags": ["Galerna"] });
             let written = Definition::at(due).payload(post("Written first"));
             channels.put_schedule(schedule.clone(), written, None).await?;
-            channels.put_schedule(schedule.clone(), Definition::at(due).payload(post(SCHEDULED)), None).await?;
+            channels
+                .put_schedule(schedule.clone(), Definition::at(due).payload(post(SCHEDULED)), None)
+                .await?;
         }
         if number == third {
             let lost = options.channels as u64 / 4 + 1;

@@ -225,7 +225,10 @@ mod tests {
 
     fn verdicts(filters: Filters) -> Vec<&'static str> {
         let judge = Judge::new(filters);
-        recorded().iter().map(|status| judge.judge(status, None).map_or_else(|b| b.name(), |()| "-")).collect()
+        recorded()
+            .iter()
+            .map(|status| judge.judge(status, None).map_or_else(|b| b.name(), |()| "-"))
+            .collect()
     }
 
     #[test]
@@ -236,15 +239,24 @@ mod tests {
             (0..12).filter(|at| verdicts[*at] == "-").collect::<Vec<usize>>()
         };
         assert_eq!(passing(Filters::default()), [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11], "3 is an answer");
-        assert_eq!(passing(Filters { words_blocked: list(&["ham"]), ..replies() }), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(
+            passing(Filters { words_blocked: list(&["ham"]), ..replies() }),
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+        );
         // Whole words only, in whatever case, and several as one.
         assert_eq!(passing(Filters { words_wanted: list(&["KATE", "hoo"]), ..replies() }), [4]);
         assert_eq!(passing(Filters { words_wanted: list(&["advanced text"]), ..replies() }), [4]);
         assert_eq!(passing(Filters { words_wanted: list(&["text advanced", "  "]), ..replies() }), [0; 0]);
         assert_eq!(passing(Filters { words_wanted: list(&["#HOOT"]), ..replies() }), [10]);
         assert_eq!(passing(Filters { words_wanted: list(&["you're", "can't"]), ..replies() }), [6, 8]);
-        assert_eq!(passing(Filters { users_wanted: list(&["Mastodonpy_test_2"]), ..replies() }), [2, 4, 9, 10]);
-        assert_eq!(passing(Filters { users_blocked: list(&["@mastodonpy_test_2"]), ..replies() }), [0, 1, 3, 5, 6, 7, 8, 11]);
+        assert_eq!(
+            passing(Filters { users_wanted: list(&["Mastodonpy_test_2"]), ..replies() }),
+            [2, 4, 9, 10]
+        );
+        assert_eq!(
+            passing(Filters { users_blocked: list(&["@mastodonpy_test_2"]), ..replies() }),
+            [0, 1, 3, 5, 6, 7, 8, 11]
+        );
         let both = Filters { users_wanted: list(&["admin"]), users_blocked: list(&["admin"]), ..replies() };
         assert_eq!(passing(both), [0; 0]);
     }

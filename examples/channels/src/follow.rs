@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use galerna_topology::{Fault, FaultKind};
 use galerna_retry::{Backoff, Pauses};
+use galerna_topology::{Fault, FaultKind};
 use tokio::time::Instant;
 
 use crate::accounts::LONG_LIMIT;
@@ -113,7 +113,9 @@ impl Follower {
                 Break::Network(NetworkError::Limited(wait)) => {
                     let until = self.in_time(wait);
                     if wait >= LONG_LIMIT {
-                        self.context.notify(&name, format!("the server allows no further call before {until}")).await;
+                        self.context
+                            .notify(&name, format!("the server allows no further call before {until}"))
+                            .await;
                     }
                     self.enter(Phase::Limited { until });
                     tokio::time::sleep(wait).await;
@@ -166,7 +168,10 @@ impl Follower {
         if let Break::Network(NetworkError::Revoked(message)) = &broken
             && self.context.accounts.revoke(&account.name, version, message)
         {
-            let text = format!("the server refuses the token of account `{}`: {message}; give it another one", account.name);
+            let text = format!(
+                "the server refuses the token of account `{}`: {message}; give it another one",
+                account.name
+            );
             self.context.notify(&account.name, text).await;
         }
         broken
@@ -201,7 +206,8 @@ impl Follower {
         let Some(repost) = &self.channel.repost else { return Ok(None) };
         let accounts = &self.context.accounts;
         let poster = accounts.get(&repost.account);
-        let poster = poster.ok_or_else(|| Break::End(format!("there is no account `{}`; add it", repost.account)))?;
+        let poster =
+            poster.ok_or_else(|| Break::End(format!("there is no account `{}`; add it", repost.account)))?;
         if poster.server.trim_end_matches('/') != account.server.trim_end_matches('/') {
             return Ok(None);
         }
@@ -242,7 +248,8 @@ impl Follower {
         loop {
             let ask = Ask::After(after.clone());
             let page = self.context.network.page(account, &self.channel.source, ask).await?;
-            let Some(last) = page.iter().map(|status| status.id.clone()).max().filter(|last| *last > after) else {
+            let Some(last) = page.iter().map(|status| status.id.clone()).max().filter(|last| *last > after)
+            else {
                 return Ok(after);
             };
             self.submit(page, position).await;

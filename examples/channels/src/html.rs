@@ -70,7 +70,10 @@ mod tests {
             ("<p>you&#39;re &lt;b&gt; &amp;amp; &#x1F600;</p>", "you're <b> &amp; 😀"),
             ("a & b &unknown; &#xD800; &", "a & b &unknown; &#xD800; &"),
             ("5 < 6", "5 < 6"),
-            ("<a href=\"https://a.example/b\"><span class=\"invisible\">https://</span>a.example/b</a>", "https://a.example/b"),
+            (
+                "<a href=\"https://a.example/b\"><span class=\"invisible\">https://</span>a.example/b</a>",
+                "https://a.example/b",
+            ),
             ("&🙂🙂🙂;", "&🙂🙂🙂;"),
             ("", ""),
         ] {

@@ -96,7 +96,8 @@ fn starts_with(text: &str, start: &str) -> bool {
 
 /// The mention that a text begins with.
 fn mention(text: &str) -> Option<Piece<'_>> {
-    let name_of = |text: &str| text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
+    let name_of =
+        |text: &str| text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
     let name = name_of(text.strip_prefix('@')?);
     if name == 0 {
         return None;
@@ -114,7 +115,13 @@ fn mention(text: &str) -> Option<Piece<'_>> {
 /// A text that is too long beside the link is cut between two characters, never within a URL or a mention, and ends with `…`.
 ///
 /// With limits that leave no room for the link it is only the cut text.
-pub fn compose(text: &str, warning: &str, link: Option<&str>, hashtags: &[String], limits: LengthLimits) -> String {
+pub fn compose(
+    text: &str,
+    warning: &str,
+    link: Option<&str>,
+    hashtags: &[String],
+    limits: LengthLimits,
+) -> String {
     let room = limits.max_characters.saturating_sub(graphemes(warning));
     // An empty line before the link.
     let link = link.filter(|link| count(link, limits) + 2 <= room);
@@ -239,7 +246,13 @@ mod tests {
         assert_eq!(compose("ab https://a.example/b", "", None, &[], limits(25)), "ab…");
         assert_eq!(compose("hello", "", Some(link), &[], limits(24)), "hello");
         for max in 0..60 {
-            let text = compose("one @two@three.example https://four.example five", "", Some(link), &tags(&["six"]), limits(max));
+            let text = compose(
+                "one @two@three.example https://four.example five",
+                "",
+                Some(link),
+                &tags(&["six"]),
+                limits(max),
+            );
             assert!(count(&text, limits(max)) <= max, "{max}: {text}");
         }
     }

@@ -38,7 +38,8 @@ impl LocalServer {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let many = 100_000;
-        let options = ServeOptions { connections: many, connections_of_one: many, ..ServeOptions::new("local server") };
+        let options =
+            ServeOptions { connections: many, connections_of_one: many, ..ServeOptions::new("local server") };
         let task = tokio::spawn(async move {
             if let Err(error) = serve_until(listener, router, options, stopped).await {
                 tracing::error!(%error, "the local server has ended");

@@ -171,7 +171,8 @@ async fn run_demo(arguments: Demo, stop: CancellationToken) -> anyhow::Result<Ex
 async fn serve(arguments: Serve, stop: CancellationToken) -> anyhow::Result<ExitCode> {
     let config = match &arguments.config {
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
             toml::from_str(&text).with_context(|| format!("reading {}", path.display()))?
         }
         None => Config::default(),
@@ -206,7 +207,10 @@ async fn apply(channels: &Arc<Channels>, config: Config) -> anyhow::Result<()> {
             }
             _ => anyhow::bail!("account {name}: write either token or token_env"),
         };
-        channels.put_account(Account { name: name.clone(), server, token }).await.with_context(|| format!("account {name}"))?;
+        channels
+            .put_account(Account { name: name.clone(), server, token })
+            .await
+            .with_context(|| format!("account {name}"))?;
     }
     for channel in config.channels {
         let name = channel.name.clone();

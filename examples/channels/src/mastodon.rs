@@ -88,7 +88,13 @@ impl Mastodon {
             .user_agent(concat!("galerna-channels/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
             .build()?;
-        Ok(Self { http, gates: Gates::default(), clock, instances: Mutex::default(), users: Mutex::default() })
+        Ok(Self {
+            http,
+            gates: Gates::default(),
+            clock,
+            instances: Mutex::default(),
+            users: Mutex::default(),
+        })
     }
 
     fn request(&self, account: &Account, method: Method, base: &str, path: &str) -> RequestBuilder {
@@ -127,7 +133,9 @@ impl Mastodon {
     ) -> Result<T, NetworkError> {
         let answer = self.send(account, class, what, request).await?;
         if answer.status() == reqwest::StatusCode::PARTIAL_CONTENT {
-            return Err(NetworkError::Unavailable("the server is still putting the timeline together".to_owned()));
+            return Err(NetworkError::Unavailable(
+                "the server is still putting the timeline together".to_owned(),
+            ));
         }
         answer::body(answer, what).await
     }
@@ -177,7 +185,9 @@ impl Mastodon {
             Source::Hashtag(tag) => format!("/api/v1/timelines/tag/{}", segment(tag.trim_start_matches('#'))),
             Source::List(list) => format!("/api/v1/timelines/list/{}", segment(list)),
             Source::Id(id) => format!("/api/v1/accounts/{}/statuses", segment(id)),
-            Source::User(acct) => format!("/api/v1/accounts/{}/statuses", segment(&self.user(account, acct).await?)),
+            Source::User(acct) => {
+                format!("/api/v1/accounts/{}/statuses", segment(&self.user(account, acct).await?))
+            }
         })
     }
 }
@@ -253,7 +263,8 @@ impl Network for Mastodon {
         composed: &str,
         key: &str,
     ) -> Result<StatusId, NetworkError> {
-        let mut body = json!({ "status": composed, "visibility": text.visibility, "sensitive": text.sensitive });
+        let mut body =
+            json!({ "status": composed, "visibility": text.visibility, "sensitive": text.sensitive });
         if !text.warning.is_empty() {
             body["spoiler_text"] = text.warning.as_str().into();
         }

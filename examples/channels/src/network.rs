@@ -86,14 +86,23 @@ pub trait Network: Send + Sync + 'static {
     ///
     /// # Errors
     /// See [`NetworkError`].
-    async fn stream(&self, account: &Account, source: &Source)
-    -> Result<Option<Box<dyn EventStream>>, NetworkError>;
+    async fn stream(
+        &self,
+        account: &Account,
+        source: &Source,
+    ) -> Result<Option<Box<dyn EventStream>>, NetworkError>;
 
     /// Writes a status; a second call with the same key within an hour gives the same status.
     ///
     /// # Errors
     /// See [`NetworkError`].
-    async fn post(&self, account: &Account, text: &Text, composed: &str, key: &str) -> Result<StatusId, NetworkError>;
+    async fn post(
+        &self,
+        account: &Account,
+        text: &Text,
+        composed: &str,
+        key: &str,
+    ) -> Result<StatusId, NetworkError>;
 
     /// Boosts a status; boosting again changes nothing.
     ///

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_topology::Fault;
 use galerna_delay::Taken;
 use galerna_model::Timestamp;
+use galerna_topology::Fault;
 
 use crate::accounts::LONG_LIMIT;
 use crate::channel::{Account, Draft, Source, Text};
@@ -118,7 +118,9 @@ async fn send(
         }
         Draft::Boost { id, from, uri } => {
             let server = context.accounts.get(from).map(|from| from.server);
-            if server.is_some_and(|server| server.trim_end_matches('/') == account.server.trim_end_matches('/')) {
+            if server
+                .is_some_and(|server| server.trim_end_matches('/') == account.server.trim_end_matches('/'))
+            {
                 return network.boost(account, id).await;
             }
             let id = network.resolve(account, uri).await?;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_engine::{DrainReport, Engine, EngineOptions, Metrics, Running};
 use galerna_delay::{DelayStore, Parked};
+use galerna_engine::{DrainReport, Engine, EngineOptions, Metrics, Running};
 use galerna_lock::Mutex;
 use galerna_model::Clock;
 use galerna_schedules::sqlite::SqliteSchedules;
@@ -195,7 +195,8 @@ impl Channels {
     /// When the definition makes no sense, or names an account that there is not.
     pub async fn put(&self, channel: Channel) -> Result<(), ChannelsError> {
         channel.check()?;
-        let accounts = std::iter::once(&channel.account).chain(channel.repost.iter().map(|repost| &repost.account));
+        let accounts =
+            std::iter::once(&channel.account).chain(channel.repost.iter().map(|repost| &repost.account));
         for account in accounts {
             if self.context.accounts.get(account).is_none() {
                 return Err(ChannelsError::NotFound { what: "account", name: account.clone() });
@@ -248,7 +249,8 @@ impl Channels {
         let entries = self.entries.lock();
         let view = |entry: &Entry| {
             let mut progress = entry.progress.view();
-            if entry.task.as_ref().is_some_and(|task| task.is_finished()) && !matches!(progress.phase, Phase::Failed { .. })
+            if entry.task.as_ref().is_some_and(|task| task.is_finished())
+                && !matches!(progress.phase, Phase::Failed { .. })
             {
                 progress.phase = Phase::Failed { reason: "its task has ended".to_owned() };
             }
@@ -275,7 +277,9 @@ impl Channels {
         ScheduledPost::of(&definition.payload)
             .map_err(|reason| BadDefinition { field: "payload", reason })?;
         match self.schedules.edit(&id, definition.clone(), revision).await {
-            Err(ScheduleError::NotFound(_)) if revision.is_none() => Ok(self.schedules.add(id, definition).await?),
+            Err(ScheduleError::NotFound(_)) if revision.is_none() => {
+                Ok(self.schedules.add(id, definition).await?)
+            }
             edited => Ok(edited?),
         }
     }

@@ -78,7 +78,10 @@ impl Store {
         self.run("keeping an account", move |connection| {
             let sql = "INSERT INTO accounts (name, server, token) VALUES (?1, ?2, ?3)
                        ON CONFLICT DO UPDATE SET server = ?2, token = ?3";
-            connection.prepare_cached(sql)?.execute([&account.name, &account.server, &account.token]).map(drop)
+            connection
+                .prepare_cached(sql)?
+                .execute([&account.name, &account.server, &account.token])
+                .map(drop)
         })
         .await
     }
@@ -109,7 +112,7 @@ impl Store {
             });
             let sql = "INSERT INTO channels (name, definition, is_on) VALUES (?1, ?2, 0)
                        ON CONFLICT DO UPDATE SET definition = ?2, cursor = iif(?3, cursor, NULL), began = iif(?3, began, NULL)";
-            let definition = serde_json::to_string(&channel).map_err(|e| to_sql_error(e))?;
+            let definition = serde_json::to_string(&channel).map_err(to_sql_error)?;
             connection.prepare_cached(sql)?.execute(params![channel.name, definition, same])?;
             stored(connection, &channel.name)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
         })
@@ -123,7 +126,9 @@ impl Store {
     pub async fn switch(&self, name: &str, on: bool) -> Result<Option<StoredChannel>, StoreError> {
         let name = name.to_owned();
         self.run("switching a channel", move |connection| {
-            connection.prepare_cached("UPDATE channels SET is_on = ?2 WHERE name = ?1")?.execute(params![name, on])?;
+            connection
+                .prepare_cached("UPDATE channels SET is_on = ?2 WHERE name = ?1")?
+                .execute(params![name, on])?;
             stored(connection, &name)
         })
         .await

@@ -63,7 +63,9 @@ pub fn router(channels: Arc<Channels>, token: Option<&str>) -> Router {
         .route("/api/notices", get(notices))
         .route("/api/notices/read", post(read_notices))
         .with_state(channels);
-    guard.protect(router, &["/"]).layer(middleware::from_fn(move |request, next| own_pages(open, request, next)))
+    guard
+        .protect(router, &["/"])
+        .layer(middleware::from_fn(move |request, next| own_pages(open, request, next)))
 }
 
 /// Answers no call that a page of another site has a browser make.
@@ -87,7 +89,8 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 }
 
 fn is_this_machine(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.contains(']') { host } else { name });
+    let name =
+        host.rsplit_once(':').map_or(host, |(name, port)| if port.contains(']') { host } else { name });
     matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
@@ -203,7 +206,10 @@ async fn put_account(
     Ok(Json(json!({})))
 }
 
-async fn log(State(channels): Shared, Params(query): Params<LogQuery>) -> Result<Json<Vec<LogEntry>>, ApiError> {
+async fn log(
+    State(channels): Shared,
+    Params(query): Params<LogQuery>,
+) -> Result<Json<Vec<LogEntry>>, ApiError> {
     Ok(Json(channels.context().store.log(query).await.map_err(ChannelsError::from)?))
 }
 
@@ -257,7 +263,10 @@ async fn drop_post(State(channels): Shared, JsonBody(body): JsonBody<Key>) -> Re
     Ok(Json(json!({})))
 }
 
-async fn resume_post(State(channels): Shared, JsonBody(body): JsonBody<Key>) -> Result<Json<Value>, ApiError> {
+async fn resume_post(
+    State(channels): Shared,
+    JsonBody(body): JsonBody<Key>,
+) -> Result<Json<Value>, ApiError> {
     let resumed = channels.context().posts.resume(&body.key).await.map_err(ChannelsError::from)?;
     if !resumed {
         return Err(ChannelsError::NotFound { what: "parked post", name: body.key }.into());
@@ -343,7 +352,10 @@ struct UpTo {
     up_to: i64,
 }
 
-async fn read_notices(State(channels): Shared, JsonBody(body): JsonBody<UpTo>) -> Result<Json<Value>, ApiError> {
+async fn read_notices(
+    State(channels): Shared,
+    JsonBody(body): JsonBody<UpTo>,
+) -> Result<Json<Value>, ApiError> {
     channels.context().store.read_notices(body.up_to).await.map_err(ChannelsError::from)?;
     Ok(Json(json!({})))
 }

@@ -121,7 +121,8 @@ async fn lookup(
     Query(lookup): Query<Lookup>,
 ) -> Result<Json<Value>, Refused> {
     admit(&world, &headers, false)?;
-    let found = super::world::recorded_statuses().into_iter().find(|status| status.account.acct == lookup.acct);
+    let found =
+        super::world::recorded_statuses().into_iter().find(|status| status.account.acct == lookup.acct);
     let found = found.ok_or_else(|| refused(StatusCode::NOT_FOUND, "Record not found"))?;
     Ok(Json(json!({ "id": found.account.id, "acct": found.account.acct })))
 }
@@ -246,7 +247,8 @@ async fn search(
 ) -> Result<Json<Value>, Refused> {
     admit(&world, &headers, false)?;
     let id = search.q.rsplit('/').next().unwrap_or_default().to_owned();
-    let found = world.page(None, usize::MAX, |status| status.id.as_str() == id && search.q.contains(&status.acct));
+    let found =
+        world.page(None, usize::MAX, |status| status.id.as_str() == id && search.q.contains(&status.acct));
     let statuses: Vec<Value> = found.iter().map(|status| json!({ "id": status.id })).collect();
     Ok(Json(json!({ "accounts": [], "statuses": statuses, "hashtags": [] })))
 }

@@ -113,7 +113,13 @@ impl std::fmt::Debug for World {
 
 impl World {
     pub(super) fn new(url: String, clock: Arc<dyn Clock>) -> Self {
-        Self { url, clock, held: Mutex::default(), told: broadcast::Sender::new(BEHIND), streams: AtomicU64::new(0) }
+        Self {
+            url,
+            clock,
+            held: Mutex::default(),
+            told: broadcast::Sender::new(BEHIND),
+            streams: AtomicU64::new(0),
+        }
     }
 
     /// Ids as Mastodon makes them: the time, then a number.
@@ -143,7 +149,10 @@ impl World {
             json: json.to_string().into(),
         });
         held.replayed.push(Arc::clone(&replayed));
-        let left_out = held.faults.leave_out.is_some_and(|every| (held.replayed.len() as u64).is_multiple_of(every.max(1)));
+        let left_out = held
+            .faults
+            .leave_out
+            .is_some_and(|every| (held.replayed.len() as u64).is_multiple_of(every.max(1)));
         let times = match (left_out, held.faults.tell_twice) {
             (true, _) => 0,
             (false, Some(true)) => 2,
@@ -165,7 +174,8 @@ impl World {
     /// Has things go wrong.
     pub fn break_down(&self, faults: Faults) {
         let now = self.clock.now();
-        let until = |seconds: u64| now.plus_millis(i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX));
+        let until =
+            |seconds: u64| now.plus_millis(i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX));
         let mut held = self.held.lock();
         held.faults.lose_answers += faults.lose_answers;
         held.faults.fail_calls += faults.fail_calls;
@@ -284,13 +294,20 @@ impl World {
     ///
     /// # Errors
     /// Why it is refused.
-    pub(super) fn write(&self, account: usize, text: &str, key: Option<String>) -> Result<(Value, bool), String> {
+    pub(super) fn write(
+        &self,
+        account: usize,
+        text: &str,
+        key: Option<String>,
+    ) -> Result<(Value, bool), String> {
         let mut held = self.held.lock();
         let known = key.clone().and_then(|key| held.keys.get(&(account, key)).copied());
         if let Some(at) = known {
             return Ok((self.status_of(&held.received[at]), false));
         }
-        if let Some(refused) = held.faults.refuse_text.as_ref().filter(|refused| text.contains(refused.as_str())) {
+        if let Some(refused) =
+            held.faults.refuse_text.as_ref().filter(|refused| text.contains(refused.as_str()))
+        {
             return Err(format!("Validation failed: the text has `{refused}`"));
         }
         let received = Received {

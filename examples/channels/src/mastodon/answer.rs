@@ -37,7 +37,9 @@ pub(super) async fn failure(answer: Response, what: &str, wait: Option<Duration>
     let message = serde_json::from_slice::<Message>(&text).map(|message| message.error);
     let message = message.unwrap_or_else(|_| status.canonical_reason().unwrap_or("no reason").to_owned());
     match (status, wait) {
-        (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, Some(wait)) => NetworkError::Limited(wait),
+        (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, Some(wait)) => {
+            NetworkError::Limited(wait)
+        }
         (StatusCode::UNAUTHORIZED, _) => NetworkError::Revoked(message),
         (StatusCode::NOT_FOUND | StatusCode::GONE, _) => NetworkError::NotFound(what.to_owned()),
         (StatusCode::REQUEST_TIMEOUT, _) => NetworkError::Unavailable(message),
@@ -57,7 +59,8 @@ async fn text(mut answer: Response) -> Result<Vec<u8>, NetworkError> {
     let mut text = Vec::new();
     loop {
         let chunk = tokio::time::timeout(PAUSE, answer.chunk()).await;
-        let chunk = chunk.map_err(|_| NetworkError::Unavailable(format!("the answer paused for {PAUSE:?}")))?;
+        let chunk =
+            chunk.map_err(|_| NetworkError::Unavailable(format!("the answer paused for {PAUSE:?}")))?;
         let Some(chunk) = chunk.map_err(|error| unavailable(&error))? else { return Ok(text) };
         if text.len() + chunk.len() > LONGEST {
             return Err(NetworkError::Unavailable(format!("the answer is longer than {LONGEST} bytes")));

@@ -34,7 +34,8 @@ impl EventStream for Events {
                 return Ok(event);
             }
             let chunk = tokio::time::timeout(SILENCE, self.answer.chunk()).await;
-            let chunk = chunk.map_err(|_| NetworkError::Unavailable(format!("the stream was silent for {SILENCE:?}")))?;
+            let chunk = chunk
+                .map_err(|_| NetworkError::Unavailable(format!("the stream was silent for {SILENCE:?}")))?;
             match chunk.map_err(|error| answer::unavailable(&error))? {
                 Some(bytes) => self.lines.push(&bytes)?,
                 None => return Err(NetworkError::Unavailable("the stream was cut".to_owned())),
@@ -99,7 +100,9 @@ impl Lines {
                     self.data.push('\n');
                 }
                 if self.data.len() + value.len() > LONGEST {
-                    return Err(NetworkError::Unavailable(format!("an event is longer than {LONGEST} bytes")));
+                    return Err(NetworkError::Unavailable(format!(
+                        "an event is longer than {LONGEST} bytes"
+                    )));
                 }
                 self.data.push_str(value);
             }

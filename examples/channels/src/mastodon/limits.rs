@@ -99,10 +99,16 @@ mod tests {
     #[test]
     fn the_heads_say_how_long_to_wait() {
         let now = Timestamp::parse("2026-11-30T12:00:00Z").unwrap();
-        let cases: [(u16, &[(&str, &str)], Option<u64>); 11] = [
+        // Status, heads, and the seconds that are waited.
+        type Case<'a> = (u16, &'a [(&'a str, &'a str)], Option<u64>);
+        let cases: [Case<'_>; 11] = [
             (200, &[], None),
             (200, &[("x-ratelimit-remaining", "1"), ("x-ratelimit-reset", "2026-11-30T12:05:00.000Z")], None),
-            (200, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "2026-11-30T12:05:00.000Z")], Some(300)),
+            (
+                200,
+                &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "2026-11-30T12:05:00.000Z")],
+                Some(300),
+            ),
             (200, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "2026-11-30T11:00:00Z")], Some(1)),
             (200, &[("x-ratelimit-remaining", "0")], None),
             (429, &[("x-ratelimit-reset", "2026-11-30T13:00:00.000000Z")], Some(3600)),

@@ -84,7 +84,8 @@ impl Store {
             .iter()
             .flat_map(|text| text.split_whitespace())
             .map(|word| {
-                let escaped = word.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+                let escaped =
+                    word.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
                 format!("%{escaped}%")
             })
             .collect();
@@ -120,7 +121,10 @@ impl Store {
     /// When the store fails.
     pub async fn forget(&self, before: Timestamp) -> Result<usize, StoreError> {
         self.run("forgetting old statuses", move |connection| {
-            connection.execute("DELETE FROM posts WHERE state != 'open' AND ended < ?1", params![before.as_millis()])?;
+            connection.execute(
+                "DELETE FROM posts WHERE state != 'open' AND ended < ?1",
+                params![before.as_millis()],
+            )?;
             connection.execute("DELETE FROM statuses WHERE at < ?1", params![before.as_millis()])
         })
         .await

@@ -58,7 +58,10 @@ impl Store {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.run("listing notices", move |connection| {
             let sql = "SELECT seq, at, about, text, is_read FROM notices ORDER BY seq DESC LIMIT ?1";
-            let notices = connection.prepare_cached(sql)?.query_map([limit], notice_of)?.collect::<rusqlite::Result<_>>()?;
+            let notices = connection
+                .prepare_cached(sql)?
+                .query_map([limit], notice_of)?
+                .collect::<rusqlite::Result<_>>()?;
             let sql = "SELECT count(*) FROM notices WHERE is_read = 0";
             let unread: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
             Ok((notices, unread.unsigned_abs()))
@@ -72,7 +75,10 @@ impl Store {
     /// When the store fails.
     pub async fn read_notices(&self, up_to: i64) -> Result<(), StoreError> {
         self.run("marking notices as read", move |connection| {
-            connection.prepare_cached("UPDATE notices SET is_read = 1 WHERE seq <= ?1 AND is_read = 0")?.execute([up_to]).map(drop)
+            connection
+                .prepare_cached("UPDATE notices SET is_read = 1 WHERE seq <= ?1 AND is_read = 0")?
+                .execute([up_to])
+                .map(drop)
         })
         .await
     }

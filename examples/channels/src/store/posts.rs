@@ -162,7 +162,8 @@ impl Store {
     pub async fn refused_posts(&self, limit: usize) -> Result<Vec<Post>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.run("listing refused posts", move |connection| {
-            let sql = format!("SELECT {COLUMNS} FROM posts WHERE state = 'refused' ORDER BY ended DESC LIMIT ?1");
+            let sql =
+                format!("SELECT {COLUMNS} FROM posts WHERE state = 'refused' ORDER BY ended DESC LIMIT ?1");
             connection.prepare_cached(&sql)?.query_map([limit], post_of)?.collect()
         })
         .await

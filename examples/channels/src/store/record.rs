@@ -63,7 +63,8 @@ fn record_page(connection: &Connection, page: &JudgedPage, now: Timestamp) -> ru
     let mut keep = connection.prepare_cached(
         "INSERT INTO posts (key, account, draft, kept, state) VALUES (?1, ?2, ?3, ?4, 'open') ON CONFLICT DO NOTHING",
     )?;
-    let mut open = connection.prepare_cached("SELECT account FROM posts WHERE key = ?1 AND state = 'open'")?;
+    let mut open =
+        connection.prepare_cached("SELECT account FROM posts WHERE key = ?1 AND state = 'open'")?;
     for (status, blocked) in page.statuses.iter() {
         if status.id <= page.began {
             continue;
