@@ -82,6 +82,24 @@ async fn windows_take_what_comes_out_of_order_and_tell_of_what_comes_too_late() 
 }
 
 #[tokio::test]
+async fn a_schedule_over_the_night_in_which_the_clocks_go_forward() {
+    let lines = run("schedules", &[]).await;
+    assert_eq!(
+        lines,
+        [
+            "next 2026-03-29T01:00:00Z",
+            "next 2026-03-30T00:30:00Z",
+            "next 2026-03-31T00:30:00Z",
+            "running reports/nightly@2026-03-31T11:00:00Z#triggered-1",
+            "reports/nightly@2026-03-29T01:00:00Z missed.catchup_window",
+            "reports/nightly@2026-03-30T00:30:00Z missed.catchup_window",
+            "reports/nightly@2026-03-31T00:30:00Z missed.catchup_window",
+            "reports/nightly@2026-03-31T11:00:00Z#triggered-1 done",
+        ]
+    );
+}
+
+#[tokio::test]
 async fn several_outputs_go_several_ways() {
     let lines = sorted(run("several_outputs", &[]).await);
     assert_eq!(

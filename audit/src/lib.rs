@@ -16,7 +16,7 @@ const REASON: usize = 1_000;
 /// How long the store may take to keep an entry of a call or a command.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What operators do to queues, to the dispatcher and to sources.
+/// What operators do to queues, to the dispatcher, to sources and to schedules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Block a queue.
@@ -39,6 +39,20 @@ pub enum Action {
     RotateSource,
     /// Let a source post no more.
     RemoveSource,
+    /// Keep a new schedule.
+    AddSchedule,
+    /// Give a schedule another definition.
+    EditSchedule,
+    /// Skip a schedule's occurrences for a while.
+    PauseSchedule,
+    /// End that.
+    ResumeSchedule,
+    /// Fire a schedule now.
+    TriggerSchedule,
+    /// Fire what a schedule had in a time that is past.
+    BackfillSchedule,
+    /// Keep a schedule no more.
+    RemoveSchedule,
 }
 
 impl Action {
@@ -55,14 +69,28 @@ impl Action {
             Self::AddSource => "source.add",
             Self::RotateSource => "source.rotate",
             Self::RemoveSource => "source.remove",
+            Self::AddSchedule => "schedule.add",
+            Self::EditSchedule => "schedule.edit",
+            Self::PauseSchedule => "schedule.pause",
+            Self::ResumeSchedule => "schedule.resume",
+            Self::TriggerSchedule => "schedule.trigger",
+            Self::BackfillSchedule => "schedule.backfill",
+            Self::RemoveSchedule => "schedule.remove",
         }
     }
 
-    /// What it is done to, as the page names it: `on` is the queue or source that the call names.
+    /// What it is done to, as the page names it: `on` is the queue, source or schedule that the call names.
     pub fn target(self, on: &str, asked: &Value) -> String {
         let queue = on;
         match self {
             Self::Pause | Self::Unpause | Self::RotateSource | Self::RemoveSource => on.to_owned(),
+            Self::EditSchedule
+            | Self::PauseSchedule
+            | Self::ResumeSchedule
+            | Self::TriggerSchedule
+            | Self::BackfillSchedule
+            | Self::RemoveSchedule => on.to_owned(),
+            Self::AddSchedule => asked["id"].as_str().map_or_else(|| on.to_owned(), short),
             Self::AddSource => asked["source"].as_str().map_or_else(|| on.to_owned(), short),
             Self::Stop | Self::Start => "dispatcher".to_owned(),
             Self::Strategy => asked["strategy"].as_str().map_or_else(|| "dispatcher".to_owned(), short),
@@ -97,7 +125,25 @@ impl Action {
             Self::AddSource => format!("source {} may post for account {}", text("source"), text("account")),
             Self::RotateSource => format!("source {on} has a new token"),
             Self::RemoveSource => format!("source {on} may post no more"),
+            Self::AddSchedule => format!("schedule {} is added; {}", text("id"), next(answer)),
+            Self::EditSchedule => format!("schedule {on} is edited; {}", next(answer)),
+            Self::PauseSchedule => format!("schedule {on} is paused"),
+            Self::ResumeSchedule => format!("schedule {on} is on again; {}", next(answer)),
+            Self::TriggerSchedule => match answer["outcome"].as_str() {
+                None => format!("{} is on its way", text("firing")),
+                Some(outcome) => format!("{} was not fired: {outcome}", text("firing")),
+            },
+            Self::BackfillSchedule => format!("firings of schedule {on} on their way: {}", count("admitted")),
+            Self::RemoveSchedule => format!("schedule {on} is removed"),
         }
+    }
+}
+
+/// When a schedule occurs next, in words.
+fn next(schedule: &Value) -> String {
+    match schedule["upcoming"][0]["at"].as_str() {
+        Some(at) => format!("its next occurrence is at {at}"),
+        None => "it does not occur any more".to_owned(),
     }
 }
 

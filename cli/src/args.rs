@@ -9,6 +9,7 @@ use galerna_multilang::Stretch;
 use galerna_settings::FlagValue;
 
 use crate::commands::alerts::{AlertingCommand, Reason, Sure};
+use crate::commands::schedules::SchedulesArgs;
 use crate::commands::sources::SourcesArgs;
 use crate::form::Form;
 
@@ -139,6 +140,7 @@ impl Command {
         match self {
             Self::Queues(args) => args.form.is_json(),
             Self::Sources(args) => args.form.is_json(),
+            Self::Schedules(args) => args.form.is_json(),
             Self::Alerting(command) => command.form().is_json(),
             Self::Trace(args) => args.form.is_json(),
             Self::Config(args) => args.form.is_json(),
@@ -156,6 +158,7 @@ impl Command {
         let (form, reads) = match self {
             Self::Queues(args) => (&args.form, args.command.reads()),
             Self::Sources(args) => (&args.form, args.reads()),
+            Self::Schedules(args) => (&args.form, args.reads()),
             Self::Alerting(command) => (command.form(), command.reads()),
             Self::Trace(args) => (&args.form, true),
             Self::Config(args) => (&args.form, true),
@@ -190,6 +193,7 @@ impl Command {
             Self::Queues(_)
             | Self::Publish(_)
             | Self::Sources(_)
+            | Self::Schedules(_)
             | Self::Alerting(_)
             | Self::Load(_)
             | Self::Trace(_)
@@ -237,6 +241,8 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// See, add and remove those who may post readings
     Sources(SourcesArgs),
+    /// See, add, edit, pause, trigger and remove what fires by the clock
+    Schedules(SchedulesArgs),
     #[command(flatten)]
     Alerting(AlertingCommand),
     /// Post readings to a frontend, as fast as asked, and measure how long it takes

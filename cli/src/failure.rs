@@ -104,6 +104,8 @@ fn help_of(code: &str) -> &'static str {
             "give the token that the service has: `api.token` for the dispatcher (GALERNA_API_TOKEN), `page.operator_token` for the page"
         }
         "unknown_queue" => "`galerna queues list` shows the queues that there are",
+        "unknown_schedule" => "`galerna schedules list` shows the schedules that there are",
+        "schedule_edited" => "`galerna schedules show` has it as it is now; edit that",
         "unknown_source" => "`galerna sources list` shows the sources that there are",
         "store_in_use" => {
             "name the API of the process that has the store open with --dispatcher, or stop it first"

@@ -132,6 +132,7 @@ fn run(
             }
             command @ (Command::Queues(_)
             | Command::Sources(_)
+            | Command::Schedules(_)
             | Command::Alerting(_)
             | Command::Trace(_)
             | Command::Config(_)) => read(command, &settings).await?,
@@ -158,6 +159,7 @@ async fn read(command: Command, settings: &Settings) -> anyhow::Result<()> {
     match command {
         Command::Queues(args) => commands::queues::run(args, settings).await,
         Command::Sources(args) => commands::sources::run(&args, settings).await,
+        Command::Schedules(args) => commands::schedules::run(args, settings).await,
         Command::Alerting(command) => commands::alerts::run(command, settings).await,
         Command::Trace(args) => commands::trace::run(&args, settings).await,
         Command::Config(args) => commands::config::run(&args, settings),

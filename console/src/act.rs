@@ -20,7 +20,7 @@ use super::fields::Fields;
 use super::problem::Problem;
 use super::{
     Feedback, Page, alerts, body, dead_letter_actions, deliveries, dispatching, endpoints, observer,
-    queue_actions, rules, silences, source_actions,
+    queue_actions, rules, schedule_actions, silences, source_actions,
 };
 
 /// What an action did.
@@ -105,6 +105,12 @@ pub(super) fn routes(router: Router<Page>) -> Router<Page> {
     let router = both::<source_actions::Add>(router, "/sources/add");
     let router = both::<source_actions::Rotate>(router, "/sources/rotate");
     let router = both::<source_actions::Remove>(router, "/sources/remove");
+    let router = both::<schedule_actions::Save>(router, "/schedules/save");
+    let router = both::<schedule_actions::Pause>(router, "/schedules/pause");
+    let router = both::<schedule_actions::Resume>(router, "/schedules/resume");
+    let router = both::<schedule_actions::Trigger>(router, "/schedules/trigger");
+    let router = both::<schedule_actions::Backfill>(router, "/schedules/backfill");
+    let router = both::<schedule_actions::Remove>(router, "/schedules/remove");
     both::<silences::End>(router, "/silences/end")
 }
 

@@ -19,6 +19,11 @@
 //! | `/api/silences/end` | `{"id":"…","reason":"…"}` |
 //! | `/api/sources/add` | `{"source":"…","account":"…","token":"…","reason":"…"}`; without a token a random one is made and answered, this once |
 //! | `/api/sources/rotate`, `/api/sources/remove` | `{"source":"…","reason":"…"}`; a new `token` may be named |
+//! | `/api/schedules/save` | `{"id":"…","definition":{…},"reason":"…"}` as `galerna_schedules::Definition` has it; with `"revision"` only a schedule that is still at that |
+//! | `/api/schedules/pause` | `{"id":"…","note":"…"}` |
+//! | `/api/schedules/resume`, `/api/schedules/remove` | `{"id":"…","reason":"…"}` |
+//! | `/api/schedules/trigger` | `{"id":"…","overlap":"…","reason":"…"}` |
+//! | `/api/schedules/backfill` | `{"id":"…","from":"…","to":"…","overlap":"…","reason":"…"}` |
 //! | `/api/alerts/close` | `{"rule":"…","source":"…","device":"…","reason":"…"}` |
 //!
 //! What the pages show can be read as JSON too, by viewers as well:
@@ -71,6 +76,8 @@ mod queues;
 mod read;
 mod rules;
 mod samples;
+mod schedule_actions;
+mod schedules;
 mod search;
 mod silences;
 mod source_actions;
@@ -95,6 +102,7 @@ use galerna_http::Guard;
 use galerna_lock::Mutex;
 use galerna_model::Clock;
 use galerna_model::ParameterRegistry;
+use galerna_schedules::api::SchedulesApi;
 use galerna_storage::StatisticsStore;
 use galerna_storage::Store;
 use maud::{Markup, html};
@@ -148,6 +156,8 @@ pub struct Parts {
     pub statistics: Option<Arc<dyn StatisticsStore>>,
     /// Has changes of sources take effect; none where sources are not kept in the store, and so are not changed here.
     pub sources: Option<Arc<dyn SourceChanges>>,
+    /// What fires by the clock; none where nothing does.
+    pub schedules: Option<SchedulesApi>,
     /// The topologies that run.
     pub workers: Arc<dyn WorkersView>,
     /// The ingestion topology as `galerna_topology::Topology::json` tells it.
@@ -359,6 +369,9 @@ pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error>
         .route("/endpoints/edit", get(endpoints::edit))
         .route("/deliveries", get(deliveries::list))
         .route("/silences", get(silences::list))
+        .route("/schedules", get(schedules::list))
+        .route("/schedules/show", get(schedules::show))
+        .route("/schedules/edit", get(schedules::edit))
         .route("/trace", get(message_history::ask))
         .route("/trace/{message}", get(message_history::show))
         .route("/audit", get(audit::show))

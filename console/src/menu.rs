@@ -20,6 +20,7 @@ const GROUPS: [(&str, &[Entry]); 4] = [
             ("/topology", "Topology", None),
             ("/queues", "Queues", Some("o-queues")),
             ("/workers", "Workers", Some("o-topologies")),
+            ("/schedules", "Schedules", None),
             ("/trace", "Trace", None),
         ],
     ),

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::*;
 
 mod operating;
+mod schedules;
 
 const VIEWER: &str = "viewer-token-0123456789";
 const OPERATOR: &str = "operator-token-0123456789";
@@ -45,6 +46,11 @@ struct World {
 
 fn queue(name: &str) -> QueueName {
     QueueName::new(name).unwrap()
+}
+
+fn no_schedules() -> SchedulesApi {
+    let store = galerna_schedules::sqlite::SqliteSchedules::in_memory().unwrap();
+    galerna_schedules::Schedules::new(Arc::new(store), Arc::new(SystemClock)).into()
 }
 
 async fn parts(folder: &tempfile::TempDir, queues: usize) -> Parts {
@@ -87,6 +93,7 @@ async fn parts(folder: &tempfile::TempDir, queues: usize) -> Parts {
         version: "0",
         traces: None,
         sources: Some(Arc::new(TakenElsewhere)),
+        schedules: Some(no_schedules()),
         depths: Arc::default(),
         clock: Arc::new(SystemClock),
         registry: prometheus::Registry::new(),
@@ -192,7 +199,7 @@ fn cookie(answer: &Response) -> String {
     header.split(';').next().unwrap().to_owned()
 }
 
-const PAGES: [&str; 19] = [
+const PAGES: [&str; 22] = [
     "/",
     "/topology",
     "/queues",
@@ -209,6 +216,9 @@ const PAGES: [&str; 19] = [
     "/endpoints/edit",
     "/deliveries",
     "/silences",
+    "/schedules",
+    "/schedules/edit",
+    "/schedules/edit?check=true&kind=cron&expression=%3Cscript%3E",
     "/trace/m1",
     "/audit",
     "/about",

@@ -162,7 +162,8 @@ pub async fn run(args: DemoArgs, settings: Settings, stop: CancellationToken) ->
     modules::put_rules(&store, rules::rules()).await?;
     let before = Baseline::of(&store).await?;
     // The workers are started when there is something to measure.
-    let parts = Parts { broker, store, directory, makes_accounts: false, workers: 0 };
+    let schedules = modules::schedules::open(&settings).await?;
+    let parts = Parts { broker, store, schedules, directory, makes_accounts: false, workers: 0 };
     let all = Standalone::start(&settings, listeners, parts).await?;
     let created = all.accounts.as_ref().context("the accounts API of the demo cannot be read")?;
     eprint(format_args!("the maintainer made {} queues for {} accounts", created.created, created.listed));

@@ -7,6 +7,11 @@ const STAMP: &str = env!("CARGO_PKG_VERSION");
 
 /// A whole page: its title, where its live numbers come from, and its body.
 pub fn document(title: &str, events: Option<&str>, body: &Markup) -> Markup {
+    document_with_assets("/assets", title, events, body)
+}
+
+/// The same for whoever serves [`assets`](crate::assets) below another path, so that its pages stand beside others'.
+pub fn document_with_assets(assets: &str, title: &str, events: Option<&str>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -15,9 +20,9 @@ pub fn document(title: &str, events: Option<&str>, body: &Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) " · Galerna" }
-                link rel="icon" type="image/svg+xml" href={ "/assets/icon.svg?" (STAMP) };
-                link rel="stylesheet" href={ "/assets/page.css?" (STAMP) };
-                script defer src={ "/assets/page.js?" (STAMP) } {}
+                link rel="icon" type="image/svg+xml" href={ (assets) "/icon.svg?" (STAMP) };
+                link rel="stylesheet" href={ (assets) "/page.css?" (STAMP) };
+                script defer src={ (assets) "/page.js?" (STAMP) } {}
             }
             body data-events=[events] { (body) }
         }

@@ -45,6 +45,13 @@ pub fn served<S: Clone + Send + Sync + 'static>(
     (router, Arc::new(description))
 }
 
+/// A description with the form of errors, which every route refers to: for routes that a program serves in its own way.
+#[must_use]
+pub fn with_errors(mut description: OpenApi) -> OpenApi {
+    add_schema(&mut description);
+    description
+}
+
 /// The form of errors is always described: what is added to all routes refers to it.
 fn add_schema(description: &mut OpenApi) {
     use utoipa::{PartialSchema, ToSchema};

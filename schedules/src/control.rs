@@ -33,6 +33,12 @@ impl Schedules {
         Self { store, clock }
     }
 
+    /// The time by which they go.
+    #[cfg(feature = "api")]
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Adds a schedule; its first occurrence is after now.
     ///
     /// # Errors

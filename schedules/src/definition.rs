@@ -1,5 +1,6 @@
 //! What a schedule is told to be.
 
+use std::fmt;
 use std::time::Duration;
 
 use galerna_model::Timestamp;
@@ -29,6 +30,16 @@ pub enum Timing {
     Every(Interval),
     /// Once.
     At(Timestamp),
+}
+
+impl fmt::Display for Timing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cron(cron) => write!(f, "{} in {}", cron.expression, cron.timezone),
+            Self::Every(every) => write!(f, "every {}", duration_text::format(every.interval)),
+            Self::At(time) => write!(f, "once, at {time}"),
+        }
+    }
 }
 
 /// A cron expression, and how its times of the day become instants.

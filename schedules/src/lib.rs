@@ -4,7 +4,8 @@
 //!   ([`Policy`]) and what its firings carry;
 //! - [`Schedules`] adds, edits, pauses, resumes, triggers, backfills, removes and shows them, at any time;
 //! - [`Scheduler`] is the part of one process; [`Runner`] runs a function for each firing, [`ScheduleSpout`] emits them into a
-//!   topology;
+//!   topology; with the feature `broker`, `QueuePublisher` publishes them to queues;
+//! - with the feature `api`, `router` is routes and pages for operators, for a program to embed;
 //! - [`ScheduleStore`] keeps them: in an SQLite file (feature `embedded`) or in MongoDB (feature `mongodb`).
 //!
 //! ```
@@ -36,9 +37,11 @@
 //!   after a fault, or when the process that had it was not heard of for its lease time;
 //! - what was decided is never decided again, whatever the clocks do and whoever edits the schedule.
 //!
-//! The crate knows no broker and no engine; of the workspace it uses the clock of `model`, the traits of `topology`, `retry`,
-//! and `sqlite` with the feature `embedded`.
+//! The crate knows no engine; of the workspace it uses the clock of `model`, the traits of `topology`, `retry`, `sqlite` with the feature
+//! `embedded`, the trait of `broker` with the feature of that name, `http` and `html` with the feature `api`.
 
+#[cfg(feature = "api")]
+pub mod api;
 mod calendar;
 mod control;
 mod definition;
@@ -50,7 +53,11 @@ mod id;
 pub mod invariants;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
+#[cfg(feature = "api")]
+pub mod page;
 mod policy;
+#[cfg(feature = "broker")]
+mod publisher;
 mod record;
 mod runner;
 mod scheduler;
@@ -59,6 +66,7 @@ mod spout;
 pub mod sqlite;
 mod store;
 mod transition;
+mod view;
 
 pub use calendar::tzdata_version;
 pub use control::Schedules;
@@ -66,10 +74,15 @@ pub use definition::{CronTiming, Definition, Interval, Occurrences, Timing};
 pub use error::{BadSchedule, ScheduleError, StoreError};
 pub use firing::{Cancel, Claim, Ended, Fail, Firing, FiringId, Miss, OpenFiring, Origin, Outcome, Skip};
 pub use id::ScheduleId;
+#[cfg(feature = "api")]
+pub use page::router;
 pub use policy::{DstGap, DstOverlap, Missed, ON_TIME, Overlap, Policy, Retry};
+#[cfg(feature = "broker")]
+pub use publisher::{QueueMessage, QueuePublisher};
 pub use record::{Paused, Record, Upcoming};
 pub use runner::{Runner, RunnerOptions};
 pub use scheduler::{Finished, Scheduler, SchedulerOptions, Tick};
 pub use spout::ScheduleSpout;
 pub use store::ScheduleStore;
 pub use transition::{BUFFER, OPEN};
+pub use view::{Occurrence, SHOWN, ScheduleView};

@@ -12,8 +12,10 @@ use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use galerna_model::Timestamp;
 use mongodb::error::{Error, ErrorKind, WriteFailure};
-use mongodb::options::{Acknowledgment, CollectionOptions, IndexOptions, ReturnDocument, WriteConcern};
-use mongodb::{Collection, Database, IndexModel};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReturnDocument, WriteConcern,
+};
+use mongodb::{Client, Collection, Database, IndexModel};
 
 use crate::{Ended, Origin, Record, ScheduleId, ScheduleStore, StoreError};
 
@@ -34,6 +36,21 @@ pub struct MongoSchedules {
 }
 
 impl MongoSchedules {
+    /// Connects to the server of an address, and uses the database that it names, else `galerna`.
+    ///
+    /// # Errors
+    /// When the address is wrong; otherwise as [`open`](Self::open).
+    pub async fn connect(uri: &str) -> Result<Self, StoreError> {
+        let attempted = "connecting to MongoDB";
+        let mut options = ClientOptions::parse(uri).await.map_err(|error| fault(attempted, &error))?;
+        options.app_name.get_or_insert_with(|| "galerna".to_owned());
+        options.connect_timeout.get_or_insert(Duration::from_secs(5));
+        options.server_selection_timeout.get_or_insert(Duration::from_secs(5));
+        let database = options.default_database.clone().unwrap_or_else(|| "galerna".to_owned());
+        let client = Client::with_options(options).map_err(|error| fault(attempted, &error))?;
+        Self::open(&client.database(&database)).await
+    }
+
     /// Uses a database, and creates the indexes that are missing.
     ///
     /// # Errors

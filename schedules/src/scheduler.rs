@@ -22,6 +22,9 @@ const RECORDS: usize = 1_000;
 /// How often a change is tried when others change the same record.
 pub(crate) const TRIES: usize = 20;
 
+/// What ended long ago is forgotten so often.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
+
 /// How a process takes part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchedulerOptions {
@@ -31,13 +34,15 @@ pub struct SchedulerOptions {
     pub lease: Duration,
     /// How much longer than the lease others wait, so that a holder whose clock runs slower has stopped.
     pub expiry_margin: Duration,
+    /// What ended is kept so long, and then forgotten by whoever takes part; without end if there is none.
+    pub keep: Option<Duration>,
 }
 
 impl Default for SchedulerOptions {
-    /// A lease of 30 s, taken over 1 s later.
+    /// A lease of 30 s, taken over 1 s later; what ended is kept for 90 days.
     fn default() -> Self {
         let holder = format!("{}-{:016x}", std::process::id(), fastrand::u64(..));
-        Self { holder, lease: Duration::from_secs(30), expiry_margin: Duration::from_secs(1) }
+        Self { holder, lease: Duration::from_secs(30), expiry_margin: Duration::from_secs(1), keep: Some(Duration::from_secs(90 * 86_400)) }
     }
 }
 
@@ -102,6 +107,8 @@ pub struct Scheduler {
     held: HashMap<ClaimKey, Held>,
     watched: HashMap<ClaimKey, Watch>,
     compiled: HashMap<ScheduleId, Compiled>,
+    /// When this process last had the store forget what ended long ago.
+    forgot: Option<Instant>,
 }
 
 impl std::fmt::Debug for Scheduler {
@@ -120,6 +127,7 @@ impl Scheduler {
             held: HashMap::new(),
             watched: HashMap::new(),
             compiled: HashMap::new(),
+            forgot: None,
         }
     }
 
@@ -152,6 +160,22 @@ impl Scheduler {
         .collect()
     }
 
+    /// Has the store forget what ended long ago, once an hour.
+    async fn forget(&mut self) {
+        let Some(keep) = self.options.keep else { return };
+        if self.forgot.is_some_and(|at| at.elapsed() < FORGET_EVERY) {
+            return;
+        }
+        // Also when it fails: another does it, or this one in an hour.
+        self.forgot = Some(Instant::now());
+        let before = self.clock.now().plus_millis(-crate::definition::millis(keep));
+        match self.store.forget(before).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::debug!(forgotten, "what ended long ago is forgotten"),
+            Err(error) => tracing::warn!(%error, "what ended long ago is not forgotten"),
+        }
+    }
+
     /// Decides what has become due, claims up to `room` firings, renews the claims that this process has, and lets claims of
     /// processes that were lost expire. To be called about once a second, and at least three times a lease.
     ///
@@ -173,6 +197,7 @@ impl Scheduler {
                 return Ok(tick);
             }
         }
+        self.forget().await;
         self.watched.retain(|key, _| seen.contains(key));
         // Whatever has a claim was among the records.
         self.held.retain(|key, held| {

@@ -181,6 +181,7 @@ impl World {
             holder: format!("process-{}", self.started),
             lease: Duration::from_millis(LEASE as u64),
             expiry_margin: Duration::from_secs(5),
+            keep: None,
         };
         let scheduler = Scheduler::new(self.store.clone(), Arc::new(self.clock.clone()), options);
         Process { scheduler, runs: Vec::new(), away_until: 0, killed: false }

@@ -11,7 +11,6 @@ use galerna_telemetry::{RemoteHistory, process_name};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::{message_history, routes};
 use crate::backends::{broker, must_be_shared, store};
@@ -19,7 +18,7 @@ use crate::metrics;
 use crate::module::{Readiness, run};
 use crate::modules::{
     self, AdminServer, DispatcherApi, FrontendServer, MaintainerTasks, NotifierTasks, PageParts, PageServer,
-    WorkerTopologies, Workers, listen,
+    ScheduleRunner, WorkerTopologies, Workers, listen,
 };
 
 /// A frontend of its own.
@@ -85,6 +84,7 @@ pub async fn page(settings: &Settings, stop: CancellationToken) -> anyhow::Resul
     let (others, token) = (settings.page.workers.clone(), settings.api.token.clone());
     // The page writes what is done on it to the audit log.
     let options = ClientOptions { audited: true, ..dispatcher_options(settings) };
+    let schedules = modules::schedules::api(modules::schedules::open(settings).await?, Some(broker.clone()));
     let stored = settings.maintainer.accounts_are_stored() && settings.frontend.sources_are_stored();
     let parts = PageParts {
         dispatcher: Arc::new(DispatcherClient::new(&settings.dispatcher.url, options)?),
@@ -94,6 +94,7 @@ pub async fn page(settings: &Settings, stop: CancellationToken) -> anyhow::Resul
         store,
         traces: Arc::new(RemoteHistory::new(others.clone(), token.clone())?),
         workers: Arc::new(RemoteWorkers::new(others, token)?),
+        schedules,
         registry: registry()?,
     };
     tracing::info!(address = %listener.local_addr()?, "the page is served");
@@ -119,11 +120,13 @@ pub async fn dispatcher(settings: &Settings, stop: CancellationToken) -> anyhow:
     let store = store(settings).await?;
     let link = settings.maintainer.url.clone().map_or(MaintainerLink::None, MaintainerLink::Url);
     let dispatcher = modules::dispatcher(settings, &store, link, registry()?).await?;
-    let api = DispatcherApi::new(settings, listener, dispatcher, store, OpenApiRouter::new());
+    let schedules = modules::schedules::api(modules::schedules::open(settings).await?, None);
+    let routes = galerna_schedules::api::routes(schedules);
+    let api = DispatcherApi::new(settings, listener, dispatcher, store, routes);
     run(vec![Box::new(api)], Readiness::default(), &stop).await
 }
 
-/// A maintainer of its own.
+/// A maintainer of its own; it fires schedules, too.
 ///
 /// # Errors
 /// Why it could not start, or ended.
@@ -133,9 +136,10 @@ pub async fn maintainer(settings: &Settings, stop: CancellationToken) -> anyhow:
     let (broker, store) = (broker(settings).await?, store(settings).await?);
     let accounts = modules::accounts_source(settings, &store)?;
     let maintainer = modules::maintainer(settings, &store, &broker, accounts, registry()?)?;
+    let schedules = ScheduleRunner::new(settings, modules::schedules::open(settings).await?, broker);
     tracing::info!(address = %listener.local_addr()?, "the maintainer works");
     let tasks = MaintainerTasks::new(maintainer).answering(listener, settings.api.token.clone());
-    run(vec![Box::new(tasks)], Readiness::default(), &stop).await
+    run(vec![Box::new(tasks), Box::new(schedules)], Readiness::default(), &stop).await
 }
 
 /// A worker of its own.

@@ -15,6 +15,7 @@ use galerna_dispatcher::{Dispatcher, MaintainerLink};
 use galerna_frontend::Directory;
 use galerna_http::metrics::process_registry;
 use galerna_maintainer::{Run, Task};
+use galerna_schedules::ScheduleStore;
 use galerna_settings::Settings;
 use galerna_storage::Store;
 use tokio::net::TcpListener;
@@ -26,7 +27,7 @@ use crate::api::sources::{self, SourcesApi};
 use crate::module::{Module, Readiness, Supervisor};
 use crate::modules::{
     self, AdminServer, DispatcherApi, FrontendServer, LocalMaintainer, MaintainerTasks, NotifierTasks,
-    PageParts, PageServer, WorkerTopologies, Workers, listen,
+    PageParts, PageServer, ScheduleRunner, WorkerTopologies, Workers, listen,
 };
 use crate::{backends, metrics, separate};
 
@@ -59,6 +60,8 @@ pub struct Parts {
     pub broker: Arc<dyn Broker>,
     /// The store.
     pub store: Store,
+    /// The store of schedules.
+    pub schedules: Arc<dyn ScheduleStore>,
     /// Where accounts and sources come from.
     pub directory: Directory,
     /// Whether an account that is published to and not known is made.
@@ -94,7 +97,7 @@ impl Standalone {
     /// # Errors
     /// Why one cannot be opened or started; those that were started are ended.
     pub async fn start(settings: &Settings, listeners: Listeners, parts: Parts) -> anyhow::Result<Self> {
-        let Parts { broker, store, directory, makes_accounts, workers: wanted } = parts;
+        let Parts { broker, store, schedules, directory, makes_accounts, workers: wanted } = parts;
         let statistics = store.statistics.clone();
         let registry = process_registry(env!("CARGO_PKG_VERSION"))?;
         let accounts = directory.accounts.clone();
@@ -126,6 +129,7 @@ impl Standalone {
             frontend: frontend.clone(),
             maintainer: maintainer.clone(),
         };
+        let schedules_api = modules::schedules::api(schedules.clone(), Some(broker.clone()));
         let routes = routes::router(
             broker.clone(),
             store.clone(),
@@ -136,7 +140,8 @@ impl Standalone {
         )
         .merge(maintainer.task_routes())
         .merge(galerna_control::routes::rest(workers.topologies().clone()))
-        .merge(sources::routes(changed.clone()));
+        .merge(sources::routes(changed.clone()))
+        .merge(galerna_schedules::api::routes(schedules_api.clone()));
         let page = PageParts {
             dispatcher: Arc::new(dispatcher.clone()),
             broker: broker.clone(),
@@ -145,6 +150,7 @@ impl Standalone {
             sources: changed.changes(),
             workers: Arc::new(workers.clone()),
             traces: Arc::new(LocalHistory),
+            schedules: schedules_api,
             registry: registry.clone(),
         };
         let readiness = Readiness::default();
@@ -164,6 +170,7 @@ impl Standalone {
                 readiness.clone(),
             )),
             Box::new(WorkerTopologies::new(workers.clone(), ingestions, settings.worker.drain)),
+            Box::new(ScheduleRunner::new(settings, schedules, broker.clone())),
             Box::new(FrontendServer::new(frontend, listeners.frontend, Router::new())),
         ];
         let supervisor = Supervisor::start(modules, readiness).await?;
@@ -210,9 +217,10 @@ pub async fn up(workers: u16, settings: &Settings, stop: CancellationToken) -> a
     let listeners = Listeners::open(settings).await?;
     let (broker, store) = (backends::broker(settings).await?, backends::store(settings).await?);
     modules::load_rules(settings, &store).await?;
+    let schedules = modules::schedules::open(settings).await?;
     let directory = modules::directory(settings, &store)?;
     let makes_accounts = settings.maintainer.accounts_are_stored();
-    let parts = Parts { broker, store, directory, makes_accounts, workers };
+    let parts = Parts { broker, store, schedules, directory, makes_accounts, workers };
     let all = Standalone::start(settings, listeners, parts).await?;
     tracing::info!(
         address = %all.api_address,

@@ -28,8 +28,8 @@ use schema::{KEYS, Value};
 
 pub use schema::{parse_span, show_span, without_password};
 pub use sections::{
-    Api, Broker, Dispatcher, Frontend, Ingest, Log, LogFormat, Maintainer, Notifier, Page, QueueType, Store,
-    Strategy, Trace, Worker,
+    Api, Broker, Dispatcher, Frontend, Ingest, Log, LogFormat, Maintainer, Notifier, Page, QueueType, Schedules,
+    Store, Strategy, Trace, Worker,
 };
 
 /// The variable that names the file.
@@ -141,6 +141,8 @@ pub struct Settings {
     pub ingest: Ingest,
     /// The history of messages.
     pub trace: Trace,
+    /// What fires by the clock.
+    pub schedules: Schedules,
     /// The log.
     pub log: Log,
     #[serde(skip)]

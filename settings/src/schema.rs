@@ -262,6 +262,12 @@ pub(crate) static KEYS: &[Key] = &[
         "",
         "OTLP/HTTP collector that the history of messages is sent to, for instance http://localhost:4318",
     ),
+    key(
+        "schedules.keep",
+        Kind::Span(HOUR, 3_650 * DAY),
+        "90d",
+        "how long it is kept what became of the occurrences of schedules",
+    ),
     key("log.level", Kind::Text, "info", "filter of the log, for instance `info,galerna_dispatcher=debug`"),
     key("log.format", Kind::Choice(&["text", "json"]), "text", "form of the log"),
 ];

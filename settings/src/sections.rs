@@ -255,6 +255,14 @@ pub struct Trace {
     pub otlp: Option<String>,
 }
 
+/// What fires by the clock.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedules {
+    /// How long it is kept what became of occurrences.
+    pub keep: Duration,
+}
+
 /// The log.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -10,6 +10,7 @@ pub(crate) mod multilang;
 pub(crate) mod publish;
 mod publish_target;
 pub(crate) mod queues;
+pub(crate) mod schedules;
 pub(crate) mod shell;
 pub(crate) mod sources;
 pub(crate) mod topology;

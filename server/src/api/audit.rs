@@ -8,6 +8,8 @@
 //! | `PUT /strategy` | `dispatcher.strategy` |
 //! | `POST /queue/<id>/dead/replay`, `/dead/discard` | `dead_letters.replay`, `dead_letters.discard` |
 //! | `POST /sources`, `/sources/<id>/rotate`, `/sources/<id>/remove` | `source.add`, `source.rotate`, `source.remove` |
+//! | `POST /schedules`, `PUT /schedules/<id>` | `schedule.add`, `schedule.edit` |
+//! | `POST /schedules/<id>/pause`, `/resume`, `/trigger`, `/backfill`, `/remove` | `schedule.pause`, … |
 //!
 //! Each may bring header `x-actor`, the name of whoever asks (nobody checks it), and `"reason"` in its JSON body. `x-audited` says
 //! that the caller keeps the log itself, as a page in another process does: then nothing is written here. Whoever has the token is
@@ -37,7 +39,7 @@ use utoipa::openapi::{Object, OpenApi, RefOr, Required, Type};
 const ANSWER: usize = 4 << 20;
 
 /// All actions: how the API is asked for each.
-const ROUTES: [(Method, &str, Action); 10] = [
+const ROUTES: [(Method, &str, Action); 17] = [
     (Method::POST, "/queue/{id}/pause", Action::Pause),
     (Method::POST, "/queue/{id}/unpause", Action::Unpause),
     (Method::POST, "/stop", Action::Stop),
@@ -48,6 +50,13 @@ const ROUTES: [(Method, &str, Action); 10] = [
     (Method::POST, "/sources", Action::AddSource),
     (Method::POST, "/sources/{source}/rotate", Action::RotateSource),
     (Method::POST, "/sources/{source}/remove", Action::RemoveSource),
+    (Method::POST, "/schedules", Action::AddSchedule),
+    (Method::PUT, "/schedules/{id}", Action::EditSchedule),
+    (Method::POST, "/schedules/{id}/pause", Action::PauseSchedule),
+    (Method::POST, "/schedules/{id}/resume", Action::ResumeSchedule),
+    (Method::POST, "/schedules/{id}/trigger", Action::TriggerSchedule),
+    (Method::POST, "/schedules/{id}/backfill", Action::BackfillSchedule),
+    (Method::POST, "/schedules/{id}/remove", Action::RemoveSchedule),
 ];
 
 fn action_of(method: &Method, path: &str) -> Option<Action> {
@@ -69,7 +78,7 @@ pub(super) async fn audit(
     let Ok(params) = request.extract_parts::<RawPathParams>().await else {
         return next.run(request).await;
     };
-    // The queue or the source.
+    // The queue, the source or the schedule.
     let on = params.iter().next().map_or_else(String::new, |(_, name)| name.to_owned());
     let (parts, body) = request.into_parts();
     let body = match Bytes::from_request(Request::new(body), &()).await {
@@ -97,12 +106,17 @@ pub(super) async fn audit(
             Err(message.map_or_else(|| parts.status.to_string(), str::to_owned))
         };
         let target = action.target(&on, &asked);
-        let entry = entry(action, &who, target, asked["reason"].as_str(), outcome);
+        let entry = entry(action, &who, target, reason_of(&asked), outcome);
         // Whoever asked is told what was done; that the audit log lacks it stands in the log.
         let _ = record(&*log, &entry, WRITE_TIMEOUT).await;
         Response::from_parts(parts, Body::from(body))
     };
     to_its_end(acting).await
+}
+
+/// Why, as the body says it; a note that stays with what was done says it too.
+fn reason_of(asked: &Value) -> Option<&str> {
+    asked["reason"].as_str().or_else(|| asked["note"].as_str())
 }
 
 /// Goes on when the caller hangs up: what was done is written down all the same.

@@ -11,6 +11,7 @@
 //! | `GET /trace/<id>` | | `{"message":…,"steps":[{"at":…,"where":…,"what":…,"message":…}]}`: the history of a message or a call |
 //! | `POST /tasks/<name>/run` | `?force=` | with `galerna up`: what the maintainer's task did, as on a maintainer of its own |
 //! | `GET /sources`, `POST /sources`, `POST /sources/<id>/rotate`, `/remove` | see `api/sources.rs` | who may post readings |
+//! | `/schedules`, `/schedules/<id>`, …, `POST /upcoming` | see `galerna_schedules::api` | what fires by the clock; `api/mod.rs` serves it |
 //! | `POST /publish/meters` | NDJSON: a line is the intervals of a meter | what was published, once counters go on from what was before |
 //! | `POST /publish` | NDJSON: a line is a reading, an array or a post with `account` or `source` | what was published |
 //!

@@ -7,6 +7,7 @@ mod maintainer;
 mod notifier;
 mod page;
 mod rules;
+pub mod schedules;
 mod worker;
 
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use maintainer::{accounts_source, open as maintainer};
 pub(crate) use notifier::{NotifierTasks, open as notifier};
 pub(crate) use page::{PageParts, PageServer};
 pub use rules::{load as load_rules, put as put_rules};
+pub(crate) use schedules::ScheduleRunner;
 pub(crate) use worker::WorkerTopologies;
 pub use worker::{Workers, ingestion, validator};
 

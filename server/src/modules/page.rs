@@ -10,6 +10,7 @@ use galerna_broker::Broker;
 use galerna_console::{Access, DispatcherAdmin, MessageHistory, Setting, SourceChanges, WorkersView};
 use galerna_http::{ServeOptions, serve_until};
 use galerna_model::SystemClock;
+use galerna_schedules::api::SchedulesApi;
 use galerna_settings::Settings;
 use galerna_storage::{StatisticsStore, Store};
 use prometheus::Registry;
@@ -45,6 +46,7 @@ pub(crate) struct PageParts {
     pub(crate) sources: Option<Arc<dyn SourceChanges>>,
     pub(crate) workers: Arc<dyn WorkersView>,
     pub(crate) traces: Arc<dyn MessageHistory>,
+    pub(crate) schedules: SchedulesApi,
     pub(crate) registry: Registry,
 }
 
@@ -86,7 +88,7 @@ impl Module for PageServer {
 
 /// The routes of the page, whose charts are kept from now on until `stop`.
 fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> anyhow::Result<Router> {
-    let PageParts { dispatcher, broker, store, statistics, sources, workers, traces, registry } = parts;
+    let PageParts { dispatcher, broker, store, statistics, sources, workers, traces, schedules, registry } = parts;
     let topology = serde_json::from_str(&topology::shown(settings)?.json())?;
     let shown = settings.shown().map(|setting| Setting {
         key: setting.name.to_owned(),
@@ -105,6 +107,7 @@ fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> any
         config: shown.collect(),
         version: env!("CARGO_PKG_VERSION"),
         traces: Some(traces),
+        schedules: Some(schedules),
         depths: Arc::default(),
         clock: Arc::new(SystemClock),
         registry,
