@@ -21,8 +21,7 @@ async fn main() -> Result<()> {
         println!("next {time}");
     }
 
-    let process =
-        || Scheduler::new(Arc::clone(&store), Arc::new(clock.clone()), SchedulerOptions::default());
+    let process = || Scheduler::new(Arc::clone(&store), Arc::new(clock.clone()), SchedulerOptions::default());
     let mut processes = [process(), process()];
     for _day in 0..3 {
         clock.advance(86_400_000);

@@ -42,7 +42,12 @@ impl Default for SchedulerOptions {
     /// A lease of 30 s, taken over 1 s later; what ended is kept for 90 days.
     fn default() -> Self {
         let holder = format!("{}-{:016x}", std::process::id(), fastrand::u64(..));
-        Self { holder, lease: Duration::from_secs(30), expiry_margin: Duration::from_secs(1), keep: Some(Duration::from_secs(90 * 86_400)) }
+        Self {
+            holder,
+            lease: Duration::from_secs(30),
+            expiry_margin: Duration::from_secs(1),
+            keep: Some(Duration::from_secs(90 * 86_400)),
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use galerna_model::{ManualClock, QueueName, Timestamp};
 use galerna_schedules::api::{PayloadCheck, SchedulesApi};
 use galerna_schedules::sqlite::SqliteSchedules;
 use galerna_schedules::{
-    BadSchedule, Definition, QueueMessage, QueuePublisher, ScheduleId, Scheduler, SchedulerOptions, Schedules, router,
+    BadSchedule, Definition, QueueMessage, QueuePublisher, ScheduleId, Scheduler, SchedulerOptions,
+    Schedules, router,
 };
 use galerna_topology::FaultKind;
 use serde_json::{Value, json};
@@ -30,7 +31,9 @@ struct NoNumbers;
 impl PayloadCheck for NoNumbers {
     async fn check(&self, payload: &Value) -> Result<(), BadSchedule> {
         match payload {
-            Value::Number(_) => Err(BadSchedule { field: "payload", reason: "a number says nothing".to_owned() }),
+            Value::Number(_) => {
+                Err(BadSchedule { field: "payload", reason: "a number says nothing".to_owned() })
+            }
             _ => Ok(()),
         }
     }
@@ -76,7 +79,8 @@ fn nightly() -> Value {
 #[tokio::test]
 async fn programs_add_edit_pause_trigger_backfill_and_remove_schedules() {
     let program = Program::start().await;
-    let (status, upcoming) = program.call("POST", "/api/upcoming", Some(json!({"definition": nightly()}))).await;
+    let (status, upcoming) =
+        program.call("POST", "/api/upcoming", Some(json!({"definition": nightly()}))).await;
     assert_eq!((status, upcoming["upcoming"].as_array().unwrap().len()), (200, 10));
     // The clocks go from 2 to 3 o'clock in that night.
     assert_eq!(upcoming["upcoming"][0]["local"], "2026-03-29T03:00:00+02:00[Europe/Berlin]");
@@ -90,10 +94,14 @@ async fn programs_add_edit_pause_trigger_backfill_and_remove_schedules() {
     let daily = json!({"timing": {"cron": {"expression": "0 6 * * *", "timezone": "UTC"}}});
     let edit = json!({"definition": daily, "revision": 1});
     let (status, edited) = program.call("PUT", one, Some(edit.clone())).await;
-    assert_eq!((status, &edited["revision"], &edited["upcoming"][0]["at"]), (200, &json!(2), &json!("2026-03-29T06:00:00Z")));
+    assert_eq!(
+        (status, &edited["revision"], &edited["upcoming"][0]["at"]),
+        (200, &json!(2), &json!("2026-03-29T06:00:00Z"))
+    );
     let (status, stale) = program.call("PUT", one, Some(edit)).await;
     assert_eq!((status, &stale["error"]["code"]), (409, &json!("schedule_edited")));
-    let (_, paused) = program.call("POST", &format!("{one}/pause"), Some(json!({"note": "moving house"}))).await;
+    let (_, paused) =
+        program.call("POST", &format!("{one}/pause"), Some(json!({"note": "moving house"}))).await;
     assert_eq!(paused["paused"]["note"], "moving house");
     let (_, resumed) = program.call("POST", &format!("{one}/resume"), None).await;
     assert_eq!(resumed["paused"], Value::Null);
@@ -105,7 +113,10 @@ async fn programs_add_edit_pause_trigger_backfill_and_remove_schedules() {
     let (status, filled) = program.call("POST", &format!("{one}/backfill"), Some(range)).await;
     assert_eq!((status, &filled["admitted"]), (200, &json!(7)), "{filled}");
     let (_, shown) = program.call("GET", one, None).await;
-    assert_eq!((shown["open"].as_array().unwrap().len(), &shown["counts"]["skipped.overlap"]), (8, &json!(1)));
+    assert_eq!(
+        (shown["open"].as_array().unwrap().len(), &shown["counts"]["skipped.overlap"]),
+        (8, &json!(1))
+    );
     assert_eq!(shown["last"][0]["reason"], "overlap");
     let (_, list) = program.call("GET", "/api/schedules?limit=1", None).await;
     assert_eq!((list["schedules"][0]["id"].as_str(), &list["next"]), (Some("reports/nightly"), &Value::Null));
@@ -122,7 +133,10 @@ async fn what_is_wrong_is_said_with_its_field_and_nothing_is_kept() {
     for (definition, said) in [
         (json!({"timing": {"cron": {"expression": "61 * * * *"}}}), "cron.expression"),
         (json!({"timing": {"cron": {"expression": "0 0 30 2 *"}}}), "it never occurs"),
-        (json!({"timing": {"cron": {"expression": "* * * * *", "timezone": "Europe/Atlantis"}}}), "cron.timezone"),
+        (
+            json!({"timing": {"cron": {"expression": "* * * * *", "timezone": "Europe/Atlantis"}}}),
+            "cron.timezone",
+        ),
         (json!({"timing": {"every": {"interval": "1ms"}}}), "every.interval"),
         (json!({"timing": {"every": {"interval": "soon"}}}), "is no duration"),
         (json!({"timing": {"at": "2026-01-01T00:00:00Z"}, "payload": 7}), "payload: a number says nothing"),
@@ -165,7 +179,10 @@ async fn people_do_the_same_on_pages_and_other_sites_do_not() {
     let bad = program.form("/schedules/save", "id=x&kind=cron&expression=%3Cscript%3E", &[]).await;
     assert_eq!(bad.status(), 422);
     let bad = bad.text().await.unwrap();
-    assert!(bad.contains("Not saved") && bad.contains("&lt;script&gt;") && !bad.contains("<script>"), "{bad}");
+    assert!(
+        bad.contains("Not saved") && bad.contains("&lt;script&gt;") && !bad.contains("<script>"),
+        "{bad}"
+    );
     for (path, body) in [
         ("/schedules/pause", "id=nightly&note=why"),
         ("/schedules/resume", "id=nightly"),
@@ -179,7 +196,11 @@ async fn people_do_the_same_on_pages_and_other_sites_do_not() {
     assert_eq!(record.open.len(), 3);
     assert_eq!(program.form("/schedules/remove", "id=nightly", &[]).await.status(), 303);
     for path in ["/schedules/assets/page.css", "/schedules/openapi.json", "/schedules", "/schedules/edit"] {
-        assert_eq!(program.client.get(format!("{}{path}", program.url)).send().await.unwrap().status(), 200, "{path}");
+        assert_eq!(
+            program.client.get(format!("{}{path}", program.url)).send().await.unwrap().status(),
+            200,
+            "{path}"
+        );
     }
 }
 
@@ -204,7 +225,10 @@ async fn a_firing_is_a_message_of_its_queue_with_an_id_that_tells_it_from_others
     publisher.publish(&firing).await.unwrap();
     let message = broker.peek(&queue, 10).await.unwrap().remove(0).message;
     assert_eq!(message.id, "minutely@2026-03-28T11:01:00Z");
-    assert_eq!((message.body.as_ref(), message.content_type.as_str()), (br#"{"report":"usage"}"#.as_slice(), "application/json"));
+    assert_eq!(
+        (message.body.as_ref(), message.content_type.as_str()),
+        (br#"{"report":"usage"}"#.as_slice(), "application/json")
+    );
     for payload in [
         Value::Null,
         json!({}),

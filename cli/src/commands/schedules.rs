@@ -239,12 +239,16 @@ impl Definition {
                     std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
                     text
                 } else {
-                    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
+                    std::fs::read_to_string(file)
+                        .with_context(|| format!("cannot read {}", file.display()))?
                 };
                 serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display()))?
             }
         };
-        ensure!(definition.is_object(), "a definition is a JSON object, such as {{\"timing\": {{\"every\": {{\"interval\": \"10s\"}}}}}}");
+        ensure!(
+            definition.is_object(),
+            "a definition is a JSON object, such as {{\"timing\": {{\"every\": {{\"interval\": \"10s\"}}}}}}"
+        );
         self.set_timing(&mut definition)?;
         set(&mut definition["policy"], "overlap", word(self.overlap));
         set(&mut definition["policy"], "missed", word(self.missed));
@@ -265,9 +269,8 @@ impl Definition {
         set(&mut definition["payload"], "content_type", self.content_type.as_ref().map(|t| json!(t)));
         if let Some(body) = &self.body {
             let body = match self.content_type.as_deref() {
-                None | Some("application/json") => {
-                    serde_json::from_str(body).context("--body is no JSON; name what it is with --content-type")?
-                }
+                None | Some("application/json") => serde_json::from_str(body)
+                    .context("--body is no JSON; name what it is with --content-type")?,
                 Some(_) => json!(body),
             };
             set(&mut definition["payload"], "body", Some(body));
@@ -283,7 +286,11 @@ impl Definition {
             definition["timing"] = json!({ "every": { "interval": interval } });
         } else if let Some(at) = &self.at {
             definition["timing"] = json!({ "at": at });
-        } else if self.cron.is_some() || self.timezone.is_some() || self.dst_gap.is_some() || self.dst_overlap.is_some() {
+        } else if self.cron.is_some()
+            || self.timezone.is_some()
+            || self.dst_gap.is_some()
+            || self.dst_overlap.is_some()
+        {
             let mut cron = definition["timing"]["cron"].take();
             set(&mut cron, "expression", self.cron.as_ref().map(|e| json!(e)));
             set(&mut cron, "timezone", self.timezone.as_ref().map(|z| json!(z)));
@@ -365,7 +372,8 @@ pub(crate) async fn run(args: SchedulesArgs, settings: &Settings) -> anyhow::Res
             form.done(&answer, &format!("firings of {schedule} on their way: {}", answer["admitted"]))
         }
         SchedulesCommand::Remove { schedule, reason, sure } => {
-            let question = format!("Remove schedule {schedule}? It fires no more; what ended stays in its history.");
+            let question =
+                format!("Remove schedule {schedule}? It fires no more; what ended stays in its history.");
             ensure!(sure.is_said(&question)?, "{schedule} is not removed");
             let answer = api.post(&path(&schedule, "/remove"), &because(json!({}), reason.reason)).await?;
             form.done(&answer, &format!("{schedule} is removed"))
@@ -410,8 +418,7 @@ fn state(schedule: &Value) -> (&'static str, Tone) {
 
 fn listed(answer: &Value) -> List {
     let schedules = answer["schedules"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut list =
-        List::new(&["schedule", "occurs", "state", "next", "done", "failed", "skipped", "missed"]);
+    let mut list = List::new(&["schedule", "occurs", "state", "next", "done", "failed", "skipped", "missed"]);
     for schedule in schedules {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (state, tone) = state(schedule);
@@ -468,7 +475,14 @@ fn print_one(schedule: &Value) -> anyhow::Result<()> {
         };
         let fault = ended["fault"].as_str().unwrap_or_default().replace(char::is_control, " ");
         let origin = text(&ended["origin"]);
-        last.add_row([text(&ended["nominal"]), origin, outcome, text(&ended["at"]), ended["attempts"].to_string(), fault]);
+        last.add_row([
+            text(&ended["nominal"]),
+            origin,
+            outcome,
+            text(&ended["at"]),
+            ended["attempts"].to_string(),
+            fault,
+        ]);
     }
     print(last)
 }
@@ -487,7 +501,11 @@ fn print_upcoming(schedule: &Value) -> anyhow::Result<()> {
 }
 
 fn print_saved(schedule: &Value, done: &str) -> anyhow::Result<()> {
-    print(format!("{} {done}: {}", schedule["id"].as_str().unwrap_or_default(), schedule["occurs"].as_str().unwrap_or_default()))?;
+    print(format!(
+        "{} {done}: {}",
+        schedule["id"].as_str().unwrap_or_default(),
+        schedule["occurs"].as_str().unwrap_or_default()
+    ))?;
     print_upcoming(schedule)
 }
 
@@ -510,11 +528,21 @@ mod tests {
 
     #[test]
     fn flags_make_a_definition_and_change_one() {
-        let flags = ["--cron", "30 2 * * *", "--timezone", "Europe/Berlin", "--queue", "reports", "--body", "{\"n\":1}"];
+        let flags = [
+            "--cron",
+            "30 2 * * *",
+            "--timezone",
+            "Europe/Berlin",
+            "--queue",
+            "reports",
+            "--body",
+            "{\"n\":1}",
+        ];
         let made = over(json!({}), &flags).unwrap();
         let timing = json!({"cron": {"expression": "30 2 * * *", "timezone": "Europe/Berlin"}});
         assert_eq!(made, json!({"timing": timing, "payload": {"queue": "reports", "body": {"n": 1}}}));
-        let changed = over(made, &["--dst-gap", "skip", "--overlap", "cancel_other", "--attempts", "5"]).unwrap();
+        let changed =
+            over(made, &["--dst-gap", "skip", "--overlap", "cancel_other", "--attempts", "5"]).unwrap();
         assert_eq!(changed["timing"]["cron"]["dst_gap"], "skip");
         assert_eq!(changed["timing"]["cron"]["expression"], "30 2 * * *");
         assert_eq!(changed["policy"], json!({"overlap": "cancel_other", "retry": {"attempts": 5}}));

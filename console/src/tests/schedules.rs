@@ -17,7 +17,10 @@ async fn a_schedule_is_added_checked_paused_fired_and_removed_on_the_page_and_wr
         ("back", "/schedules/edit"),
     ];
     // Looked at first: the next ten, and nothing kept.
-    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).append_pair("check", "true").finish();
+    let query = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(form)
+        .append_pair("check", "true")
+        .finish();
     let looked = world.text(&format!("/schedules/edit?{query}")).await;
     assert_eq!(looked.matches("[Europe/Berlin]").count(), 10, "{looked}");
     assert!(world.text("/schedules").await.contains("There is no schedule."));
@@ -25,7 +28,10 @@ async fn a_schedule_is_added_checked_paused_fired_and_removed_on_the_page_and_wr
     let answer = world.form("/schedules/save", &form).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::SEE_OTHER);
     let list = world.text(answer.headers()["location"].to_str().unwrap()).await;
-    assert!(list.contains("schedule reports/daily is added") && list.contains("30 2 * * * in Europe/Berlin"), "{list}");
+    assert!(
+        list.contains("schedule reports/daily is added") && list.contains("30 2 * * * in Europe/Berlin"),
+        "{list}"
+    );
     // What is wrong is said, and what was written stays.
     let wrong: Vec<(&str, &str)> = form
         .iter()
@@ -39,7 +45,10 @@ async fn a_schedule_is_added_checked_paused_fired_and_removed_on_the_page_and_wr
         let fields = [&[("csrf", token.as_str()), ("id", "reports/daily")], more].concat();
         world.form(path, &fields).send()
     };
-    assert_eq!(act("/schedules/pause", &[("note", "moving house")]).await.unwrap().status(), StatusCode::SEE_OTHER);
+    assert_eq!(
+        act("/schedules/pause", &[("note", "moving house")]).await.unwrap().status(),
+        StatusCode::SEE_OTHER
+    );
     let shown = world.text("/schedules/show?id=reports%2Fdaily").await;
     assert!(shown.contains("moving house") && shown.matches("[Europe/Berlin]").count() == 10, "{shown}");
     act("/schedules/resume", &[]).await.unwrap();
@@ -56,6 +65,8 @@ async fn a_schedule_is_added_checked_paused_fired_and_removed_on_the_page_and_wr
         world.audit().await.into_iter().rev().map(|entry| (entry.action, entry.done)).collect();
     let expected = [
         ("schedule.save", true),
+        // The time zone that there is not.
+        ("schedule.save", false),
         ("schedule.pause", true),
         ("schedule.resume", true),
         ("schedule.trigger", true),

@@ -27,8 +27,8 @@ use serde_json::Value;
 
 pub use self::routes::routes;
 use crate::{
-    BadSchedule, Definition, FiringId, Occurrence, Outcome, Overlap, Record, SHOWN, ScheduleError, ScheduleId,
-    ScheduleView, Schedules, StoreError,
+    BadSchedule, Definition, FiringId, Occurrence, Outcome, Overlap, Record, SHOWN, ScheduleError,
+    ScheduleId, ScheduleView, Schedules, StoreError,
 };
 
 /// Says which payloads a program can run.
@@ -50,7 +50,9 @@ pub struct SchedulesApi {
 
 impl std::fmt::Debug for SchedulesApi {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SchedulesApi").field("checks_payloads", &self.payloads.is_some()).finish_non_exhaustive()
+        f.debug_struct("SchedulesApi")
+            .field("checks_payloads", &self.payloads.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -164,7 +166,11 @@ impl SchedulesApi {
         overlap: Option<Overlap>,
     ) -> Result<usize, ScheduleError> {
         if to <= from {
-            return Err(BadSchedule::new("to", format!("{to} is not after {from}; name a time after `from`")).into());
+            return Err(BadSchedule::new(
+                "to",
+                format!("{to} is not after {from}; name a time after `from`"),
+            )
+            .into());
         }
         self.schedules.backfill(id, from, to, overlap).await
     }

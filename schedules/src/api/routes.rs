@@ -286,8 +286,7 @@ async fn trigger(
     Path(id): Path<String>,
     JsonBody(asked): JsonBody<Triggered>,
 ) -> Answer {
-    let (firing, outcome) =
-        api.trigger(&named(id)?, asked.overlap).await.map_err(|error| refused(&error))?;
+    let (firing, outcome) = api.trigger(&named(id)?, asked.overlap).await.map_err(|error| refused(&error))?;
     let outcome = outcome.map(|outcome| outcome.to_string());
     Ok(Json(json!({ "firing": firing.to_string(), "outcome": outcome })))
 }

@@ -76,7 +76,10 @@ impl Fields {
             Timing::Every(every) => {
                 fields.put("kind", "every");
                 fields.put("interval", duration_text::format(every.interval));
-                fields.put("anchor", if every.anchor == Timestamp(0) { String::new() } else { every.anchor.to_string() });
+                fields.put(
+                    "anchor",
+                    if every.anchor == Timestamp(0) { String::new() } else { every.anchor.to_string() },
+                );
             }
             Timing::At(time) => {
                 fields.put("kind", "at");
@@ -144,8 +147,9 @@ impl Fields {
         };
         let payload = match self.given("payload") {
             None => Value::Null,
-            Some(text) => serde_json::from_str(text)
-                .map_err(|error| BadSchedule::new("payload", format!("it is no JSON: {error}; texts stand in quotes")))?,
+            Some(text) => serde_json::from_str(text).map_err(|error| {
+                BadSchedule::new("payload", format!("it is no JSON: {error}; texts stand in quotes"))
+            })?,
         };
         let dates = self.text("exclude").split(|c: char| c.is_whitespace() || c == ',');
         Ok(Definition {
@@ -194,7 +198,8 @@ mod tests {
     #[test]
     fn a_form_shows_a_definition_and_says_the_same_again() {
         for definition in [
-            Definition::cron("30 2 * * MON-FRI", "Europe/Berlin").payload(serde_json::json!({"queue": "a", "body": [1]})),
+            Definition::cron("30 2 * * MON-FRI", "Europe/Berlin")
+                .payload(serde_json::json!({"queue": "a", "body": [1]})),
             Definition::every(Duration::from_secs(90)),
             Definition::at(Timestamp(1_767_225_600_000)),
             Definition {
@@ -213,7 +218,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_by_its_field() {
         let bad = |name: &str, value: &str| {
-            let fields: Fields = [("kind", "cron"), ("expression", "* * * * *"), (name, value)].into_iter().collect();
+            let fields: Fields =
+                [("kind", "cron"), ("expression", "* * * * *"), (name, value)].into_iter().collect();
             fields.definition().unwrap_err().field
         };
         for (name, value, field) in [

@@ -102,7 +102,9 @@ fn notice(done: &str) -> Option<(&'static str, &'static str)> {
         "paused" => ("good", "The schedule is paused."),
         "resumed" => ("good", "The schedule is on again."),
         "triggered" => ("good", "A firing is on its way."),
-        "overlap" => ("warn", "Nothing was fired: an earlier firing has not ended, and the overlap policy is skip."),
+        "overlap" => {
+            ("warn", "Nothing was fired: an earlier firing has not ended, and the overlap policy is skip.")
+        }
         "buffer_full" => ("warn", "Nothing was fired: as many wait as may."),
         "backfilled" => ("good", "The firings are on their way."),
         "removed" => ("good", "The schedule is removed."),

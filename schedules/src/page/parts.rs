@@ -5,9 +5,7 @@ use maud::{Markup, html};
 
 use super::Fields;
 use crate::calendar::tzdata_version;
-use crate::{
-    BadSchedule, DstGap, DstOverlap, Ended, Missed, Occurrence, Outcome, Overlap, ScheduleView,
-};
+use crate::{BadSchedule, DstGap, DstOverlap, Ended, Missed, Occurrence, Outcome, Overlap, ScheduleView};
 
 /// What forms carry, and whether whoever looks may send them.
 #[derive(Debug, Clone)]
@@ -250,12 +248,19 @@ fn input(name: &str, label: &str, hint: &str, held: &Fields) -> Markup {
 }
 
 /// The form of a schedule, with its next ten occurrences; `problem` says why it was not saved.
-pub fn edit(held: &Fields, known: bool, problem: Option<&BadSchedule>, next: &[Occurrence], forms: &Forms) -> Markup {
+pub fn edit(
+    held: &Fields,
+    known: bool,
+    problem: Option<&BadSchedule>,
+    next: &[Occurrence],
+    forms: &Forms,
+) -> Markup {
     let kind = |value: &str, name: &str| {
         html! { legend { label.check { input type="radio" name="kind" value=(value) checked[held.text("kind") == value]; " " (name) } } }
     };
     let id = held.text("id");
-    let back = if known { format!("/schedules/edit?id={}", encoded(id)) } else { "/schedules/edit".to_owned() };
+    let back =
+        if known { format!("/schedules/edit?id={}", encoded(id)) } else { "/schedules/edit".to_owned() };
     html! {
         p.crumbs { a href="/schedules" { "Schedules" } " / " (if known { id } else { "new" }) }
         div.title { h1 { (if known { "Edit a schedule" } else { "Add a schedule" }) } }

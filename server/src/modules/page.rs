@@ -88,7 +88,8 @@ impl Module for PageServer {
 
 /// The routes of the page, whose charts are kept from now on until `stop`.
 fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> anyhow::Result<Router> {
-    let PageParts { dispatcher, broker, store, statistics, sources, workers, traces, schedules, registry } = parts;
+    let PageParts { dispatcher, broker, store, statistics, sources, workers, traces, schedules, registry } =
+        parts;
     let topology = serde_json::from_str(&topology::shown(settings)?.json())?;
     let shown = settings.shown().map(|setting| Setting {
         key: setting.name.to_owned(),

@@ -10,7 +10,8 @@ use galerna_schedules::api::{PayloadCheck, SchedulesApi};
 use galerna_schedules::mongo::MongoSchedules;
 use galerna_schedules::sqlite::SqliteSchedules;
 use galerna_schedules::{
-    BadSchedule, QueueMessage, QueuePublisher, Runner, RunnerOptions, ScheduleStore, SchedulerOptions, Schedules,
+    BadSchedule, QueueMessage, QueuePublisher, Runner, RunnerOptions, ScheduleStore, SchedulerOptions,
+    Schedules,
 };
 use galerna_settings::{Settings, without_password};
 use galerna_telemetry::process_name;
@@ -31,7 +32,9 @@ pub async fn open(settings: &Settings) -> anyhow::Result<Arc<dyn ScheduleStore>>
     }
     let url = &settings.store.url;
     let opened = MongoSchedules::connect(url).await;
-    Ok(Arc::new(opened.with_context(|| format!("cannot open the store of schedules at {}", without_password(url)))?))
+    Ok(Arc::new(
+        opened.with_context(|| format!("cannot open the store of schedules at {}", without_password(url)))?,
+    ))
 }
 
 /// What the API and the page work on. Without a broker it is not looked whether the queues are there.
@@ -52,7 +55,9 @@ impl PayloadCheck for QueueIsThere {
             Ok(true) => Ok(()),
             Ok(false) => Err(BadSchedule {
                 field: "payload",
-                reason: format!("queue `{queue}` does not exist; `galerna queues list` (GET /queue/status) shows those that do"),
+                reason: format!(
+                    "queue `{queue}` does not exist; `galerna queues list` (GET /queue/status) shows those that do"
+                ),
             }),
             // Then it is seen when it fires.
             Err(error) => {
@@ -63,9 +68,16 @@ impl PayloadCheck for QueueIsThere {
     }
 }
 
+/// What firing takes.
+struct Parts {
+    store: Arc<dyn ScheduleStore>,
+    broker: Arc<dyn Broker>,
+    options: RunnerOptions,
+}
+
 /// The firing of schedules, by this process among others.
 pub(crate) struct ScheduleRunner {
-    parts: Option<(Arc<dyn ScheduleStore>, Arc<dyn Broker>, RunnerOptions)>,
+    parts: Option<Parts>,
     task: Task,
     ended: anyhow::Result<()>,
 }
@@ -77,7 +89,7 @@ impl ScheduleRunner {
         let scheduler =
             SchedulerOptions { holder, keep: Some(settings.schedules.keep), ..SchedulerOptions::default() };
         let options = RunnerOptions { scheduler, ..RunnerOptions::default() };
-        Self { parts: Some((store, broker, options)), task: Task::default(), ended: Ok(()) }
+        Self { parts: Some(Parts { store, broker, options }), task: Task::default(), ended: Ok(()) }
     }
 }
 
@@ -88,7 +100,7 @@ impl Module for ScheduleRunner {
     }
 
     async fn start(&mut self) -> anyhow::Result<()> {
-        if let Some((store, broker, options)) = self.parts.take() {
+        if let Some(Parts { store, broker, options }) = self.parts.take() {
             let (publisher, stopped) = (QueuePublisher::new(broker), self.task.stopped());
             let runner = Runner::new(store, Arc::new(SystemClock), options);
             self.task.spawn(async move {
