@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use galerna_state::CheckpointId;
 use galerna_topology::{Clock, Topology};
 
+use crate::checkpoints::{CheckpointFailure, CheckpointReport};
 use crate::metrics::{Described, Metrics, read};
 use crate::shared::{Mode, Shared};
 use crate::spout_worker::SpoutProgress;
@@ -82,6 +84,23 @@ impl TopologyHandle {
             }),
             components: shared.topology.components().iter().enumerate().map(read_one).collect(),
         }
+    }
+
+    /// Takes a checkpoint now: of all that the topology has done by the time of its barriers. Resolves when it is committed. What it
+    /// covers is acked to its sources soon after. Cancel-safe: dropped, the checkpoint is taken all the same.
+    ///
+    /// # Errors
+    /// [`CheckpointFailure::Off`] in a topology without checkpoints, or why it came to nothing. The topology runs on.
+    pub async fn checkpoint(&self) -> Result<CheckpointReport, CheckpointFailure> {
+        match &self.shared.checkpoints {
+            Some(checkpoints) => checkpoints.request().await,
+            None => Err(CheckpointFailure::Off),
+        }
+    }
+
+    /// The last checkpoint that was committed or, before there is one, restored.
+    pub fn last_checkpoint(&self) -> Option<CheckpointId> {
+        self.shared.checkpoints.as_ref()?.status.last()
     }
 
     pub(crate) fn pending(&self) -> usize {

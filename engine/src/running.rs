@@ -9,13 +9,13 @@ use std::time::Duration;
 use galerna_state::CheckpointId;
 use galerna_topology::runtime::{BatchPool, BoxFuture, Destination, Loads};
 use galerna_topology::{Clock, Topology};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::async_worker::AsyncWorker;
 use crate::checkpoints::{
     CheckpointFailure, CheckpointOptions, CheckpointReport, Checkpoints, Coordinator, Epoch,
-    KeyedStateOptions, Request, Restored, Status, restore,
+    KeyedStateOptions, Restored, Status, restore,
 };
 use crate::clock::TokioClock;
 use crate::error::EngineError;
@@ -220,10 +220,9 @@ impl Engine {
             };
         let workers = workers.into_iter().map(&mut start).collect();
         let spouts = spouts.into_iter().map(&mut start).collect();
-        let coordinator = options.checkpoints.zip(passed).map(|(options, passed)| {
-            let (coordinator, requests) =
-                Coordinator::new(shared.clone(), options, passed, commands, manifest);
-            (requests, tokio::spawn(coordinator.run()))
+        let coordinator = options.checkpoints.zip(passed).map(|(options, incoming)| {
+            let coordinator = Coordinator::new(shared.clone(), options, incoming, commands, manifest);
+            tokio::spawn(coordinator.run())
         });
         Ok(Running {
             coordinator,
@@ -287,8 +286,8 @@ pub struct Running {
     workers: Vec<Task>,
     spouts: Vec<Task>,
     states: Arc<[Arc<SpoutProgress>]>,
-    /// Who takes checkpoints, and the way to ask for one.
-    coordinator: Option<(mpsc::Sender<Request>, JoinHandle<()>)>,
+    /// Who takes checkpoints.
+    coordinator: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -322,26 +321,22 @@ impl Running {
         TopologyHandle { shared: self.shared.clone(), started: self.started, states: self.states.clone() }
     }
 
-    /// Takes a checkpoint now: of all that the topology has done by the time of its barriers. Resolves when it is committed. What it
-    /// covers is acked to its sources soon after. Cancel-safe: dropped, the checkpoint is taken all the same.
+    /// Takes a checkpoint now; see [`TopologyHandle::checkpoint`].
     ///
     /// # Errors
     /// [`CheckpointFailure::Off`] in a topology without checkpoints, or why it came to nothing. The topology runs on.
     pub async fn checkpoint(&self) -> Result<CheckpointReport, CheckpointFailure> {
-        let Some((requests, _)) = &self.coordinator else { return Err(CheckpointFailure::Off) };
-        let (request, answer) = oneshot::channel();
-        requests.send(request).await.map_err(|_| CheckpointFailure::Ended)?;
-        answer.await.unwrap_or(Err(CheckpointFailure::Ended))
+        self.handle().checkpoint().await
     }
 
     /// The last checkpoint that was committed or, before there is one, restored.
     pub fn last_checkpoint(&self) -> Option<CheckpointId> {
-        self.shared.checkpoints.as_ref()?.status.last()
+        self.handle().last_checkpoint()
     }
 
     /// Takes a last checkpoint, so that what is done is acked, and no more after it.
     async fn end_checkpoints(&mut self) {
-        if let Some((_, coordinator)) = &self.coordinator {
+        if let Some(coordinator) = &self.coordinator {
             match tokio::time::timeout(self.close_timeout, self.checkpoint()).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(failure)) => tracing::warn!(%failure, "there is no last checkpoint"),
@@ -430,7 +425,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some((_, coordinator)) = &self.coordinator {
+        if let Some(coordinator) = &self.coordinator {
             coordinator.abort();
         }
         for task in self.workers.iter().chain(&self.spouts) {

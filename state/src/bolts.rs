@@ -26,7 +26,6 @@ pub trait KeyedBolt<I> {
     /// `prepare`, with [`StateContext::state`], and use the same key in its handles.
     ///
     /// A tuple whose key has no serialised form comes to the first task, where the state says so.
-    #[must_use]
     fn keyed_by<T: Data + IntoInput<I>, K: Serialize>(
         self,
         stream: impl Into<Stream<T>>,
@@ -34,7 +33,6 @@ pub trait KeyedBolt<I> {
     ) -> Self;
 
     /// As [`keyed_by`](Self::keyed_by), for a stream of another type than the bolt takes, with what makes the bolt's input of it.
-    #[must_use]
     fn keyed_by_as<T: Data, K: Serialize>(
         self,
         stream: impl Into<Stream<T>>,

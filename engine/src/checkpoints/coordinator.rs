@@ -17,19 +17,24 @@ use crate::shared::Shared;
 use crate::worker::sleep_until;
 
 /// Somebody wants a checkpoint, of all that is done by now.
-pub(crate) type Request = oneshot::Sender<Result<CheckpointReport, CheckpointFailure>>;
+pub(super) type Request = oneshot::Sender<Result<CheckpointReport, CheckpointFailure>>;
 
 /// How many more may wait for one: the next one serves all of them.
 const REQUESTS: usize = 64;
 /// The shortest time between two that are taken early.
 const SHORTEST: Duration = Duration::from_millis(20);
 
+/// What comes to the coordinator.
+pub(crate) struct Incoming {
+    passed: mpsc::Receiver<Passed>,
+    requests: mpsc::Receiver<Request>,
+}
+
 /// Takes the checkpoints of a topology.
 pub(crate) struct Coordinator {
     shared: Arc<Shared>,
     options: CheckpointOptions,
-    passed: mpsc::Receiver<Passed>,
-    requests: mpsc::Receiver<Request>,
+    incoming: Incoming,
     spouts: Vec<mpsc::Sender<SpoutCommand>>,
     states: Vec<TaskState>,
     /// The last one that was committed.
@@ -45,32 +50,33 @@ impl Checkpoints {
         known: Vec<super::KnownIds>,
         options: &CheckpointOptions,
         status: Arc<super::Status>,
-    ) -> (Self, mpsc::Receiver<Passed>) {
+    ) -> (Self, Incoming) {
         let (sender, passed) = mpsc::channel(tasks.max(1));
+        let (requests, requested) = mpsc::channel(REQUESTS);
         let checkpoints = Self {
             current: galerna_lock::Mutex::new(None),
             passed: sender,
+            requests,
             wanted: tokio::sync::Notify::new(),
             known,
             most_held: options.held_acks.max(1),
             status,
         };
-        (checkpoints, passed)
+        (checkpoints, Incoming { passed, requests: requested })
     }
 }
 
 impl Coordinator {
-    /// Of a topology that has checkpoints, and the way to ask it for one.
+    /// Of a topology that has checkpoints. `previous` is the one that was restored.
     pub(crate) fn new(
         shared: Arc<Shared>,
         options: CheckpointOptions,
-        passed: mpsc::Receiver<Passed>,
+        incoming: Incoming,
         spouts: Vec<mpsc::Sender<SpoutCommand>>,
         previous: Option<Manifest>,
-    ) -> (Self, mpsc::Sender<Request>) {
-        let (sender, requests) = mpsc::channel(REQUESTS);
+    ) -> Self {
         let states = shared.states.values().cloned().collect();
-        (Self { shared, options, passed, requests, spouts, states, previous, number: 0 }, sender)
+        Self { shared, options, incoming, spouts, states, previous, number: 0 }
     }
 
     pub(crate) async fn run(mut self) {
@@ -83,13 +89,13 @@ impl Coordinator {
             let mut asked = Vec::new();
             tokio::select! {
                 () = sleep_until(clock, next) => {}
-                request = self.requests.recv() => match request {
+                request = self.incoming.requests.recv() => match request {
                     Some(request) => asked.push(request),
                     None => return,
                 },
                 () = async { checkpoints.wanted.notified().await; sleep_until(clock, early).await } => {}
             }
-            while let Ok(request) = self.requests.try_recv() {
+            while let Ok(request) = self.incoming.requests.try_recv() {
                 asked.push(request);
             }
             let begun = clock.now();
@@ -169,7 +175,7 @@ impl Coordinator {
         let mut slow_at = clock.now().saturating_add(self.options.slow_after);
         while !missing.is_empty() || !putting.is_empty() {
             tokio::select! {
-                passed = self.passed.recv(), if !missing.is_empty() => {
+                passed = self.incoming.passed.recv(), if !missing.is_empty() => {
                     let Some(Passed { task, part }) = passed else { return Err(CheckpointFailure::Ended) };
                     missing.remove(&(task.component, task.task));
                     match part {

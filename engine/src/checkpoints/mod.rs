@@ -29,7 +29,8 @@ use galerna_topology::Fault;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use self::alignment::Alignment;
-pub(crate) use self::coordinator::{Coordinator, Request};
+pub(crate) use self::coordinator::Coordinator;
+use self::coordinator::Request;
 pub(crate) use self::known_ids::KnownIds;
 pub use self::options::{CheckpointOptions, KeyedStateOptions, SpillPlaces};
 pub(crate) use self::restore::{Restored, restore};
@@ -76,6 +77,8 @@ pub(crate) struct Checkpoints {
     current: Mutex<Option<Current>>,
     /// Has room for one message of each task.
     passed: mpsc::Sender<Passed>,
+    /// Those who want one now.
+    requests: mpsc::Sender<Request>,
     /// Somebody waits for a commit.
     wanted: Notify,
     /// By component; of spouts.
@@ -101,6 +104,13 @@ impl Checkpoints {
         });
         // Only when the topology ends is there nobody who listens.
         let _ = self.passed.try_send(Passed { task, part });
+    }
+
+    /// Takes a checkpoint of all that is done by now.
+    pub(crate) async fn request(&self) -> Result<CheckpointReport, CheckpointFailure> {
+        let (request, answer) = oneshot::channel();
+        self.requests.send(request).await.map_err(|_| CheckpointFailure::Ended)?;
+        answer.await.unwrap_or(Err(CheckpointFailure::Ended))
     }
 
     /// A spout waits for acks that wait for a commit.
