@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use galerna_topology::Data;
+use serde::{Deserialize, Serialize};
 
 /// What a window makes of the tuples of one key, step by step.
 ///
@@ -128,7 +129,7 @@ where
 }
 
 /// Count, sum, least, greatest, mean and variance of numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Summary {
     /// How many numbers.
     pub count: u64,

@@ -7,8 +7,12 @@ use std::sync::Arc;
 use galerna_topology::{Fault, Timestamp};
 
 use crate::aggregate::Aggregate;
+use crate::kept::{Dirty, KeptPart, KeptStore};
 use crate::result::{Firing, WindowBounds, WindowResult};
 use crate::store::{Early, Hold, Part, TooLate, WindowSink, WindowStore, caught};
+
+/// Under this number is kept how many tuples a key has had.
+const SEEN: i64 = -1;
 
 /// The tuples of a key.
 struct Counted<A, H> {
@@ -29,6 +33,12 @@ pub(crate) struct CountWindows<K, T, A: Aggregate<T>, H> {
     keys: HashMap<K, Counted<A::Accumulator, H>>,
     changed: HashSet<K>,
     parts: usize,
+    dirty: Dirty<K>,
+}
+
+/// How many parts of a key there were before those that are kept.
+fn parts_before<A, H>(counted: &Counted<A, H>, pane: u64) -> u64 {
+    counted.seen.div_ceil(pane) - counted.parts.len() as u64
 }
 
 const fn gcd(a: u64, b: u64) -> u64 {
@@ -52,6 +62,7 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> CountWindows<K, T, A, H>
             keys: HashMap::new(),
             changed: HashSet::new(),
             parts: 0,
+            dirty: Dirty::default(),
         }
     }
 
@@ -92,12 +103,7 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> CountWindows<K, T, A, H>
             (Ok(Some(value)), Ok(expired)) => (value, expired),
             (Ok(None), Ok(_)) => return,
             (Err(fault), _) | (_, Err(fault)) => {
-                // No good any more: the key begins anew.
-                let parts = self.keys.remove(key).into_iter().flat_map(|counted| counted.parts);
-                for part in parts {
-                    self.parts -= 1;
-                    sink.fail(part.held, fault.clone());
-                }
+                self.give_up(key, &fault, sink);
                 return;
             }
         };
@@ -107,6 +113,19 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> CountWindows<K, T, A, H>
         let held: Vec<&H> = held.filter(|held| !held.is_empty()).collect();
         let bounds = WindowBounds::Count { first, last };
         sink.fire(WindowResult { key: key.clone(), bounds, firing, value, expired }, &held);
+    }
+
+    /// The aggregate panicked: the key begins anew.
+    #[cold]
+    fn give_up(&mut self, key: &K, fault: &Fault, sink: &mut dyn WindowSink<K, A::Output, H>) {
+        let Some(counted) = self.keys.remove(key) else { return };
+        self.dirty.note(key, SEEN);
+        let first = parts_before(&counted, self.pane) as i64;
+        for (part, number) in counted.parts.into_iter().zip(first..) {
+            self.parts -= 1;
+            self.dirty.note(key, number);
+            sink.fail(part.held, fault.clone());
+        }
     }
 
     /// Lets go of what no window will have any more, after the one that ends with the last tuple.
@@ -123,6 +142,8 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> CountWindows<K, T, A, H>
         let needed = if self.with_expired { next_first.saturating_sub(self.slide) } else { next_first };
         let gone = (needed.saturating_sub(kept(counted)) / self.pane) as usize;
         let gone = gone.min(counted.parts.len());
+        let first = parts_before(counted, self.pane);
+        (first..first + gone as u64).for_each(|number| self.dirty.note(key, number as i64));
         counted.parts.drain(..gone);
         self.parts -= gone;
     }
@@ -155,12 +176,10 @@ where
         let Some(part) = counted.parts.back_mut() else { return Ok(()) };
         part.held.merge(held);
         part.tuples += 1;
+        self.dirty.note(key, ((seen - 1) / self.pane) as i64);
+        self.dirty.note(key, SEEN);
         if let Err(fault) = caught(|| self.aggregate.add(&mut part.accumulator, tuple)) {
-            let parts = self.keys.remove(key).into_iter().flat_map(|counted| counted.parts);
-            for part in parts {
-                self.parts -= 1;
-                sink.fail(part.held, fault.clone());
-            }
+            self.give_up(key, &fault, sink);
             return Ok(());
         }
         if seen.is_multiple_of(self.slide) {
@@ -216,4 +235,51 @@ where
     fn len(&self) -> usize {
         self.parts
     }
+}
+
+impl<K, T, A> KeptStore<K, T, A::Output, A::Accumulator> for CountWindows<K, T, A, ()>
+where
+    K: Clone + Eq + Hash + Send,
+    A: Aggregate<T>,
+{
+    fn note_changes(&mut self) {
+        self.dirty.switch_on();
+    }
+
+    fn take_dirty(&mut self) -> Vec<(K, i64)> {
+        self.dirty.take()
+    }
+
+    fn part(&self, key: &K, number: i64) -> Option<KeptPart<A::Accumulator>> {
+        let counted = self.keys.get(key)?;
+        if number == SEEN {
+            return Some(KeptPart { end: counted.seen as i64, tuples: 0, fired: false, accumulator: None });
+        }
+        let at = usize::try_from(number - parts_before(counted, self.pane) as i64).ok()?;
+        let part = counted.parts.get(at)?;
+        let accumulator = Some(part.accumulator.clone());
+        Some(KeptPart { end: 0, tuples: part.tuples, fired: false, accumulator })
+    }
+
+    fn put(&mut self, key: K, _number: i64, part: KeptPart<A::Accumulator>) {
+        let counted = self.keys.entry(key).or_insert_with(|| Counted { seen: 0, parts: VecDeque::new() });
+        match part.accumulator {
+            None => counted.seen = part.end as u64,
+            Some(accumulator) => {
+                counted.parts.push_back(Part { accumulator, tuples: part.tuples, held: () });
+                self.parts += 1;
+            }
+        }
+    }
+
+    fn forget_key(&mut self, key: &K) {
+        self.parts -= self.keys.remove(key).map_or(0, |counted| counted.parts.len());
+        self.dirty.forget(key);
+    }
+
+    fn closed(&self) -> Option<i64> {
+        None
+    }
+
+    fn set_closed(&mut self, _closed: i64) {}
 }

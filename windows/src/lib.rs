@@ -37,6 +37,9 @@
 //! # Ok::<(), BuildError>(())
 //! ```
 //!
+//! Windows hold the roots of their tuples until they have fired. Those declared with `window_in_state` keep their tuples in keyed state
+//! instead, which checkpoints make durable.
+//!
 //! The crate must not depend on the engine, but for tests, and reads no clock but that of the topology.
 
 /// What a file that declares windows and joins needs.
@@ -55,11 +58,14 @@ mod event_time_bolt;
 mod flow;
 mod join;
 mod join_store;
+mod kept;
 mod late;
 mod result;
 mod sessions;
 mod source_clock;
 mod sources;
+mod state_deduplicate;
+mod state_window_bolt;
 mod store;
 #[cfg(test)]
 mod store_tests;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use galerna_topology::{Fault, Timestamp};
 
 use crate::aggregate::Aggregate;
+use crate::kept::{Dirty, KeptPart, KeptStore};
 use crate::result::{Firing, WindowBounds, WindowResult};
 use crate::store::{Early, Hold, Part, TooLate, WindowSink, WindowStore, caught};
 
@@ -44,6 +45,7 @@ pub(crate) struct Sessions<K, T, A: Aggregate<T>, H> {
     late: Vec<K>,
     changed: Vec<K>,
     parts: usize,
+    dirty: Dirty<K>,
 }
 
 impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> Sessions<K, T, A, H> {
@@ -61,6 +63,7 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> Sessions<K, T, A, H> {
             late: Vec::new(),
             changed: Vec::new(),
             parts: 0,
+            dirty: Dirty::default(),
         }
     }
 
@@ -93,6 +96,7 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> Sessions<K, T, A, H> {
                         false => sink.fire(result, &[&session.part.held]),
                     }
                     then(session);
+                    self.dirty.note(key, session.start);
                     if session.fired && !session.part.held.is_empty() {
                         sink.release(session.part.take_held());
                     }
@@ -100,6 +104,7 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> Sessions<K, T, A, H> {
                 }
                 Err(fault) => {
                     self.parts -= 1;
+                    self.dirty.note(key, session.start);
                     sink.fail(sessions.remove(at).part.held, fault);
                 }
             }
@@ -110,6 +115,8 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> Sessions<K, T, A, H> {
     fn forget(&mut self, key: &K, which: impl Fn(&Session<A::Accumulator, H>) -> bool) {
         if let Some(sessions) = self.sessions.get_mut(key) {
             let before = sessions.len();
+            let gone = sessions.iter().filter(|session| which(session));
+            gone.for_each(|session| self.dirty.note(key, session.start));
             sessions.retain(|session| !which(session));
             self.parts -= before - sessions.len();
             if sessions.is_empty() {
@@ -160,6 +167,8 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> Sessions<K, T, A, H> {
             return Err(Placed::TooLate(TooLate { tuple, held }));
         }
         let fires_late = self.is_closed(end);
+        known[first..first + count].iter().for_each(|session| self.dirty.note(key, session.start));
+        self.dirty.note(key, start);
         let sessions = self.sessions.entry(key.clone()).or_default();
         if count == 0 {
             let part = Part::new(self.aggregate.create());
@@ -322,5 +331,48 @@ where
 
     fn len(&self) -> usize {
         self.parts
+    }
+}
+
+impl<K, T, A> KeptStore<K, T, A::Output, A::Accumulator> for Sessions<K, T, A, ()>
+where
+    K: Clone + Eq + Hash + Send,
+    A: Aggregate<T>,
+{
+    fn note_changes(&mut self) {
+        self.dirty.switch_on();
+    }
+
+    fn take_dirty(&mut self) -> Vec<(K, i64)> {
+        self.dirty.take()
+    }
+
+    fn part(&self, key: &K, number: i64) -> Option<KeptPart<A::Accumulator>> {
+        let session = self.sessions.get(key)?.iter().find(|session| session.start == number)?;
+        let accumulator = Some(session.part.accumulator.clone());
+        Some(KeptPart { end: session.end, tuples: session.part.tuples, fired: session.fired, accumulator })
+    }
+
+    fn put(&mut self, key: K, number: i64, part: KeptPart<A::Accumulator>) {
+        let KeptPart { end, tuples, fired, accumulator: Some(accumulator) } = part else { return };
+        let timers = if fired { &mut self.expiries } else { &mut self.timers };
+        timers.entry(end).or_default().push(key.clone());
+        let part = Part { accumulator, tuples, held: () };
+        let session = Session { start: number, end, part, timer: end, fired, late: false, changed: false };
+        self.sessions.entry(key).or_default().push(session);
+        self.parts += 1;
+    }
+
+    fn forget_key(&mut self, key: &K) {
+        self.parts -= self.sessions.remove(key).map_or(0, |sessions| sessions.len());
+        self.dirty.forget(key);
+    }
+
+    fn closed(&self) -> Option<i64> {
+        self.closed
+    }
+
+    fn set_closed(&mut self, closed: i64) {
+        self.closed = Some(closed);
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use galerna_topology::{Fault, Timestamp};
 
 use crate::aggregate::Aggregate;
+use crate::kept::{Dirty, KeptPart, KeptStore};
 use crate::result::{Firing, WindowBounds, WindowResult};
 use crate::store::{Early, Hold, Part, TooLate, WindowSink, WindowStore, caught, gcd};
 
@@ -105,6 +106,7 @@ pub(crate) struct TimeWindows<K, T, A: Aggregate<T>, H> {
     changed: Vec<(i64, K)>,
     changed_known: HashSet<(i64, K)>,
     parts: usize,
+    dirty: Dirty<K>,
 }
 
 impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> TimeWindows<K, T, A, H> {
@@ -129,6 +131,7 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> TimeWindows<K, T, A, H> 
             changed: Vec::new(),
             changed_known: HashSet::new(),
             parts: 0,
+            dirty: Dirty::default(),
         }
     }
 
@@ -190,9 +193,10 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> TimeWindows<K, T, A, H> 
         fault: &Fault,
         sink: &mut dyn WindowSink<K, A::Output, H>,
     ) {
-        for (_, pane) in self.panes.range_mut(from..to) {
+        for (start, pane) in self.panes.range_mut(from..to) {
             if let Some(part) = pane.remove(key) {
                 self.parts -= 1;
+                self.dirty.note(key, *start);
                 sink.fail(part.held, fault.clone());
             }
         }
@@ -283,6 +287,7 @@ where
         let Some(part) = pane.get_mut(key) else { return Ok(()) };
         part.held.merge(held);
         part.tuples += 1;
+        self.dirty.note(key, start);
         if let Err(fault) = caught(|| self.aggregate.add(&mut part.accumulator, tuple)) {
             self.give_up(start, start + 1, key, &fault, sink);
             return Ok(());
@@ -321,8 +326,9 @@ where
             if gone > watermark {
                 break;
             }
-            let pane = first.remove();
+            let (start, pane) = first.remove_entry();
             self.parts -= pane.len();
+            pane.keys().for_each(|key| self.dirty.note(key, start));
             for mut part in pane.into_values() {
                 if !part.held.is_empty() {
                     sink.release(part.take_held());
@@ -381,5 +387,46 @@ where
 
     fn len(&self) -> usize {
         self.parts
+    }
+}
+
+impl<K, T, A> KeptStore<K, T, A::Output, A::Accumulator> for TimeWindows<K, T, A, ()>
+where
+    K: Clone + Eq + Hash + Send,
+    A: Aggregate<T>,
+{
+    fn note_changes(&mut self) {
+        self.dirty.switch_on();
+    }
+
+    fn take_dirty(&mut self) -> Vec<(K, i64)> {
+        self.dirty.take()
+    }
+
+    fn part(&self, key: &K, number: i64) -> Option<KeptPart<A::Accumulator>> {
+        let part = self.panes.get(&number)?.get(key)?;
+        let accumulator = Some(part.accumulator.clone());
+        Some(KeptPart { end: 0, tuples: part.tuples, fired: false, accumulator })
+    }
+
+    fn put(&mut self, key: K, number: i64, part: KeptPart<A::Accumulator>) {
+        let KeptPart { tuples, accumulator: Some(accumulator), .. } = part else { return };
+        self.panes.entry(number).or_default().insert(key, Part { accumulator, tuples, held: () });
+        self.parts += 1;
+    }
+
+    fn forget_key(&mut self, key: &K) {
+        for pane in self.panes.values_mut() {
+            self.parts -= usize::from(pane.remove(key).is_some());
+        }
+        self.dirty.forget(key);
+    }
+
+    fn closed(&self) -> Option<i64> {
+        self.closed
+    }
+
+    fn set_closed(&mut self, closed: i64) {
+        self.closed = Some(closed);
     }
 }

@@ -4,7 +4,10 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use galerna_state::KeyedBolt;
 use galerna_topology::{BoltDeclarer, Data, EventTimeUse, Output, Outputs, Stream, TopologyBuilder};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::aggregate::Aggregate;
 use crate::deduplicate::{Deduplicate, DeduplicateBolt, DeduplicateOutputs};
@@ -13,6 +16,8 @@ use crate::event_time_bolt::{EventTime, EventTimeBolt};
 use crate::flow::Flow;
 use crate::join::{Join, JoinBolt, JoinOutputs};
 use crate::join_store::Side;
+use crate::state_deduplicate::StateDeduplicateBolt;
+use crate::state_window_bolt::StateWindowBolt;
 use crate::window::Window;
 use crate::window_bolt::{WindowBolt, WindowOutputs};
 
@@ -39,6 +44,21 @@ pub trait WindowTopology {
         stream: impl Into<Stream<T>>,
     ) -> WindowDeclarer<'_, T, K, A>;
 
+    /// As [`window`](Self::window), with what the windows keep in keyed state: their tuples' roots are done when they come, and in a
+    /// topology with checkpoints their sources are told when a checkpoint has them. So a window may last longer than any message
+    /// timeout, and goes on after a restart. No root waits for what it emits: a bolt behind it that fails for good loses a result.
+    fn window_in_state<T, K, A>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        window: Window<T, K, A>,
+        stream: impl Into<Stream<T>>,
+    ) -> WindowDeclarer<'_, T, K, A>
+    where
+        T: Data,
+        K: Data + Eq + Hash + Serialize + DeserializeOwned,
+        A: Aggregate<T>,
+        A::Accumulator: Serialize + DeserializeOwned;
+
     /// Declares a bolt that joins two streams, which it gets grouped by the join's key. What it holds of roots is declared with it.
     fn join<L: Data, R: Data, K: Data + Eq + Hash>(
         &mut self,
@@ -50,6 +70,15 @@ pub trait WindowTopology {
 
     /// Declares a bolt that lets each key through once in a while. It gets the stream grouped by that key.
     fn deduplicate<T: Data, K: Data + Eq + Hash>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        deduplicate: Deduplicate<T, K>,
+        stream: impl Into<Stream<T>>,
+    ) -> BoltDeclarer<'_, T, DeduplicateOutputs<T>>;
+
+    /// As [`deduplicate`](Self::deduplicate), with the keys in keyed state, and by the clock of state: they are known after a restart,
+    /// and memory does not limit them where state has a place to spill to; `limit` means nothing.
+    fn deduplicate_in_state<T: Data, K: Data + Serialize>(
         &mut self,
         id: impl Into<Arc<str>>,
         deduplicate: Deduplicate<T, K>,
@@ -120,6 +149,31 @@ impl WindowTopology for TopologyBuilder {
         refuse_if(declarer, checked)
     }
 
+    fn window_in_state<T, K, A>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        window: Window<T, K, A>,
+        stream: impl Into<Stream<T>>,
+    ) -> WindowDeclarer<'_, T, K, A>
+    where
+        T: Data,
+        K: Data + Eq + Hash + Serialize + DeserializeOwned,
+        A: Aggregate<T>,
+        A::Accumulator: Serialize + DeserializeOwned,
+    {
+        let checked = window.check().and_then(|()| window.check_in_state());
+        let (tick, key_of) = (window.tick(), window.key_of.clone());
+        let uses = event_time_use(window.works_by_event_time(), window.makes_watermarks.is_some());
+        let mut declarer = self
+            .batch_bolt(id, move || StateWindowBolt::new(window.clone()))
+            .event_time(uses)
+            .keyed_by(stream, move |tuple: &T| key_of(tuple));
+        if let Some(tick) = tick {
+            declarer = declarer.tick_every(tick);
+        }
+        refuse_if(declarer, checked)
+    }
+
     fn join<L: Data, R: Data, K: Data + Eq + Hash>(
         &mut self,
         id: impl Into<Arc<str>>,
@@ -158,6 +212,22 @@ impl WindowTopology for TopologyBuilder {
             (true, _) => declarer.refuse("it takes duplicates within 0 s, which are none: make that longer"),
             (_, 0) => declarer.refuse("its limit is 0, so that it could remember no key: make it at least 1"),
             _ => declarer,
+        }
+    }
+
+    fn deduplicate_in_state<T: Data, K: Data + Serialize>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        deduplicate: Deduplicate<T, K>,
+        stream: impl Into<Stream<T>>,
+    ) -> BoltDeclarer<'_, T, DeduplicateOutputs<T>> {
+        let (key_of, within) = (deduplicate.key_of.clone(), deduplicate.within);
+        let declarer = self
+            .bolt(id, move || StateDeduplicateBolt::new(deduplicate.clone()))
+            .keyed_by(stream, move |tuple: &T| key_of(tuple));
+        match within.is_zero() {
+            true => declarer.refuse("it takes duplicates within 0 s, which are none: make that longer"),
+            false => declarer,
         }
     }
 

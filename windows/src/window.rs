@@ -9,6 +9,7 @@ use galerna_topology::{Data, Timestamp};
 
 use crate::aggregate::{Aggregate, Collect};
 use crate::count_windows::CountWindows;
+use crate::kept::KeptStore;
 use crate::late::KeyName;
 use crate::sessions::Sessions;
 use crate::source_clock::EventTimeSettings;
@@ -69,6 +70,12 @@ pub enum WindowError {
         /// How many it may have.
         most: i64,
     },
+    /// A window in state by a clock that begins anew with each process.
+    #[error(
+        "it is in state and by the topology's clock, which begins anew when the process does: give it an `event_time`, or do not keep \
+         it in state"
+    )]
+    ClockInState,
     /// A setting that means nothing with the others.
     #[error("`{setting}` means nothing for a window {of}: leave it out")]
     Meaningless {
@@ -391,6 +398,20 @@ impl<T: Data, K, A> Window<T, K, A> {
         }
     }
 
+    /// What keeps it from being in state, if anything does.
+    pub(crate) fn check_in_state(&self) -> Result<(), WindowError> {
+        let counts = matches!(self.kind, Kind::Count { .. });
+        let meaningless = [
+            (self.fire_at_drain, "fire_at_drain", "in state, where they go on after a restart"),
+            (self.ack_on_arrival, "ack_on_arrival", "in state, whose tuples a checkpoint acks"),
+        ];
+        match meaningless.into_iter().find(|(wrong, ..)| *wrong) {
+            Some((_, setting, of)) => Err(WindowError::Meaningless { setting, of }),
+            None if !counts && self.time_of.is_none() => Err(WindowError::ClockInState),
+            None => Ok(()),
+        }
+    }
+
     /// Whether it needs watermarks.
     pub(crate) fn works_by_event_time(&self) -> bool {
         self.time_of.is_some() && !matches!(self.kind, Kind::Count { .. })
@@ -429,6 +450,24 @@ impl<T: Data, K, A> Window<T, K, A> {
 }
 
 impl<T: Data, K: Data + Eq + Hash, A: Aggregate<T>> Window<T, K, A> {
+    /// The windows of one task, whose parts can be written to its state.
+    pub(crate) fn open_kept(&self) -> Box<dyn KeptStore<K, T, A::Output, A::Accumulator>> {
+        let (aggregate, lateness) = (self.aggregate.clone(), millis(self.allowed_lateness));
+        let expired = self.with_expired;
+        let mut store: Box<dyn KeptStore<K, T, A::Output, A::Accumulator>> = match self.kind {
+            Kind::Time { size, slide } => {
+                let slices = Slices::new(millis(size), millis(slide), millis(self.offset));
+                Box::new(TimeWindows::new(slices, aggregate, lateness, self.early, expired))
+            }
+            Kind::Session { gap } => Box::new(Sessions::new(millis(gap), aggregate, lateness, self.early)),
+            Kind::Count { size, slide } => {
+                Box::new(CountWindows::new(size, slide, aggregate, self.early, expired))
+            }
+        };
+        store.note_changes();
+        store
+    }
+
     /// The windows of one task.
     pub(crate) fn open<H: Hold + 'static>(&self) -> Box<dyn WindowStore<K, T, A::Output, H>> {
         let (aggregate, lateness) = (self.aggregate.clone(), millis(self.allowed_lateness));

@@ -15,7 +15,11 @@ use crate::words::{Shape, until, words};
 const NEVER: Duration = Duration::from_secs(100_000);
 
 /// Runs a topology on these files.
-async fn submit(files: &SimulatedFiles, topology: Topology, drop_orphaned: bool) -> Result<Running, EngineError> {
+async fn submit(
+    files: &SimulatedFiles,
+    topology: Topology,
+    drop_orphaned: bool,
+) -> Result<Running, EngineError> {
     let name = topology.name().clone();
     let store = FolderCheckpoints::open_on(files.clone(), "checkpoints", &*name).await.expect("opened");
     let checkpoints = CheckpointOptions { drop_orphaned, ..CheckpointOptions::new(store).every(NEVER) };
@@ -47,7 +51,10 @@ async fn on_a_full_disk_acks_wait_and_the_topology_runs_on() {
         until("all is counted", || metrics().held_acks == 10 * round).await;
         files.limit(Some(files.bytes() + 10));
         let failure = running.checkpoint().await.unwrap_err().to_string();
-        assert!(failure.contains("the disk is full while writing") && failure.contains("free some space"), "{failure}");
+        assert!(
+            failure.contains("the disk is full while writing") && failure.contains("free some space"),
+            "{failure}"
+        );
         let metrics = metrics();
         assert_eq!((metrics.failed, metrics.committed, metrics.held_acks), (round, 0, 10 * round));
         assert_eq!(metrics.last_error, Some(failure));
@@ -177,7 +184,10 @@ async fn a_bolt_that_cannot_take_part_costs_the_checkpoint_and_nothing_else() {
     for (told, says) in [(1, "not now"), (2, "on purpose")] {
         mood.store(told, std::sync::atomic::Ordering::SeqCst);
         let failure = running.checkpoint().await.unwrap_err().to_string();
-        assert!(failure.contains("task 0 of `unwilling` has no snapshot") && failure.contains(says), "{failure}");
+        assert!(
+            failure.contains("task 0 of `unwilling` has no snapshot") && failure.contains(says),
+            "{failure}"
+        );
     }
     mood.store(0, std::sync::atomic::Ordering::SeqCst);
     running.checkpoint().await.unwrap();

@@ -2,7 +2,9 @@
 
 mod building;
 mod event_time;
+mod in_state;
 mod joins;
+mod restarts;
 mod windows;
 
 use galerna_topology::Timestamp;
