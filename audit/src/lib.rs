@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use galerna_model::{Clock, SystemClock};
-use galerna_storage::{AuditEntry, AuditLog};
+use galerna_storage::{AuditEntry, AuditLog, StorageError};
 use serde_json::Value;
 
 /// Who asks, by their own word.
@@ -183,12 +183,24 @@ pub fn entry(
     }
 }
 
+/// Why an entry could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuditError {
+    /// What the store says.
+    #[error(transparent)]
+    Store(#[from] StorageError),
+    /// It did not answer in time.
+    #[error("the store did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
 /// Writes an entry, giving the store so long. What was done is done: that it cannot be written is logged, and told to
 /// the caller.
 ///
 /// # Errors
-/// Why it could not be written.
-pub async fn record(log: &dyn AuditLog, entry: &AuditEntry, timeout: Duration) -> Result<(), String> {
+/// [`AuditError`].
+pub async fn record(log: &dyn AuditLog, entry: &AuditEntry, timeout: Duration) -> Result<(), AuditError> {
     tracing::info!(
         action = entry.action,
         target = entry.target,
@@ -200,11 +212,11 @@ pub async fn record(log: &dyn AuditLog, entry: &AuditEntry, timeout: Duration) -
     );
     let problem = match tokio::time::timeout(timeout, log.record(entry)).await {
         Ok(Ok(())) => return Ok(()),
-        Ok(Err(e)) => e.to_string(),
-        Err(_) => format!("the store did not answer within {} s", timeout.as_secs()),
+        Ok(Err(e)) => AuditError::Store(e),
+        Err(_) => AuditError::Timeout(timeout),
     };
     tracing::error!(
-        error = problem,
+        error = %problem,
         action = entry.action,
         target = entry.target,
         who = entry.who,

@@ -54,6 +54,7 @@ impl Refused<'_> {
             device: self.device.map(|did| shorten(did, DEVICE_CHARS)),
             ts: self.ts,
             code: error.code.as_str().to_owned(),
+            field: Some(error.field),
             reason: error.reason.clone(),
             // Only the start is made text: a bad message may be large.
             raw: shorten(&String::from_utf8_lossy(&self.raw[..self.raw.len().min(4 * RAW_CHARS)]), RAW_CHARS),

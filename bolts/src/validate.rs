@@ -72,7 +72,10 @@ impl ValidateBolt {
         let mut decoded = match decode_within(&incoming.message, &self.decode) {
             Ok(decoded) => decoded,
             Err(error) => {
-                return (None, Some(self.refused_whole(incoming, undecodable(&error.to_string()), now)));
+                return (
+                    None,
+                    Some(self.refused_whole(incoming, undecodable(error.field(), &error.to_string()), now)),
+                );
             }
         };
         if let Some(named) = decoded.account.as_ref().filter(|named| **named != incoming.account) {
@@ -86,7 +89,10 @@ impl ValidateBolt {
         let account = incoming.account.clone();
         // An account id is always a source id: both have the same rule.
         let Some(source) = decoded.source.clone().or_else(|| SourceId::new(account.as_str()).ok()) else {
-            return (None, Some(self.refused_whole(incoming, undecodable("source is missing"), now)));
+            return (
+                None,
+                Some(self.refused_whole(incoming, undecodable("source", "source is missing"), now)),
+            );
         };
         let received = decoded.received.unwrap_or(now);
         let mut rejections = Vec::new();
@@ -189,8 +195,8 @@ impl ValidateBolt {
     }
 }
 
-fn undecodable(reason: &str) -> BadReading {
-    BadReading { code: RejectCode::Undecodable, field: "message".to_owned(), reason: reason.to_owned() }
+fn undecodable(field: &str, reason: &str) -> BadReading {
+    BadReading { code: RejectCode::Undecodable, field: field.to_owned(), reason: reason.to_owned() }
 }
 
 impl Bolt for ValidateBolt {

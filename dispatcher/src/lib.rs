@@ -38,7 +38,7 @@ pub use galerna_http::ServeError;
 pub use galerna_lease::{
     GrantedLease, HeldLease, LeaseError, Leases, NextRequest, Release, Renewed, Timing, TimingError,
 };
-pub use maintainer_link::{MaintainerLink, Ping};
+pub use maintainer_link::{MaintainerLink, Ping, PingError};
 pub use options::{AdminError, DispatcherOptions, OpenError};
 pub use past::{TransitionView, Transitions};
 pub use service::{OPEN_PATHS, ServiceOptions, describe, router, routes, serve, serve_options};

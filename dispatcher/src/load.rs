@@ -86,7 +86,10 @@ pub async fn prepare(store: &Store, queues: usize) -> Result<(), StorageError> {
 #[async_trait]
 pub trait Caller: Send + 'static {
     /// Makes one call; says whether it got a lease.
-    async fn call(&mut self) -> Result<bool, String>;
+    ///
+    /// # Errors
+    /// What the other side says, for the report.
+    async fn call(&mut self) -> Result<bool, LeaseError>;
 }
 
 struct Consumer {
@@ -97,7 +100,7 @@ struct Consumer {
 
 #[async_trait]
 impl Caller for Consumer {
-    async fn call(&mut self) -> Result<bool, String> {
+    async fn call(&mut self) -> Result<bool, LeaseError> {
         let held = self.held.take();
         let release = held.map(|l| Release { queue: l.queue, epoch: l.epoch, empty: false });
         let request = NextRequest {
@@ -106,7 +109,7 @@ impl Caller for Consumer {
             release: release.into_iter().collect(),
             ..NextRequest::default()
         };
-        self.held = self.leases.next(request).await.map_err(|e: LeaseError| e.to_string())?.pop();
+        self.held = self.leases.next(request).await?.pop();
         Ok(self.held.is_some())
     }
 }
@@ -146,7 +149,7 @@ pub async fn run_callers(callers: Vec<Box<dyn Caller>>, options: &LoadOptions) -
                     }
                     Err(cause) => {
                         t.errors += 1;
-                        t.last_error = Some(cause);
+                        t.last_error = Some(cause.to_string());
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                 }

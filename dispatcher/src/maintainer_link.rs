@@ -18,8 +18,23 @@ pub trait Ping: Send + Sync + 'static {
     /// Answers when it works.
     ///
     /// # Errors
-    /// A sentence that says why not.
-    async fn ping(&self) -> Result<(), String>;
+    /// Why not.
+    async fn ping(&self) -> Result<(), PingError>;
+}
+
+/// Why a ping was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PingError {
+    /// Nobody could be asked.
+    #[error("it cannot be reached: {0}")]
+    Unreachable(String),
+    /// It answered with this HTTP status.
+    #[error("it answers {0}")]
+    Status(u16),
+    /// It says that it does not work as it should.
+    #[error("{0}")]
+    NotWorking(String),
 }
 
 /// The maintainer that a dispatcher pings.
@@ -62,9 +77,10 @@ struct Remote {
 
 #[async_trait]
 impl Ping for Remote {
-    async fn ping(&self) -> Result<(), String> {
-        let answer = self.client.get(&self.url).send().await.map_err(|e| e.to_string())?;
-        if answer.status().is_success() { Ok(()) } else { Err(format!("it answers {}", answer.status())) }
+    async fn ping(&self) -> Result<(), PingError> {
+        let sent = self.client.get(&self.url).send().await;
+        let status = sent.map_err(|e| PingError::Unreachable(e.to_string()))?.status();
+        if status.is_success() { Ok(()) } else { Err(PingError::Status(status.as_u16())) }
     }
 }
 

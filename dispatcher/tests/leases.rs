@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use galerna_dispatcher::{
-    Dispatcher, DispatcherOptions, LeaseError, Leases, MaintainerLink, NextRequest, Ping, Release,
+    Dispatcher, DispatcherOptions, LeaseError, Leases, MaintainerLink, NextRequest, Ping, PingError, Release,
     StatusQuery, StrategyName, Timing,
 };
 use galerna_model::{Clock, ManualClock, SystemClock};
@@ -414,8 +414,12 @@ struct Switch(AtomicBool);
 
 #[async_trait]
 impl Ping for Switch {
-    async fn ping(&self) -> Result<(), String> {
-        if self.0.load(Ordering::SeqCst) { Ok(()) } else { Err("switched off".to_owned()) }
+    async fn ping(&self) -> Result<(), PingError> {
+        if self.0.load(Ordering::SeqCst) {
+            Ok(())
+        } else {
+            Err(PingError::NotWorking("switched off".to_owned()))
+        }
     }
 }
 

@@ -53,5 +53,5 @@ mod store;
 
 pub use error::FanInError;
 pub use fan_in::{Ended, FanIn, FanInOptions};
-pub use record::{Claim, End, PARTS, Part, Plan, Policy, Record, Reported};
+pub use record::{Claim, End, PARTS, Part, Plan, Policy, Record, Reported, Violation};
 pub use store::FanInStore;

@@ -37,6 +37,22 @@ pub enum End {
     TimedOut,
 }
 
+/// A record whose end does not follow from its parts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{id}: {done} done, {failed} failed of {all}, {end:?}")]
+pub struct Violation {
+    /// The fan-in.
+    pub id: String,
+    /// Parts that are done.
+    pub done: usize,
+    /// Parts that failed.
+    pub failed: usize,
+    /// All parts.
+    pub all: usize,
+    /// How it ended, if it has.
+    pub end: Option<End>,
+}
+
 /// What is known of a part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -209,11 +225,11 @@ impl Record {
         }
     }
 
-    /// What holds of every record.
+    /// What holds of every record: that how it ended, or that it has not, follows from its parts.
     ///
     /// # Errors
-    /// The sentence that does not hold.
-    pub fn check(&self) -> Result<(), String> {
+    /// That it does not.
+    pub fn check(&self) -> Result<(), Violation> {
         let (done, failed) = self.counts();
         let all = self.parts.len();
         let sound = match (self.end.map(|(end, _)| end), self.policy) {
@@ -228,7 +244,8 @@ impl Record {
         if sound {
             Ok(())
         } else {
-            Err(format!("{}: {done} done, {failed} failed of {all}, {:?}", self.id, self.end))
+            let end = self.end.map(|(end, _)| end);
+            Err(Violation { id: self.id.clone(), done, failed, all, end })
         }
     }
 }

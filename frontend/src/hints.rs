@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_dispatcher::{Dispatcher, DispatcherClient};
+use galerna_dispatcher::{AdminError, Dispatcher, DispatcherClient};
 use galerna_model::QueueName;
 use galerna_retry::{Outage, Pauses};
 use tokio::sync::mpsc;
@@ -36,19 +36,19 @@ pub trait QueueHints: Send + Sync + 'static {
     ///
     /// # Errors
     /// What went wrong, for the log; the hint is not repeated.
-    async fn hint(&self, queues: &[QueueName]) -> Result<(), String>;
+    async fn hint(&self, queues: &[QueueName]) -> Result<(), AdminError>;
 }
 
 #[async_trait]
 impl QueueHints for DispatcherClient {
-    async fn hint(&self, queues: &[QueueName]) -> Result<(), String> {
-        DispatcherClient::hint(self, queues).await.map(drop).map_err(|e| e.to_string())
+    async fn hint(&self, queues: &[QueueName]) -> Result<(), AdminError> {
+        DispatcherClient::hint(self, queues).await.map(drop)
     }
 }
 
 #[async_trait]
 impl QueueHints for Dispatcher {
-    async fn hint(&self, queues: &[QueueName]) -> Result<(), String> {
+    async fn hint(&self, queues: &[QueueName]) -> Result<(), AdminError> {
         Dispatcher::hint(self, queues);
         Ok(())
     }
@@ -107,7 +107,7 @@ async fn send(to: Arc<dyn QueueHints>, mut waiting: mpsc::Receiver<QueueName>, m
             failed => {
                 let cause = failed.map_or_else(
                     |_| format!("no answer within {TIMEOUT:?}"),
-                    |r| r.err().unwrap_or_default(),
+                    |r| r.err().map(|e| e.to_string()).unwrap_or_default(),
                 );
                 metrics.hints.with_label_values(&["lost"]).inc_by(count);
                 sleep(outage.failed(&cause)).await;
@@ -125,10 +125,14 @@ mod tests {
 
     #[async_trait]
     impl QueueHints for ReceivedHints {
-        async fn hint(&self, queues: &[QueueName]) -> Result<(), String> {
+        async fn hint(&self, queues: &[QueueName]) -> Result<(), AdminError> {
             self.0.lock().push(queues.to_vec());
             self.1.notify_one();
-            if self.0.lock().len() == 1 { Err("away".to_owned()) } else { Ok(()) }
+            if self.0.lock().len() == 1 {
+                Err(AdminError::Unavailable("no answer".to_owned()))
+            } else {
+                Ok(())
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use galerna_model::envelope::check;
-use galerna_model::{DecodeLimits, Measurement, ParameterCode, Reading, Timestamp};
+use galerna_model::{DecodeLimits, Measurement, ParameterCode, Reading, TimeError, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -146,7 +146,7 @@ fn service(text: &str, limits: &Limits) -> Result<Service, String> {
 }
 
 /// RFC 3339, or as the concentrators write it: `2014-04-16T10:00:00.000 UTC`.
-fn time(text: &str) -> Result<Timestamp, String> {
+fn time(text: &str) -> Result<Timestamp, TimeError> {
     match text.strip_suffix(" UTC") {
         Some(local) => Timestamp::parse(&format!("{local}Z")),
         None => Timestamp::parse(text),

@@ -124,8 +124,8 @@ pub struct RowError {
 }
 
 impl RowError {
-    pub(crate) fn new(line: u64, fault: RowFault, found: impl Into<String>) -> Self {
-        Self { line, last_line: line, rows: 1, fault, found: found.into() }
+    pub(crate) fn new(line: u64, fault: RowFault, found: impl fmt::Display) -> Self {
+        Self { line, last_line: line, rows: 1, fault, found: found.to_string() }
     }
 }
 

@@ -50,7 +50,8 @@ impl Grid {
             value: value.to_owned(),
             problem,
         };
-        let every_ms = parse_length(&mapping.every).map_err(|problem| wrong(&mapping.every, problem))?;
+        let every_ms =
+            parse_length(&mapping.every).map_err(|problem| wrong(&mapping.every, problem.to_string()))?;
         let numbered = mapping.columns.contains("{n}");
         let pattern = mapping.columns.replace("{n}", "\u{1}").replace("{time}", "\u{1}");
         let (before, after) = pattern.split_once('\u{1}').unwrap_or((&pattern, ""));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use galerna_model::{Measurement, ParameterCode, SourceId, Timestamp};
+use galerna_model::{BadReading, Measurement, ParameterCode, SourceId, Timestamp};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
@@ -19,19 +19,19 @@ const CHUNK_MS: i64 = 7 * 86_400_000;
 const VERSION: u8 = 1;
 const MILLIS_OF_HOUR: i64 = 3_600_000;
 
-/// Judges what is to be stored, as the store's side will.
+/// Validates what is to be stored, as the store's side will.
 pub trait Check {
     /// Whether a reading may have this time.
     ///
     /// # Errors
     /// Why not.
-    fn time(&self, ts: Timestamp) -> Result<(), String>;
+    fn time(&self, ts: Timestamp) -> Result<(), BadReading>;
 
     /// Whether a reading may have these values.
     ///
     /// # Errors
     /// Why not.
-    fn values(&self, values: &[Measurement]) -> Result<(), String>;
+    fn values(&self, values: &[Measurement]) -> Result<(), BadReading>;
 }
 
 /// What is known of the intervals of one meter, and the readings that follow from it.
@@ -402,7 +402,7 @@ impl History {
                             self.series.keys().any(|series| series.rate().is_some_and(|(p, _)| p == m.p));
                         rate && check.values(&[*m]).is_err()
                     });
-                    wrong.push((*ts, problem, of_its_own));
+                    wrong.push((*ts, problem.reason, of_its_own));
                 }
             }
             wrong.extend(self.above_stored(touched));
@@ -433,11 +433,11 @@ impl History {
 
 /// Takes everything.
 impl Check for () {
-    fn time(&self, _: Timestamp) -> Result<(), String> {
+    fn time(&self, _: Timestamp) -> Result<(), BadReading> {
         Ok(())
     }
 
-    fn values(&self, _: &[Measurement]) -> Result<(), String> {
+    fn values(&self, _: &[Measurement]) -> Result<(), BadReading> {
         Ok(())
     }
 }

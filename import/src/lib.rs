@@ -31,6 +31,6 @@ pub use history::{Added, Check, Correction, History, HistoryError, MeterReading,
 pub use import::{Found, Import, Meters, Rows};
 pub use mapping::Mapping;
 pub use options::Options;
-pub use row::{Amount, MeterValue, Row, check_account};
-pub use times::parse_length;
+pub use row::{Amount, MeterValue, Row};
+pub use times::{LengthError, parse_length};
 pub use units::Series;

@@ -40,7 +40,7 @@ impl Options {
     /// # Errors
     /// [`ImportError::Option`] when it is no name of an account.
     pub fn with_account(mut self, name: &str) -> Result<Self, ImportError> {
-        let account = row::check_account(name).map_err(|problem| wrong("--account", name, problem))?;
+        let account = AccountId::for_customer(name).map_err(|problem| wrong("--account", name, problem))?;
         self.account = Some(account);
         Ok(self)
     }
@@ -75,6 +75,6 @@ impl Options {
     }
 }
 
-fn wrong(what: &'static str, value: &str, problem: String) -> ImportError {
-    ImportError::Option { what, value: value.to_owned(), problem }
+fn wrong(what: &'static str, value: &str, problem: impl std::fmt::Display) -> ImportError {
+    ImportError::Option { what, value: value.to_owned(), problem: problem.to_string() }
 }

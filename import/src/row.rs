@@ -89,14 +89,6 @@ impl Amount {
     }
 }
 
-/// Checks the name of an account that readings are to be published for: a queue is named as it.
-///
-/// # Errors
-/// Says why it is none.
-pub fn check_account(name: &str) -> Result<AccountId, String> {
-    AccountId::for_customer(name).map_err(|e| e.to_string())
-}
-
 /// Checks the name of a meter.
 pub(crate) fn meter(name: &str) -> Result<(), String> {
     const LONGEST: usize = 200;
@@ -128,10 +120,10 @@ mod tests {
             ("a\u{7}", "control"),
             ("", "empty"),
         ] {
-            let error = check_account(name).unwrap_err();
+            let error = AccountId::for_customer(name).unwrap_err().to_string();
             assert!(error.contains(part), "{name}: {error}");
         }
-        assert!(check_account("D0000591").is_ok());
+        assert!(AccountId::for_customer("D0000591").is_ok());
         assert!(meter("ES0000000000000000XX").is_ok() && meter("a\tb").is_err() && meter("").is_err());
     }
 }

@@ -232,12 +232,12 @@ fn rfc3339(text: &str) -> Result<Stamp, String> {
                     Some(meant) => format!(
                         "time `{number}` is a number: {meant}; say which with `format` in the mapping, or write RFC 3339"
                     ),
-                    None => problem,
+                    None => problem.to_string(),
                 },
                 Err(_) if looks_like_a_date(text) => format!(
                     "{problem}; for another form name it in a mapping, such as `format = \"%d/%m/%Y %H:%M\"`"
                 ),
-                Err(_) => problem,
+                Err(_) => problem.to_string(),
             }),
         },
     }
@@ -288,9 +288,17 @@ fn without_hour_24(text: &str) -> Result<(String, bool), String> {
     Ok((format!("{}00:{}", &text[..at], &text[at + 3..]), true))
 }
 
+/// A text that is no length of time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("length `{0}` is none; write for instance 15m, 30m, 1h or 1d")]
+pub struct LengthError(String);
+
 /// Reads a length of time: `30m`, `1h`, `PT15M`, `900s`; in milliseconds.
-pub fn parse_length(text: &str) -> Result<i64, String> {
-    let problem = || format!("length `{}` is none; write for instance 15m, 30m, 1h or 1d", shown(text));
+///
+/// # Errors
+/// [`LengthError`].
+pub fn parse_length(text: &str) -> Result<i64, LengthError> {
+    let problem = || LengthError(shown(text).to_string());
     let trimmed = text.trim();
     let days = trimmed.strip_suffix(['d', 'D']).and_then(|days| days.trim().parse::<i64>().ok());
     let ms = match days {

@@ -63,5 +63,6 @@ pub use galerna_http::ServeError;
 pub use maintainer::Maintainer;
 pub use status::{Status, TaskStatus};
 pub use task::{
-    ISSUES_KEPT, Options, OptionsError, Report, Run, RunFailure, Schedule, Task, TaskError, UnknownTask,
+    ISSUES_KEPT, Options, OptionsError, Report, Run, RunFailure, Schedule, Task, TaskBehind, TaskError,
+    TasksBehind, UnknownTask, WhyBehind,
 };

@@ -17,8 +17,11 @@ use tokio_util::task::AbortOnDropHandle;
 use galerna_retry::{Outage, Pauses};
 
 use crate::metrics::{self, Metrics};
-use crate::status::{History, Status, TaskStatus};
-use crate::task::{Options, OptionsError, Report, Run, RunFailure, Schedule, Task, TaskError};
+use crate::status::{History, Status};
+use crate::task::{
+    Options, OptionsError, Report, Run, RunFailure, Schedule, Task, TaskBehind, TaskError, TasksBehind,
+    WhyBehind,
+};
 use crate::work::{Progress, Work};
 use galerna_directory::{AccountsSource, Issue};
 
@@ -263,29 +266,25 @@ impl Maintainer {
     /// Whether all tasks run on time: what a dispatcher's ping asks.
     ///
     /// # Errors
-    /// The tasks that do not, each with its last error if it has one.
-    pub fn check_on_time(&self) -> Result<(), String> {
-        let describe = |task: TaskStatus| match task.error {
-            Some(error) => format!("{}: {error}", task.task),
-            None => format!("{}: not on time", task.task),
-        };
+    /// The tasks that do not.
+    pub fn check_on_time(&self) -> Result<(), TasksBehind> {
         let late = self.status().tasks.into_iter().filter(|task| !task.on_time);
-        let problems: Vec<String> = late.map(describe).collect();
-        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+        TasksBehind::none_of(late.map(|task| TaskBehind {
+            task: task.task,
+            why: task.error.map_or(WhyBehind::NotOnTime, WhyBehind::Failed),
+        }))
     }
 
-    /// Whether every task has run, and what failed in the last run of those that failed.
-    pub(crate) fn readiness(&self) -> Result<(), String> {
-        let mut problems = Vec::new();
-        for task in Task::ALL {
+    /// Whether every task has run, and well when it last did.
+    pub(crate) fn readiness(&self) -> Result<(), TasksBehind> {
+        TasksBehind::none_of(Task::ALL.into_iter().filter_map(|task| {
             let history = &self.shared.state(task).history;
-            if !history.has_run() {
-                problems.push(format!("{task}: has not run yet"));
-            } else if let Some(error) = history.error() {
-                problems.push(format!("{task}: {error}"));
-            }
-        }
-        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+            let why = match history.error() {
+                _ if !history.has_run() => WhyBehind::NotRunYet,
+                error => WhyBehind::Failed(error?),
+            };
+            Some(TaskBehind { task, why })
+        }))
     }
 
     /// Where its metrics are.

@@ -132,7 +132,10 @@ async fn status(State(maintainer): State<Maintainer>) -> Response {
     (status = 200, description = "ready", body = Object, example = json!({"ready": true})),
     (status = 503, description = "`not_ready`: what failed", body = ErrorBody)))]
 async fn readyz(State(maintainer): State<Maintainer>) -> Response {
-    readiness(&json!({}), maintainer.readiness().err().map(|problem| Unready::new("not_ready", problem)))
+    readiness(
+        &json!({}),
+        maintainer.readiness().err().map(|problem| Unready::new("not_ready", problem.to_string())),
+    )
 }
 
 /// Metrics of this process in Prometheus' text format.

@@ -48,6 +48,43 @@ impl fmt::Display for Task {
     }
 }
 
+/// Tasks that do not run as they should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct TasksBehind(pub Vec<TaskBehind>);
+
+impl TasksBehind {
+    pub(crate) fn none_of(tasks: impl Iterator<Item = TaskBehind>) -> Result<(), Self> {
+        let tasks: Vec<TaskBehind> = tasks.collect();
+        if tasks.is_empty() { Ok(()) } else { Err(Self(tasks)) }
+    }
+}
+
+/// A task that does not run as it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{task}: {why}")]
+pub struct TaskBehind {
+    /// The task.
+    pub task: Task,
+    /// What is wrong with it.
+    pub why: WhyBehind,
+}
+
+/// What is wrong with a task.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WhyBehind {
+    /// Its first run has not ended.
+    #[error("has not run yet")]
+    NotRunYet,
+    /// It has not run for too long.
+    #[error("not on time")]
+    NotOnTime,
+    /// What its last run failed with.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// There is no task of this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no task `{0}`; there are accounts, empties, timeouts and deletions")]

@@ -93,7 +93,7 @@ async fn the_ping_tells_when_counting_hangs_and_when_it_goes_on() {
                 .any(|task| task.task == Task::ReconcileEmpty && task.failures_in_a_row > 1)
         })
         .await;
-    let told = maintainer.check_on_time().unwrap_err();
+    let told = maintainer.check_on_time().unwrap_err().to_string();
     assert!(told.contains("empties") && told.contains("stopped after"), "{told}");
     shutdown.cancel();
     tasks.await.unwrap();

@@ -14,21 +14,30 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Timestamp(pub i64);
 
+/// Why a text is no instant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TimeError {
+    /// Local time, of no zone.
+    #[error("time `{0}` has no zone; write RFC 3339 with an offset, such as 2015-04-21T23:15:00+00:00")]
+    NoZone(String),
+    /// Something else, of which the beginning is kept.
+    #[error("time `{0}` is not RFC 3339; write for instance 2015-04-21T23:15:00+00:00")]
+    NotRfc3339(String),
+}
+
 impl Timestamp {
     /// Parses RFC 3339 text. The offset is required: local time without a zone is refused.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with the text.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// [`TimeError`].
+    pub fn parse(text: &str) -> Result<Self, TimeError> {
         match text.parse::<jiff::Timestamp>() {
             Ok(t) => Ok(Self(t.as_millisecond())),
-            Err(_) if text.parse::<jiff::civil::DateTime>().is_ok() => Err(format!(
-                "time `{text}` has no zone; write RFC 3339 with an offset, such as 2015-04-21T23:15:00+00:00"
-            )),
-            Err(_) => {
-                let shown: String = text.chars().take(60).collect();
-                Err(format!("time `{shown}` is not RFC 3339; write for instance 2015-04-21T23:15:00+00:00"))
+            Err(_) if text.parse::<jiff::civil::DateTime>().is_ok() => {
+                Err(TimeError::NoZone(text.to_owned()))
             }
+            Err(_) => Err(TimeError::NotRfc3339(text.chars().take(60).collect())),
         }
     }
 

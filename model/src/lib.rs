@@ -35,7 +35,7 @@ mod validate;
 pub use accounts::{Account, Source};
 pub use address::names_host;
 pub use alerts::{AlertEvent, AlertEventKind, AlertState, Comparison, Condition, Phase, Rule, Severity};
-pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use clock::{Clock, ManualClock, SystemClock, TimeError, Timestamp};
 pub use envelope::{BadEntry, DecodeError, DecodeLimits, Decoded, decode, decode_reading};
 pub use fault::{BadReading, RejectCode};
 pub use message::{Incoming, Message};

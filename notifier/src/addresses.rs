@@ -21,19 +21,25 @@ pub struct AllowList {
     hosts: Vec<String>,
 }
 
+/// An entry of an [`AllowList`] that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{entry}` is neither a network such as 10.1.0.0/16, nor an address, nor a host name")]
+pub struct AllowListError {
+    /// The entry.
+    pub entry: String,
+}
+
 impl AllowList {
     /// Takes entries: a network (`10.1.0.0/16`, `fd00::/8`), an address (`127.0.0.1`), or a host name, which may then
     /// resolve to any address (`hooks.internal`).
     ///
     /// # Errors
-    /// A sentence that names the entry that is none of these.
-    pub fn parse(entries: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, String> {
+    /// The entry that is none of these.
+    pub fn parse(entries: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, AllowListError> {
         let mut list = Self::default();
         for entry in entries {
             let entry = entry.as_ref().trim();
-            let wrong = || {
-                format!("`{entry}` is neither a network such as 10.1.0.0/16, nor an address, nor a host name")
-            };
+            let wrong = || AllowListError { entry: entry.to_owned() };
             if entry.contains('/') {
                 list.networks.push(entry.parse().map_err(|_| wrong())?);
             } else if let Ok(address) = entry.parse::<IpAddr>() {
@@ -289,7 +295,7 @@ mod tests {
             assert_eq!(list.permits(address.parse().unwrap()), permitted, "{address}");
         }
         for wrong in ["10.0.0.0/33", "::/129", "10.0.0/8", "", "a b", "http://x"] {
-            assert!(AllowList::parse([wrong]).unwrap_err().contains(wrong), "{wrong}");
+            assert!(AllowList::parse([wrong]).unwrap_err().to_string().contains(wrong), "{wrong}");
         }
     }
 

@@ -122,7 +122,7 @@ mod template;
 mod trial;
 mod webhook;
 
-pub use addresses::AllowList;
+pub use addresses::{AllowList, AllowListError};
 pub use check::{validate, validate_silence};
 pub use error::{FieldError, NotifierError};
 pub use notifier::{ALERTS_QUEUE, Notifier, Parts};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Context, anyhow, bail};
 use galerna_import::{Added, Check, Correction, History, MeterReading, MeterValue, StoredValue};
-use galerna_model::{AccountId, Clock, Measurement, Reading, SourceId, SystemClock, Timestamp};
+use galerna_model::{AccountId, BadReading, Clock, Measurement, Reading, SourceId, SystemClock, Timestamp};
 use galerna_model::{RejectCode, Validator};
 use galerna_storage::{ImportChunk, ReadingsQuery, Store};
 use serde::{Deserialize, Serialize};
@@ -118,36 +118,36 @@ impl Imported {
     }
 }
 
-/// Judges readings as the worker will.
+/// Validates readings as the worker will.
 pub struct WorkerCheck {
     validator: Validator,
     now: Timestamp,
 }
 
 impl WorkerCheck {
-    /// Judges by this validator, at the time of the machine.
+    /// By this validator, at the time of the machine.
     pub fn new(validator: Validator) -> Self {
         Self { validator, now: SystemClock.now() }
     }
 }
 
 impl Check for WorkerCheck {
-    fn time(&self, ts: Timestamp) -> Result<(), String> {
+    fn time(&self, ts: Timestamp) -> Result<(), BadReading> {
         let reading = Reading { did: "meter".to_owned(), values: Vec::new(), sqn: 1, ts };
         match self.validator.validate(&reading, self.now) {
             Err(rejection) if matches!(rejection.code, RejectCode::TimeInFuture | RejectCode::TimeTooOld) => {
-                Err(rejection.reason)
+                Err(rejection)
             }
             _ => Ok(()),
         }
     }
 
-    fn values(&self, values: &[Measurement]) -> Result<(), String> {
+    fn values(&self, values: &[Measurement]) -> Result<(), BadReading> {
         let reading = Reading { did: "meter".to_owned(), values: values.to_vec(), sqn: 1, ts: self.now };
         // A value of a file that would be put aside is refused here: its line can still be mended.
         match self.validator.validate(&reading, self.now) {
-            Ok(aside) => aside.into_iter().next().map_or(Ok(()), |bad| Err(bad.error.reason)),
-            Err(error) => Err(error.reason),
+            Ok(aside) => aside.into_iter().next().map_or(Ok(()), |bad| Err(bad.error)),
+            Err(error) => Err(error),
         }
     }
 }

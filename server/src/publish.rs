@@ -245,7 +245,7 @@ impl<'a> Outgoing<'a> {
             },
             (None, None) => return Err("the readings name no account; add --account".to_owned()),
         };
-        let account = galerna_import::check_account(account.as_str())?;
+        let account = AccountId::for_customer(account.as_str()).map_err(|e| e.to_string())?;
         let source = match source {
             Some(source) => source,
             None => SourceId::new(account.as_str()).map_err(|e| e.to_string())?,
@@ -382,7 +382,7 @@ pub async fn document(text: Vec<u8>, place: &str, target: &mut dyn Target) -> an
                     .refuse(1, format!("{place}, reading {}: {}", bad.index + 1, bad.error.reason));
             }
             let readings: Vec<Reading> = readings.into_iter().map(|(_, reading)| reading).collect();
-            if let Some(Err(problem)) = account.as_ref().map(|a| galerna_import::check_account(a.as_str())) {
+            if let Some(Err(problem)) = account.as_ref().map(|a| AccountId::for_customer(a.as_str())) {
                 target.summary().refuse(readings.len().max(1), format!("{place}: {problem}"));
                 return Ok(());
             }

@@ -165,6 +165,9 @@ pub struct RejectedReading {
     pub ts: Option<Timestamp>,
     /// Short machine-readable class, for instance `unknown_parameter`.
     pub code: String,
+    /// The field, for instance `values[1].v`; `message` or `reading` for the whole. None in what earlier versions stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
     /// What is wrong, for people; names the field.
     pub reason: String,
     /// The offending text, shortened.

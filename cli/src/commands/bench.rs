@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use async_trait::async_trait;
 use galerna_dispatcher::load::{self, LoadOptions, LoadReport};
-use galerna_dispatcher::{ClientOptions, DispatcherClient, Leases, MaintainerLink, Ping};
+use galerna_dispatcher::{ClientOptions, DispatcherClient, Leases, MaintainerLink, Ping, PingError};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ struct Counted;
 
 #[async_trait]
 impl Ping for Counted {
-    async fn ping(&self) -> Result<(), String> {
+    async fn ping(&self) -> Result<(), PingError> {
         Ok(())
     }
 }

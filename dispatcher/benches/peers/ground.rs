@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use galerna_dispatcher::{
-    ClientOptions, Dispatcher, DispatcherClient, DispatcherOptions, MaintainerLink, Ping, ServiceOptions,
-    StrategyName, load, serve,
+    ClientOptions, Dispatcher, DispatcherClient, DispatcherOptions, MaintainerLink, Ping, PingError,
+    ServiceOptions, StrategyName, load, serve,
 };
 use galerna_test_servers::{Mongo, unique};
 use tokio::net::TcpListener;
@@ -14,7 +14,7 @@ struct Answers;
 
 #[async_trait]
 impl Ping for Answers {
-    async fn ping(&self) -> Result<(), String> {
+    async fn ping(&self) -> Result<(), PingError> {
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The design to beat: a find-and-modify per call on the document at the head, as the first platform had it.
 
 use async_trait::async_trait;
+use galerna_dispatcher::LeaseError;
 use galerna_dispatcher::load::Caller;
 use mongodb::bson::{DateTime, Document, doc};
 use mongodb::options::{ReturnDocument, WriteConcern};
@@ -39,13 +40,13 @@ fn durable() -> WriteConcern {
 
 #[async_trait]
 impl Caller for Naive {
-    async fn call(&mut self) -> Result<bool, String> {
+    async fn call(&mut self) -> Result<bool, LeaseError> {
         if let Some((queue, epoch)) = self.held.take() {
             self.states
                 .update_one(doc! { "_id": queue, "epoch": epoch }, doc! { "$set": { "state": "idle" } })
                 .write_concern(durable())
                 .await
-                .map_err(|e| e.to_string())?;
+                .map_err(|e| LeaseError::Unavailable(e.to_string()))?;
         }
         let head = self
             .states
@@ -57,7 +58,7 @@ impl Caller for Naive {
             .return_document(ReturnDocument::After)
             .write_concern(durable())
             .await
-            .map_err(|e| e.to_string())?;
+            .map_err(|e| LeaseError::Unavailable(e.to_string()))?;
         self.held = head.and_then(|d| Some((d.get_str("_id").ok()?.to_owned(), d.get_i64("epoch").ok()?)));
         Ok(self.held.is_some())
     }

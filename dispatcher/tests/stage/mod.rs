@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use galerna_dispatcher::{
-    Dispatcher, DispatcherOptions, GrantedLease, Leases, MaintainerLink, NextRequest, Ping, Release,
-    StrategyName, Timing,
+    Dispatcher, DispatcherOptions, GrantedLease, Leases, MaintainerLink, NextRequest, Ping, PingError,
+    Release, StrategyName, Timing,
 };
 use galerna_model::{AccountId, Clock, QueueName, SystemClock, Timestamp};
 use galerna_storage::{QueueRecord, ReadyCount, Store};
@@ -107,7 +107,7 @@ pub struct Answers;
 
 #[async_trait]
 impl Ping for Answers {
-    async fn ping(&self) -> Result<(), String> {
+    async fn ping(&self) -> Result<(), PingError> {
         Ok(())
     }
 }

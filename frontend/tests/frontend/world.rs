@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use galerna_broker::{Broker, DeleteWhen};
 use galerna_directory::FileDirectory;
+use galerna_dispatcher::AdminError;
 use galerna_frontend::{Directory, Frontend, Options, Parts, QueueHints, TokenHash};
 use galerna_model::{QueueName, Reading, SystemClock, decode};
 use serde_json::{Value, json};
@@ -30,7 +31,7 @@ pub(crate) struct Hinted {
 
 #[async_trait::async_trait]
 impl QueueHints for Hinted {
-    async fn hint(&self, queues: &[QueueName]) -> Result<(), String> {
+    async fn hint(&self, queues: &[QueueName]) -> Result<(), AdminError> {
         self.queues.lock().unwrap().extend_from_slice(queues);
         self.came.notify_one();
         Ok(())

@@ -299,9 +299,11 @@ impl Layout {
             return Err(ImportError::Lacks { shape, lacks });
         }
         let length = |what, text: &Option<String>| {
-            let wrong =
-                |problem| ImportError::Option { what, value: text.clone().unwrap_or_default(), problem };
-            text.as_deref().map(parse_length).transpose().map_err(wrong)
+            text.as_deref().map(parse_length).transpose().map_err(|problem| ImportError::Option {
+                what,
+                value: text.clone().unwrap_or_default(),
+                problem: problem.to_string(),
+            })
         };
         let mut skip = Vec::new();
         for when in &mapping.skip {

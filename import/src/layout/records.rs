@@ -115,7 +115,7 @@ impl Layout {
         match &self.account_before {
             Some(before) if before.as_str() == name => Ok(before.clone()),
             _ => {
-                let account = row::check_account(name).map_err(|problem| {
+                let account = AccountId::for_customer(name).map_err(|problem| {
                     RowError::new(line, RowFault::Account, format!("account is wrong: {problem}"))
                 })?;
                 self.account_before = Some(account.clone());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use galerna_import::{Added, Check, History, Import, ImportError, Mapping, Meters, Options};
-use galerna_model::{AccountId, Measurement, SourceId, Timestamp};
+use galerna_model::{AccountId, BadReading, Measurement, RejectCode, SourceId, Timestamp};
 
 /// Values by parameter.
 pub(crate) type Values = BTreeMap<u32, f64>;
@@ -15,21 +15,29 @@ pub(crate) struct Store {
     histories: BTreeMap<(AccountId, String), BTreeMap<i64, Vec<u8>>>,
 }
 
-/// Judges as the worker does, as far as these tests need.
-pub(crate) struct Judge;
+/// Validates as the worker does, as far as these tests need.
+pub(crate) struct TestCheck;
 
-impl Check for Judge {
-    fn time(&self, ts: Timestamp) -> Result<(), String> {
-        if ts < Timestamp::parse("2100-01-01T00:00:00Z")? { Ok(()) } else { Err("in the future".to_owned()) }
+impl Check for TestCheck {
+    fn time(&self, ts: Timestamp) -> Result<(), BadReading> {
+        let end = Timestamp::parse("2100-01-01T00:00:00Z").unwrap();
+        if ts < end {
+            Ok(())
+        } else {
+            Err(BadReading::new(RejectCode::TimeInFuture, "ts", "is in the future"))
+        }
     }
 
-    fn values(&self, values: &[Measurement]) -> Result<(), String> {
+    fn values(&self, values: &[Measurement]) -> Result<(), BadReading> {
         let wrong = values.iter().find(|m| match m.p.0 {
             401 => m.v.abs() > 1e10,
             402 | 452 => !(0.0..=1e13).contains(&m.v),
             _ => false,
         });
-        wrong.map_or(Ok(()), |m| Err(format!("{} is out of range for {}", m.v, m.p)))
+        wrong.map_or(Ok(()), |m| {
+            let problem = format!("is {}, out of range for {}", m.v, m.p);
+            Err(BadReading::new(RejectCode::OutOfRange, "v", problem))
+        })
     }
 }
 
@@ -57,7 +65,7 @@ impl Store {
             // What is kept is what the next file finds.
             let kept = self.histories.entry((account.clone(), meter.clone())).or_default();
             let mut history = History::from_chunks(kept.values().map(Vec::as_slice)).unwrap();
-            let added = history.add(&SourceId::new(account.as_str()).unwrap(), values, &Judge);
+            let added = history.add(&SourceId::new(account.as_str()).unwrap(), values, &TestCheck);
             *kept = history.chunks();
             for reading in &added.readings {
                 let values =

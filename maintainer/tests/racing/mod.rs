@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use galerna_dispatcher::{Dispatcher, DispatcherOptions, MaintainerLink, Ping};
+use galerna_dispatcher::{Dispatcher, DispatcherOptions, MaintainerLink, Ping, PingError};
 use galerna_lease::invariants::{Tenure, history};
 use galerna_lease::{HeldLease, Leases, NextRequest, Release, Timing};
 use galerna_lock::Mutex;
@@ -28,8 +28,8 @@ struct Local(Maintainer);
 
 #[async_trait]
 impl Ping for Local {
-    async fn ping(&self) -> Result<(), String> {
-        self.0.check_on_time()
+    async fn ping(&self) -> Result<(), PingError> {
+        self.0.check_on_time().map_err(|late| PingError::NotWorking(late.to_string()))
     }
 }
 

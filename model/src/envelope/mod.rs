@@ -168,6 +168,17 @@ pub enum DecodeError {
     },
 }
 
+impl DecodeError {
+    /// The field that is wrong; `message` for the whole.
+    pub fn field(&self) -> &str {
+        match self {
+            Self::Field { field, .. } => field,
+            Self::TooManyReadings { .. } => "readings",
+            _ => "message",
+        }
+    }
+}
+
 impl Envelope {
     /// The message that carries this envelope.
     pub fn encode(&self) -> Message {

@@ -78,7 +78,7 @@ struct ApiState {
     store: Store,
     dispatcher: Dispatcher,
     makes_accounts: bool,
-    /// Judges readings as the workers do.
+    /// Validates readings as the workers do.
     validator: Validator,
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use galerna_broker::Broker;
 use galerna_directory::AccountsSource;
-use galerna_dispatcher::Ping;
+use galerna_dispatcher::{Ping, PingError};
 use galerna_maintainer::{Guard, Maintainer, Options};
 use galerna_model::SystemClock;
 use galerna_settings::Settings;
@@ -56,8 +56,8 @@ pub(crate) struct LocalMaintainer(pub(crate) Maintainer);
 
 #[async_trait]
 impl Ping for LocalMaintainer {
-    async fn ping(&self) -> Result<(), String> {
-        if self.0.status().on_time { Ok(()) } else { Err("a task of the maintainer is late".to_owned()) }
+    async fn ping(&self) -> Result<(), PingError> {
+        self.0.check_on_time().map_err(|late| PingError::NotWorking(late.to_string()))
     }
 }
 

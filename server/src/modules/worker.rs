@@ -30,7 +30,7 @@ fn limits(settings: &Settings) -> ValidationLimits {
     }
 }
 
-/// Judges readings as the workers of these settings do.
+/// Validates readings as the workers of these settings do.
 ///
 /// # Errors
 /// When the parameters cannot be read.

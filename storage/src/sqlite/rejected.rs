@@ -17,8 +17,8 @@ impl RejectedReadings for Sqlite {
         let batch = batch.to_vec();
         self.write("storing rejected readings", move |writer| {
             let mut insert = writer.connection().prepare_cached(
-                "INSERT INTO rejected (id, account, source, device, ts, code, reason, raw, at) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+                "INSERT INTO rejected (id, account, source, device, ts, code, reason, raw, at, field) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
             )?;
             for r in &batch {
                 insert.execute(params![
@@ -30,7 +30,8 @@ impl RejectedReadings for Sqlite {
                     r.code,
                     r.reason,
                     r.raw,
-                    r.at.0
+                    r.at.0,
+                    r.field
                 ])?;
             }
             Ok(())
@@ -48,7 +49,7 @@ impl RejectedReadings for Sqlite {
         self.read("listing rejected readings", move |conn| {
             let filter = if account.is_some() { "account = ?1" } else { "?1 IS NULL" };
             conn.prepare_cached(&format!(
-                "SELECT id, account, source, device, ts, code, reason, raw, at FROM rejected WHERE {filter} \
+                "SELECT id, account, source, device, ts, code, reason, raw, at, field FROM rejected WHERE {filter} \
                  ORDER BY at DESC, id DESC LIMIT ?2 OFFSET ?3"
             ))?
             .query_map(params![account.as_ref().map(AccountId::as_str), rows(limit), rows(offset)], |row| {
@@ -62,6 +63,7 @@ impl RejectedReadings for Sqlite {
                     reason: row.get(6)?,
                     raw: row.get(7)?,
                     at: time(row, 8)?,
+                    field: row.get(9)?,
                 })
             })?
             .collect()

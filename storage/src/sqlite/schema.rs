@@ -4,7 +4,7 @@ use galerna_sqlite::Format;
 use rusqlite::Connection;
 
 /// Version of the tables below, kept in the file; a file of a later version is refused.
-const VERSION: i64 = 7;
+const VERSION: i64 = 8;
 
 /// Files of this store.
 pub(super) const FORMAT: Format = Format {
@@ -62,7 +62,7 @@ CREATE TABLE readings (
 
 CREATE TABLE rejected (
     id TEXT PRIMARY KEY, account TEXT NOT NULL, source TEXT, device TEXT, ts INTEGER, code TEXT NOT NULL,
-    reason TEXT NOT NULL, raw TEXT NOT NULL, at INTEGER NOT NULL
+    reason TEXT NOT NULL, raw TEXT NOT NULL, at INTEGER NOT NULL, field TEXT
 );
 CREATE INDEX rejected_at ON rejected (at, id);
 CREATE INDEX rejected_account_at ON rejected (account, at, id);
@@ -111,6 +111,8 @@ const SINCE_VERSION_5: &str = "ALTER TABLE queues ADD COLUMN deletion_claimed IN
 UPDATE queues SET deletion_claimed = 1, reason = substr(reason, 11) WHERE state = 'delete' AND substr(reason, 1, 10) = 'deleting: ';";
 /// What a file of version 6 lacks.
 const SINCE_VERSION_6: &str = "ALTER TABLE alert_events ADD COLUMN at INTEGER;";
+/// What a file of version 7 lacks.
+const SINCE_VERSION_7: &str = "ALTER TABLE rejected ADD COLUMN field TEXT;";
 
 /// Creates what a file of the version `found` lacks (0: all).
 pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
@@ -124,6 +126,7 @@ pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
         (4, SINCE_VERSION_4),
         (5, SINCE_VERSION_5),
         (6, SINCE_VERSION_6),
+        (7, SINCE_VERSION_7),
     ];
     for (_, change) in changes.into_iter().filter(|(version, _)| (1..=*version).contains(&found)) {
         conn.execute_batch(change)?;
@@ -140,6 +143,7 @@ mod tests {
 
     const SINCE_4: &str = "received INTEGER, heard_at INTEGER, ";
     const SINCE_6: &str = ", at INTEGER\n";
+    const SINCE_7: &str = ", field TEXT";
     const SINCE_5: &str = ", deletion_claimed INTEGER NOT NULL DEFAULT 0";
 
     /// The tables as an earlier version made them.
@@ -150,8 +154,15 @@ mod tests {
     #[test]
     fn a_file_of_version_1_keeps_its_events_and_learns_where_new_ones_come_from() {
         let conn = Connection::open_in_memory().unwrap();
-        let old =
-            without(&[", origin TEXT", ", sqns BLOB", " lease_request TEXT,", SINCE_4, SINCE_5, SINCE_6]);
+        let old = without(&[
+            ", origin TEXT",
+            ", sqns BLOB",
+            " lease_request TEXT,",
+            SINCE_4,
+            SINCE_5,
+            SINCE_6,
+            SINCE_7,
+        ]);
         conn.execute_batch(&format!("{old} PRAGMA user_version = 1;")).unwrap();
         conn.execute_batch(
             "INSERT INTO alert_events VALUES ('e', 'raised', 'r', 'r', 'info', 'a', 's', 'd', 1.0, 1, 'm')",
@@ -169,7 +180,7 @@ mod tests {
     #[test]
     fn a_file_of_version_4_keeps_its_states_and_learns_when_readings_came() {
         let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(&without(&[SINCE_4, SINCE_5, SINCE_6])).unwrap();
+        conn.execute_batch(&without(&[SINCE_4, SINCE_5, SINCE_6, SINCE_7])).unwrap();
         conn.execute_batch("INSERT INTO alert_states VALUES ('a', 'r', 's', 'd', 'ok', 1, 2, 3.0, NULL)")
             .unwrap();
         for version in [4, VERSION] {
@@ -185,7 +196,7 @@ mod tests {
         use galerna_model::{Measurement, ParameterCode};
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
-        let old = without(&[", sqns BLOB", " lease_request TEXT,", SINCE_4, SINCE_5, SINCE_6]);
+        let old = without(&[", sqns BLOB", " lease_request TEXT,", SINCE_4, SINCE_5, SINCE_6, SINCE_7]);
         let conn = Connection::open(&path).unwrap();
         conn.execute_batch(&format!("PRAGMA journal_mode = WAL; {old} PRAGMA user_version = 2;")).unwrap();
         conn.execute_batch(
@@ -220,7 +231,7 @@ mod tests {
     #[test]
     fn a_file_of_version_3_keeps_its_leases_and_learns_their_requests() {
         let conn = Connection::open_in_memory().unwrap();
-        let old = without(&[" lease_request TEXT,", SINCE_4, SINCE_5, SINCE_6]);
+        let old = without(&[" lease_request TEXT,", SINCE_4, SINCE_5, SINCE_6, SINCE_7]);
         conn.execute_batch(&format!("{old} PRAGMA user_version = 3;")).unwrap();
         conn.execute_batch(
             "INSERT INTO queues VALUES ('D1', '1', 4, 'worker', 2, 'w1', 1, 2, 60000, 0, 1, 0, NULL, NULL, 1, 0, 0, NULL, 9)",
@@ -236,9 +247,26 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_version_7_keeps_its_rejected_readings_and_learns_their_fields() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(&without(&[SINCE_7])).unwrap();
+        conn.execute_batch(
+            "INSERT INTO rejected VALUES ('r', 'a', NULL, NULL, NULL, 'c', 'ts is 0', 'raw', 1)",
+        )
+        .unwrap();
+        for version in [7, VERSION] {
+            bring_up(&conn, version).unwrap();
+        }
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let found: (String, Option<String>) =
+            conn.query_row("SELECT reason, field FROM rejected", [], read).unwrap();
+        assert_eq!(found, ("ts is 0".to_owned(), None));
+    }
+
+    #[test]
     fn a_claimed_deletion_in_a_file_of_version_5_is_no_longer_a_beginning_of_a_reason() {
         let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(&without(&[SINCE_5, SINCE_6])).unwrap();
+        conn.execute_batch(&without(&[SINCE_5, SINCE_6, SINCE_7])).unwrap();
         for (queue, state, reason) in [
             ("D1", "delete", "'deleting: account `a` is deactivated'"),
             ("D2", "delete", "'account `b` is deactivated'"),

@@ -14,6 +14,7 @@ fn rejected(id: &str, code: &str, hours: i64) -> RejectedReading {
         device: Some("12a".into()),
         ts: Some(hour(-1)),
         code: code.into(),
+        field: Some("values[0].p".into()),
         reason: "values[0].p: 999 is no parameter".into(),
         raw: "{\"did\":\"12a\"}".into(),
         at: hour(hours),
@@ -21,7 +22,13 @@ fn rejected(id: &str, code: &str, hours: i64) -> RejectedReading {
 }
 
 pub(super) async fn rejected_readings_are_stored_once(store: &Store) {
-    let bare = RejectedReading { source: None, device: None, ts: None, ..rejected("m1/1", "malformed", 2) };
+    let bare = RejectedReading {
+        source: None,
+        device: None,
+        ts: None,
+        field: None,
+        ..rejected("m1/1", "malformed", 2)
+    };
     let batch = [rejected("m1/0", "unknown_parameter", 1), bare.clone()];
     store.rejected.store(&batch).await.expect("stored");
     let again = RejectedReading { at: hour(9), ..rejected("m1/0", "other", 9) };
