@@ -13,13 +13,14 @@ use galerna_audit::{self as audit, random};
 use galerna_storage::AuditEntry;
 use maud::html;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::access::{Visitor, local_path};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::{
-    Feedback, Page, alerts, body, dead_letter_actions, deliveries, dispatching, endpoints, observer,
+    Feedback, Page, alerts, body, dead_letter_actions, deliveries, dispatching, endpoints, format, observer,
     queue_actions, rules, schedule_actions, silences, source_actions,
 };
 
@@ -81,26 +82,122 @@ pub(super) trait Act: DeserializeOwned + Send + Sync + 'static {
     async fn run(&self, page: &Page, visitor: &Visitor) -> Result<Done, Problem>;
 }
 
+/// What something is to be done to, where several actions ask for the same.
+pub(super) trait Request: DeserializeOwned + Send + Sync + 'static {
+    /// As [`Act::from_form`].
+    fn from_form(fields: &Fields) -> Result<Self, Problem> {
+        serde_json::from_value(fields.to_json())
+            .map_err(|e| Problem::Invalid(format!("the form is not understood: {e}")))
+    }
+
+    /// What it names.
+    fn target(&self) -> String;
+    /// Why, if a reason was given.
+    fn why(&self) -> Option<&str>;
+}
+
+/// An action on what a [`Request`] names.
+#[async_trait]
+pub(super) trait ActOn: Send + Sync + 'static {
+    /// Its name in the audit log.
+    const NAME: &'static str;
+    /// What it is done to.
+    type Request: Request;
+
+    /// What to ask first.
+    fn question(_: &Self::Request) -> Option<Question> {
+        None
+    }
+    /// The page to go on with.
+    fn back(request: &Self::Request) -> String;
+    /// Does it.
+    async fn run(request: &Self::Request, page: &Page, visitor: &Visitor) -> Result<Done, Problem>;
+}
+
+/// The [`Act`] that an [`ActOn`] is.
+pub(super) struct On<A: ActOn>(A::Request);
+
+impl<'de, A: ActOn> Deserialize<'de> for On<A> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        A::Request::deserialize(deserializer).map(Self)
+    }
+}
+
+#[async_trait]
+impl<A: ActOn> Act for On<A> {
+    const NAME: &'static str = A::NAME;
+
+    fn from_form(fields: &Fields) -> Result<Self, Problem> {
+        A::Request::from_form(fields).map(Self)
+    }
+
+    fn target(&self) -> String {
+        self.0.target()
+    }
+
+    fn why(&self) -> Option<&str> {
+        self.0.why()
+    }
+
+    fn question(&self) -> Option<Question> {
+        A::question(&self.0)
+    }
+
+    fn back(&self) -> String {
+        A::back(&self.0)
+    }
+
+    async fn run(&self, page: &Page, visitor: &Visitor) -> Result<Done, Problem> {
+        A::run(&self.0, page, visitor).await
+    }
+}
+
+/// One thing, by its id.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ById {
+    pub(super) id: String,
+    reason: Option<String>,
+}
+
+impl Request for ById {
+    fn target(&self) -> String {
+        self.id.clone()
+    }
+
+    fn why(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+}
+
+/// What an action on several things did not do, as the end of a sentence: at most so much of it as one reads.
+pub(super) fn not_done(failed: &[String]) -> String {
+    if failed.is_empty() {
+        return String::new();
+    }
+    format!("; not done: {}", format::shortened(&failed.join("; "), 400))
+}
+
 /// The routes of all actions: forms, and the same under `/api`.
 pub(super) fn routes(router: Router<Page>) -> Router<Page> {
     fn both<A: Act>(router: Router<Page>, path: &str) -> Router<Page> {
         router.route(path, post(form::<A>)).route(&format!("/api{path}"), post(call::<A>))
     }
-    let router = both::<queue_actions::Pause>(router, "/queues/pause");
-    let router = both::<queue_actions::Unpause>(router, "/queues/unpause");
+    let router = both::<On<queue_actions::Pause>>(router, "/queues/pause");
+    let router = both::<On<queue_actions::Unpause>>(router, "/queues/unpause");
     let router = both::<dispatching::Stop>(router, "/dispatcher/stop");
     let router = both::<dispatching::Start>(router, "/dispatcher/start");
     let router = both::<dispatching::SetStrategy>(router, "/dispatcher/strategy");
-    let router = both::<dead_letter_actions::Replay>(router, "/dead-letters/replay");
-    let router = both::<dead_letter_actions::Discard>(router, "/dead-letters/discard");
+    let router = both::<On<dead_letter_actions::Replay>>(router, "/dead-letters/replay");
+    let router = both::<On<dead_letter_actions::Discard>>(router, "/dead-letters/discard");
     let router = both::<alerts::Close>(router, "/alerts/close");
     let router = both::<rules::Save>(router, "/rules/save");
-    let router = both::<rules::Delete>(router, "/rules/delete");
-    let router = both::<rules::Test>(router, "/rules/test");
+    let router = both::<On<rules::Delete>>(router, "/rules/delete");
+    let router = both::<On<rules::Test>>(router, "/rules/test");
     let router = both::<endpoints::Save>(router, "/endpoints/save");
-    let router = both::<endpoints::Delete>(router, "/endpoints/delete");
-    let router = both::<endpoints::Test>(router, "/endpoints/test");
-    let router = both::<deliveries::Resend>(router, "/deliveries/resend");
+    let router = both::<On<endpoints::Delete>>(router, "/endpoints/delete");
+    let router = both::<On<endpoints::Test>>(router, "/endpoints/test");
+    let router = both::<On<deliveries::Resend>>(router, "/deliveries/resend");
     let router = both::<silences::Create>(router, "/silences/create");
     let router = both::<source_actions::Add>(router, "/sources/add");
     let router = both::<source_actions::Rotate>(router, "/sources/rotate");
@@ -111,7 +208,7 @@ pub(super) fn routes(router: Router<Page>) -> Router<Page> {
     let router = both::<schedule_actions::Trigger>(router, "/schedules/trigger");
     let router = both::<schedule_actions::Backfill>(router, "/schedules/backfill");
     let router = both::<schedule_actions::Remove>(router, "/schedules/remove");
-    both::<silences::End>(router, "/silences/end")
+    both::<On<silences::End>>(router, "/silences/end")
 }
 
 async fn form<A: Act>(

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::access::Visitor;
-use super::act::{Act, Done, Question};
+use super::act::{ActOn, Done, Question, Request, not_done};
 use super::dead_letters::name_of;
 use super::fields::Fields;
 use super::letters::Filter;
@@ -28,7 +28,7 @@ struct LetterKey {
 /// Which letters are meant: one of the three ways.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Asked {
+pub(super) struct Asked {
     /// With `ids` or `all`: letters of one queue.
     queue: String,
     all: bool,
@@ -48,9 +48,9 @@ enum Which {
     Matching(Filter),
 }
 
-impl Asked {
+impl Request for Asked {
     /// The selection of a form: the button for all goes before ticked boxes.
-    fn of_form(fields: &Fields) -> Result<Self, Problem> {
+    fn from_form(fields: &Fields) -> Result<Self, Problem> {
         let all = fields.is_on("all");
         let reason = fields.given("reason").map(str::to_owned);
         let asked = if fields.is_on("matching") {
@@ -72,6 +72,20 @@ impl Asked {
         Ok(asked)
     }
 
+    fn target(&self) -> String {
+        match (&self.matching, self.letters.len()) {
+            (Some(filter), _) => format!("all that match: {}", filter.in_words()),
+            (None, 0) => in_words(&self.queue, self.all, &self.ids),
+            (None, n) => format!("{n} letters of several queues"),
+        }
+    }
+
+    fn why(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+}
+
+impl Asked {
     fn which(&self) -> Result<Which, Problem> {
         let nothing = "no dead letter is selected; tick some, or choose all";
         let of_queue = self.all || !self.ids.is_empty() || !self.queue.is_empty();
@@ -99,14 +113,6 @@ impl Asked {
             _ => Err(Problem::Invalid(
                 "say one of `queue` with `ids` or `all`, `letters`, and `matching`".to_owned(),
             )),
-        }
-    }
-
-    fn target(&self) -> String {
-        match (&self.matching, self.letters.len()) {
-            (Some(filter), _) => format!("all that match: {}", filter.in_words()),
-            (None, 0) => in_words(&self.queue, self.all, &self.ids),
-            (None, n) => format!("{n} letters of several queues"),
         }
     }
 
@@ -176,9 +182,7 @@ impl Asked {
         }
         let of = format!(" of {queues} {}", format::plural(queues as u64, "queue", "queues"));
         let mut message = told(n, verb, &of);
-        if !failed.is_empty() {
-            message.push_str(&format!("; not done: {}", format::shortened(&failed.join("; "), 400)));
-        }
+        message.push_str(&not_done(&failed));
         Ok(Done::with(message, json!({ verb: n, "failed": failed })))
     }
 }
@@ -190,28 +194,16 @@ fn told(n: usize, verb: &str, of: &str) -> String {
 }
 
 /// Puts dead letters back into their queues.
-#[derive(Deserialize)]
-pub(super) struct Replay(Asked);
+pub(super) struct Replay;
 
 #[async_trait]
-impl Act for Replay {
+impl ActOn for Replay {
     const NAME: &'static str = Action::Replay.name();
+    type Request = Asked;
 
-    fn from_form(fields: &Fields) -> Result<Self, Problem> {
-        Asked::of_form(fields).map(Self)
-    }
-
-    fn target(&self) -> String {
-        self.0.target()
-    }
-
-    fn why(&self) -> Option<&str> {
-        self.0.reason.as_deref()
-    }
-
-    fn question(&self) -> Option<Question> {
-        self.0.is_bulk().then(|| Question {
-            title: format!("Replay {}?", self.0.what()),
+    fn question(asked: &Asked) -> Option<Question> {
+        asked.is_bulk().then(|| Question {
+            title: format!("Replay {}?", asked.what()),
             text: "Their messages go back to their queues and are processed anew. What made them fail should be mended first; each \
                    replay is counted."
                 .to_owned(),
@@ -219,49 +211,37 @@ impl Act for Replay {
         })
     }
 
-    fn back(&self) -> String {
-        self.0.back()
+    fn back(asked: &Asked) -> String {
+        asked.back()
     }
 
-    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
-        self.0.end(page, "replayed", true).await
+    async fn run(asked: &Asked, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+        asked.end(page, "replayed", true).await
     }
 }
 
 /// Deletes dead letters.
-#[derive(Deserialize)]
-pub(super) struct Discard(Asked);
+pub(super) struct Discard;
 
 #[async_trait]
-impl Act for Discard {
+impl ActOn for Discard {
     const NAME: &'static str = Action::Discard.name();
+    type Request = Asked;
 
-    fn from_form(fields: &Fields) -> Result<Self, Problem> {
-        Asked::of_form(fields).map(Self)
-    }
-
-    fn target(&self) -> String {
-        self.0.target()
-    }
-
-    fn why(&self) -> Option<&str> {
-        self.0.reason.as_deref()
-    }
-
-    fn question(&self) -> Option<Question> {
+    fn question(asked: &Asked) -> Option<Question> {
         Some(Question {
-            title: format!("Discard {}?", self.0.what()),
+            title: format!("Discard {}?", asked.what()),
             text: "Their messages are deleted. They cannot be brought back.".to_owned(),
             verb: "Discard",
         })
     }
 
-    fn back(&self) -> String {
-        self.0.back()
+    fn back(asked: &Asked) -> String {
+        asked.back()
     }
 
-    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
-        self.0.end(page, "discarded", false).await
+    async fn run(asked: &Asked, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+        asked.end(page, "discarded", false).await
     }
 }
 
@@ -270,7 +250,7 @@ mod tests {
     use super::*;
 
     fn form(text: &str) -> Result<Which, Problem> {
-        Asked::of_form(&Fields::parse(text.as_bytes())).and_then(|asked| asked.which())
+        Asked::from_form(&Fields::parse(text.as_bytes())).and_then(|asked| asked.which())
     }
 
     fn queue(name: &str) -> QueueName {

@@ -7,10 +7,9 @@ use axum::response::Response;
 use galerna_model::{AccountId, AlertEventKind, Timestamp};
 use galerna_storage::{Delivery, DeliveryFilter, DeliveryPage, DeliveryStatus, Resent};
 use maud::{Markup, html};
-use serde::Deserialize;
 
 use super::access::Visitor;
-use super::act::{Act, Done};
+use super::act::{ActOn, ById, Done};
 use super::cells::Tone;
 use super::layout::{Query, pager};
 use super::observer::within_timeout;
@@ -147,36 +146,24 @@ fn attempts(d: &Delivery, now: Timestamp) -> Markup {
 }
 
 /// Sends a delivery again.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Resend {
-    id: String,
-    reason: Option<String>,
-}
+pub(super) struct Resend;
 
 #[async_trait]
-impl Act for Resend {
+impl ActOn for Resend {
     const NAME: &'static str = "delivery.resend";
+    type Request = ById;
 
-    fn target(&self) -> String {
-        self.id.clone()
-    }
-
-    fn why(&self) -> Option<&str> {
-        self.reason.as_deref()
-    }
-
-    fn back(&self) -> String {
+    fn back(_: &ById) -> String {
         "/deliveries".to_owned()
     }
 
-    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
-        match page.parts.store.notifications.resend(&self.id, page.now()).await? {
+    async fn run(request: &ById, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+        match page.parts.store.notifications.resend(&request.id, page.now()).await? {
             Resent::Yes(delivery) => Ok(Done::new(format!("endpoint {} is told again", delivery.endpoint))),
             Resent::InProgress => Err(Problem::Conflict(
                 "a notifier is at this delivery now; wait until it has ended".to_owned(),
             )),
-            Resent::Unknown => Err(Problem::Unknown(format!("there is no delivery `{}`", self.id))),
+            Resent::Unknown => Err(Problem::Unknown(format!("there is no delivery `{}`", request.id))),
         }
     }
 }

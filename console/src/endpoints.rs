@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::access::Visitor;
-use super::act::{Act, Done, Question};
+use super::act::{Act, ActOn, ById, Done, Question};
 use super::fields::Fields;
 use super::layout::{Query, button, form_start};
 use super::observer::within_timeout;
@@ -295,43 +295,31 @@ impl Act for Save {
 }
 
 /// Deletes an endpoint.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Delete {
-    id: String,
-    reason: Option<String>,
-}
+pub(super) struct Delete;
 
 #[async_trait]
-impl Act for Delete {
+impl ActOn for Delete {
     const NAME: &'static str = "endpoint.delete";
+    type Request = ById;
 
-    fn target(&self) -> String {
-        self.id.clone()
-    }
-
-    fn why(&self) -> Option<&str> {
-        self.reason.as_deref()
-    }
-
-    fn question(&self) -> Option<Question> {
+    fn question(request: &ById) -> Option<Question> {
         Some(Question {
-            title: format!("Delete endpoint {}?", self.id),
+            title: format!("Delete endpoint {}?", request.id),
             text: "Nobody is told there any more, by no rule that names it. Its secret is gone; its past deliveries stay.".to_owned(),
             verb: "Delete the endpoint",
         })
     }
 
-    fn back(&self) -> String {
+    fn back(_: &ById) -> String {
         "/endpoints".to_owned()
     }
 
-    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
-        if page.parts.store.notifications.delete_endpoint(&self.id).await? {
-            let mut message = format!("endpoint {} is deleted", self.id);
+    async fn run(request: &ById, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+        if page.parts.store.notifications.delete_endpoint(&request.id).await? {
+            let mut message = format!("endpoint {} is deleted", request.id);
             let rules = page.parts.store.rules.list().await?;
             let naming: Vec<&str> =
-                rules.iter().filter(|r| r.endpoints.contains(&self.id)).map(|r| r.id.as_str()).collect();
+                rules.iter().filter(|r| r.endpoints.contains(&request.id)).map(|r| r.id.as_str()).collect();
             if !naming.is_empty() {
                 message.push_str(&format!(
                     ". Warning: named still by {}, which tell nobody there",
@@ -340,39 +328,27 @@ impl Act for Delete {
             }
             Ok(Done::new(message))
         } else {
-            Err(Problem::Unknown(format!("there is no endpoint `{}`", self.id)))
+            Err(Problem::Unknown(format!("there is no endpoint `{}`", request.id)))
         }
     }
 }
 
 /// Tells an endpoint of a test alert.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Test {
-    id: String,
-    reason: Option<String>,
-}
+pub(super) struct Test;
 
 #[async_trait]
-impl Act for Test {
+impl ActOn for Test {
     const NAME: &'static str = "endpoint.test";
+    type Request = ById;
 
-    fn target(&self) -> String {
-        self.id.clone()
-    }
-
-    fn why(&self) -> Option<&str> {
-        self.reason.as_deref()
-    }
-
-    fn back(&self) -> String {
+    fn back(_: &ById) -> String {
         "/endpoints".to_owned()
     }
 
-    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+    async fn run(request: &ById, page: &Page, _: &Visitor) -> Result<Done, Problem> {
         let parts = &page.parts;
-        let id = galerna_notifier::test_fire(&parts.store, &*parts.clock, &self.id).await?;
-        let message = format!("a test alert is on its way to {}; see the deliveries", self.id);
+        let id = galerna_notifier::test_fire(&parts.store, &*parts.clock, &request.id).await?;
+        let message = format!("a test alert is on its way to {}; see the deliveries", request.id);
         Ok(Done::with(message, json!({ "delivery": id })))
     }
 }

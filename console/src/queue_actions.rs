@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::access::Visitor;
-use super::act::{Act, Done, Question};
+use super::act::{ActOn, Done, Question, Request, not_done};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::queues::{ask, name_of};
@@ -33,15 +33,15 @@ struct Matching {
 /// Which queues are meant: one of the three ways.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Asked {
+pub(super) struct Asked {
     queue: String,
     queues: Vec<String>,
     matching: Option<Matching>,
     reason: Option<String>,
 }
 
-impl Asked {
-    fn of_form(fields: &Fields) -> Result<Self, Problem> {
+impl Request for Asked {
+    fn from_form(fields: &Fields) -> Result<Self, Problem> {
         let matching = fields.is_on("all").then(|| Matching {
             state: fields.text("matching.state").to_owned(),
             search: fields.text("matching.search").to_owned(),
@@ -51,15 +51,6 @@ impl Asked {
         let asked = Self { queue: fields.text("queue").to_owned(), queues, matching, reason };
         asked.check()?;
         Ok(asked)
-    }
-
-    fn check(&self) -> Result<(), Problem> {
-        let ways = [!self.queue.is_empty(), !self.queues.is_empty(), self.matching.is_some()];
-        match ways.into_iter().filter(|way| *way).count() {
-            1 => Ok(()),
-            0 => Err(Problem::Invalid("no queue is selected; tick some, or name one as `queue`".to_owned())),
-            _ => Err(Problem::Invalid("say one of `queue`, `queues` and `matching`".to_owned())),
-        }
     }
 
     fn target(&self) -> String {
@@ -72,6 +63,21 @@ impl Asked {
             (None, []) => self.queue.clone(),
             (None, some) if some.len() <= NAMED => some.join(", "),
             (None, some) => format!("{} and {} more", some[..NAMED].join(", "), some.len() - NAMED),
+        }
+    }
+
+    fn why(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+}
+
+impl Asked {
+    fn check(&self) -> Result<(), Problem> {
+        let ways = [!self.queue.is_empty(), !self.queues.is_empty(), self.matching.is_some()];
+        match ways.into_iter().filter(|way| *way).count() {
+            1 => Ok(()),
+            0 => Err(Problem::Invalid("no queue is selected; tick some, or name one as `queue`".to_owned())),
+            _ => Err(Problem::Invalid("say one of `queue`, `queues` and `matching`".to_owned())),
         }
     }
 
@@ -160,81 +166,55 @@ impl Asked {
             format::count(done as u64),
             format::plural(done as u64, "queue", "queues")
         );
-        if !failed.is_empty() {
-            failed.sort();
-            message.push_str(&format!("; not done: {}", format::shortened(&failed.join("; "), 400)));
-        }
+        failed.sort();
+        message.push_str(&not_done(&failed));
         Ok(Done::with(message, json!({ "queues": done, "failed": failed })))
     }
 }
 
 /// Blocks queues.
-#[derive(Deserialize)]
-pub(super) struct Pause(Asked);
+pub(super) struct Pause;
 
 #[async_trait]
-impl Act for Pause {
+impl ActOn for Pause {
     const NAME: &'static str = Action::Pause.name();
+    type Request = Asked;
 
-    fn from_form(fields: &Fields) -> Result<Self, Problem> {
-        Asked::of_form(fields).map(Self)
+    fn question(asked: &Asked) -> Option<Question> {
+        asked.question("Pause", "Nobody consumes them until they are unpaused; messages wait in them.")
     }
 
-    fn target(&self) -> String {
-        self.0.target()
+    fn back(asked: &Asked) -> String {
+        asked.back()
     }
 
-    fn why(&self) -> Option<&str> {
-        self.0.reason.as_deref()
-    }
-
-    fn question(&self) -> Option<Question> {
-        self.0.question("Pause", "Nobody consumes them until they are unpaused; messages wait in them.")
-    }
-
-    fn back(&self) -> String {
-        self.0.back()
-    }
-
-    async fn run(&self, page: &Page, visitor: &Visitor) -> Result<Done, Problem> {
-        let (dispatcher, reason, who) = (&page.parts.dispatcher, &self.0.reason, &visitor.name);
+    async fn run(asked: &Asked, page: &Page, visitor: &Visitor) -> Result<Done, Problem> {
+        let (dispatcher, reason, who) = (&page.parts.dispatcher, &asked.reason, &visitor.name);
         let pause = |queue: QueueName| async move { dispatcher.pause(&queue, reason.clone(), who).await };
-        self.0.each(page, "paused", "is paused", pause).await
+        asked.each(page, "paused", "is paused", pause).await
     }
 }
 
 /// Unblocks queues.
-#[derive(Deserialize)]
-pub(super) struct Unpause(Asked);
+pub(super) struct Unpause;
 
 #[async_trait]
-impl Act for Unpause {
+impl ActOn for Unpause {
     const NAME: &'static str = Action::Unpause.name();
+    type Request = Asked;
 
-    fn from_form(fields: &Fields) -> Result<Self, Problem> {
-        Asked::of_form(fields).map(Self)
+    fn question(asked: &Asked) -> Option<Question> {
+        asked.question("Unpause", "They may be leased again. Those that are not paused stay as they are.")
     }
 
-    fn target(&self) -> String {
-        self.0.target()
+    fn back(asked: &Asked) -> String {
+        asked.back()
     }
 
-    fn why(&self) -> Option<&str> {
-        self.0.reason.as_deref()
-    }
-
-    fn question(&self) -> Option<Question> {
-        self.0.question("Unpause", "They may be leased again. Those that are not paused stay as they are.")
-    }
-
-    fn back(&self) -> String {
-        self.0.back()
-    }
-
-    async fn run(&self, page: &Page, visitor: &Visitor) -> Result<Done, Problem> {
+    async fn run(asked: &Asked, page: &Page, visitor: &Visitor) -> Result<Done, Problem> {
         let (dispatcher, who) = (&page.parts.dispatcher, &visitor.name);
         let unpause = |queue: QueueName| async move { dispatcher.unpause(&queue, who).await };
-        self.0.each(page, "unpaused", "is no longer paused", unpause).await
+        asked.each(page, "unpaused", "is no longer paused", unpause).await
     }
 }
 
@@ -244,7 +224,7 @@ mod tests {
 
     #[test]
     fn one_some_or_all_that_match_are_chosen_and_never_two_ways_at_once() {
-        let form = |text: &str| Asked::of_form(&Fields::parse(text.as_bytes()));
+        let form = |text: &str| Asked::from_form(&Fields::parse(text.as_bytes()));
         let one = form("queue=D1&reason=why").unwrap();
         assert_eq!((one.target().as_str(), one.is_bulk(), one.back().as_str()), ("D1", false, "/queues/D1"));
         assert!(one.question("Pause", "").is_none());

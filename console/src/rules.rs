@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::access::Visitor;
-use super::act::{Act, Done, Question};
+use super::act::{Act, ActOn, ById, Done, Question};
 use super::alerts::severity;
 use super::fields::Fields;
 use super::layout::{Query, button, form_start};
@@ -343,74 +343,50 @@ impl Act for Save {
 }
 
 /// Deletes a rule.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Delete {
-    id: String,
-    reason: Option<String>,
-}
+pub(super) struct Delete;
 
 #[async_trait]
-impl Act for Delete {
+impl ActOn for Delete {
     const NAME: &'static str = "rule.delete";
+    type Request = ById;
 
-    fn target(&self) -> String {
-        self.id.clone()
-    }
-
-    fn why(&self) -> Option<&str> {
-        self.reason.as_deref()
-    }
-
-    fn question(&self) -> Option<Question> {
+    fn question(request: &ById) -> Option<Question> {
         Some(Question {
-            title: format!("Delete rule {}?", self.id),
+            title: format!("Delete rule {}?", request.id),
             text: "The rule and what it knows of each device are deleted. Alerts of it that fire are resolved with that reason; its past alerts stay."
                 .to_owned(),
             verb: "Delete the rule",
         })
     }
 
-    fn back(&self) -> String {
+    fn back(_: &ById) -> String {
         "/rules".to_owned()
     }
 
-    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
-        if page.parts.store.rules.delete(&self.id).await? {
-            Ok(Done::new(format!("rule {} is deleted", self.id)))
+    async fn run(request: &ById, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+        if page.parts.store.rules.delete(&request.id).await? {
+            Ok(Done::new(format!("rule {} is deleted", request.id)))
         } else {
-            Err(Problem::Unknown(format!("there is no rule `{}`", self.id)))
+            Err(Problem::Unknown(format!("there is no rule `{}`", request.id)))
         }
     }
 }
 
 /// Tells the endpoints of a rule of a test alert.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Test {
-    id: String,
-    reason: Option<String>,
-}
+pub(super) struct Test;
 
 #[async_trait]
-impl Act for Test {
+impl ActOn for Test {
     const NAME: &'static str = "rule.test";
+    type Request = ById;
 
-    fn target(&self) -> String {
-        self.id.clone()
-    }
-
-    fn why(&self) -> Option<&str> {
-        self.reason.as_deref()
-    }
-
-    fn back(&self) -> String {
+    fn back(_: &ById) -> String {
         "/rules".to_owned()
     }
 
-    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+    async fn run(request: &ById, page: &Page, _: &Visitor) -> Result<Done, Problem> {
         let parts = &page.parts;
-        let fired = galerna_notifier::test_fire_rule(&parts.store, &*parts.clock, &self.id).await?;
+        let fired = galerna_notifier::test_fire_rule(&parts.store, &*parts.clock, &request.id).await?;
         let n = fired.len() as u64;
         let message = format!(
             "a test alert is on its way to {n} {}; see the deliveries",

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::access::Visitor;
-use super::act::{Act, Done, Question};
+use super::act::{Act, ActOn, ById, Done, Question};
 use super::fields::Fields;
 use super::layout::{button, form_start};
 use super::observer::within_timeout;
@@ -210,26 +210,14 @@ impl Act for Create {
 }
 
 /// Ends a silence.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct End {
-    id: String,
-    reason: Option<String>,
-}
+pub(super) struct End;
 
 #[async_trait]
-impl Act for End {
+impl ActOn for End {
     const NAME: &'static str = "silence.end";
+    type Request = ById;
 
-    fn target(&self) -> String {
-        self.id.clone()
-    }
-
-    fn why(&self) -> Option<&str> {
-        self.reason.as_deref()
-    }
-
-    fn question(&self) -> Option<Question> {
+    fn question(_: &ById) -> Option<Question> {
         Some(Question {
             title: "End this silence?".to_owned(),
             text: "It is deleted; what it held back and fires still is told now, and what comes from now on."
@@ -238,16 +226,16 @@ impl Act for End {
         })
     }
 
-    fn back(&self) -> String {
+    fn back(_: &ById) -> String {
         "/silences".to_owned()
     }
 
-    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+    async fn run(request: &ById, page: &Page, _: &Visitor) -> Result<Done, Problem> {
         let parts = &page.parts;
-        if galerna_notifier::end_silence(&parts.store, &*parts.clock, &self.id).await? {
+        if galerna_notifier::end_silence(&parts.store, &*parts.clock, &request.id).await? {
             Ok(Done::new("the silence has ended"))
         } else {
-            Err(Problem::Unknown(format!("there is no silence `{}`", self.id)))
+            Err(Problem::Unknown(format!("there is no silence `{}`", request.id)))
         }
     }
 }
