@@ -2,7 +2,7 @@
 //!
 //! Each round fills one queue with the same messages for each side, then times how long it takes until the last is acked.
 //! The sides take turns within one run, so that the machine's mood strikes both. The bare loop checks nothing; Galerna
-//! leases the queue, validates, finds out which readings are new, judges alert rules and tracks every message.
+//! leases the queue, validates, finds out which readings are new, evaluates alert rules and tracks every message.
 //!
 //! ```text
 //! cargo bench --bench ingest -- --readings 300000 --rounds 5

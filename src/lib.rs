@@ -88,6 +88,10 @@ pub mod prelude {
     pub use galerna_windows::prelude::*;
 }
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/windows.md")]
+struct WindowsGuide;
+
 #[cfg(all(doctest, feature = "cli"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -119,7 +119,7 @@ async fn a_clock_that_is_fast_makes_no_neighbour_silent() {
         world.post("qt_other", f64::from(n), 0).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    // What comes last is evaluated last: when it fires, all before it was judged.
+    // What comes last is evaluated last: when it fires, all before it was evaluated.
     world.post("al_last", 5_000.0, 0).await;
     until("the last reading raises", || async { !world.events().is_empty() }).await;
     assert_eq!(world.events(), [("hot".to_owned(), "al_last".to_owned(), "raised".to_owned())]);

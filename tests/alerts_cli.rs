@@ -213,7 +213,7 @@ async fn what_fires_is_listed_until_it_is_over() {
         let saved = me.save(what, &of);
         assert!(saved.status.success(), "{}", errors(&saved));
     }
-    // Workers take a rule up within seconds: readings come until one is judged by it.
+    // Workers take a rule up within seconds: readings come until it is evaluated on one.
     let second = std::cell::Cell::new(0);
     let publish = |value: f64| {
         second.set(second.get() + 1);

@@ -23,7 +23,7 @@ const TOKEN: &str = "a-token-of-a-concentrator";
 const READINGS: &str = r#"[
     {"did":"12a","values":[{"p":401,"v":4900.0}],"sqn":1,"ts":"2015-04-21T23:15:00+00:00"},
     {"did":"12a","values":[{"p":60000,"v":1.0}],"sqn":2,"ts":"2015-04-21T23:15:00+00:00"}]"#;
-/// Where a message comes along, in the order in which it does; stored, judged and refused it is at the same time.
+/// Where a message comes along, in the order in which it does; stored, evaluated and refused it is at the same time.
 const WAY: [(&str, &str); 9] = [
     ("frontend", "call received"),
     ("queues", "delivered from queue A1"),

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use galerna_demo::DemoArgs;
 use galerna_demo::load::LoadArgs;
+use galerna_dispatcher::StrategyName;
 use galerna_multilang::Stretch;
 use galerna_settings::FlagValue;
 
@@ -277,28 +279,19 @@ pub(crate) struct DemoCommand {
     #[command(flatten)]
     pub(crate) args: DemoArgs,
     /// How the dispatcher chooses the next queue
-    #[arg(long, value_enum, value_name = "NAME")]
+    #[arg(long, value_parser = strategy(), value_name = "NAME")]
     pub(crate) strategy: Option<StrategyName>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum StrategyName {
-    /// Not leased, longest since last delivered
-    Fifo,
-    /// The same among queues known to have messages
-    Lru,
-    /// Weighted deficit round robin over accounts by waiting time
-    Fair,
-}
-
-impl StrategyName {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Fifo => "fifo",
-            Self::Lru => "lru",
-            Self::Fair => "fair",
-        }
-    }
+fn strategy() -> impl TypedValueParser<Value = StrategyName> {
+    let name = |strategy: StrategyName| PossibleValue::new(strategy.as_str());
+    PossibleValuesParser::new([
+        name(StrategyName::Fifo).help("Not leased, longest since last delivered"),
+        name(StrategyName::Lru).help("The same among queues known to have messages"),
+        name(StrategyName::Fair)
+            .help("Accounts take turns; within a turn the one that waits longest is first"),
+    ])
+    .try_map(|name| name.parse::<StrategyName>())
 }
 
 #[derive(Debug, Clone, Args)]
@@ -413,7 +406,7 @@ pub(crate) enum QueuesCommand {
     /// Show the strategy, or choose one
     Strategy {
         /// How the next queue is chosen
-        #[arg(value_enum)]
+        #[arg(value_parser = strategy())]
         name: Option<StrategyName>,
         /// Why, for the audit log
         #[arg(long, requires = "name")]

@@ -1,5 +1,8 @@
 //! Bodies of JSON calls: what is wrong with one is told by the name of its field.
 
+mod json;
+
+use json::{Json, ReadError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -16,24 +19,21 @@ pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let body: &[u8] = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { body };
     let value: Value = serde_json::from_slice(body)
         .map_err(|e| Problem::Invalid(format!("the body is not understood: {e}")))?;
-    T::deserialize(&value).map_err(|e| {
-        let said = e.to_string();
-        // Such a sentence names the field itself.
-        let place = if said.contains(" field `") { String::new() } else { place::<T>(&value, &said) };
+    T::deserialize(Json(&value)).map_err(|e| {
+        let place = if e.names_field() { String::new() } else { place::<T>(&value, &e) };
         let at = if place.is_empty() { place } else { format!("`{place}`: ") };
-        Problem::Invalid(format!("the body is not understood: {at}{said}"))
+        Problem::Invalid(format!("the body is not understood: {at}{e}"))
     })
 }
 
 /// The innermost field without which a value would be refused for another reason, or taken; empty when there is none. (What
 /// is read by way of a buffer, as flattened and tagged types are, does not say where it was wrong.)
-fn place<T: DeserializeOwned>(value: &Value, said: &str) -> String {
+fn place<T: DeserializeOwned>(value: &Value, error: &ReadError) -> String {
     let is_at = |path: &[String]| {
         let mut without = value.clone();
         let (last, parents) = path.split_last()?;
         parents.iter().try_fold(&mut without, |at, name| at.get_mut(name))?.as_object_mut()?.remove(last);
-        let now = T::deserialize(&without).err().map(|e| e.to_string());
-        (now.as_deref() != Some(said)).then_some(())
+        (T::deserialize(Json(&without)).err().as_ref() != Some(error)).then_some(())
     };
     let mut path: Vec<String> = Vec::new();
     let mut here = value;

@@ -1,5 +1,7 @@
 //! What programs read: the same as the pages show, as JSON. Viewers may; secrets are told to nobody.
 
+use std::error::Error as _;
+
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::routing::{any, get};
@@ -52,8 +54,8 @@ type Asked<T> = Result<Query<T>, QueryRejection>;
 
 fn read<T>(asked: Asked<T>) -> Result<T, Problem> {
     asked.map(|Query(query)| query).map_err(|e| {
-        let said = e.body_text();
-        let said = said.strip_prefix("Failed to deserialize query string: ").unwrap_or(&said);
+        // What is beneath says which parameter; around it stands only that it is a query.
+        let said = e.source().map_or_else(|| e.body_text(), ToString::to_string);
         Problem::Invalid(format!("the query is not understood: {said}"))
     })
 }

@@ -35,12 +35,12 @@ struct Answer {
 
 /// The body of a call.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub(crate) struct PostBody {
     body: Bytes,
     readings: u64,
 }
 
-impl Call {
+impl PostBody {
     /// A body with these readings.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Poster {
     ///
     /// # Errors
     /// When they are refused, or the frontend is unavailable for too long.
-    pub(crate) async fn post(&self, source: &str, call: Call) -> anyhow::Result<()> {
+    pub(crate) async fn post(&self, source: &str, call: PostBody) -> anyhow::Result<()> {
         for attempt in 1.. {
             let request = self
                 .client

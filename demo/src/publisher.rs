@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::extract::{Load, ReplayedPost};
 use super::faults::{self, Faulty};
 use super::ledger::Ledger;
-use super::poster::{Call, Poster};
+use super::poster::{PostBody, Poster};
 
 /// Posts and messages confirmed together.
 const WINDOW: usize = 256;
@@ -305,7 +305,7 @@ async fn post(poster: &Poster, load: &Load, order: Order, window: &[Item]) -> an
         });
         let calls: Vec<_> = posts
             .map(|(tenant, post)| {
-                let call = Call::new(&post.readings.iter().collect::<Vec<_>>())?;
+                let call = PostBody::new(&post.readings.iter().collect::<Vec<_>>())?;
                 Ok(poster.post(load.tenants[tenant].account.as_str(), call))
             })
             .collect::<anyhow::Result<_>>()?;
@@ -319,7 +319,7 @@ async fn post(poster: &Poster, load: &Load, order: Order, window: &[Item]) -> an
     }
     let mut accounts = Vec::with_capacity(by_tenant.len());
     for (tenant, readings) in by_tenant {
-        let calls = readings.chunks(CALL).map(Call::new).collect::<anyhow::Result<Vec<_>>>()?;
+        let calls = readings.chunks(CALL).map(PostBody::new).collect::<anyhow::Result<Vec<_>>>()?;
         accounts.push(one_account(poster.clone(), load.tenants[tenant].account.to_string(), calls));
     }
     let mut posting = stream::iter(accounts).buffer_unordered(CALLS);
@@ -330,7 +330,7 @@ async fn post(poster: &Poster, load: &Load, order: Order, window: &[Item]) -> an
     Ok(calls)
 }
 
-async fn one_account(poster: Poster, source: String, calls: Vec<Call>) -> anyhow::Result<u64> {
+async fn one_account(poster: Poster, source: String, calls: Vec<PostBody>) -> anyhow::Result<u64> {
     let count = calls.len() as u64;
     for call in calls {
         poster.post(&source, call).await?;

@@ -57,9 +57,14 @@ impl FileDirectory {
 
     async fn read<T: Entry>(&self) -> Result<Listing<T>, DirectoryError> {
         let bytes = read_file(&self.path).await?;
+        self.list(&bytes)
+    }
+
+    /// The list that the file is when it has these bytes.
+    pub(crate) fn list<T: Entry>(&self, bytes: &[u8]) -> Result<Listing<T>, DirectoryError> {
         let values = match self.form {
-            Form::Json => json_entries(&bytes, T::LIST),
-            Form::Csv => csv_entries(&bytes),
+            Form::Json => json_entries(bytes, T::LIST),
+            Form::Csv => csv_entries(bytes),
         };
         let values = values.map_err(|cause| DirectoryError::Malformed { from: self.shown(), cause })?;
         if values.len() > MAX_ENTRIES {

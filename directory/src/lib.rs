@@ -28,6 +28,8 @@
 mod api;
 mod entry;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod registry;
 mod store;

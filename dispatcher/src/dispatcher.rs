@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use crate::metrics::{self, Metrics};
 use crate::options::{AdminError, DispatcherOptions, OpenError};
 use crate::past::Transitions;
-use crate::planner::{Call, Calls, Moment, Planner, QueueCall, WaitFor};
+use crate::planner::{Calls, Moment, PendingCall, Planner, QueueCall, WaitFor};
 use crate::queue_table::QueueTable;
 use crate::status::{self, DispatcherView, QueueView, StatusPage, StatusQuery};
 use crate::strategy::StrategyName;
@@ -368,7 +368,7 @@ impl Dispatcher {
         self.ensure_known(queue, epoch).await?;
         let (sender, answer) = oneshot::channel();
         let call = QueueCall { queue: queue.clone(), event, actor, attempts: 0, answer: Some(sender) };
-        self.submit(|_| Call::OnQueue(call))?;
+        self.submit(|_| PendingCall::OnQueue(call))?;
         match timeout(self.shared.timing.request_timeout, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(LeaseError::Unavailable("it shuts down".to_owned())),
@@ -377,7 +377,7 @@ impl Dispatcher {
     }
 
     /// Lets a call wait for the next plan, and wakes a committer.
-    pub(crate) fn submit(&self, call: impl FnOnce(&mut Calls) -> Call) -> Result<(), LeaseError> {
+    pub(crate) fn submit(&self, call: impl FnOnce(&mut Calls) -> PendingCall) -> Result<(), LeaseError> {
         {
             let mut planner = self.shared.planner.lock();
             if planner.closing {

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::dispatcher::{Dispatcher, Shared};
-use crate::planner::{Call, CallId, NextCall};
+use crate::planner::{CallId, NextCall, PendingCall};
 #[cfg(doc)]
 use crate::planner::{Planner, WaitFor};
 use crate::refresh;
@@ -92,7 +92,7 @@ impl Dispatcher {
                 calls.supersede(known, &request.consumer);
             }
             id = calls.new_id();
-            Call::Next(NextCall {
+            PendingCall::Next(NextCall {
                 id,
                 consumer: request.consumer,
                 request: request.request,

@@ -7,7 +7,7 @@ use galerna_lease::QueueEvent;
 use tokio::time::Instant;
 
 use crate::dispatcher::Shared;
-use crate::planner::{Call, QueueCall, WaitFor};
+use crate::planner::{PendingCall, QueueCall, WaitFor};
 
 /// Leases expired in one go.
 const MAX_EXPIRED: usize = 1_000;
@@ -22,7 +22,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             for lease in planner.table.expired(Instant::now(), MAX_EXPIRED) {
                 let event = QueueEvent::Expire { epoch: lease.epoch, renewal: lease.renewal };
                 let call = QueueCall::own(lease.queue, event, shared.name.clone());
-                planner.calls.wait(Call::OnQueue(call), WaitFor::NextPlan);
+                planner.calls.wait(PendingCall::OnQueue(call), WaitFor::NextPlan);
             }
             planner.wake_waiters();
             (planner.table.next_timer(), planner.has_work())

@@ -9,9 +9,9 @@ use crate::budget::{Budget, Client, Quota};
 use crate::options::{Limits, Timeouts};
 use crate::{body, legacy_form, parse};
 
-/// Which call the body is of.
+/// Where the body is posted to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub enum Route {
     /// `POST /readings`.
     Readings,
     /// `POST /insert-json.htm`.
@@ -36,7 +36,7 @@ pub struct ReadBody {
 pub async fn read_body(
     data: Vec<u8>,
     encoding: &str,
-    call: Call,
+    route: Route,
     limits: &Limits,
 ) -> Result<ReadBody, String> {
     let mut headers = HeaderMap::new();
@@ -46,9 +46,9 @@ pub async fn read_body(
     let held =
         body::read(Body::from(data), &headers, limits, &Timeouts::default(), share.map_err(text)?).await;
     let held = held.map_err(text)?;
-    let parsed = match call {
-        Call::Readings => parse::readings(&held.bytes, limits),
-        Call::LegacyForm => {
+    let parsed = match route {
+        Route::Readings => parse::readings(&held.bytes, limits),
+        Route::LegacyForm => {
             legacy_form::services(&held.bytes, limits).and_then(|form| form.parsed.with_anything())
         }
     };

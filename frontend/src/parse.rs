@@ -3,7 +3,7 @@
 //! The usual body, in which every reading is right, is read in one typed pass. When anything in it is not of its type,
 //! a second pass takes the readings one by one, and the broker's own decoder says what is wrong with each, so that a reading that
 //! is taken here is taken by those who consume it. Neither pass keeps more than a small multiple of the body in memory: the
-//! count is checked while reading, and a reading that is judged may not be longer than its limit.
+//! count is checked while reading, and a reading that is checked may not be longer than its limit.
 
 use std::borrow::Cow;
 use std::cell::Cell;

@@ -30,6 +30,14 @@ pub fn grid(data: &[u8]) {
     csv(data);
 }
 
+/// Reads the bytes as lines of JSON.
+///
+/// # Panics
+/// When what was read breaks a promise of the import.
+pub fn ndjson(data: &[u8]) {
+    csv(data);
+}
+
 /// Reads the bytes as Green Button XML.
 ///
 /// # Panics

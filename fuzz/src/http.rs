@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use galerna_frontend::Limits;
-use galerna_frontend::fuzzing::{Call, read_body};
+use galerna_frontend::fuzzing::{Route, read_body};
 use galerna_model::{AccountId, Envelope, SourceId, Timestamp, decode};
 use tokio::runtime::{Builder, Runtime};
 
@@ -20,10 +20,10 @@ static RUNTIME: LazyLock<Runtime> =
 /// When a reading is taken that those who consume it would not take, or an entry is neither taken nor rejected.
 pub fn http_body(data: &[u8]) {
     let Some((kind, body)) = data.split_first() else { return };
-    let call = if kind & 1 == 0 { Call::Readings } else { Call::LegacyForm };
+    let route = if kind & 1 == 0 { Route::Readings } else { Route::LegacyForm };
     let encoding = ["identity", "gzip", "zstd"][usize::from(kind >> 1) % 3];
     let limits = Limits { readings: READINGS, body_bytes: BODY_BYTES, ..Limits::default() };
-    let Ok(read) = RUNTIME.block_on(read_body(body.to_vec(), encoding, call, &limits)) else { return };
+    let Ok(read) = RUNTIME.block_on(read_body(body.to_vec(), encoding, route, &limits)) else { return };
     assert!(read.entries > 0 || read.rejected.is_empty(), "an answer 202 in which nothing is taken");
     assert!(read.readings.len() <= read.entries && read.entries + read.rejected.len() <= READINGS);
     let mut indexes: Vec<_> = read.rejected.iter().map(|rejected| rejected.index).collect();

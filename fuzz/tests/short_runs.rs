@@ -80,6 +80,18 @@ fn green_button_files() {
 }
 
 #[test]
+fn lines_of_json() {
+    let mut seeds = files("import/tests/data/cases", ".ndjson");
+    seeds.extend(files("fuzz/corpus/ndjson", ""));
+    galerna_fuzz::run(galerna_fuzz::ndjson, 8, seeds, FILES);
+}
+
+#[test]
+fn lists_of_accounts_and_sources() {
+    galerna_fuzz::run(galerna_fuzz::lists, 9, files("fuzz/corpus/lists", ""), 6 * FILES);
+}
+
+#[test]
 fn mapping_files() {
     galerna_fuzz::run(galerna_fuzz::mapping, 7, files("import/src/mappings", ".toml"), 6 * FILES);
 }

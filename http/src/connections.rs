@@ -32,12 +32,12 @@ pub(crate) struct Connections {
     places: Arc<Semaphore>,
     of_one: usize,
     began: Instant,
-    known: Mutex<Known>,
+    open: Mutex<OpenConnections>,
     gauge: Option<IntGauge>,
 }
 
 #[derive(Default)]
-struct Known {
+struct OpenConnections {
     last: u64,
     all: HashMap<u64, Arc<Activity>>,
     /// Connections by the network that they came from; of those that are limited.
@@ -105,7 +105,7 @@ impl Connections {
             places: Arc::new(Semaphore::new(all.clamp(1, Semaphore::MAX_PERMITS))),
             of_one: of_one.max(1),
             began: Instant::now(),
-            known: Mutex::default(),
+            open: Mutex::default(),
             gauge,
         })
     }
@@ -132,18 +132,18 @@ impl Connections {
         network: IpAddr,
         limited: bool,
     ) -> Option<Open> {
-        let mut known = self.known.lock();
+        let mut open = self.open.lock();
         if limited {
-            let of_network = known.by_network.entry(network).or_default();
+            let of_network = open.by_network.entry(network).or_default();
             if *of_network >= self.of_one {
-                drop(known);
+                drop(open);
                 self.let_give_way(Some(network));
                 return None;
             }
             *of_network += 1;
         }
-        known.last += 1;
-        let id = known.last;
+        open.last += 1;
+        let id = open.last;
         let activity = Arc::new(Activity {
             network,
             began: self.began,
@@ -152,8 +152,8 @@ impl Connections {
             yields: Notify::new(),
         });
         activity.waits_since.store(activity.now(), Ordering::Release);
-        known.all.insert(id, Arc::clone(&activity));
-        drop(known);
+        open.all.insert(id, Arc::clone(&activity));
+        drop(open);
         if let Some(gauge) = &self.gauge {
             gauge.inc();
         }
@@ -162,17 +162,17 @@ impl Connections {
 
     /// Asks the connections that have waited longest, of all or of one network, to end.
     pub(crate) fn let_give_way(&self, of: Option<IpAddr>) {
-        let known = self.known.lock();
+        let open = self.open.lock();
         let enough = u64::try_from(YIELDS_AFTER.as_millis()).unwrap_or(u64::MAX);
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let mut waiting: Vec<(u64, &Arc<Activity>)> = known
+        let mut waiting: Vec<(u64, &Arc<Activity>)> = open
             .all
             .values()
             .filter(|activity| of.is_none_or(|network| activity.network == network))
             .filter_map(|activity| Some((activity.waits_since()?, activity)))
             .filter(|(since, _)| now.saturating_sub(*since) >= enough)
             .collect();
-        let count = known.all.len().div_ceil(YIELDING).min(waiting.len());
+        let count = open.all.len().div_ceil(YIELDING).min(waiting.len());
         if let Some(last) = count.checked_sub(1) {
             waiting.select_nth_unstable_by_key(last, |(since, _)| *since);
             for (_, activity) in &waiting[..count] {
@@ -193,17 +193,17 @@ pub(crate) struct Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut known = self.of.known.lock();
-        known.all.remove(&self.id);
+        let mut open = self.of.open.lock();
+        open.all.remove(&self.id);
         if self.limited
-            && let Some(of_network) = known.by_network.get_mut(&self.activity.network)
+            && let Some(of_network) = open.by_network.get_mut(&self.activity.network)
         {
             *of_network -= 1;
             if *of_network == 0 {
-                known.by_network.remove(&self.activity.network);
+                open.by_network.remove(&self.activity.network);
             }
         }
-        drop(known);
+        drop(open);
         if let Some(gauge) = &self.of.gauge {
             gauge.dec();
         }
@@ -276,8 +276,8 @@ mod tests {
         let third = open(&connections, ip(4)).await.unwrap();
         let rest = ending.await.unwrap();
         drop((rest, third, answering));
-        assert!(connections.known.lock().all.is_empty());
-        assert!(connections.known.lock().by_network.is_empty());
+        assert!(connections.open.lock().all.is_empty());
+        assert!(connections.open.lock().by_network.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

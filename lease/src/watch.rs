@@ -1,4 +1,4 @@
-//! Expiry as an observer may judge it.
+//! Expiry as an observer may tell it.
 
 use std::time::Duration;
 

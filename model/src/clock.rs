@@ -98,7 +98,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 /// Where the services read the wall time, so that tests can set it.
 ///
 /// Durations (leases, timeouts, backoff) are measured on `tokio::time`, which tests pause; this clock only stamps
-/// records and judges readings' times.
+/// records and validates readings' times.
 pub trait Clock: Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;

@@ -103,7 +103,7 @@ struct Compiled {
 /// The part of one process. Time is read from a [`Clock`] (due times) and from `tokio::time` (leases), so that tests can set
 /// both.
 ///
-/// A claim is judged as a lease of a queue is: its holder counts from before it asked, others from when they first saw it, each
+/// A claim is timed as a lease of a queue is: its holder counts from before it asked, others from when they first saw it, each
 /// by a clock that never jumps; the time of day decides only when something is due.
 pub struct Scheduler {
     store: Arc<dyn ScheduleStore>,

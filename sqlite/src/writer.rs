@@ -129,7 +129,7 @@ impl<S: Session> Writer<S> {
     ) -> Result<T, SqliteError> {
         let _place = self.places.acquire().await.map_err(|_| SqliteError::closed())?;
         let (reply, answer) = oneshot::channel();
-        self.send(Box::new(Call { work, outcome: None, reply }));
+        self.send(Box::new(WaitingJob { work, outcome: None, reply }));
         answer.await.unwrap_or_else(|_| Err(SqliteError::closed()))
     }
 
@@ -164,14 +164,14 @@ impl<S: Session> Drop for Writer<S> {
     }
 }
 
-/// A call that waits for its answer.
-struct Call<F, T> {
+/// A job that somebody waits for.
+struct WaitingJob<F, T> {
     work: F,
     outcome: Option<T>,
     reply: oneshot::Sender<Result<T, SqliteError>>,
 }
 
-impl<S, F, T> Job<S> for Call<F, T>
+impl<S, F, T> Job<S> for WaitingJob<F, T>
 where
     S: Session,
     F: FnMut(&mut Stored<S>) -> rusqlite::Result<T> + Send,

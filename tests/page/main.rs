@@ -285,7 +285,7 @@ async fn a_rule_is_made_and_test_fired_at_an_endpoint() {
     .await;
     tab.picture("delivery-delivered").await;
 
-    // Readings above the limit, until the worker has taken the rule up: what came before is not judged again.
+    // Readings above the limit, until the worker has taken the rule up: what came before is not evaluated again.
     tab.open("/alerts").await;
     let fires = "document.getElementById('firing').textContent.includes('Too much power')";
     let mut minutes = 5..60;

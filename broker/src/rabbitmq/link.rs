@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use galerna_retry::Pauses;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionBuilder, ConnectionProperties, Event};
@@ -20,8 +21,8 @@ use super::Timeouts;
 use super::fault::Fault;
 use crate::{BrokerError, Result};
 
-/// First and longest pause between attempts to connect; the actual one is a random part of it.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Between attempts to connect.
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(10));
 
 /// How often the connection's own state is looked at, should an event have been missed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -125,11 +126,11 @@ async fn keep_connected(
     state: watch::Sender<State>,
     blocked: watch::Sender<Option<String>>,
 ) {
-    let mut pause = PAUSES.0;
+    let mut backoff = PAUSES.begin();
     loop {
         let cause = match timeout(limit, connect(&address)).await {
             Ok(Ok(connection)) => {
-                pause = PAUSES.0;
+                backoff.reset();
                 tracing::debug!(connection = address.name, "connected to RabbitMQ");
                 let connection = Arc::new(connection);
                 state.send_replace(State::Up(Arc::clone(&connection)));
@@ -142,8 +143,7 @@ async fn keep_connected(
         };
         tracing::warn!(connection = address.name, cause, "RabbitMQ is unavailable; connecting again");
         state.send_replace(State::Down(cause));
-        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        pause = (pause * 2).min(PAUSES.1);
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

@@ -44,16 +44,16 @@ pub(super) struct Outgoing {
     pub(super) properties: BasicProperties,
 }
 
-/// How a window went.
+/// What the server confirmed of a window.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct ConfirmedWindow {
     /// Whether each message is safe.
     pub(super) confirmed: Vec<bool>,
     /// Why the first of the others is not.
     pub(super) cause: Option<BrokerError>,
 }
 
-impl Outcome {
+impl ConfirmedWindow {
     pub(super) fn into_result(self) -> Result<()> {
         let total = self.confirmed.len();
         let Some(cause) = self.cause else { return Ok(()) };
@@ -80,7 +80,7 @@ pub(super) struct Publisher(Arc<Batches>);
 struct Waiting {
     window: Vec<Outgoing>,
     deadline: Instant,
-    outcome: oneshot::Sender<Outcome>,
+    outcome: oneshot::Sender<ConfirmedWindow>,
 }
 
 #[derive(Debug, Default)]
@@ -121,15 +121,15 @@ type Returned = HashMap<(ShortString, ShortString), String>;
 
 /// How far a window of a batch is.
 struct Progress {
-    outcome: Outcome,
+    outcome: ConfirmedWindow,
     /// Messages not settled yet.
     left: usize,
-    answer: Option<oneshot::Sender<Outcome>>,
+    answer: Option<oneshot::Sender<ConfirmedWindow>>,
 }
 
 impl Progress {
-    fn new(window: &[Outgoing], answer: oneshot::Sender<Outcome>) -> Self {
-        let outcome = Outcome { confirmed: vec![false; window.len()], cause: None };
+    fn new(window: &[Outgoing], answer: oneshot::Sender<ConfirmedWindow>) -> Self {
+        let outcome = ConfirmedWindow { confirmed: vec![false; window.len()], cause: None };
         Self { outcome, left: window.len(), answer: Some(answer) }
     }
 
@@ -165,7 +165,7 @@ impl Progress {
     /// Answers, unless that was done.
     fn answer(&mut self, window: &[Outgoing], returned: &Returned, interrupted: Option<BrokerError>) {
         let Some(answer) = self.answer.take() else { return };
-        let Outcome { confirmed, cause } = &mut self.outcome;
+        let ConfirmedWindow { confirmed, cause } = &mut self.outcome;
         if !returned.is_empty() {
             for (message, confirmed) in window.iter().zip(&mut *confirmed) {
                 if let Some(reason) = returned.get(&(message.exchange.clone(), message.key.clone())) {
@@ -177,7 +177,7 @@ impl Progress {
         if cause.is_none() && confirmed.contains(&false) {
             *cause = interrupted;
         }
-        let outcome = Outcome { confirmed: std::mem::take(confirmed), cause: cause.take() };
+        let outcome = ConfirmedWindow { confirmed: std::mem::take(confirmed), cause: cause.take() };
         drop(answer.send(outcome));
     }
 }
@@ -203,10 +203,10 @@ impl Publisher {
     }
 
     /// Publishes a window. Dropping the future leaves open which messages were published.
-    pub(super) async fn publish(&self, window: Vec<Outgoing>) -> Outcome {
+    pub(super) async fn publish(&self, window: Vec<Outgoing>) -> ConfirmedWindow {
         let total = window.len();
         if total == 0 {
-            return Outcome { confirmed: Vec::new(), cause: None };
+            return ConfirmedWindow { confirmed: Vec::new(), cause: None };
         }
         let attempted = attempted(&window);
         let limit = self.0.timeouts.confirm;
@@ -217,22 +217,22 @@ impl Publisher {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => {
                 let cause = Fault::Late(limit).into_error(&attempted, None);
-                Outcome { confirmed: vec![false; total], cause: Some(cause) }
+                ConfirmedWindow { confirmed: vec![false; total], cause: Some(cause) }
             }
         }
     }
 }
 
-/// One batch after another; counted as under way until it is dropped.
-struct Turn(Arc<Batches>);
+/// Sends one batch after another; counted as under way until it is dropped.
+struct BatchSender(Arc<Batches>);
 
-impl Drop for Turn {
+impl Drop for BatchSender {
     fn drop(&mut self) {
         self.0.queue.lock().under_way -= 1;
     }
 }
 
-impl Turn {
+impl BatchSender {
     async fn run(self) {
         loop {
             let batch = self.0.take();
@@ -259,7 +259,7 @@ impl Batches {
         let mut queue = self.queue.lock();
         if queue.under_way < BATCHES && !queue.waiting.is_empty() {
             queue.under_way += 1;
-            tokio::spawn(Turn(Arc::clone(self)).run());
+            tokio::spawn(BatchSender(Arc::clone(self)).run());
         }
     }
 
@@ -292,7 +292,7 @@ impl Batches {
                 for Waiting { window, outcome, .. } in batch {
                     let confirmed = vec![false; window.len()];
                     // Whoever asked may be gone; so below.
-                    drop(outcome.send(Outcome { confirmed, cause: Some(cause.clone()) }));
+                    drop(outcome.send(ConfirmedWindow { confirmed, cause: Some(cause.clone()) }));
                 }
                 return;
             }

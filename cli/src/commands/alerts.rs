@@ -470,7 +470,7 @@ fn is_sure(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Reads one or a list of them; what only the page can judge, it judges.
+/// Reads one or a list of them; what only the page can validate, it validates.
 fn to_save(kind: &Kind, file: &Path) -> anyhow::Result<Vec<Value>> {
     let name = if file == Path::new("-") { "standard input".into() } else { file.display().to_string() };
     let text = if file == Path::new("-") {

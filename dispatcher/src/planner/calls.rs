@@ -12,7 +12,7 @@ use tokio::time::Instant;
 pub(crate) type CallId = u64;
 
 /// A call that is to be answered.
-pub(crate) enum Call {
+pub(crate) enum PendingCall {
     /// For leases, of whatever queues.
     Next(NextCall),
     /// For something to happen to one queue.
@@ -94,8 +94,8 @@ pub(crate) enum WaitFor {
 /// All calls that wait. Each waits for exactly one thing.
 #[derive(Default)]
 pub(crate) struct Calls {
-    for_next_plan: VecDeque<Call>,
-    for_write_end: Vec<Call>,
+    for_next_plan: VecDeque<PendingCall>,
+    for_write_end: Vec<PendingCall>,
     for_leasable_queue: VecDeque<NextCall>,
     last_id: CallId,
 }
@@ -107,9 +107,9 @@ impl Calls {
     }
 
     /// Lets a call wait.
-    pub(crate) fn wait(&mut self, call: Call, wait_for: WaitFor) {
+    pub(crate) fn wait(&mut self, call: PendingCall, wait_for: WaitFor) {
         match (wait_for, call) {
-            (WaitFor::LeasableQueue, Call::Next(call)) => match self.for_leasable_queue.front() {
+            (WaitFor::LeasableQueue, PendingCall::Next(call)) => match self.for_leasable_queue.front() {
                 // It was woken for a queue that it did not get: its place is the first still.
                 Some(first) if call.id < first.id => self.for_leasable_queue.push_front(call),
                 _ => self.for_leasable_queue.push_back(call),
@@ -121,11 +121,11 @@ impl Calls {
 
     /// Lets a call that lost its queues to another dispatcher be the first of the next plan.
     pub(crate) fn plan_first(&mut self, call: NextCall) {
-        self.for_next_plan.push_front(Call::Next(call));
+        self.for_next_plan.push_front(PendingCall::Next(call));
     }
 
     /// The next call to be planned.
-    pub(crate) fn pop(&mut self) -> Option<Call> {
+    pub(crate) fn pop(&mut self) -> Option<PendingCall> {
         self.for_next_plan.pop_front()
     }
 
@@ -151,7 +151,8 @@ impl Calls {
 
     /// Forgets what nobody waits for: the dispatcher does it again if it is still called for.
     pub(crate) fn drop_own(&mut self) {
-        let waited_for = |call: &Call| !matches!(call, Call::OnQueue(QueueCall { answer: None, .. }));
+        let waited_for =
+            |call: &PendingCall| !matches!(call, PendingCall::OnQueue(QueueCall { answer: None, .. }));
         self.for_next_plan.retain(waited_for);
         self.for_write_end.retain(waited_for);
     }
@@ -159,7 +160,7 @@ impl Calls {
     /// So many queues can be leased: as many of those who wait for one are planned. Returns how many.
     pub(crate) fn wake(&mut self, queues: usize) -> usize {
         let ready = queues.min(self.for_leasable_queue.len());
-        self.for_next_plan.extend(self.for_leasable_queue.drain(..ready).map(Call::Next));
+        self.for_next_plan.extend(self.for_leasable_queue.drain(..ready).map(PendingCall::Next));
         ready
     }
 

@@ -5,7 +5,7 @@ use galerna_storage::Swapped;
 use tokio::time::Instant;
 
 use super::batch::{Batch, WriteIndex};
-use super::{Call, MAX_ATTEMPTS, MAX_SPREAD, Moment, Planner, QueueCall, WaitFor};
+use super::{MAX_ATTEMPTS, MAX_SPREAD, Moment, PendingCall, Planner, QueueCall, WaitFor};
 
 impl Planner {
     /// Takes the outcome of a bulk write and answers those who waited for it.
@@ -119,7 +119,7 @@ impl Planner {
             if stored[write] {
                 call.answer(Ok(batch.record(write).clone()));
             } else if call.attempts < MAX_ATTEMPTS {
-                self.calls.wait(Call::OnQueue(call), WaitFor::NextPlan);
+                self.calls.wait(PendingCall::OnQueue(call), WaitFor::NextPlan);
             } else {
                 let cause = format!("queue `{}` keeps changing; try again", call.queue);
                 call.answer(Err(LeaseError::Unavailable(cause)));
@@ -162,7 +162,7 @@ impl Planner {
         for GrantedLease { queue, epoch, .. } in leases {
             let event = QueueEvent::TakeBack { epoch };
             let call = QueueCall::own(queue, event, "dispatcher: the caller went away");
-            self.calls.wait(Call::OnQueue(call), WaitFor::NextPlan);
+            self.calls.wait(PendingCall::OnQueue(call), WaitFor::NextPlan);
         }
     }
 }

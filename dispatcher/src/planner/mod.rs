@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::batch::Batch;
 use self::batch::{Step, WriteIndex};
-pub(crate) use self::calls::{Call, CallId, Calls, NextCall, QueueCall, WaitFor};
+pub(crate) use self::calls::{CallId, Calls, NextCall, PendingCall, QueueCall, WaitFor};
 use crate::metrics::Metrics;
 use crate::queue_table::{EntryId, QueueTable};
 use crate::strategy::StrategyName;
@@ -191,8 +191,8 @@ impl Planner {
             }
             match self.calls.pop() {
                 None => break,
-                Some(Call::OnQueue(call)) => self.plan_queue_call(&mut batch, call, at),
-                Some(Call::Next(mut call)) => {
+                Some(PendingCall::OnQueue(call)) => self.plan_queue_call(&mut batch, call, at),
+                Some(PendingCall::Next(mut call)) => {
                     call.releases_planned = !call.release.is_empty();
                     for release in std::mem::take(&mut call.release) {
                         self.plan_queue_call(&mut batch, QueueCall::release(release), at);
@@ -248,7 +248,7 @@ impl Planner {
             return call.answer(Err(unknown));
         };
         if batch.write_of(entry).is_none() && self.table.entry(entry).write_in_flight {
-            return self.calls.wait(Call::OnQueue(call), WaitFor::WriteEnd);
+            return self.calls.wait(PendingCall::OnQueue(call), WaitFor::WriteEnd);
         }
         match self.plan_event(batch, entry, call.event.clone(), call.actor.clone(), at) {
             Err(error) => {
@@ -289,11 +289,11 @@ impl Planner {
         }
         if call.request.as_ref().is_some_and(|request| self.requests_in_flight.contains(request)) {
             // An earlier try of the same request is being answered: what it gets is this one's too.
-            return self.calls.wait(Call::Next(call), WaitFor::WriteEnd);
+            return self.calls.wait(PendingCall::Next(call), WaitFor::WriteEnd);
         }
         let mut granted = match self.plan_granted_before(batch, &call, at) {
             Ok(granted) => granted,
-            Err(WriteInFlight) => return self.calls.wait(Call::Next(call), WaitFor::WriteEnd),
+            Err(WriteInFlight) => return self.calls.wait(PendingCall::Next(call), WaitFor::WriteEnd),
         };
         if granted.is_empty() {
             granted = self.plan_leases(batch, &call, at);
@@ -361,12 +361,12 @@ impl Planner {
     fn plan_without_queue(&mut self, batch: &mut Batch, mut call: NextCall, at: Moment) {
         if call.wait_until.is_some_and(|until| until > at.now) && call.attempts < MAX_ATTEMPTS {
             call.attempts = 0;
-            self.calls.wait(Call::Next(call), WaitFor::LeasableQueue);
+            self.calls.wait(PendingCall::Next(call), WaitFor::LeasableQueue);
         } else if call.releases_planned && !batch.is_empty() {
             batch.next_calls.push((call, Vec::new()));
         } else if self.writes_in_flight > call.rechecks {
             call.rechecks += 1;
-            self.calls.wait(Call::Next(call), WaitFor::WriteEnd);
+            self.calls.wait(PendingCall::Next(call), WaitFor::WriteEnd);
         } else if self.store_answers {
             call.answer(Ok(Vec::new()));
         } else {

@@ -1,4 +1,4 @@
-//! Values of any shape, kept in JSON's model however they came, so that a bad reading can be judged and shown.
+//! Values of any shape, kept in JSON's model however they came, so that a bad reading can be validated and shown.
 
 use std::fmt;
 

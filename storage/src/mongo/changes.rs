@@ -110,9 +110,9 @@ impl Given {
 }
 
 /// The cursors given out.
-pub(super) struct Cursors(Mutex<Known>);
+pub(super) struct Cursors(Mutex<GivenCursors>);
 
-struct Known {
+struct GivenCursors {
     next: u64,
     given: VecDeque<(u64, Option<u64>, Arc<Given>)>,
 }
@@ -121,7 +121,7 @@ impl Cursors {
     pub(super) fn new() -> Self {
         // Started anywhere, so that the cursors of two processes do not meet; never 0, which is nobody's.
         let next = RandomState::new().build_hasher().finish() / 2 + 1;
-        Self(Mutex::new(Known { next, given: VecDeque::new() }))
+        Self(Mutex::new(GivenCursors { next, given: VecDeque::new() }))
     }
 
     /// What was given up to this cursor. Its reader has moved on to it, so the one it came from is forgotten.

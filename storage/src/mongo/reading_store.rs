@@ -128,29 +128,29 @@ fn values_of(united: &United) -> Vec<Value> {
 }
 
 /// One identity of a batch, with its readings and their places in the batch.
-struct Slot<'a> {
+struct SameReading<'a> {
     id: String,
     first: (usize, &'a StoredReading),
     /// Nearly always none.
     others: Vec<(usize, &'a StoredReading)>,
 }
 
-impl Slot<'_> {
+impl SameReading<'_> {
     fn readings(&self) -> impl Iterator<Item = &(usize, &StoredReading)> {
         std::iter::once(&self.first).chain(&self.others)
     }
 }
 
 /// The identities of a batch.
-fn slots<'a>(batch: impl Iterator<Item = &'a StoredReading>) -> Vec<Slot<'a>> {
-    let mut slots: Vec<Slot<'_>> = Vec::new();
+fn slots<'a>(batch: impl Iterator<Item = &'a StoredReading>) -> Vec<SameReading<'a>> {
+    let mut slots: Vec<SameReading<'_>> = Vec::new();
     let mut by_identity = HashMap::new();
     for (at, reading) in batch.enumerate() {
         match by_identity.entry((&reading.source, reading.device.as_str(), reading.ts)) {
             Entry::Vacant(vacant) => {
                 vacant.insert(slots.len());
                 let id = of_reading(&reading.source, &reading.device, reading.ts);
-                slots.push(Slot { id, first: (at, reading), others: Vec::new() });
+                slots.push(SameReading { id, first: (at, reading), others: Vec::new() });
             }
             Entry::Occupied(occupied) => slots[*occupied.get()].others.push((at, reading)),
         }
@@ -251,7 +251,7 @@ impl Mongo {
     }
 
     /// Which of these slots are stored already, and with what.
-    async fn look_up(&self, slots: &[Slot<'_>], wanted: &[usize]) -> Result<HashMap<usize, Kept>> {
+    async fn look_up(&self, slots: &[SameReading<'_>], wanted: &[usize]) -> Result<HashMap<usize, Kept>> {
         let mut found = HashMap::with_capacity(wanted.len());
         for wanted in wanted.chunks(5 * STATEMENTS) {
             let by_id: HashMap<&str, usize> = wanted.iter().map(|i| (slots[*i].id.as_str(), *i)).collect();
@@ -275,7 +275,7 @@ impl Mongo {
     /// Inserts slots; returns those whose id is stored already.
     async fn insert_slots(
         &self,
-        slots: &[Slot<'_>],
+        slots: &[SameReading<'_>],
         new: &[usize],
         outcomes: &mut Outcomes,
     ) -> Result<Vec<usize>> {
@@ -304,7 +304,7 @@ impl Mongo {
     }
 
     /// Writes documents again; returns the slots of those that somebody else has written meanwhile.
-    async fn write_changes(&self, slots: &[Slot<'_>], changes: &[Change]) -> Result<Vec<usize>> {
+    async fn write_changes(&self, slots: &[SameReading<'_>], changes: &[Change]) -> Result<Vec<usize>> {
         let mut lost = Vec::new();
         for changes in changes.chunks(STATEMENTS) {
             let updates: Vec<_> = changes
@@ -329,7 +329,7 @@ impl Mongo {
 }
 
 /// The document of a slot that is not stored yet.
-fn insertion(slot: &Slot<'_>, number: usize, outcomes: &mut Outcomes) -> Result<RawDocumentBuf> {
+fn insertion(slot: &SameReading<'_>, number: usize, outcomes: &mut Outcomes) -> Result<RawDocumentBuf> {
     let (at, reading) = slot.first;
     outcomes.readings[at] = ReadingOutcome::Inserted;
     let mut document = ReadingDocument {

@@ -21,10 +21,10 @@ const DEVICES_KEPT: usize = 500_000;
 
 /// The devices that this process knows to be noted, each with the account last seen.
 #[derive(Default)]
-pub(super) struct Devices(Mutex<Known>);
+pub(super) struct Devices(Mutex<NotedDevices>);
 
 #[derive(Default)]
-struct Known {
+struct NotedDevices {
     sources: HashMap<SourceId, HashMap<String, AccountId>>,
     devices: usize,
 }
@@ -52,7 +52,7 @@ impl Devices {
     fn remember(&self, readings: &[&StoredReading]) {
         let mut known = self.0.lock();
         if known.devices + readings.len() > DEVICES_KEPT {
-            *known = Known::default();
+            *known = NotedDevices::default();
         }
         for reading in readings {
             let devices = known.sources.entry(reading.source.clone()).or_default();

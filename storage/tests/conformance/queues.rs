@@ -180,7 +180,7 @@ pub(super) async fn a_swap_that_breaks_the_versions_is_refused(store: &Store) {
     assert_eq!(stored(store, "a").await, new("a"), "none of them was done");
 }
 
-/// P1 and P2 of the lease protocol, as the store must keep them.
+/// At most one live lease a queue, and epochs that only grow: what the lease protocol promises, as far as the store must keep it.
 pub(super) async fn of_concurrent_swaps_of_one_version_exactly_one_wins(store: &Store) {
     const SWAPPERS: usize = 8;
     const WINS: usize = 12;
