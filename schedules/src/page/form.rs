@@ -182,7 +182,7 @@ impl Fields {
 
     pub(crate) fn time(&self, field: &'static str, name: &str) -> Result<Option<Timestamp>, BadSchedule> {
         let time = self.given(name).map(Timestamp::parse).transpose();
-        time.map_err(|reason| BadSchedule::new(field, reason))
+        time.map_err(|e| BadSchedule::new(field, e.to_string()))
     }
 
     fn number<T: FromStr>(&self, field: &'static str, name: &str) -> Result<Option<T>, BadSchedule> {
