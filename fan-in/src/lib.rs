@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] is stored before the first part is sent, with a deadline; each part is told to the store when it is done or has failed
 //! ([`FanIn::report`]); and the fan-in ends exactly once, by its [`Policy`] or at the deadline, whoever crashes meanwhile. Whoever acts
-//! on the end claims it ([`FanIn::ended`]), and is replaced if it is lost.
+//! on the end claims it ([`FanIn::ended`]), and is replaced if it is lost; [`FanInSpout`] emits ends into a topology.
 //!
 //! ```
 //! # #[cfg(feature = "embedded")]
@@ -42,11 +42,13 @@
 //! - it ends at the deadline at the latest, by the clock of whoever looks first;
 //! - its end has at most one claim within its lease, and is given to another until somebody has acted on it.
 //!
-//! The crate knows no engine and no broker; of the workspace it uses the clock of `model`, and `sqlite` with the feature `embedded`.
+//! The crate knows no engine and no broker; of the workspace it uses the clock of `model`, the traits of `topology`, and `sqlite` with the
+//! feature `embedded`.
 
 mod error;
 mod fan_in;
 mod record;
+mod spout;
 #[cfg(feature = "embedded")]
 pub mod sqlite;
 mod store;
@@ -54,4 +56,5 @@ mod store;
 pub use error::FanInError;
 pub use fan_in::{Ended, FanIn, FanInOptions};
 pub use record::{Claim, End, PARTS, Part, Plan, Policy, Record, Reported, Violation};
+pub use spout::FanInSpout;
 pub use store::FanInStore;

@@ -53,6 +53,7 @@ mod port;
 mod postgres;
 mod pystorm;
 mod rabbitmq;
+mod s3;
 mod supervisor;
 
 pub use accessibility::axe_script;
@@ -61,6 +62,7 @@ pub use openapi::check_openapi;
 pub use postgres::Postgres;
 pub use pystorm::pystorm_python;
 pub use rabbitmq::RabbitMq;
+pub use s3::S3;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
