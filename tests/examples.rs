@@ -82,6 +82,21 @@ async fn windows_take_what_comes_out_of_order_and_tell_of_what_comes_too_late() 
 }
 
 #[tokio::test]
+async fn each_word_counts_once_though_all_are_delivered_twice() {
+    let lines = run("state", &[]).await;
+    for expected in [
+        "the 3",
+        "moon 2",
+        "acked before the checkpoint: 0",
+        "checkpoint 1: 8 messages in doubt",
+        "counted again: 0, acked: 8",
+    ] {
+        assert!(lines.iter().any(|line| line == expected), "{expected} is not in {lines:#?}");
+    }
+    assert_eq!(lines.len(), 12, "{lines:#?}");
+}
+
+#[tokio::test]
 async fn a_schedule_over_the_night_in_which_the_clocks_go_forward() {
     let lines = run("schedules", &[]).await;
     assert_eq!(

@@ -76,7 +76,8 @@ impl Spout for Source {
 
     async fn acked(&mut self, ids: &mut Vec<u64>) {
         let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&self.acks).expect("opened");
+        let mut file =
+            std::fs::OpenOptions::new().create(true).append(true).open(&self.acks).expect("opened");
         file.write_all(&bytes).expect("written");
         self.acked.extend(ids.drain(..));
     }
@@ -142,9 +143,15 @@ async fn submit(folder: &Path, messages: u64, last: bool) -> Running {
     let windows = topology.window_in_state("window", window, clocked.clone()).parallelism(3).outputs();
     let key = |result: &WindowResult<String, u64>| result.key.clone();
     topology.bolt("results", Results::default).keyed_by(windows.results, key).parallelism(2);
-    topology.bolt("count", Count::default).keyed_by(clocked, |message: &Message| message.0.clone()).parallelism(2);
+    topology
+        .bolt("count", Count::default)
+        .keyed_by(clocked, |message: &Message| message.0.clone())
+        .parallelism(2);
     let store = FolderCheckpoints::open(folder.join("checkpoints"), "killed").await.expect("opened");
-    let checkpoints = CheckpointOptions::new(store).every(Duration::from_millis(15));
+    // Acks are lost that are as old as that on a slow machine.
+    let redelivery = Duration::from_secs(600);
+    let checkpoints =
+        CheckpointOptions { redelivery, ..CheckpointOptions::new(store).every(Duration::from_millis(15)) };
     let options = EngineOptions { checkpoints: Some(checkpoints), ..EngineOptions::default() };
     Engine::submit(topology.build().expect("built"), options).await.expect("submitted")
 }
@@ -208,7 +215,14 @@ async fn whatever_kills_the_process_each_message_counts_once() {
     let mut messages = 0;
     for _ in 0..30 {
         messages += random.u64(200..2_000);
+        let before = acked(&acks).len();
         let child = spawn(folder.path(), messages, false);
+        // Mostly after a commit, at any moment of the next ones.
+        let begun = std::time::Instant::now();
+        while acked(&acks).len() == before && random.u8(0..200) > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "nothing is acked");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         tokio::time::sleep(Duration::from_millis(random.u64(0..60))).await;
         drop(child);
         // The last acks did not arrive.
@@ -241,7 +255,9 @@ async fn whatever_kills_the_process_each_message_counts_once() {
         .collect::<String>()
         .unwrap()
         .into_iter()
-        .flat_map(|(key, windows)| windows.into_iter().map(move |(start, values)| ((key.clone(), start), values)))
+        .flat_map(|(key, windows)| {
+            windows.into_iter().map(move |(start, values)| ((key.clone(), start), values))
+        })
         .collect();
     let (mut expected_counts, mut sums) = (BTreeMap::new(), BTreeMap::new());
     for n in 0..messages {
@@ -253,5 +269,10 @@ async fn whatever_kills_the_process_each_message_counts_once() {
     let expected: BTreeMap<_, _> = sums.into_iter().map(|(window, sum)| (window, vec![sum])).collect();
     let wrong: Vec<_> =
         expected.iter().filter(|(window, values)| fired.get(*window) != Some(*values)).take(10).collect();
-    assert!(wrong.is_empty() && fired.len() == expected.len(), "{wrong:?}, {} of {}", fired.len(), expected.len());
+    assert!(
+        wrong.is_empty() && fired.len() == expected.len(),
+        "{wrong:?}, {} of {}",
+        fired.len(),
+        expected.len()
+    );
 }

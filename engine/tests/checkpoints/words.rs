@@ -128,7 +128,10 @@ pub(crate) async fn open(folder: &Path) -> FolderCheckpoints {
 }
 
 pub(crate) async fn start(folder: &Path, source: &Source, shape: Shape, interval: Duration) -> Running {
-    let checkpoints = CheckpointOptions::new(open(folder).await).every(interval);
+    // Acks are lost that are as old as that on a slow machine.
+    let redelivery = Duration::from_secs(600);
+    let checkpoints =
+        CheckpointOptions { redelivery, ..CheckpointOptions::new(open(folder).await).every(interval) };
     let options = EngineOptions { checkpoints: Some(checkpoints), ..EngineOptions::default() };
     Engine::submit(words(source, shape), options).await.expect("submitted")
 }
