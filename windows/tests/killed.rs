@@ -71,7 +71,7 @@ impl Spout for Source {
         self.next += 1;
         out.root_with_stable_id(n, n.to_string()).emit(message);
         // So that there is something left to kill.
-        if n % 50 == 0 { Ok(Next::After(Duration::from_millis(1))) } else { Ok(Next::Ready) }
+        if n.is_multiple_of(50) { Ok(Next::After(Duration::from_millis(1))) } else { Ok(Next::Ready) }
     }
 
     async fn acked(&mut self, ids: &mut Vec<u64>) {
