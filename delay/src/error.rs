@@ -1,7 +1,5 @@
 //! What can go wrong.
 
-use galerna_sqlite::SqliteError;
-
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -14,26 +12,27 @@ pub enum DelayError {
         /// Why, and what to do.
         reason: String,
     },
-    /// The file is busy or its disk is full: the call may be made again.
+    /// The store cannot be reached, is busy or full: the call may be made again.
     #[error("the store is unavailable while {attempted}: {cause}")]
     Unavailable {
         /// What was tried.
         attempted: &'static str,
-        /// What SQLite said.
+        /// What the store said.
         cause: String,
     },
-    /// SQLite refused; trying again does not help.
+    /// The store refused; trying again does not help.
     #[error("the store failed while {attempted}: {cause}")]
     Failed {
         /// What was tried.
         attempted: &'static str,
-        /// What SQLite said.
+        /// What the store said.
         cause: String,
     },
 }
 
+#[cfg(feature = "embedded")]
 impl DelayError {
-    pub(crate) fn of(attempted: &'static str, error: SqliteError) -> Self {
+    pub(crate) fn of(attempted: &'static str, error: galerna_sqlite::SqliteError) -> Self {
         if error.is_transient() {
             Self::Unavailable { attempted, cause: error.cause }
         } else {

@@ -1,11 +1,15 @@
 //! Work that is due later, and how fast it may be done.
 //!
+//! Both are kept in an SQLite file, which the processes of one machine share (feature `embedded`, the default), or in MongoDB, for processes
+//! anywhere (feature `mongodb`).
+//!
 //! - [`DelayStore`] keeps items with their due times, on disk rather than in memory: claimed in batches when they are due, by one process
 //!   at a time, tried again by the kind of their fault, in order by key;
 //! - [`DelaySpout`] emits items into a topology when they are due;
 //! - [`RateLimits`] are held to by all processes that share them, with a rate and a burst, by key, several at once.
 //!
 //! ```
+//! # #[cfg(feature = "embedded")]
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
@@ -22,6 +26,8 @@
 //! }
 //! # Ok(())
 //! # }
+//! # #[cfg(not(feature = "embedded"))]
+//! # fn main() {}
 //! ```
 //!
 //! Invariants:
@@ -31,15 +37,21 @@
 //!   other keys flow;
 //! - no limit is exceeded, whoever asks; and a key that has to wait holds up no other.
 //!
-//! Both are kept in SQLite files that the processes of one machine share. The crate knows no engine and no broker.
+//! The crate knows no engine and no broker.
 
 mod delay;
 mod error;
+mod item;
+#[cfg(feature = "mongodb")]
+pub mod mongo;
 mod rate;
-mod schema;
 mod spout;
+#[cfg(feature = "embedded")]
+pub mod sqlite;
+pub mod store;
 
-pub use delay::{DelayOptions, DelayStore, Item, Parked, Retry, Settled, Taken};
+pub use delay::DelayStore;
 pub use error::DelayError;
+pub use item::{DelayOptions, Item, Parked, Retry, Settled, Taken};
 pub use rate::{Limit, Permit, RateLimits};
 pub use spout::DelaySpout;

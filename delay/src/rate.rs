@@ -3,15 +3,17 @@
 //! Each limit and key has one number: the time at which it would be idle again if nothing more came (the generic cell rate algorithm,
 //! ATM Forum 1996). A call moves it on by one interval, and is let through if it is then no further ahead than the burst allows.
 
-use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use galerna_model::Clock;
-use galerna_sqlite::{OpenError, Plain, Writer};
-use rusqlite::{OptionalExtension, params};
 
-use crate::{DelayError, schema};
+use crate::DelayError;
+use crate::store::{LimitStore, Step};
+
+/// Keys that were not used are forgotten so often, in microseconds.
+const FORGET_EVERY: i64 = 600_000_000;
 
 /// A limit, and the key that it is applied to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,10 +74,12 @@ pub enum Permit {
     After(Duration),
 }
 
-/// The limits of a file, which the processes of one machine share.
+/// Limits that any number of processes share.
 pub struct RateLimits {
-    writer: Writer<Plain>,
+    store: Arc<dyn LimitStore>,
     clock: Arc<dyn Clock>,
+    /// When this process last had the store forget what is idle, in microseconds.
+    forgot: AtomicI64,
 }
 
 impl std::fmt::Debug for RateLimits {
@@ -85,20 +89,28 @@ impl std::fmt::Debug for RateLimits {
 }
 
 impl RateLimits {
-    /// Opens the file, which may be that of a [`DelayStore`](crate::DelayStore).
+    /// The limits of a store.
+    pub fn new(store: Arc<dyn LimitStore>, clock: Arc<dyn Clock>) -> Self {
+        let forgot = AtomicI64::new(micros(&*clock));
+        Self { store, clock, forgot }
+    }
+
+    /// Opens an SQLite file, which may be that of a [`DelayStore`](crate::DelayStore). The processes of one machine share it.
     ///
     /// # Errors
-    /// See [`OpenError`].
-    pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        Ok(Self { writer: schema::open(path)?, clock })
+    /// See [`OpenError`](galerna_sqlite::OpenError).
+    #[cfg(feature = "embedded")]
+    pub fn open(path: &std::path::Path, clock: Arc<dyn Clock>) -> Result<Self, galerna_sqlite::OpenError> {
+        Ok(Self::new(Arc::new(crate::sqlite::SqliteLimits::open(path)?), clock))
     }
 
     /// Limits that are gone when this is dropped: for one process, and for tests.
     ///
     /// # Errors
     /// When SQLite has no memory.
+    #[cfg(feature = "embedded")]
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self, DelayError> {
-        Ok(Self { writer: schema::in_memory()?, clock })
+        Ok(Self::new(Arc::new(crate::sqlite::SqliteLimits::in_memory()?), clock))
     }
 
     /// Asks for one call under several limits: it counts for all of them or, if one lets it not through, for none.
@@ -109,44 +121,31 @@ impl RateLimits {
         let mut steps = Vec::with_capacity(limits.len());
         for limit in limits {
             let (interval, ahead) = limit.steps()?;
-            steps.push((limit.name.clone(), limit.key.clone(), interval, ahead));
+            steps.push(Step { name: limit.name.clone(), key: limit.key.clone(), interval, ahead });
         }
-        let now = self.clock.now().as_millis().saturating_mul(1000);
-        let asked = self.writer.write(move |stored| {
-            let connection = stored.connection();
-            let mut wait = 0;
-            let mut moved = Vec::with_capacity(steps.len());
-            for (name, key, interval, ahead) in &steps {
-                let sql = "SELECT tat FROM limits WHERE name = ?1 AND key = ?2";
-                let tat: Option<i64> =
-                    connection.prepare_cached(sql)?.query_row([name, key], |row| row.get(0)).optional()?;
-                let next = tat.unwrap_or(now).max(now).saturating_add(*interval);
-                wait = wait.max(next.saturating_sub(*ahead).saturating_sub(now));
-                moved.push((name, key, next));
-            }
-            if wait > 0 {
-                return Ok(Permit::After(Duration::from_micros(wait.unsigned_abs())));
-            }
-            for (name, key, next) in moved {
-                let sql = "INSERT INTO limits VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET tat = ?3";
-                connection.prepare_cached(sql)?.execute(params![name, key, next])?;
-            }
-            Ok(Permit::Granted)
-        });
-        asked.await.map_err(|error| DelayError::of("asking for a permit", error))
+        let now = micros(&*self.clock);
+        let forgot = self.forgot.load(Ordering::Relaxed);
+        if now.saturating_sub(forgot) >= FORGET_EVERY
+            && self.forgot.compare_exchange(forgot, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            // Whoever asks does not fail for it; it is tried again later.
+            drop(self.store.forget_idle(now).await);
+        }
+        Ok(match self.store.ask(&steps, now).await? {
+            0 => Permit::Granted,
+            wait => Permit::After(Duration::from_micros(wait)),
+        })
     }
 
-    /// Forgets keys that have been idle, which are as if they had never been. How many.
+    /// Forgets keys that have been idle, which are as if they had never been. How many. [`Self::ask`] does it every ten minutes.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn forget_idle(&self) -> Result<u64, DelayError> {
-        let now = self.clock.now().as_millis().saturating_mul(1000);
-        let gone = self
-            .writer
-            .write(move |stored| stored.connection().execute("DELETE FROM limits WHERE tat <= ?1", [now]))
-            .await;
-        let gone = gone.map_err(|error| DelayError::of("forgetting idle limits", error))?;
-        Ok(u64::try_from(gone).unwrap_or(u64::MAX))
+        self.store.forget_idle(micros(&*self.clock)).await
     }
+}
+
+fn micros(clock: &dyn Clock) -> i64 {
+    clock.now().as_millis().saturating_mul(1000)
 }

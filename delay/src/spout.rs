@@ -1,6 +1,5 @@
 //! Delayed work as the roots of a topology.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use galerna_model::{Clock, SystemClock};
 use galerna_topology::{Failed, Fault, Next, OrFault, Output, Roots, Spout, TaskContext};
 use tokio::time::Instant;
 
+use crate::store::ItemStore;
 use crate::{DelayOptions, DelayStore, Taken};
 
 /// Emits items that are due, each when it is claimed. When its root is acked, the item is done; when it fails, it is settled by the
@@ -17,6 +17,7 @@ use crate::{DelayOptions, DelayStore, Taken};
 /// or off: an attempt that timed out is made again, whatever it still does.
 ///
 /// ```
+/// # #[cfg(feature = "embedded")] {
 /// use galerna_delay::DelaySpout;
 /// use galerna_topology::TopologyBuilder;
 ///
@@ -24,9 +25,10 @@ use crate::{DelayOptions, DelayStore, Taken};
 /// let due = topology.spout("due", || DelaySpout::new("mails.db")).message_timeout(None).outputs();
 /// topology.for_each("send", |taken: galerna_delay::Taken| println!("{}", taken.item.payload)).shuffle(due);
 /// topology.build().unwrap();
+/// # }
 /// ```
 pub struct DelaySpout {
-    path: PathBuf,
+    place: Place,
     clock: Arc<dyn Clock>,
     options: DelayOptions,
     every: Duration,
@@ -38,20 +40,36 @@ pub struct DelaySpout {
     next_look: Option<Instant>,
 }
 
+/// Where its items are.
+#[derive(Clone)]
+enum Place {
+    /// In a file that is opened with the spout.
+    #[cfg(feature = "embedded")]
+    File(std::path::PathBuf),
+    Store(Arc<dyn ItemStore>),
+}
+
 impl std::fmt::Debug for DelaySpout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DelaySpout")
-            .field("path", &self.path)
-            .field("unsettled", &self.unsettled)
-            .finish_non_exhaustive()
+        f.debug_struct("DelaySpout").field("unsettled", &self.unsettled).finish_non_exhaustive()
     }
 }
 
 impl DelaySpout {
     /// The items of this file, which is created when missing: at most 1,000 at once, looked for every 100 ms.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+    #[cfg(feature = "embedded")]
+    pub fn new(path: impl Into<std::path::PathBuf>) -> Self {
+        Self::at(Place::File(path.into()))
+    }
+
+    /// The items of a store, which may be in MongoDB; otherwise as those of a file.
+    pub fn of(store: Arc<dyn ItemStore>) -> Self {
+        Self::at(Place::Store(store))
+    }
+
+    fn at(place: Place) -> Self {
         Self {
-            path: path.into(),
+            place,
             clock: Arc::new(SystemClock),
             options: DelayOptions::default(),
             every: Duration::from_millis(100),
@@ -111,9 +129,14 @@ impl Spout for DelaySpout {
     type Outputs = Output<Taken>;
 
     async fn open(&mut self, _context: &TaskContext) -> Result<(), Fault> {
-        let (path, clock, options) = (self.path.clone(), Arc::clone(&self.clock), self.options.clone());
-        let opening = tokio::task::spawn_blocking(move || DelayStore::open(&path, clock, options));
-        self.store = Some(opening.await??);
+        let (clock, options) = (Arc::clone(&self.clock), self.options.clone());
+        self.store = Some(match self.place.clone() {
+            #[cfg(feature = "embedded")]
+            Place::File(path) => {
+                tokio::task::spawn_blocking(move || DelayStore::open(&path, clock, options)).await??
+            }
+            Place::Store(store) => DelayStore::new(store, clock, options),
+        });
         Ok(())
     }
 

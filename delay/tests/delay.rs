@@ -199,16 +199,40 @@ async fn processes_that_are_killed_and_frozen_at_random_do_each_item_once_and_ea
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_wait_on_disk_and_those_that_are_due_are_found_at_once() {
+async fn a_million_wait_on_disk_and_those_that_are_due_are_claimed_once() {
+    const MILLION: i64 = 1_000_000;
     let clock = ManualClock::at(Timestamp(START));
-    let mut store = DelayStore::in_memory(Arc::new(clock.clone()), options(1)).unwrap();
-    let items = (0..100_000).map(|n| item(&format!("{n}"), 1_000_000 - n)).collect();
-    assert_eq!(store.put(items).await, Ok(100_000));
-    assert_eq!(ids(&mut store, 100).await, [""; 0]);
-    clock.advance(900_010);
-    let found: BTreeSet<String> = ids(&mut store, 1_000).await.into_iter().collect();
-    let expected: BTreeSet<String> = (99_990..100_000).map(|n: i64| n.to_string()).collect();
-    assert_eq!(found, expected);
+    let folder = tempfile::tempdir().unwrap();
+    let open =
+        || DelayStore::open(&folder.path().join("delayed.db"), Arc::new(clock.clone()), options(1)).unwrap();
+    let (mut one, mut two) = (open(), open());
+    for chunk in 0..MILLION / 20_000 {
+        // The last that are put are the first that are due.
+        let numbers = chunk * 20_000..(chunk + 1) * 20_000;
+        let items = numbers.map(|n| item(&n.to_string(), 10_000_000 - 10 * n)).collect();
+        assert_eq!(one.put(items).await, Ok(20_000));
+    }
+    assert_eq!(one.len().await, Ok(MILLION.unsigned_abs()));
+    assert_eq!(ids(&mut one, 100).await, [""; 0]);
+    // A hundred thousand become due.
+    clock.advance(10 * 100_000);
+    let mut had = BTreeSet::new();
+    loop {
+        let mut both = one.claim(4_000).await.unwrap();
+        both.extend(two.claim(4_000).await.unwrap());
+        if both.is_empty() {
+            break;
+        }
+        for taken in both {
+            assert!(had.insert(taken.item.id.clone()), "{} was claimed twice", taken.item.id);
+        }
+        // What is claimed and not done is looked at in each round: a tenth of it is enough to see here.
+        if had.len() >= 16_000 {
+            break;
+        }
+    }
+    let first: BTreeSet<String> = (MILLION - 16_000..MILLION).map(|n| n.to_string()).collect();
+    assert_eq!(had, first, "those that were due first");
 }
 
 fn limits(path: &Path, clock: &ManualClock) -> RateLimits {

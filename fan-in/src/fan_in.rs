@@ -18,6 +18,9 @@ const TRIES: usize = 200;
 /// Records that are looked at in one round.
 const RECORDS: usize = 1_000;
 
+/// What was acted on long ago is forgotten so often.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
+
 /// How a process takes part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FanInOptions {
@@ -25,13 +28,16 @@ pub struct FanInOptions {
     pub holder: String,
     /// So long after a process has claimed an end others leave that alone: longer than it takes to act on one.
     pub lease: Duration,
+    /// A fan-in whose end was acted on is kept so long, so that it is not begun again and late parts are told so; then whoever takes
+    /// part forgets it. Without end if there is none.
+    pub keep: Option<Duration>,
 }
 
 impl Default for FanInOptions {
-    /// A lease of 60 s.
+    /// A lease of 60 s; what was acted on is kept for 7 days.
     fn default() -> Self {
         let holder = format!("{}-{:016x}", std::process::id(), fastrand::u64(..));
-        Self { holder, lease: Duration::from_secs(60) }
+        Self { holder, lease: Duration::from_secs(60), keep: Some(Duration::from_secs(7 * 86_400)) }
     }
 }
 
@@ -55,6 +61,8 @@ pub struct FanIn {
     watched: HashMap<(String, u64), Instant>,
     /// Claims of this process that it has handed out.
     held: HashSet<(String, u64)>,
+    /// When this process last had the store forget what was acted on long ago.
+    forgot: Option<Instant>,
 }
 
 impl std::fmt::Debug for FanIn {
@@ -66,7 +74,7 @@ impl std::fmt::Debug for FanIn {
 impl FanIn {
     /// Takes part in the fan-ins of a store.
     pub fn new(store: Arc<dyn FanInStore>, clock: Arc<dyn Clock>, options: FanInOptions) -> Self {
-        Self { store, clock, options, watched: HashMap::new(), held: HashSet::new() }
+        Self { store, clock, options, watched: HashMap::new(), held: HashSet::new(), forgot: None }
     }
 
     /// Begins a fan-in; to be called before the first part is sent. When there is one of this name already, because whoever began it
@@ -106,6 +114,45 @@ impl FanIn {
             Err(reason) => Part::Failed(reason),
         };
         self.change(id, |record| record.report(part, part_state.clone(), self.clock.now())).await
+    }
+
+    /// Has the store forget what was acted on long ago, once an hour.
+    async fn forget(&mut self) {
+        let Some(keep) = self.options.keep else { return };
+        if self.forgot.is_some_and(|at| at.elapsed() < FORGET_EVERY) {
+            return;
+        }
+        // Also when it fails: another does it, or this one in an hour.
+        self.forgot = Some(Instant::now());
+        let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        match self.store.forget(self.clock.now().plus_millis(-keep)).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::debug!(forgotten, "fan-ins of long ago are forgotten"),
+            Err(error) => tracing::warn!(%error, "fan-ins of long ago are not forgotten"),
+        }
+    }
+
+    /// As [`Self::report`], for many parts of one fan-in in one write: what became of each, in their order.
+    ///
+    /// # Errors
+    /// As of [`Self::report`]; then none is taken.
+    pub async fn report_all(
+        &self,
+        id: &str,
+        results: &[(String, Result<Value, String>)],
+    ) -> Result<Vec<Reported>, FanInError> {
+        let now = self.clock.now();
+        self.change(id, |record| {
+            let reports = results.iter().map(|(part, result)| {
+                let state = match result {
+                    Ok(value) => Part::Done(value.clone()),
+                    Err(reason) => Part::Failed(reason.clone()),
+                };
+                record.report(part, state, now)
+            });
+            reports.collect()
+        })
+        .await
     }
 
     /// Ends what its deadline has passed, and claims ends that nobody acts on, `most` at once. To be called about once a second.
@@ -162,6 +209,7 @@ impl FanIn {
             }
         }
         self.watched.retain(|key, _| seen.contains(key));
+        self.forget().await;
         Ok(ended)
     }
 

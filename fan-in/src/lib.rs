@@ -42,11 +42,16 @@
 //! - it ends at the deadline at the latest, by the clock of whoever looks first;
 //! - its end has at most one claim within its lease, and is given to another until somebody has acted on it.
 //!
+//! It is kept in an SQLite file (feature `embedded`) or in MongoDB (feature `mongodb`); one whose end was acted on is forgotten after
+//! [`FanInOptions::keep`].
+//!
 //! The crate knows no engine and no broker; of the workspace it uses the clock of `model`, the traits of `topology`, and `sqlite` with the
 //! feature `embedded`.
 
 mod error;
 mod fan_in;
+#[cfg(feature = "mongodb")]
+pub mod mongo;
 mod record;
 mod spout;
 #[cfg(feature = "embedded")]

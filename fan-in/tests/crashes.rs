@@ -219,6 +219,22 @@ async fn a_hundred_parts_told_at_once_and_twice_are_one_complete_end() {
 }
 
 #[tokio::test]
+async fn many_parts_are_told_in_one_write_or_none_is() {
+    let store: Arc<dyn FanInStore> = Arc::new(SqliteFanIns::in_memory().unwrap());
+    let clock = ManualClock::at(Timestamp(START));
+    let fan_in = FanIn::new(store, Arc::new(clock), FanInOptions::default());
+    fan_in.begin(plan(Policy::Quorum(2))).await.unwrap();
+    let told =
+        |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), Ok(1.into()))).collect::<Vec<_>>();
+    let unknown = fan_in.report_all("f", &told(&["a", "z"])).await;
+    assert!(matches!(unknown, Err(FanInError::UnknownPart { .. })), "{unknown:?}");
+    let reported = fan_in.report_all("f", &told(&["a", "a", "b", "c"])).await.unwrap();
+    let expected =
+        [Reported::Counted(None), Reported::Duplicate, Reported::Counted(Some(End::Partial)), Reported::Late];
+    assert_eq!(reported, expected);
+}
+
+#[tokio::test]
 async fn plans_that_cannot_be_are_refused() {
     let store: Arc<dyn FanInStore> = Arc::new(SqliteFanIns::in_memory().unwrap());
     let fan_in = FanIn::new(store, Arc::new(ManualClock::at(Timestamp(START))), FanInOptions::default());
