@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use galerna_bolts::{AlertKey, CloseError};
 use galerna_model::{AccountId, AlertEvent, AlertEventKind, AlertState, Rule, Severity, SourceId, Timestamp};
+use galerna_storage::AlertStates;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
@@ -22,6 +23,9 @@ use super::{Page, Params, format, layout, notices, page_number, param};
 
 /// Events on a page.
 const LIMIT: usize = 50;
+/// So many of the newest events are searched for a text or a severity, and so many of them are read at once.
+const SEARCHED: usize = 10_000;
+const SEARCHED_AT_ONCE: usize = 1_000;
 
 /// A severity in a word, and its tone.
 fn word(severity: Severity) -> (&'static str, &'static str) {
@@ -59,6 +63,46 @@ impl Filter<'_> {
         Query(vec![("account", account), ("severity", severity), ("text", text)])
     }
 
+    /// A page of the events that match.
+    ///
+    /// The store knows accounts; by the rest the events are chosen here, from the newest on, as many as are needed.
+    async fn history(
+        &self,
+        store: &dyn AlertStates,
+        only: Option<&AccountId>,
+        number: usize,
+    ) -> galerna_storage::Result<History> {
+        let mut skip = (number - 1) * LIMIT;
+        if self.severity.is_empty() && self.text.is_empty() && (self.account.is_empty() || only.is_some()) {
+            return Ok(History { events: store.events(only, skip, LIMIT).await?, cut: false });
+        }
+        let mut found = History::default();
+        for offset in (0..SEARCHED).step_by(SEARCHED_AT_ONCE) {
+            let some = store.events(only, offset, SEARCHED_AT_ONCE).await?;
+            let all_seen = some.len() < SEARCHED_AT_ONCE;
+            for event in some.into_iter().filter(|e| self.matches_event(e)) {
+                if skip > 0 {
+                    skip -= 1;
+                } else {
+                    found.events.push(event);
+                }
+                if found.events.len() == LIMIT {
+                    return Ok(found);
+                }
+            }
+            if all_seen {
+                return Ok(found);
+            }
+        }
+        found.cut = true;
+        Ok(found)
+    }
+
+    fn matches_event(&self, e: &AlertEvent) -> bool {
+        let texts = [e.rule_name.as_str(), &e.rule, &e.device, e.source.as_str(), &e.message];
+        self.matches(&e.account, Some(e.severity), &texts)
+    }
+
     fn form(&self) -> Markup {
         html! {
             form.search method="get" action="/alerts" role="search" {
@@ -74,6 +118,14 @@ impl Filter<'_> {
             }
         }
     }
+}
+
+/// A page of past alerts.
+#[derive(Default)]
+struct History {
+    events: Vec<AlertEvent>,
+    /// There may be more that match, further back than was searched.
+    cut: bool,
 }
 
 /// What the lists look things up in.
@@ -116,23 +168,24 @@ pub(super) async fn show(
         text => AccountId::new(text).map_err(|e| notices.push(e.to_string())).ok(),
     };
     let number = page_number(&params);
-    let store = &page.parts.store.alert_states;
+    let store = &*page.parts.store.alert_states;
     let past = async {
-        let asked = store.events(only.as_ref(), (number - 1) * LIMIT, LIMIT).await?;
+        let asked = filter.history(store, only.as_ref(), number).await?;
         // Those that fire were raised by one of the latest events, most of them.
-        let latest = if number == 1 && only.is_none() && asked.len() < LIMIT {
-            asked.clone()
-        } else {
-            store.events(only.as_ref(), 0, MAX_FIRING).await?
-        };
+        let latest = store.events(only.as_ref(), 0, MAX_FIRING).await?;
         Ok::<_, galerna_storage::StorageError>((asked, latest))
     };
-    let (events, latest) = within_timeout("the store", past).await.unwrap_or_else(|e| {
+    let (past, latest) = within_timeout("the store", past).await.unwrap_or_else(|e| {
         if !notices.contains(&e) {
             notices.push(e);
         }
-        (Vec::new(), Vec::new())
+        (History::default(), Vec::new())
     });
+    if past.cut {
+        notices.push(format!(
+            "only the newest {SEARCHED} alerts were searched; narrow the search to an account"
+        ));
+    }
     let all = snapshot.firing.as_deref().map_or(&[][..], |f| f.as_slice());
     let lookup = Shown { rules: &snapshot.rules, events: &latest, now: page.now() };
     let fires = |s: &&AlertState| {
@@ -141,13 +194,6 @@ pub(super) async fn show(
         filter.matches(&s.account, rule.map(|r| r.severity), &[name, &s.rule, &s.device, s.source.as_str()])
     };
     let firing: Vec<&AlertState> = all.iter().filter(fires).collect();
-    let matching: Vec<&AlertEvent> = events
-        .iter()
-        .filter(|e| {
-            let texts = [e.rule_name.as_str(), &e.rule, &e.device, e.source.as_str(), &e.message];
-            filter.matches(&e.account, Some(e.severity), &texts)
-        })
-        .collect();
     let query = filter.query().with("page", if number == 1 { String::new() } else { number.to_string() });
     let content = html! {
         div.title { h1 { "Alerts" } p.dim { a href="/rules" { "rules" } " · " a href="/silences" { "silences" } " · " a href="/deliveries" { "deliveries" } } }
@@ -159,9 +205,9 @@ pub(super) async fn show(
         }
         section #history data-refresh="10" aria-labelledby="history-title" {
             h2 #history-title { "History" }
-            @if matching.is_empty() { (layout::nothing(if events.is_empty() { "No alert has been raised." } else { "None on this page matches." })) }
-            @else { (history(&matching, lookup.now)) }
-            @if !events.is_empty() { (open_pager("/alerts", &query, number, LIMIT, events.len())) }
+            @if past.events.is_empty() { (layout::nothing(if latest.is_empty() { "No alert has been raised." } else { "None matches." })) }
+            @else { (history(&past.events, lookup.now)) }
+            @if !past.events.is_empty() || number > 1 { (open_pager("/alerts", &query, number, LIMIT, past.events.len())) }
         }
     };
     page.frame(&visitor, "/alerts", "Alerts", &params, notices, &content).await
@@ -270,7 +316,7 @@ impl Act for Close {
     }
 }
 
-fn history(events: &[&AlertEvent], now: Timestamp) -> Markup {
+fn history(events: &[AlertEvent], now: Timestamp) -> Markup {
     let columns = [
         Column::text("When").explained("by the clock"),
         Column::text("Readings' time"),
@@ -302,4 +348,49 @@ fn history(events: &[&AlertEvent], now: Timestamp) -> Markup {
         ]
     });
     cards("Past alerts", &columns, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn past_alerts_are_searched_beyond_the_page_that_is_shown() {
+        let store = galerna_storage::sqlite::in_memory().unwrap().alert_states;
+        let event = |n: i64| AlertEvent {
+            id: format!("e{n:05}"),
+            kind: AlertEventKind::Raised,
+            rule: "r".into(),
+            rule_name: "Too much".into(),
+            severity: if n % 40 == 0 { Severity::Critical } else { Severity::Info },
+            account: AccountId::new("Acme").unwrap(),
+            source: SourceId::new("s").unwrap(),
+            device: format!("d{n}"),
+            value: None,
+            ts: Timestamp(n),
+            message: "m".into(),
+            origin: None,
+            at: None,
+        };
+        let all: Vec<AlertEvent> = (0..12_000).map(event).collect();
+        store.record(&all).await.unwrap();
+        let filter = |severity, text| Filter { account: "", severity, text };
+
+        // 250 of the newest 10,000 are critical: five pages.
+        let critical = filter("critical", "");
+        for number in 1..=5 {
+            let page = critical.history(&*store, None, number).await.unwrap();
+            let newest = 12_000 - 40 - (number as i64 - 1) * 50 * 40;
+            let ids: Vec<i64> = page.events.iter().map(|e| e.ts.0).collect();
+            let wanted: Vec<i64> = (0..50).map(|n| newest - 40 * n).collect();
+            assert_eq!((ids, page.cut), (wanted, false), "page {number}");
+        }
+        let beyond = critical.history(&*store, None, 6).await.unwrap();
+        assert!(beyond.events.is_empty() && beyond.cut);
+        let one = filter("", "D11960").history(&*store, None, 1).await.unwrap();
+        assert_eq!(one.events.len(), 1);
+        // What asks for nothing is read as it is.
+        let last = filter("", "").history(&*store, None, 240).await.unwrap();
+        assert_eq!((last.events.len(), last.events[49].ts.0, last.cut), (50, 0, false));
+    }
 }

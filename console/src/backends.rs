@@ -9,7 +9,7 @@ use galerna_dispatcher::{
     AdminError, Dispatcher, DispatcherClient, QueueView, StatusPage, StatusQuery, StrategyName, Transitions,
 };
 use galerna_model::{QueueName, Timestamp};
-use galerna_telemetry::{Peers, RemoteHistory, Step};
+use galerna_telemetry::{Peers, RemoteHistory, Step, TelemetryError};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -251,7 +251,7 @@ impl RemoteWorkers {
     ///
     /// # Errors
     /// When no HTTP client can be made.
-    pub fn new(urls: Vec<String>, token: Option<String>) -> anyhow::Result<Self> {
+    pub fn new(urls: Vec<String>, token: Option<String>) -> Result<Self, TelemetryError> {
         Ok(Self { peers: Peers::new(urls, token, WORKER_TIMEOUT, RETRY_AFTER)? })
     }
 }
@@ -265,7 +265,7 @@ impl WorkersView for RemoteWorkers {
             match answer {
                 // A module without topologies has nothing to tell.
                 Ok(told) => all.reports.extend(told.into_iter().flat_map(Reports::into_reports)),
-                Err(e) => all.unresponsive.push(e),
+                Err(e) => all.unresponsive.push(e.to_string()),
             }
         }
         all
@@ -289,8 +289,23 @@ pub trait MessageHistory: Send + Sync {
     /// Its steps in order; empty when nothing is known of it.
     ///
     /// # Errors
-    /// A sentence that says why nothing can be told.
-    async fn trace(&self, message: &str) -> Result<Vec<HistoryStep>, String>;
+    /// Why nothing can be told.
+    async fn trace(&self, message: &str) -> Result<Vec<HistoryStep>, HistoryError>;
+}
+
+/// Why nothing can be told of a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HistoryError {
+    /// This process records nothing.
+    #[error("the history of messages is not kept: `trace.messages` is 0")]
+    NotKept,
+    /// There is nobody to ask.
+    #[error("nobody is known who could tell: name workers, notifiers and frontends in `page.workers`")]
+    NobodyKnown,
+    /// Nobody answers; why each does not.
+    #[error("{}", .0.join("; "))]
+    Unanswered(Vec<String>),
 }
 
 /// What this process has recorded, for its page.
@@ -308,9 +323,9 @@ fn for_the_page(steps: Vec<Step>, whole: &str) -> Vec<HistoryStep> {
 
 #[async_trait]
 impl MessageHistory for LocalHistory {
-    async fn trace(&self, message: &str) -> Result<Vec<HistoryStep>, String> {
+    async fn trace(&self, message: &str) -> Result<Vec<HistoryStep>, HistoryError> {
         if !galerna_telemetry::is_recording() {
-            return Err("the history of messages is not kept: `trace.messages` is 0".to_owned());
+            return Err(HistoryError::NotKept);
         }
         Ok(for_the_page(galerna_telemetry::history(message), message))
     }
@@ -318,15 +333,13 @@ impl MessageHistory for LocalHistory {
 
 #[async_trait]
 impl MessageHistory for RemoteHistory {
-    async fn trace(&self, message: &str) -> Result<Vec<HistoryStep>, String> {
+    async fn trace(&self, message: &str) -> Result<Vec<HistoryStep>, HistoryError> {
         if self.urls().is_empty() {
-            let why =
-                "nobody is known who could tell: name workers, notifiers and frontends in `page.workers`";
-            return Err(why.to_owned());
+            return Err(HistoryError::NobodyKnown);
         }
         let (steps, problems) = self.ask(message).await;
         if steps.is_empty() && !problems.is_empty() {
-            return Err(problems.join("; "));
+            return Err(HistoryError::Unanswered(problems));
         }
         Ok(for_the_page(steps, message))
     }

@@ -113,8 +113,9 @@ use tokio_util::sync::CancellationToken;
 pub use self::access::Access;
 use self::access::{AccessControl, SharedAccess, Visitor};
 pub use self::backends::{
-    ComponentReport, DispatcherAdmin, ErrorReport, HistoryStep, LatencyReport, LocalHistory, MessageHistory,
-    ProcessReport, RemoteWorkers, SourceChanges, TakenElsewhere, WorkerReport, WorkerReports, WorkersView,
+    ComponentReport, DispatcherAdmin, ErrorReport, HistoryError, HistoryStep, LatencyReport, LocalHistory,
+    MessageHistory, ProcessReport, RemoteWorkers, SourceChanges, TakenElsewhere, WorkerReport, WorkerReports,
+    WorkersView,
 };
 pub use self::depths::QueueDepths;
 use self::layout::{Flash, Frame};

@@ -15,6 +15,7 @@
 //! their own; a frontend that can be reached from other machines only when there is an `api.token`.
 //! `galerna trace` and the page of a process of its own ask those that they know of ([`RemoteHistory`]).
 
+mod error;
 mod layer;
 mod log;
 mod otlp;
@@ -31,9 +32,10 @@ use tracing::Subscriber;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
+pub use error::TelemetryError;
 pub use log::start;
 pub use otlp::{Exporter, RunningExporter};
-pub use peers::Peers;
+pub use peers::{PeerError, Peers};
 use ring::Ring;
 
 /// What modules tell of messages stands under these targets; the rest of the target is the place.
@@ -123,7 +125,7 @@ impl RemoteHistory {
     ///
     /// # Errors
     /// When no HTTP client can be made.
-    pub fn new(urls: Vec<String>, token: Option<String>) -> anyhow::Result<Self> {
+    pub fn new(urls: Vec<String>, token: Option<String>) -> Result<Self, TelemetryError> {
         Ok(Self { peers: Peers::new(urls, token, TIMEOUT, Duration::ZERO)? })
     }
 
@@ -140,7 +142,7 @@ impl RemoteHistory {
         for answer in self.peers.get::<Answer>(&format!("trace/{id}")).await {
             match answer {
                 Ok(told) => steps.extend(told.into_iter().flat_map(|told| told.steps)),
-                Err(problem) => problems.push(problem),
+                Err(problem) => problems.push(problem.to_string()),
             }
         }
         (in_order(steps), problems)

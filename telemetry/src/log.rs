@@ -2,28 +2,28 @@
 
 use std::io::IsTerminal;
 
-use anyhow::anyhow;
 use galerna_settings::{LogFormat, Settings};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
-use crate::Exporter;
+use crate::{Exporter, TelemetryError};
 
 /// Starts the log, and beside it, with a filter of its own, what records the history of messages. Returns what exports it,
 /// if that is wanted.
 ///
 /// # Errors
 /// When the filter is wrong, naming it.
-pub fn start(settings: &Settings) -> anyhow::Result<Option<Exporter>> {
+pub fn start(settings: &Settings) -> Result<Option<Exporter>, TelemetryError> {
     let level = &settings.log.level;
     // The filter's own words repeat each other, and the help says more than they do.
-    let filter = EnvFilter::try_new(level).map_err(|_| {
-        anyhow!("`log.level` is `{level}`; use a level (error, warn, info, debug, trace) or a list such as `info,galerna_engine=debug`")
-    })?;
+    let filter = EnvFilter::try_new(level).map_err(|_| TelemetryError::Filter(level.clone()))?;
     // The AMQP library logs every refusal of the server as an error, also those that are asked for, such as whether a queue
     // exists. What matters of them comes back as errors of Galerna's own.
-    let filter = if level.contains("lapin") { filter } else { filter.add_directive("lapin=off".parse()?) };
+    let filter = match "lapin=off".parse() {
+        Ok(off) if !level.contains("lapin") => filter.add_directive(off),
+        _ => filter,
+    };
     let log = fmt::layer()
         .with_writer(std::io::stderr)
         // A log that nobody reads any more (`2>&1 | head`) must not end who writes it: complaining of it there would.
@@ -33,7 +33,6 @@ pub fn start(settings: &Settings) -> anyhow::Result<Option<Exporter>> {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
     };
     let (histories, exporter) = crate::history_layer(settings);
-    let started = tracing_subscriber::registry().with(log).with(histories).try_init();
-    started.map_err(|e| anyhow!("the log cannot be started: {e}"))?;
+    tracing_subscriber::registry().with(log).with(histories).try_init()?;
     Ok(exporter)
 }

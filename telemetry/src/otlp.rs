@@ -28,7 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ring::{RecordedStep, caller_of, is_call, message_id};
-use crate::process_name;
+use crate::{TelemetryError, process_name};
 
 /// Steps on their way to the exporter.
 const STEPS: usize = 65_536;
@@ -145,7 +145,7 @@ impl Exporter {
     ///
     /// # Errors
     /// When no HTTP client can be made.
-    pub fn start(self) -> anyhow::Result<RunningExporter> {
+    pub fn start(self) -> Result<RunningExporter, TelemetryError> {
         galerna_tls::install_default_provider();
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         let stop = CancellationToken::new();

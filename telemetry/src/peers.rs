@@ -12,12 +12,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use async_trait::async_trait;
 use galerna_lock::Mutex;
 use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
+
+use crate::TelemetryError;
 
 /// For so long the addresses of a name are used again.
 const NAMES_TTL: Duration = Duration::from_secs(5);
@@ -44,8 +45,9 @@ impl Resolve for System {
 }
 
 /// Why somebody did not tell.
-#[derive(Clone)]
-struct Problem {
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct PeerError {
     why: String,
     /// No connection could be made.
     unreachable: bool,
@@ -67,7 +69,7 @@ pub struct Peers {
     resolver: Arc<dyn Resolve>,
     names: Mutex<HashMap<String, (Instant, Vec<IpAddr>)>>,
     /// Who did not answer: until when it is not asked again, and why.
-    unresponsive: Mutex<HashMap<Process, (Instant, Problem)>>,
+    unresponsive: Mutex<HashMap<Process, (Instant, PeerError)>>,
 }
 
 impl Peers {
@@ -81,13 +83,12 @@ impl Peers {
         token: Option<String>,
         timeout: Duration,
         retry_after: Duration,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, TelemetryError> {
         galerna_tls::install_default_provider();
         let client = || reqwest::Client::builder().timeout(timeout);
-        let why = "cannot make an HTTP client";
         Ok(Self {
-            client: client().build().context(why)?,
-            direct: client().no_proxy().build().context(why)?,
+            client: client().build()?,
+            direct: client().no_proxy().build()?,
             urls,
             token,
             retry_after,
@@ -109,37 +110,34 @@ impl Peers {
         &self.urls
     }
 
-    /// `GET <url>/<path>` of everybody: what each tells, `None` of those who know nothing of it (404), and in words why somebody
+    /// `GET <url>/<path>` of everybody: what each tells, `None` of those who know nothing of it (404), and why somebody
     /// does not tell. It takes no longer than a look-up and twice the timeout.
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Vec<Result<Option<T>, String>> {
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Vec<Result<Option<T>, PeerError>> {
         self.unresponsive.lock().retain(|_, (until, _)| *until > Instant::now());
         let asked = self.urls.iter().map(|url| self.get_at(url, path));
         futures_util::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// All processes behind one URL.
-    async fn get_at<T: DeserializeOwned>(&self, base: &str, path: &str) -> Vec<Result<Option<T>, String>> {
-        let told = |answers: Vec<Result<Option<T>, Problem>>| {
-            answers.into_iter().map(|answer| answer.map_err(|problem| problem.why)).collect::<Vec<_>>()
-        };
+    async fn get_at<T: DeserializeOwned>(&self, base: &str, path: &str) -> Vec<Result<Option<T>, PeerError>> {
         let url = match Url::parse(&format!("{}/{path}", base.trim_end_matches('/'))) {
             Ok(url) => url,
-            Err(e) => return vec![Err(format!("{base}: {e}"))],
+            Err(e) => return vec![Err(PeerError { why: format!("{base}: {e}"), unreachable: false })],
         };
         let addresses = self.addresses(&url).await;
         let Some(first) = addresses.first().filter(|_| addresses.len() > 1) else {
-            return told(vec![self.ask(base, &url, None).await]);
+            return vec![self.ask(base, &url, None).await];
         };
         let (near, far): (Vec<IpAddr>, Vec<IpAddr>) =
             addresses.iter().partition(|address| address.is_ipv4() == first.is_ipv4());
         let unreachable =
-            |answer: &Result<Option<T>, Problem>| matches!(answer, Err(problem) if problem.unreachable);
+            |answer: &Result<Option<T>, PeerError>| matches!(answer, Err(problem) if problem.unreachable);
         let answers = self.ask_all(base, &url, &near).await;
         if far.is_empty() || !answers.iter().all(unreachable) {
-            return told(answers);
+            return answers;
         }
         let others = self.ask_all(base, &url, &far).await;
-        told(if others.iter().all(unreachable) { answers } else { others })
+        if others.iter().all(unreachable) { answers } else { others }
     }
 
     async fn ask_all<T: DeserializeOwned>(
@@ -147,12 +145,12 @@ impl Peers {
         base: &str,
         url: &Url,
         addresses: &[IpAddr],
-    ) -> Vec<Result<Option<T>, Problem>> {
+    ) -> Vec<Result<Option<T>, PeerError>> {
         let asked = addresses.iter().take(MAX_ADDRESSES).map(|ip| self.ask(base, url, Some(*ip)));
         let mut answers = futures_util::future::join_all(asked).await;
         if addresses.len() > MAX_ADDRESSES {
             let why = format!("{base}: of its {} addresses, {MAX_ADDRESSES} are asked", addresses.len());
-            answers.push(Err(Problem { why, unreachable: false }));
+            answers.push(Err(PeerError { why, unreachable: false }));
         }
         answers
     }
@@ -181,7 +179,7 @@ impl Peers {
         base: &str,
         url: &Url,
         ip: Option<IpAddr>,
-    ) -> Result<Option<T>, Problem> {
+    ) -> Result<Option<T>, PeerError> {
         let key = (base.to_owned(), ip);
         if let Some((until, problem)) = self.unresponsive.lock().get(&key)
             && *until > Instant::now()
@@ -202,14 +200,14 @@ impl Peers {
         base: &str,
         url: &Url,
         ip: Option<IpAddr>,
-    ) -> Result<Option<T>, Problem> {
+    ) -> Result<Option<T>, PeerError> {
         let unavailable = |e: reqwest::Error| {
             let unreachable = e.is_connect() || e.is_timeout();
             let cause = std::iter::successors(std::error::Error::source(&e), |e| e.source()).last();
             let cause = cause.map(ToString::to_string);
             let why = cause.unwrap_or_else(|| e.without_url().to_string());
             let at = ip.map(|ip| format!(" at {ip}")).unwrap_or_default();
-            Problem { why: format!("{base}{at}: {why}"), unreachable }
+            PeerError { why: format!("{base}{at}: {why}"), unreachable }
         };
         let mut to = url.clone();
         let mut request = match ip {
@@ -294,7 +292,7 @@ mod tests {
         let some = peers(url, &["127.0.0.1", "127.0.0.3"]).get::<String>("who").await;
         assert_eq!(some[0], told("one"));
         let why = some[1].as_ref().unwrap_err();
-        assert!(why.starts_with(&format!("http://worker:{port}/ at 127.0.0.3: ")), "{why}");
+        assert!(why.to_string().starts_with(&format!("http://worker:{port}/ at 127.0.0.3: ")), "{why}");
     }
 
     #[tokio::test]
