@@ -28,16 +28,19 @@ pub struct PostOptions {
     pub lease: Duration,
     /// Pauses after attempts that failed.
     pub pauses: Pauses,
+    /// How often they look for posts that are due.
+    pub every: Duration,
 }
 
 impl Default for PostOptions {
-    /// 6 workers of 500; 10 s; 1 s to 5 min.
+    /// 6 workers of 500; 10 s; 1 s to 5 min; every 100 ms.
     fn default() -> Self {
         Self {
             workers: 6,
             at_once: 500,
             lease: Duration::from_secs(10),
             pauses: Pauses::new(Duration::from_secs(1), Duration::from_secs(300)),
+            every: Duration::from_millis(100),
         }
     }
 }
@@ -192,7 +195,7 @@ pub fn topology(
     let (path, clock, delay) = (posts.to_owned(), Arc::clone(&context.clock), options.clone());
     let at_once = options.workers.max(1) * options.at_once.max(1);
     let due =
-        move || DelaySpout::new(&path).clock(Arc::clone(&clock)).options(delay.delay()).in_flight(at_once);
+        move || DelaySpout::new(&path).clock(Arc::clone(&clock)).options(delay.delay()).in_flight(at_once).every(delay.every);
     // A post waits for as long as its server wants it to.
     let due = topology.spout("posts", due).message_timeout(None).max_pending(at_once.max(1_024)).outputs();
     let shared = Arc::clone(context);

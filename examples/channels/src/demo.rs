@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use galerna_http::{ProcessUsage, ServeOptions, serve_until};
+use galerna_http::ProcessUsage;
 use galerna_model::{Clock, SystemClock};
 use galerna_schedules::{Definition, ScheduleId};
 use serde::Serialize;
@@ -195,14 +195,9 @@ pub async fn run(options: DemoOptions, stop: CancellationToken) -> anyhow::Resul
     let listener = listener.with_context(|| format!("listening on {}", options.listen))?;
     let page = listener.local_addr()?;
     let serving = CancellationToken::new();
-    let router = web::router(Arc::clone(&channels), None);
-    let web = tokio::spawn(serve_until(
-        listener,
-        router,
-        ServeOptions::new("channels"),
-        serving.clone().cancelled_owned(),
-    ));
-    println!("the page is at http://{page}/, the local server at {}", server.url());
+    let (shown, until) = (Arc::clone(&channels), serving.clone());
+    let web = tokio::spawn(async move { web::serve(&shown, listener, None, until).await });
+    println!("the page is at http://{page}/channels, the local server at {}", server.url());
 
     let report = tokio::select! {
         report = replay_and_compare(&options, &server, &channels) => Some(report?),

@@ -19,6 +19,7 @@ pub mod local;
 pub mod mastodon;
 pub mod meter;
 pub mod network;
+pub mod page;
 pub mod pages;
 pub mod post;
 pub mod progress;

@@ -14,7 +14,6 @@ use channels::mastodon::Mastodon;
 use channels::service::{Channels, Options};
 use channels::web;
 use clap::{Args, Parser, Subcommand};
-use galerna_http::{Guard, ServeOptions, check_exposure, serve_until};
 use galerna_model::{Clock, SystemClock};
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -177,10 +176,8 @@ async fn serve(arguments: Serve, stop: CancellationToken) -> anyhow::Result<Exit
         }
         None => Config::default(),
     };
-    let guard = Guard::new(arguments.token.as_deref());
     let listener = TcpListener::bind(arguments.listen).await;
     let listener = listener.with_context(|| format!("listening on {}", arguments.listen))?;
-    check_exposure(&listener, &guard, "channels")?;
     let address = listener.local_addr()?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -190,9 +187,8 @@ async fn serve(arguments: Serve, stop: CancellationToken) -> anyhow::Result<Exit
     options.asking.recheck = Duration::from_secs(arguments.recheck);
     let channels = Channels::start(options, network, clock).await?;
     apply(&channels, config).await?;
-    println!("the page is at http://{address}/");
-    let router = web::router(Arc::clone(&channels), arguments.token.as_deref());
-    serve_until(listener, router, ServeOptions::new("channels"), stop.cancelled_owned()).await?;
+    println!("the page is at http://{address}/channels");
+    web::serve(&channels, listener, arguments.token, stop).await?;
     channels.stop(Duration::from_secs(10)).await;
     Ok(ExitCode::SUCCESS)
 }

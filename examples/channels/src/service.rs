@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_delay::{DelayStore, Parked};
-use galerna_engine::{DrainReport, Engine, EngineOptions, Metrics, Running};
+use galerna_control::Topologies;
+use galerna_engine::EngineOptions;
 use galerna_lock::Mutex;
 use galerna_model::Clock;
 use galerna_schedules::sqlite::SqliteSchedules;
@@ -96,12 +97,12 @@ pub struct Channels {
     /// Held while channels are changed, so that changes come one after the other.
     changing: tokio::sync::Mutex<()>,
     schedules: Schedules,
-    running: Running,
+    topologies: Topologies,
 }
 
 impl std::fmt::Debug for Channels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Channels").field("running", &self.running).finish_non_exhaustive()
+        f.debug_struct("Channels").field("topologies", &self.topologies).finish_non_exhaustive()
     }
 }
 
@@ -134,7 +135,8 @@ impl Channels {
 
         let (pages, make_pages) = PageSpout::channel(1_024);
         let topology = topology(&context, make_pages, schedules.clone(), &posts_file, &posts)?;
-        let running = Engine::submit(topology, EngineOptions::default()).await?;
+        let topologies = Topologies::new();
+        topologies.submit("channels", topology, EngineOptions::default()).await?;
         let channels = Arc::new(Self {
             context,
             asking,
@@ -142,7 +144,7 @@ impl Channels {
             entries: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             schedules: Schedules::new(schedules, clock),
-            running,
+            topologies,
         });
         for stored in channels.context.store.channels().await? {
             channels.enter(stored.channel, stored.on);
@@ -160,9 +162,9 @@ impl Channels {
         &self.schedules
     }
 
-    /// What the topology counts.
-    pub fn metrics(&self) -> Metrics {
-        self.running.metrics()
+    /// The topology behind them, by the name `channels`.
+    pub fn topologies(&self) -> &Topologies {
+        &self.topologies
     }
 
     /// Has an entry follow, or not.
@@ -316,23 +318,10 @@ impl Channels {
     }
 
     /// Stops following, lets what is on its way end for so long, and stops.
-    pub async fn stop(self: Arc<Self>, patience: Duration) -> Option<DrainReport> {
+    pub async fn stop(&self, patience: Duration) {
         self.entries.lock().clear();
-        let mut waited = Duration::ZERO;
-        let mut shared = self;
-        // Whoever answers a request still has it.
-        loop {
-            match Arc::try_unwrap(shared) {
-                Ok(owned) => return Some(owned.running.drain(patience).await),
-                Err(still) if waited >= patience => {
-                    tracing::warn!("channels are still in use and are stopped without waiting");
-                    drop(still);
-                    return None;
-                }
-                Err(still) => shared = still,
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            waited += Duration::from_millis(10);
+        for (name, report) in self.topologies.drain(patience).await {
+            tracing::info!(%name, drained = report.drained, unfinished = report.unfinished, "the topology has ended");
         }
     }
 }

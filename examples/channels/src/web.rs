@@ -1,22 +1,28 @@
-//! The API, and the page that uses it.
+//! The API, and what serves it with the page.
 
+mod metrics;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{Html, IntoResponse, Response};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use galerna_control::ControlOptions;
 use galerna_delay::Parked;
-use galerna_http::{ApiError, Guard, JsonBody, Params};
+use galerna_http::{ApiError, JsonBody, Params};
 use galerna_schedules::{Definition, Record, ScheduleError, ScheduleId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::accounts::AccountView;
 use crate::bolts::ScheduledPost;
 use crate::channel::{Account, Channel};
+use crate::page;
 use crate::service::{ChannelView, Channels, ChannelsError};
 use crate::store::{LogEntry, LogQuery, Notice, Post};
 
@@ -41,12 +47,9 @@ impl From<ChannelsError> for ApiError {
     }
 }
 
-/// The routes. With a token, all but the page itself ask for it; without, only this machine's own pages are answered.
-pub fn router(channels: Arc<Channels>, token: Option<&str>) -> Router {
-    let guard = Guard::new(token);
-    let open = guard.is_open();
-    let router = Router::new()
-        .route("/", get(page))
+/// The routes of the API.
+fn api(channels: Arc<Channels>) -> Router {
+    Router::new()
         .route("/api/channels", get(list))
         .route("/api/channels/{name}", put(put_channel).delete(remove))
         .route("/api/channels/{name}/start", post(start))
@@ -62,55 +65,61 @@ pub fn router(channels: Arc<Channels>, token: Option<&str>) -> Router {
         .route("/api/schedules/{*id}", put(put_schedule).delete(remove_schedule))
         .route("/api/notices", get(notices))
         .route("/api/notices/read", post(read_notices))
-        .with_state(channels);
-    guard
-        .protect(router, &["/"])
-        .layer(middleware::from_fn(move |request, next| own_pages(open, request, next)))
+        .with_state(channels)
 }
 
-/// Answers no call that a page of another site has a browser make.
-async fn own_pages(open: bool, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let changes = request.method() != Method::GET && request.method() != Method::HEAD;
-    let host = text(headers, header::HOST);
-    let origin = text(headers, header::ORIGIN).map(|origin| origin.split("://").nth(1).unwrap_or(origin));
-    // Without a token the name by which it is called must be this machine's, so that no other name can be made to lead here.
-    let foreign_name = open && host.is_some_and(|host| !is_this_machine(host));
-    let foreign_page = changes && origin.is_some_and(|origin| host != Some(origin));
-    if foreign_name || foreign_page {
-        let message = "calls must come from this service's own page or from a program";
-        return ApiError::new(StatusCode::FORBIDDEN, "other_origin", message).into_response();
-    }
-    next.run(request).await
+/// Serves the page (`/channels`) and the API (`/api/…`), beside the topology's own page, API and metrics, until `shutdown`. Without a
+/// token only this machine is served.
+///
+/// # Errors
+/// When the listener has no address, or other machines reach it and there is no token.
+pub async fn serve(
+    channels: &Arc<Channels>,
+    listener: TcpListener,
+    token: Option<String>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let registry = galerna_http::metrics::process_registry(env!("CARGO_PKG_VERSION"))?;
+    registry.register(Box::new(metrics::Counts::new(Arc::downgrade(channels))?))?;
+    let routes = api(Arc::clone(channels)).merge(page::routes(Arc::clone(channels)));
+    let options = ControlOptions { token, shutdown, beside: OpenApiRouter::from(routes), registry: Some(registry) };
+    Ok(galerna_control::serve(listener, channels.topologies().clone(), options).await?)
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let name =
-        host.rsplit_once(':').map_or(host, |(name, port)| if port.contains(']') { host } else { name });
-    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
-}
-
-async fn page() -> impl IntoResponse {
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
-                  frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
-    let headers = [("content-security-policy", policy), ("x-content-type-options", "nosniff")];
-    (headers, Html(include_str!("page.html")))
-}
-
+/// Channels that were looked for.
 #[derive(Debug, Serialize)]
-struct ChannelList {
-    channels: Vec<ChannelView>,
-    /// All that there are, whatever was asked for.
-    total: usize,
-    /// How many of those that match are in each phase.
-    phases: std::collections::BTreeMap<&'static str, usize>,
+pub(crate) struct Found {
+    /// Those that match.
+    #[serde(rename = "channels")]
+    pub(crate) matching: Vec<ChannelView>,
+    /// All that there are.
+    pub(crate) total: usize,
+    /// How many of those by that name are in each phase.
+    pub(crate) phases: BTreeMap<&'static str, usize>,
     /// Of all channels, in the last minute.
-    received_per_minute: u64,
-    posted_per_minute: u64,
+    pub(crate) received_per_minute: u64,
+    /// Of all accounts, in the last minute.
+    pub(crate) posted_per_minute: u64,
+}
+
+/// Channels by a part of their name or source, and by their phase.
+pub(crate) fn find(channels: &Channels, text: &str, phase: Option<&str>) -> Found {
+    let all = channels.view();
+    let total = all.len();
+    let received_per_minute = all.iter().map(|channel| channel.progress.per_minute).sum();
+    let posted_per_minute = channels.accounts().iter().map(|account| account.per_minute).sum();
+    let wanted = text.trim().to_lowercase();
+    let is_wanted = |text: &str| text.to_lowercase().contains(&wanted);
+    let mut matching = all;
+    matching.retain(|view| is_wanted(&view.channel.name) || is_wanted(&view.channel.source.to_string()));
+    let mut phases = BTreeMap::new();
+    for view in &matching {
+        *phases.entry(view.progress.phase.name()).or_insert(0) += 1;
+    }
+    if let Some(phase) = phase.filter(|phase| !phase.is_empty()) {
+        matching.retain(|view| view.progress.phase.name() == phase);
+    }
+    Found { matching, total, phases, received_per_minute, posted_per_minute }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -123,29 +132,11 @@ struct ListQuery {
     limit: Option<usize>,
 }
 
-async fn list(State(channels): Shared, Params(query): Params<ListQuery>) -> Json<ChannelList> {
-    let all = channels.view();
-    let total = all.len();
-    let received_per_minute = all.iter().map(|channel| channel.progress.per_minute).sum();
-    let posted_per_minute = channels.accounts().iter().map(|account| account.per_minute).sum();
-    let wanted = query.text.to_lowercase();
-    let mut matching: Vec<ChannelView> = all
-        .into_iter()
-        .filter(|view| {
-            view.channel.name.to_lowercase().contains(&wanted)
-                || view.channel.source.to_string().to_lowercase().contains(&wanted)
-        })
-        .collect();
-    let mut phases = std::collections::BTreeMap::new();
-    for view in &matching {
-        *phases.entry(view.progress.phase.name()).or_insert(0) += 1;
-    }
-    if let Some(phase) = query.phase.as_deref().filter(|phase| !phase.is_empty()) {
-        matching.retain(|view| view.progress.phase.name() == phase);
-    }
+async fn list(State(channels): Shared, Params(query): Params<ListQuery>) -> Json<Found> {
+    let mut found = find(&channels, &query.text, query.phase.as_deref());
     let limit = query.limit.unwrap_or(100).min(10_000);
-    let shown = matching.into_iter().skip(query.offset).take(limit).collect();
-    Json(ChannelList { channels: shown, total, phases, received_per_minute, posted_per_minute })
+    found.matching = found.matching.into_iter().skip(query.offset).take(limit).collect();
+    Json(found)
 }
 
 #[derive(Debug, Deserialize)]
@@ -214,22 +205,22 @@ async fn log(
 }
 
 #[derive(Debug, Serialize)]
-struct PostList {
+pub(crate) struct PostList {
     /// On their way.
-    waiting: u64,
+    pub(crate) waiting: u64,
     /// Refused by their servers.
-    refused: Vec<Post>,
+    pub(crate) refused: Vec<Post>,
     /// Tried no more, because whoever sent them was lost again and again.
-    parked: Vec<ParkedView>,
-    latest: Vec<Post>,
+    pub(crate) parked: Vec<ParkedView>,
+    pub(crate) latest: Vec<Post>,
 }
 
 #[derive(Debug, Serialize)]
-struct ParkedView {
-    key: String,
-    account: Option<String>,
-    reason: String,
-    waiting_behind: u64,
+pub(crate) struct ParkedView {
+    pub(crate) key: String,
+    pub(crate) account: Option<String>,
+    pub(crate) reason: String,
+    pub(crate) waiting_behind: u64,
 }
 
 impl From<Parked> for ParkedView {
@@ -238,7 +229,7 @@ impl From<Parked> for ParkedView {
     }
 }
 
-async fn posts(State(channels): Shared) -> Result<Json<PostList>, ApiError> {
+pub(crate) async fn posts(State(channels): Shared) -> Result<Json<PostList>, ApiError> {
     let (waiting, parked) = channels.posts_under_way().await?;
     let store = &channels.context().store;
     let refused = store.refused_posts(100).await.map_err(ChannelsError::from)?;
@@ -275,14 +266,14 @@ async fn resume_post(
 }
 
 #[derive(Debug, Serialize)]
-struct ScheduleView {
+pub(crate) struct ScheduleView {
     #[serde(flatten)]
-    record: Record,
-    upcoming: Vec<galerna_model::Timestamp>,
-    ended: Vec<galerna_schedules::Ended>,
+    pub(crate) record: Record,
+    pub(crate) upcoming: Vec<galerna_model::Timestamp>,
+    pub(crate) ended: Vec<galerna_schedules::Ended>,
 }
 
-async fn schedules(State(channels): Shared) -> Result<Json<Vec<ScheduleView>>, ApiError> {
+pub(crate) async fn schedules(State(channels): Shared) -> Result<Json<Vec<ScheduleView>>, ApiError> {
     let schedules = channels.schedules();
     let mut views = Vec::new();
     for record in schedules.list(None, 200).await.map_err(|e| ChannelsError::from(ScheduleError::from(e)))? {
@@ -302,7 +293,7 @@ struct NewSchedule {
     revision: Option<u64>,
 }
 
-fn schedule_id(id: String) -> Result<ScheduleId, ApiError> {
+pub(crate) fn schedule_id(id: String) -> Result<ScheduleId, ApiError> {
     ScheduleId::new(id)
         .map_err(|error| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_definition", error.to_string()))
 }
