@@ -194,8 +194,13 @@ pub fn topology(
 
     let (path, clock, delay) = (posts.to_owned(), Arc::clone(&context.clock), options.clone());
     let at_once = options.workers.max(1) * options.at_once.max(1);
-    let due =
-        move || DelaySpout::new(&path).clock(Arc::clone(&clock)).options(delay.delay()).in_flight(at_once).every(delay.every);
+    let due = move || {
+        DelaySpout::new(&path)
+            .clock(Arc::clone(&clock))
+            .options(delay.delay())
+            .in_flight(at_once)
+            .every(delay.every)
+    };
     // A post waits for as long as its server wants it to.
     let due = topology.spout("posts", due).message_timeout(None).max_pending(at_once.max(1_024)).outputs();
     let shared = Arc::clone(context);

@@ -55,6 +55,9 @@ struct Serve {
     /// A TOML file of accounts and channels, which are added or edited at the start
     #[arg(long)]
     config: Option<PathBuf>,
+    /// Days for which the log is kept
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    keep_days: u64,
     /// Seconds between two looks where there is no stream
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     poll: u64,
@@ -185,6 +188,7 @@ async fn serve(arguments: Serve, stop: CancellationToken) -> anyhow::Result<Exit
     let mut options = Options::new(&arguments.folder);
     options.asking.poll = Duration::from_secs(arguments.poll);
     options.asking.recheck = Duration::from_secs(arguments.recheck);
+    options.keep = Duration::from_secs(arguments.keep_days * 86_400);
     let channels = Channels::start(options, network, clock).await?;
     apply(&channels, config).await?;
     println!("the page is at http://{address}/channels");

@@ -198,7 +198,8 @@ async fn edit(
     Path(_): Path<String>,
     Form(written): Form<Written>,
 ) -> Result<Redirect, NotDone> {
-    let channel: Channel = serde_json::from_str(&written.definition).map_err(|error| bad(error.to_string()))?;
+    let channel: Channel =
+        serde_json::from_str(&written.definition).map_err(|error| bad(error.to_string()))?;
     let name = channel.name.clone();
     channels.put(channel).await?;
     Ok(Redirect::to(&format!("/channels/one/{}", encoded(&name))))
@@ -284,7 +285,7 @@ const POST_EXAMPLE: &str = r#"{
 async fn schedules(State(channels): Shared) -> Result<Markup, NotDone> {
     let Json(all) = web::schedules(State(Arc::clone(&channels))).await?;
     let content = html! {
-        div.title { h1 { "Schedules" } p.dim { "of posts; what is saved holds from its next time on" } }
+        div.title { h1 { "Schedules" } p.dim { "of posts; what is saved holds from its next time on. Times are in UTC." } }
         section #schedules { (lists::schedules(&all)) }
         div.card {
             h2 { "Add a schedule" }
@@ -382,16 +383,18 @@ async fn read_notices(State(channels): Shared, Form(read): Form<UpTo>) -> Result
 /// What is said of a phase beside its name.
 fn detail(phase: &Phase) -> String {
     match phase {
-        Phase::Limited { until } => format!("the server wants no call before {}", format::written(millis(*until))),
-        Phase::Retrying { cause, at } => format!("{cause}; again at {}", format::written(millis(*at))),
+        Phase::Limited { until } => format!("the server wants no call before {}", clock(*until)),
+        Phase::Retrying { cause, at } => format!("{cause}; again at {}", clock(*at)),
         Phase::Failed { reason } => reason.clone(),
         Phase::Revoked => "its account needs another token".to_owned(),
         _ => String::new(),
     }
 }
 
-fn millis(time: galerna_model::Timestamp) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(0)
+/// A time to the second, in UTC.
+fn clock(time: galerna_model::Timestamp) -> String {
+    let text = time.to_string();
+    text.get(..19).map_or_else(|| text.clone(), |seconds| seconds.replace('T', " "))
 }
 
 /// A JSON value in one line.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_delay::{DelayStore, Parked};
 use galerna_control::Topologies;
+use galerna_delay::{DelayStore, Parked};
 use galerna_engine::EngineOptions;
 use galerna_lock::Mutex;
 use galerna_model::Clock;
@@ -34,12 +34,18 @@ pub struct Options {
     pub asking: Asking,
     /// How posts are sent.
     pub posts: PostOptions,
+    /// How long the log is kept; much longer than channels look back.
+    pub keep: Duration,
 }
 
+/// How often the log is looked through for what is too old.
+const FORGET: Duration = Duration::from_secs(3_600);
+
 impl Options {
-    /// In this folder.
+    /// In this folder; the log is kept for 90 days.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), asking: Asking::default(), posts: PostOptions::default() }
+        let keep = Duration::from_secs(90 * 86_400);
+        Self { folder: folder.into(), asking: Asking::default(), posts: PostOptions::default(), keep }
     }
 }
 
@@ -98,6 +104,7 @@ pub struct Channels {
     changing: tokio::sync::Mutex<()>,
     schedules: Schedules,
     topologies: Topologies,
+    _forgetting: AbortOnDropHandle<()>,
 }
 
 impl std::fmt::Debug for Channels {
@@ -116,7 +123,7 @@ impl Channels {
         network: Arc<dyn Network>,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Arc<Self>> {
-        let Options { folder, asking, posts } = options;
+        let Options { folder, asking, posts, keep } = options;
         let posts_file = folder.join("posts.db");
         let (path, at, delay, time) = (folder.clone(), posts_file.clone(), posts.delay(), Arc::clone(&clock));
         let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
@@ -137,7 +144,9 @@ impl Channels {
         let topology = topology(&context, make_pages, schedules.clone(), &posts_file, &posts)?;
         let topologies = Topologies::new();
         topologies.submit("channels", topology, EngineOptions::default()).await?;
+        let forgetting = AbortOnDropHandle::new(tokio::spawn(forget(Arc::clone(&context), keep)));
         let channels = Arc::new(Self {
+            _forgetting: forgetting,
             context,
             asking,
             pages,
@@ -328,6 +337,17 @@ impl Channels {
 
 fn not_found(what: &'static str, name: &str) -> ChannelsError {
     ChannelsError::NotFound { what, name: name.to_owned() }
+}
+
+/// Forgets what was logged too long ago, every hour.
+async fn forget(context: Arc<Context>, keep: Duration) {
+    let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+    loop {
+        tokio::time::sleep(FORGET).await;
+        if let Err(error) = context.store.forget(context.now().plus_millis(keep.saturating_neg())).await {
+            tracing::warn!(%error, "old statuses are still there");
+        }
+    }
 }
 
 /// Runs a follower; one that panics is told.

@@ -82,7 +82,8 @@ pub async fn serve(
     let registry = galerna_http::metrics::process_registry(env!("CARGO_PKG_VERSION"))?;
     registry.register(Box::new(metrics::Counts::new(Arc::downgrade(channels))?))?;
     let routes = api(Arc::clone(channels)).merge(page::routes(Arc::clone(channels)));
-    let options = ControlOptions { token, shutdown, beside: OpenApiRouter::from(routes), registry: Some(registry) };
+    let options =
+        ControlOptions { token, shutdown, beside: OpenApiRouter::from(routes), registry: Some(registry) };
     Ok(galerna_control::serve(listener, channels.topologies().clone(), options).await?)
 }
 

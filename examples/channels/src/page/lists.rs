@@ -6,7 +6,7 @@ use galerna_html::query::{Query, encoded, nothing, pager};
 use galerna_html::table::{Column, list};
 use maud::{Markup, html};
 
-use super::{detail, line, millis};
+use super::{clock, detail, line};
 use crate::accounts::AccountView;
 use crate::progress::Phase;
 use crate::service::ChannelView;
@@ -31,7 +31,7 @@ fn pill(text: &str, tone: Tone) -> Markup {
 }
 
 fn time(at: galerna_model::Timestamp) -> Markup {
-    html! { time datetime=(at.to_string()) { (format::written(millis(at))) } }
+    html! { time datetime=(at.to_string()) { (clock(at)) } }
 }
 
 fn tiles(facts: &[(&str, String)]) -> Markup {
@@ -183,6 +183,7 @@ pub(super) fn log(entries: &[LogEntry], with_channel: bool) -> Markup {
         Column::text("Author"),
         Column::wrapped("Text"),
         Column::text("Outcome"),
+        Column::text("Original"),
     ];
     let rows = entries.iter().map(|entry| {
         let is_link = entry.link.starts_with("https://") || entry.link.starts_with("http://");
@@ -190,8 +191,9 @@ pub(super) fn log(entries: &[LogEntry], with_channel: bool) -> Markup {
             time(entry.at),
             html! { @if with_channel { a href={ "/channels/one/" (encoded(&entry.channel)) } { (entry.channel) } } @else { (entry.channel) } },
             html! { (entry.author) },
-            html! { (shortened(&entry.text, 200)) " " @if is_link { a href=(entry.link) rel="noreferrer" { "open" } } },
+            html! { (shortened(&entry.text, 200)) },
             outcome(entry),
+            html! { @if is_link { a href=(entry.link) rel="noreferrer" { "open" } } },
         ]
     });
     html! { @if entries.is_empty() { (nothing("Nothing is logged.")) } @else { (list("Log", &columns, rows)) } }
@@ -282,7 +284,7 @@ pub(super) fn schedules(all: &[ScheduleView]) -> Markup {
             div.card {
                 h2 { (record.id.to_string()) " " @if record.paused.is_some() { (pill("paused", Tone::Warn)) } }
                 dl.facts {
-                    div { dt { "next" } dd { @for at in &view.upcoming { (time(*at)) " " } @if view.upcoming.is_empty() { "none" } } }
+                    div { dt { "next" } dd { @for at in &view.upcoming { span.pair { (time(*at)) } " " } @if view.upcoming.is_empty() { "none" } } }
                     div { dt { "ended" } dd { @for ended in &view.ended { span.pair { (time(ended.id.nominal)) " " b { (ended.outcome.to_string()) } } " " } } }
                     @for (outcome, count) in &record.counts { div { dt { (outcome) } dd { b.num { (format::count(*count)) } } } }
                 }

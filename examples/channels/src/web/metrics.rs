@@ -49,7 +49,12 @@ impl Collector for Counts {
             families.gauge(CHANNELS, CHANNELS_HELP, &[("phase", phase)], count as f64);
         }
         for (outcome, count) in [("passed", passed), ("blocked", blocked), ("duplicate", duplicates)] {
-            families.counter("channels_statuses_total", "Statuses that came in.", &[("outcome", outcome)], count);
+            families.counter(
+                "channels_statuses_total",
+                "Statuses that came in.",
+                &[("outcome", outcome)],
+                count,
+            );
         }
         families.counter("channels_stream_cuts_total", "Streams that were cut.", &[], cuts);
         let accounts = channels.accounts();
@@ -60,7 +65,12 @@ impl Collector for Counts {
             ("failed_attempt", sum(|account| account.failures)),
         ];
         for (outcome, count) in posts {
-            families.counter("channels_posts_total", "Posts, and attempts that are repeated.", &[("outcome", outcome)], count);
+            families.counter(
+                "channels_posts_total",
+                "Posts, and attempts that are repeated.",
+                &[("outcome", outcome)],
+                count,
+            );
         }
         families.into_families()
     }
