@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 /// A time of day that goes with the paused time of the test.
 #[derive(Debug)]
-pub struct TestClock {
+pub(crate) struct TestClock {
     start: Instant,
 }
 
@@ -34,43 +34,43 @@ impl Clock for TestClock {
 
 /// A post that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Received {
-    pub account: String,
-    pub text: String,
-    pub id: StatusId,
-    pub key: String,
-    pub at: Timestamp,
+pub(crate) struct Received {
+    pub(crate) account: String,
+    pub(crate) text: String,
+    pub(crate) id: StatusId,
+    pub(crate) key: String,
+    pub(crate) at: Timestamp,
 }
 
 #[derive(Debug, Default)]
-pub struct Held {
-    pub statuses: Vec<Status>,
-    pub received: Vec<Received>,
-    pub refused_tokens: HashSet<String>,
-    pub reads_limited: Option<Instant>,
-    pub writes_limited: HashMap<String, Instant>,
-    pub lose_answers: usize,
-    pub refuse: Option<String>,
-    pub calls: usize,
-    pub streams: usize,
+pub(crate) struct Held {
+    pub(crate) statuses: Vec<Status>,
+    pub(crate) received: Vec<Received>,
+    pub(crate) refused_tokens: HashSet<String>,
+    pub(crate) reads_limited: Option<Instant>,
+    pub(crate) writes_limited: HashMap<String, Instant>,
+    pub(crate) lose_answers: usize,
+    pub(crate) refuse: Option<String>,
+    pub(crate) calls: usize,
+    pub(crate) streams: usize,
     last: u64,
 }
 
 /// The network.
 #[derive(Debug)]
-pub struct Fake {
-    pub clock: Arc<TestClock>,
+pub(crate) struct Fake {
+    pub(crate) clock: Arc<TestClock>,
     held: Mutex<Held>,
     told: broadcast::Sender<Option<Status>>,
 }
 
 impl Fake {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let clock = Arc::new(TestClock { start: Instant::now() });
         Arc::new(Self { clock, held: Mutex::default(), told: broadcast::Sender::new(1_000) })
     }
 
-    pub fn held(&self) -> MutexGuard<'_, Held> {
+    pub(crate) fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap()
     }
 
@@ -87,7 +87,7 @@ impl Fake {
     }
 
     /// Writes a status that streams do not tell.
-    pub fn write_untold(&self, text: &str) -> Status {
+    pub(crate) fn write_untold(&self, text: &str) -> Status {
         let mut held = self.held();
         let status = self.status(&mut held, text);
         held.statuses.push(status.clone());
@@ -95,7 +95,7 @@ impl Fake {
     }
 
     /// Writes a status, and tells streams so many times.
-    pub fn write(&self, text: &str, times: usize) -> Status {
+    pub(crate) fn write(&self, text: &str, times: usize) -> Status {
         let status = self.write_untold(text);
         for _ in 0..times {
             drop(self.told.send(Some(status.clone())));
@@ -103,12 +103,12 @@ impl Fake {
         status
     }
 
-    pub fn cut_streams(&self) {
+    pub(crate) fn cut_streams(&self) {
         drop(self.told.send(None));
     }
 
     /// Texts that were received of an account, each by its first line.
-    pub fn texts(&self, account: &str) -> Vec<String> {
+    pub(crate) fn texts(&self, account: &str) -> Vec<String> {
         let of = |one: &&Received| one.account == account;
         let first = |one: &Received| one.text.lines().next().unwrap_or_default().to_owned();
         self.held().received.iter().filter(of).map(first).collect()
@@ -240,7 +240,7 @@ impl Network for Fake {
     }
 }
 
-pub fn account(name: &str) -> Account {
+pub(crate) fn account(name: &str) -> Account {
     Account {
         name: name.to_owned(),
         server: "https://a.example".to_owned(),
@@ -249,7 +249,7 @@ pub fn account(name: &str) -> Account {
 }
 
 /// A channel of this name, which sees with the account `eye` and copies with the account of its own name.
-pub fn channel(name: &str, source: Source) -> Channel {
+pub(crate) fn channel(name: &str, source: Source) -> Channel {
     let repost = Repost {
         account: name.to_owned(),
         form: Form::Copy,
@@ -267,7 +267,7 @@ pub fn channel(name: &str, source: Source) -> Channel {
 }
 
 /// Starts with an account `eye` and, for each name, an account and a channel that is on.
-pub async fn start(fake: &Arc<Fake>, folder: &Path, names: &[&str]) -> Arc<Channels> {
+pub(crate) async fn start(fake: &Arc<Fake>, folder: &Path, names: &[&str]) -> Arc<Channels> {
     let mut options = Options::new(folder);
     options.posts = PostOptions { every: Duration::from_secs(3), ..PostOptions::default() };
     let clock: Arc<dyn Clock> = fake.clock.clone();
@@ -283,7 +283,7 @@ pub async fn start(fake: &Arc<Fake>, folder: &Path, names: &[&str]) -> Arc<Chann
 }
 
 /// Waits, on the time of the test, until something is so.
-pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
     for _ in 0..100_000 {
         if is() {
             return;
@@ -293,20 +293,20 @@ pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
     panic!("it did not come to be: {what}");
 }
 
-pub fn view(channels: &Channels, name: &str) -> ChannelView {
+pub(crate) fn view(channels: &Channels, name: &str) -> ChannelView {
     channels.view().into_iter().find(|view| view.channel.name == name).expect("the channel is there")
 }
 
-pub fn phase(channels: &Channels, name: &str) -> Phase {
+pub(crate) fn phase(channels: &Channels, name: &str) -> Phase {
     view(channels, name).progress.phase
 }
 
-pub async fn streaming(channels: &Channels, name: &str) {
+pub(crate) async fn streaming(channels: &Channels, name: &str) {
     until("it follows its stream", || phase(channels, name) == Phase::Streaming).await;
 }
 
 /// Whether a notice about this has this text.
-pub async fn noticed(channels: &Channels, about: &str, text: &str) -> bool {
+pub(crate) async fn noticed(channels: &Channels, about: &str, text: &str) -> bool {
     let (notices, _) = channels.context().store.notices(100).await.unwrap();
     notices.iter().any(|notice| notice.about == about && notice.text.contains(text))
 }
