@@ -48,8 +48,9 @@
 //! | `embedded` (default) | broker and store in this process, on SQLite |
 //! | `rabbitmq`, `mongodb` | broker and store for any number of processes |
 //! | `control` | the module `control`: running topologies seen and changed by REST and on a page |
+//! | `drpc` | the module `drpc`: request and answer through a topology |
 //! | `multilang` | bolts and spouts in other languages, over Storm's multilang protocol |
-//! | `cli` (default) | the `galerna` command, with `control`, `ingest`, `embedded`, `rabbitmq` and `mongodb` |
+//! | `cli` (default) | the `galerna` command, with `control`, `drpc`, `ingest`, `embedded`, `rabbitmq` and `mongodb` |
 //!
 //! The crate holds no logic that a module crate could hold.
 #![cfg_attr(feature = "embedded", doc = "", doc = include_str!("ingestion.md"))]
@@ -62,6 +63,8 @@ pub use galerna_broker as broker;
 pub use galerna_control as control;
 #[cfg(feature = "ingest")]
 pub use galerna_dispatcher as dispatcher;
+#[cfg(feature = "drpc")]
+pub use galerna_drpc as drpc;
 pub use galerna_engine as engine;
 #[cfg(feature = "ingest")]
 pub use galerna_ingest as ingest;

@@ -53,6 +53,11 @@ async fn several_topologies_run_in_one_process() {
 }
 
 #[tokio::test]
+async fn a_call_goes_through_a_topology_and_comes_back() {
+    assert_eq!(run("drpc", &[("EXIT", "1")]).await, ["aaa!!!"]);
+}
+
+#[tokio::test]
 async fn a_bolt_in_python_splits_sentences() {
     let python = galerna_test_servers::pystorm_python();
     // The example runs the bolt in another folder. Links stay: a virtual environment is known by them.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use galerna_engine::EngineError;
+use galerna_engine::{EngineError, RebalanceError};
 
 /// Why something was not done with a topology.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,22 @@ pub enum ControlError {
         name: Arc<str>,
         /// What became of it.
         status: &'static str,
+    },
+    /// Its executors were not changed.
+    #[error("topology `{name}` was not rebalanced: {cause}")]
+    Rebalance {
+        /// The topology.
+        name: Arc<str>,
+        /// What the engine says.
+        cause: RebalanceError,
+    },
+    /// Bounds between which nothing can be scaled.
+    #[error("`{component}` cannot be scaled: {reason}")]
+    Autoscale {
+        /// The component.
+        component: String,
+        /// What is wrong.
+        reason: &'static str,
     },
     /// It could not be started.
     #[error("topology `{name}` was not started: {cause}")]

@@ -17,7 +17,7 @@
 //! |---|---|
 //! | `GET /topologies`, `GET /topologies/{name}` | the page |
 //! | `GET /api/v1/topologies`, `GET /api/v1/topologies/{name}` | what runs: components, executors, metrics, why it is slow |
-//! | `POST /api/v1/topologies/{name}/activate`, `deactivate`, `kill`, `kill/{seconds}` | as in Storm's UI API |
+//! | `POST /api/v1/topologies/{name}/activate`, `deactivate`, `rebalance`, `kill`, `kill/{seconds}` | as in Storm's UI API |
 //! | `GET /openapi.json` | the description of the API |
 //! | `GET /healthz`, `/readyz`, `/metrics` | for whoever watches the process |
 //!
@@ -33,6 +33,7 @@
 #[doc = include_str!("../../docs/control.md")]
 mod guide {}
 
+mod autoscale;
 mod error;
 pub mod metrics;
 pub mod page;
@@ -43,6 +44,7 @@ mod topologies;
 mod view;
 mod why_slow;
 
+pub use autoscale::Autoscale;
 pub use error::ControlError;
 pub use server::{ControlOptions, Listen, ServeControlError, serve};
 pub use topologies::{Status, Topologies};

@@ -3,7 +3,7 @@
 //! [`list`] and [`one`] are contents for whoever has a frame of its own; [`routes`] is the page by itself.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -299,6 +299,7 @@ pub fn routes(topologies: Topologies) -> Router {
     Router::new()
         .route("/topologies", get(show_list))
         .route("/topologies/{name}", get(show_one))
+        .route("/topologies/{name}/rebalance", get(ask_rebalance).post(rebalance))
         .route("/topologies/{name}/{action}", get(ask).post(act))
         .route("/assets/{file}", get(asset))
         .with_state(topologies)
@@ -343,6 +344,57 @@ async fn show_list(State(topologies): State<Topologies>) -> Response {
     framed(&topologies, "Topologies", None, &content)
 }
 
+/// The fields of a form that changes executors, and its button.
+pub fn rebalance_fields(details: &Details) -> Markup {
+    html! {
+        label.inline { "Executors of " select name="component" {
+            @for c in details.rebalanced() { option value=(c.id) { (c.id) " (" (c.executors) " of " (c.tasks) ")" } }
+        } }
+        label { span.sr { "How many" } input type="number" name="executors" min="1" max=(details.rebalanced().iter().map(|c| c.tasks).max().unwrap_or(1)) value="1" required; }
+        button type="submit" { "Rebalance" }
+    }
+}
+
+/// What a rebalance is to change.
+#[derive(serde::Deserialize)]
+struct Wanted {
+    component: String,
+    executors: usize,
+}
+
+async fn ask_rebalance(
+    State(topologies): State<Topologies>,
+    Path(name): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Response {
+    let back = format!("/topologies/{}", encoded(&name));
+    let Wanted { component, executors } = wanted;
+    let content = html! {
+        div.card.confirm {
+            h1 { "Rebalance: " (name) }
+            p { "From now on " (executors) " " (plural(executors as u64, "task", "tasks")) " of `" (component) "` may execute at the same time. Keys stay where they are." }
+            form.stack method="post" action={ (back) "/rebalance?component=" (encoded(&component)) "&executors=" (executors) } {
+                div.buttons {
+                    button.primary type="submit" { "Rebalance" }
+                    a.button href=(back) { "Cancel" }
+                }
+            }
+        }
+    };
+    framed(&topologies, "Rebalance", Some(&name), &content)
+}
+
+async fn rebalance(
+    State(topologies): State<Topologies>,
+    Path(name): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Response {
+    match topologies.rebalance(&name, &wanted.component, wanted.executors).await {
+        Ok(_) => Redirect::to(&format!("/topologies/{}", encoded(&name))).into_response(),
+        Err(error) => missing(&topologies, error),
+    }
+}
+
 /// What is not there, as a page.
 fn missing(topologies: &Topologies, error: ControlError) -> Response {
     let text = error.to_string();
@@ -363,6 +415,9 @@ async fn show_one(State(topologies): State<Topologies>, Path(name): Path<String>
     let buttons = html! {
         @for action in Action::on(details.summary.status) {
             a.button.(action.class()) href={ "/topologies/" (encoded(&name)) "/" (action.as_str()) } { (action.verb()) }
+        }
+        @if !details.rebalanced().is_empty() && !details.summary.status.is_over() {
+            form.inline method="get" action={ "/topologies/" (encoded(&name)) "/rebalance" } { (rebalance_fields(&details)) }
         }
     };
     let content = html! { section #topology data-refresh="2" { (one(&details, &buttons)) } };

@@ -43,6 +43,19 @@ impl Recent {
         }
     }
 
+    /// The busy share of a component between the last two readings.
+    pub(crate) fn last_busy(&self, component: &str) -> Option<f64> {
+        let mut last = self.readings.iter().rev();
+        let (now, before) = (last.next()?, last.next()?);
+        let elapsed = now.0 - before.0;
+        Some(rates(elapsed, before.1.component(component)?, now.1.component(component)?)?.busy)
+    }
+
+    /// The last reading.
+    pub(crate) fn latest(&self) -> Option<&Metrics> {
+        self.readings.back().map(|(_, metrics)| metrics)
+    }
+
     /// How long something has been waiting for a component.
     pub(crate) fn waits_for(&self, component: &str, now: Instant) -> Option<Duration> {
         self.waiting.get(component).map(|since| now - *since)
@@ -61,6 +74,9 @@ impl Recent {
 }
 
 fn rates(elapsed: Duration, before: &ComponentMetrics, now: &ComponentMetrics) -> Option<Rates> {
+    if elapsed.is_zero() {
+        return None;
+    }
     let seconds = elapsed.as_secs_f64();
     let each = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
     let done = |of: &ComponentMetrics| if of.kind == "spout" { of.emitted } else { of.executed };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use galerna_engine::RebalanceError;
 use galerna_http::{ApiError, JsonBody};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ pub fn rest(topologies: Topologies) -> OpenApiRouter {
         .routes(routes!(show))
         .routes(routes!(activate))
         .routes(routes!(deactivate))
+        .routes(routes!(rebalance))
         .routes(routes!(kill))
         .routes(routes!(kill_within))
         .with_state(topologies)
@@ -36,6 +38,12 @@ impl From<ControlError> for ApiError {
             ControlError::Taken(_) => (StatusCode::CONFLICT, "name_taken"),
             ControlError::Name { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_name"),
             ControlError::Ending { .. } => (StatusCode::CONFLICT, "ending"),
+            ControlError::Rebalance { cause, .. } => match cause {
+                RebalanceError::Unknown(_) => (StatusCode::NOT_FOUND, "unknown_component"),
+                RebalanceError::Fixed { .. } => (StatusCode::CONFLICT, "fixed"),
+                _ => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_executors"),
+            },
+            ControlError::Autoscale { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_bounds"),
             ControlError::Start { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "not_started"),
         };
         Self::new(status, code, error.to_string())
@@ -115,6 +123,33 @@ async fn deactivate(State(topologies): State<Topologies>, name: Name, _: JsonBod
     let name = text(name)?;
     topologies.deactivate(&name)?;
     done(&topologies, &name)
+}
+
+/// What a rebalance is to change.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rebalance {
+    component: String,
+    executors: usize,
+}
+
+/// Changes how many tasks of a component execute at the same time, while it runs. Each key stays with its task.
+#[utoipa::path(post, path = "/api/v1/topologies/{name}/rebalance",
+    params(("name" = String, Path, description = "the topology")),
+    request_body(content = Object, description = "the component, and its executors: 1 to as many as it has tasks", example = json!({"component": "count", "executors": 4})),
+    responses(
+        (status = 200, description = "they are changed; `pause_ms` is how long it took until no more tasks executed than that", body = Object,
+            example = json!({"name": "words", "component": "count", "fused": [], "from": 1, "to": 4, "pause_ms": 0.02})),
+        (status = 400, description = "`malformed_json`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 404, description = "`unknown_topology`, `unknown_component`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 409, description = "`ending`: it ends or has ended; `fixed`: the executors of such a component cannot be changed", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`invalid_executors`; `wrong_shape`: the body has other fields than these", body = ref("#/components/schemas/ErrorBody"))))]
+async fn rebalance(State(topologies): State<Topologies>, name: Name, JsonBody(to): JsonBody<Rebalance>) -> Answer {
+    let name = text(name)?;
+    let done = topologies.rebalance(&name, &to.component, to.executors).await?;
+    let fused: Vec<&str> = done.fused.iter().map(|component| &**component).collect();
+    let pause_ms = done.pause.as_secs_f64() * 1e3;
+    body_of(&json!({ "name": name, "component": &*done.component, "fused": fused, "from": done.from, "to": done.to, "pause_ms": pause_ms }))
 }
 
 /// Ends the topology: nothing is emitted any more, and what is pending is waited for, for as long as the longest message timeout.

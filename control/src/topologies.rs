@@ -4,13 +4,15 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use galerna_engine::{DrainReport, Engine, EngineOptions, Metrics, Running, TopologyHandle};
+use futures_util::FutureExt;
+use galerna_engine::{DrainReport, Engine, EngineOptions, Metrics, Rebalanced, Running, TopologyHandle};
 use galerna_lock::Mutex;
 use galerna_topology::Topology;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::autoscale::{Autoscale, Autoscaler};
 use crate::error::ControlError;
 use crate::recent::Recent;
 use crate::view::{Details, Summary};
@@ -123,6 +125,7 @@ pub(crate) struct Entry {
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) state: Mutex<State>,
     pub(crate) recent: Mutex<Recent>,
+    scalers: Mutex<Vec<Autoscaler>>,
     end: watch::Sender<Option<Duration>>,
     report: watch::Sender<Option<DrainReport>>,
     /// The task that owns it.
@@ -188,6 +191,29 @@ impl Entry {
         let metrics = self.metrics();
         self.recent.lock().look(Instant::now(), metrics);
     }
+
+    /// What autoscaling would change now.
+    fn to_scale(&self) -> Vec<(String, usize)> {
+        let recent = self.recent.lock();
+        let mut scalers = self.scalers.lock();
+        let decided = scalers.iter_mut().filter_map(|scaler| {
+            let executors = recent.latest()?.component(&scaler.component)?.executors;
+            let busy = recent.last_busy(&scaler.component)?;
+            let to = scaler.decide(Instant::now(), executors, busy)?;
+            Some((scaler.component.clone(), to))
+        });
+        decided.collect()
+    }
+
+    fn scale(&self, handle: &TopologyHandle) {
+        for (component, to) in self.to_scale() {
+            // What is changed is changed at once; nobody needs to wait here until tasks have stopped.
+            if let Some(Err(error)) = handle.rebalance(&component, to).now_or_never() {
+                tracing::warn!(topology = &*self.name, component, %error, "it is not scaled any more");
+                self.scalers.lock().retain(|scaler| scaler.component != component);
+            }
+        }
+    }
 }
 
 /// The name is free again when this is dropped.
@@ -242,6 +268,7 @@ impl Topologies {
             message_timeout,
             state: Mutex::new(State::Runs { handle: running.handle(), ending: false }),
             recent: Mutex::default(),
+            scalers: Mutex::default(),
             end: watch::Sender::new(None),
             report: watch::Sender::new(None),
             owner: Mutex::default(),
@@ -321,6 +348,52 @@ impl Topologies {
         Ok(())
     }
 
+    /// Changes the executors of a component of one; see [`TopologyHandle::rebalance`].
+    ///
+    /// # Errors
+    /// If there is none of this name, it ends or has ended, or cannot have so many.
+    pub async fn rebalance(
+        &self,
+        name: &str,
+        component: &str,
+        executors: usize,
+    ) -> Result<Rebalanced, ControlError> {
+        let entry = self.entry(name)?;
+        let rebalanced = entry.handle()?.rebalance(component, executors).await;
+        rebalanced.map_err(|cause| ControlError::Rebalance { name: entry.name.clone(), cause })
+    }
+
+    /// Has the executors of a component follow its load from now on, looked at once a second; instead of how they did before.
+    ///
+    /// # Errors
+    /// If there is none of this name, it ends or has ended, or it cannot have that many or few.
+    pub async fn autoscale(
+        &self,
+        name: &str,
+        component: &str,
+        options: Autoscale,
+    ) -> Result<(), ControlError> {
+        let refused = |reason| Err(ControlError::Autoscale { component: component.to_owned(), reason });
+        if options.executors.is_empty() {
+            return refused("the fewest executors are more than the most");
+        }
+        if options.shrink_at >= options.grow_at {
+            return refused("it would shrink at a share at which it grows");
+        }
+        let entry = self.entry(name)?;
+        let handle = entry.handle()?;
+        let now = handle.metrics().component(component).map_or(1, |component| component.executors);
+        let (least, most) = (*options.executors.start(), *options.executors.end());
+        // Whether it can have the fewest and the most is asked of the engine, which ends at what it is to have now.
+        for executors in [least, most, now.clamp(least, most)] {
+            self.rebalance(name, component, executors).await?;
+        }
+        let mut scalers = entry.scalers.lock();
+        scalers.retain(|scaler| scaler.component != component);
+        scalers.push(Autoscaler::new(component.to_owned(), options));
+        Ok(())
+    }
+
     /// Has one end: nothing is emitted any more, what is pending is waited for, for this long at most, and then all is closed.
     /// Without a time it is the longest message timeout of its spouts, or 30 s where that is off. This returns at once;
     /// [`kill`](Self::kill) waits.
@@ -387,7 +460,10 @@ async fn own(running: Running, entry: Arc<Entry>, registry: Weak<Registry>) {
         tokio::select! {
             () = running.finished() => break (Status::Finished, CLOSE),
             Ok(wait) = end.wait_for(Option::is_some) => break (Status::Killed, wait.unwrap_or(CLOSE)),
-            _ = looks.tick() => entry.look(),
+            _ = looks.tick() => {
+                entry.look();
+                entry.scale(&running.handle());
+            }
         }
     };
     entry.begin_to_end();

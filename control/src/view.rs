@@ -302,6 +302,12 @@ impl Details {
         }
     }
 
+    /// Components whose executors can be changed.
+    pub fn rebalanced(&self) -> Vec<&ComponentView> {
+        let components = self.component_metrics.iter();
+        components.filter(|c| c.kind == "bolt" && c.tasks > 1 && c.fused_with.is_none()).collect()
+    }
+
     /// The component with this id.
     pub fn component(&self, id: &str) -> Option<&ComponentView> {
         self.component_metrics.iter().find(|component| component.id == id)

@@ -42,6 +42,7 @@ async fn topologies_are_listed_shown_and_changed() {
         ("endless/deactivate", 200, "inactive"),
         ("endless/activate", 200, "active"),
         ("nobody/activate", 404, "unknown_topology"),
+        ("endless/rebalance", 422, "wrong_shape"),
         ("endless/kill/soon", 422, "invalid_wait"),
         ("endless/kill/30", 202, "ending"),
     ] {

@@ -4,7 +4,7 @@ mod sources;
 
 use std::time::Duration;
 
-use galerna_control::{ControlError, Status, Topologies};
+use galerna_control::{Autoscale, ControlError, Status, Topologies};
 use galerna_engine::EngineOptions;
 use sources::{endless, numbers};
 
@@ -59,4 +59,46 @@ async fn a_name_is_that_of_one_topology_and_can_stand_in_a_path() {
     topologies.submit("one", endless(), EngineOptions::default()).await.unwrap();
     assert_eq!(topologies.list().len(), 1);
     assert_eq!(topologies.drain(Duration::from_secs(60)).await.len(), 1);
+}
+
+#[tokio::test]
+async fn executors_are_changed_and_what_cannot_be_is_refused() {
+    let topologies = Topologies::new();
+    topologies.submit("keyed", sources::keyed(), EngineOptions::default()).await.unwrap();
+    let done = topologies.rebalance("keyed", "count", 4).await.unwrap();
+    assert_eq!((done.from, done.to), (1, 4));
+    assert_eq!(topologies.get("keyed").unwrap().component("count").unwrap().executors, 4);
+    let refused = topologies.rebalance("keyed", "count", 5).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "topology `keyed` was not rebalanced: `count` has 4 tasks and cannot have 5 executors; declare it with more `tasks`"
+    );
+    for (bounds, told) in [(2..=9, "cannot have 9 executors"), (0..=2, "cannot have 0 executors")] {
+        let refused = topologies.autoscale("keyed", "count", Autoscale::between(bounds)).await.unwrap_err();
+        assert!(refused.to_string().contains(told), "{refused}");
+    }
+    topologies.kill("keyed", Some(Duration::ZERO)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn executors_follow_the_load() {
+    let topologies = Topologies::new();
+    topologies.submit("keyed", sources::keyed(), EngineOptions::default()).await.unwrap();
+    let hasty = Autoscale { hold: Duration::ZERO, grow_at: 0.02, shrink_at: 0.01, ..Autoscale::between(1..=3) };
+    topologies.autoscale("keyed", "count", hasty).await.unwrap();
+    let executors = || topologies.get("keyed").unwrap().component("count").unwrap().executors;
+    let grown = async {
+        while executors() < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), grown).await.unwrap();
+    topologies.deactivate("keyed").unwrap();
+    let shrunk = async {
+        while executors() > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), shrunk).await.unwrap();
+    topologies.kill("keyed", Some(Duration::ZERO)).await.unwrap();
 }

@@ -67,9 +67,9 @@ impl TopologyHandle {
                 component,
                 fused_with: shared.plan.fused_with[at].map(|before| ids[before].to_string()),
                 queued: (0..component.settings.tasks()).map(|task| shared.loads[at].of(task)).sum(),
-                uptime,
                 clock: &*shared.clock,
                 ids: &ids,
+                executors: &shared.executors[at],
                 task_metrics: &shared.task_metrics[at],
             };
             read(&described, &shared.stats[at])

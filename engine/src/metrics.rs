@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::checkpoints::CheckpointMetrics;
 use crate::clock::nanos;
+use crate::executors::Executors;
 use crate::histogram::{Histogram, Latency};
 use crate::unsettled::UnsettledTuples;
 
@@ -289,9 +290,9 @@ pub(crate) struct Described<'a> {
     pub(crate) component: &'a galerna_topology::Component,
     pub(crate) fused_with: Option<String>,
     pub(crate) queued: usize,
-    pub(crate) uptime: Duration,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) ids: &'a [Arc<str>],
+    pub(crate) executors: &'a Executors,
     pub(crate) task_metrics: &'a [Arc<TaskMetrics>],
 }
 
@@ -307,12 +308,12 @@ pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> Compo
     };
     let is_spout = component.factory.is_spout();
     let waits = matches!(component.factory, TaskFactory::AsyncBolt(_));
-    let executors = if waits { tasks.len() } else { component.settings.parallelism };
+    let executors = described.executors.count();
     let busy: u64 = match waits {
         true => tasks.iter().map(|task| nanos(task.unsettled.busy_time(described.clock))).sum(),
         false => sum(|task| &task.busy),
     };
-    let available = described.uptime.as_nanos() as f64 * executors as f64;
+    let available = described.executors.available(described.clock.now()) as f64;
     let last_error =
         tasks.iter().filter_map(|task| task.last_error.lock().clone()).max_by_key(|error| error.at_ms);
     let mut counters = BTreeMap::new();

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use galerna_topology::{Component, Grouping, TaskFactory, Topology};
+use galerna_topology::{Component, Grouping, TaskFactory, Threads, Topology};
+
+use crate::executors::Executors;
 
 /// One place a batch can be sent to: a subscription of one task of a bolt.
 #[derive(Debug, Clone, Copy)]
@@ -107,8 +110,10 @@ impl Plan {
                 }
             }
             let tasks = declared.settings.tasks();
-            // A bolt that waits gets a task of tokio's for each of its own: they wait side by side anyway.
-            let executors = if computing { declared.settings.parallelism } else { tasks };
+            // A bolt that waits gets a task of tokio's for each of its own: they wait side by side anyway. So does one that computes,
+            // where so many of them execute as it has executors; but for threads that stay on a core, as many of which are made.
+            let pinned = computing && declared.settings.threads == Threads::Pinned;
+            let executors = if pinned { declared.settings.parallelism } else { tasks };
             // Where any task may get any tuple, they may do so also later. Not so where watermarks or barriers come: each task is
             // told that it has all rows before them.
             let helps = !barriers
@@ -151,6 +156,25 @@ impl Plan {
             observes_watermarks,
             barriers,
         }
+    }
+
+    /// The executors of each component, as they were declared.
+    pub(crate) fn executors(&self, components: &[Component], now: Duration) -> Vec<Arc<Executors>> {
+        let own = |(at, declared): (usize, &Component)| {
+            let waits = matches!(declared.factory, TaskFactory::AsyncBolt(_));
+            let executors = if waits { declared.settings.tasks() } else { declared.settings.parallelism };
+            let workers = self.workers.iter().filter(|worker| worker.head == at).count();
+            Executors::new(executors, workers, now)
+        };
+        let mut executors: Vec<_> = components.iter().enumerate().map(own).collect();
+        for (at, fused) in self.fused_with.iter().enumerate() {
+            let mut head = *fused;
+            while let Some(before) = head {
+                executors[at] = executors[before].clone();
+                head = self.fused_with[before];
+            }
+        }
+        executors
     }
 
     /// The address of the same subscription with a task of this worker.

@@ -142,6 +142,7 @@ impl Engine {
         let per_epoch = |component: &galerna_topology::Component| {
             (0..component.settings.tasks()).map(|_| Epoch::default()).collect()
         };
+        let executors = plan.executors(components, clock.now());
         let shared = Arc::new(Shared {
             states,
             state_clock: options.state.clock.clone(),
@@ -161,6 +162,7 @@ impl Engine {
                 .map(|c| c.inputs.iter().map(|_| BatchPool::default()).collect())
                 .collect(),
             lanes,
+            executors,
             ledgers: ledgers.into(),
             stable_ids: plan.spouts.iter().map(|_| StableIds::default()).collect(),
             plan,

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::ack_sender::{Ledgers, TaskAckSender};
 use crate::checkpoints::{Checkpoints, Epoch};
+use crate::executors::Executors;
 use crate::faults::FaultReporter;
 use crate::in_flight::InFlight;
 use crate::lanes::{Lanes, Message, NotSent, SentBy};
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     /// By component and subscription.
     pub(crate) pools: Vec<Vec<BatchPool>>,
     pub(crate) lanes: Lanes,
+    /// By component; those that are fused have the same.
+    pub(crate) executors: Vec<Arc<Executors>>,
     pub(crate) ledgers: Ledgers,
     /// By spout task.
     pub(crate) stable_ids: Arc<[StableIds]>,

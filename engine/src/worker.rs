@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::checkpoints::Alignment;
 use crate::clock::nanos;
+use crate::executors::{Executors, Slot};
 use crate::faults::{Backoff, FaultReporter};
 use crate::lanes::Message;
 use crate::metrics::{TaskStats, add};
@@ -94,6 +95,10 @@ pub(crate) struct Worker {
     flushed: Duration,
     /// Turns in a row that ended in the middle of a batch.
     slow_turns: u32,
+    /// How many workers of the component may execute at the same time.
+    executors: Arc<Executors>,
+    /// The right to, where not all of them may.
+    slot: Option<Slot>,
 }
 
 enum Event {
@@ -128,6 +133,8 @@ impl Worker {
             drained: false,
             flushed: shared.clock.now(),
             slow_turns: 0,
+            executors: shared.executors[shared.plan.workers[index].head].clone(),
+            slot: None,
             shared,
         }
     }
@@ -141,6 +148,7 @@ impl Worker {
         // The author's code is caught where it is called. Whatever else panics must not end the task unseen, either.
         let mut backoff = Backoff::new();
         while let Err(panic) = AssertUnwindSafe(self.run_until_closed(&mut turn)).catch_unwind().await {
+            self.slot = None;
             self.tasks[0].faults.report(&Fault::panicked(&*panic));
             let pause = backoff.pause();
             self.shared.clock.sleep_until(self.shared.clock.now().saturating_add(pause)).await;
@@ -170,6 +178,7 @@ impl Worker {
     async fn run_until_closed(&mut self, turn: &mut Turn) {
         let mut batches = 0;
         loop {
+            self.enter(turn).await;
             if self.has_local() || self.take_next() {
                 self.run_local(turn);
                 self.send().await;
@@ -178,6 +187,7 @@ impl Worker {
                 if batches == YIELD_EVERY || turn.is_over(now) {
                     batches = 0;
                     self.end_turn(now).await;
+                    self.slot = None;
                     turn.pass(&*self.shared.clock).await;
                 }
                 continue;
@@ -201,15 +211,27 @@ impl Worker {
             if self.take_or_idle() {
                 continue;
             }
+            self.slot = None;
             let event = self.wait().await;
             self.shared.lanes.set_idle(self.index, false);
             turn.begin(self.shared.clock.now());
             match event {
                 Event::Input => {}
-                Event::Tick => self.tick_if_due(self.shared.clock.now()),
+                Event::Tick => {
+                    self.enter(turn).await;
+                    self.tick_if_due(self.shared.clock.now());
+                }
                 Event::Mode => self.drained = false,
                 Event::Close => return,
             }
+        }
+    }
+
+    /// Waits until it may execute, if it holds no slot and needs one.
+    async fn enter(&mut self, turn: &mut Turn) {
+        if self.slot.is_none() && self.executors.is_limited() {
+            self.slot = Some(self.executors.enter().await);
+            turn.begin(self.shared.clock.now());
         }
     }
 

@@ -35,3 +35,25 @@ pub fn numbers(n: u64) -> Topology {
 pub fn endless() -> Topology {
     numbers(u64::MAX)
 }
+
+/// As fast as it goes.
+struct Fast(u64);
+
+impl Spout for Fast {
+    type MessageId = u64;
+    type Outputs = Output<u64>;
+
+    async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+        self.0 += 1;
+        out.root(self.0).emit(self.0);
+        Ok(Next::Ready)
+    }
+}
+
+/// An endless topology whose `count` has one executor for four tasks.
+pub fn keyed() -> Topology {
+    let mut topology = TopologyBuilder::new("keyed");
+    let numbers = topology.spout("numbers", || Fast(0)).max_pending(5_000).outputs();
+    topology.for_each("count", |_: u64| ()).key_by(numbers, |n| n % 64).parallelism(1).tasks(4);
+    topology.build().unwrap()
+}

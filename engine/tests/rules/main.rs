@@ -14,6 +14,7 @@ mod metrics;
 mod panics;
 mod panics_between;
 mod properties;
+mod rebalancing;
 mod sharing;
 mod stable_ids;
 mod starting;
