@@ -16,7 +16,7 @@ const REASON: usize = 1_000;
 /// How long the store may take to keep an entry of a call or a command.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What operators do to queues, to the dispatcher, to sources and to schedules.
+/// What operators do to queues, to the dispatcher, to sources, schedules and topologies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Block a queue.
@@ -53,6 +53,16 @@ pub enum Action {
     BackfillSchedule,
     /// Keep a schedule no more.
     RemoveSchedule,
+    /// Let a topology's spouts emit.
+    ActivateTopology,
+    /// Have them stop.
+    DeactivateTopology,
+    /// Change the executors of a component.
+    RebalanceTopology,
+    /// Take a checkpoint.
+    CheckpointTopology,
+    /// End a topology.
+    KillTopology,
 }
 
 impl Action {
@@ -76,6 +86,11 @@ impl Action {
             Self::TriggerSchedule => "schedule.trigger",
             Self::BackfillSchedule => "schedule.backfill",
             Self::RemoveSchedule => "schedule.remove",
+            Self::ActivateTopology => "topology.activate",
+            Self::DeactivateTopology => "topology.deactivate",
+            Self::RebalanceTopology => "topology.rebalance",
+            Self::CheckpointTopology => "topology.checkpoint",
+            Self::KillTopology => "topology.kill",
         }
     }
 
@@ -83,8 +98,16 @@ impl Action {
     pub fn target(self, on: &str, asked: &Value) -> String {
         let queue = on;
         match self {
-            Self::Pause | Self::Unpause | Self::RotateSource | Self::RemoveSource => on.to_owned(),
-            Self::EditSchedule
+            Self::Pause
+            | Self::Unpause
+            | Self::RotateSource
+            | Self::RemoveSource
+            | Self::ActivateTopology
+            | Self::DeactivateTopology
+            | Self::RebalanceTopology
+            | Self::CheckpointTopology
+            | Self::KillTopology
+            | Self::EditSchedule
             | Self::PauseSchedule
             | Self::ResumeSchedule
             | Self::TriggerSchedule
@@ -135,6 +158,13 @@ impl Action {
             },
             Self::BackfillSchedule => format!("firings of schedule {on} on their way: {}", count("admitted")),
             Self::RemoveSchedule => format!("schedule {on} is removed"),
+            Self::ActivateTopology => format!("topology {on} is active"),
+            Self::DeactivateTopology => format!("topology {on} is inactive"),
+            Self::RebalanceTopology => {
+                format!("{} of topology {on} has {} executors", text("component"), count("to"))
+            }
+            Self::CheckpointTopology => format!("checkpoint {} of topology {on} is committed", count("id")),
+            Self::KillTopology => format!("topology {on} ends"),
         }
     }
 }

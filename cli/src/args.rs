@@ -13,6 +13,7 @@ use galerna_settings::FlagValue;
 use crate::commands::alerts::{AlertingCommand, Reason, Sure};
 use crate::commands::schedules::SchedulesArgs;
 use crate::commands::sources::SourcesArgs;
+use crate::commands::topologies::TopologiesCommand;
 use crate::form::Form;
 
 /// Stream processing of meters' readings over leased per-account queues.
@@ -150,7 +151,10 @@ impl Command {
             Self::Load(args) => args.json,
             Self::Maintainer(MaintainerArgs { once: Some(MaintainerOnce::RunOnce { json, .. }) }) => *json,
             Self::Bench(BenchCommand::Dispatcher(args)) => args.json,
-            Self::Topology(args) => args.command.is_none() && args.format == TopologyForm::Json,
+            Self::Topology(args) => match args.command {
+                None => args.format == TopologyForm::Json || args.form.is_json(),
+                Some(_) => args.form.is_json(),
+            },
             _ => false,
         }
     }
@@ -163,6 +167,7 @@ impl Command {
             Self::Schedules(args) => (&args.form, args.reads()),
             Self::Alerting(command) => (command.form(), command.reads()),
             Self::Trace(args) => (&args.form, true),
+            Self::Topology(args) => (&args.form, args.running().is_some_and(TopologiesCommand::reads)),
             Self::Config(args) => (&args.form, true),
             _ => return None,
         };
@@ -251,7 +256,7 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Show the history of a message with times: from the call that brought it to the store and the delivery of its alerts
     Trace(TraceArgs),
-    /// Print the ingestion topology
+    /// Print the ingestion topology; see and change topologies that run in the process at --dispatcher
     Topology(TopologyArgs),
     /// Serve a part of the ingestion topology to a Storm worker, over standard input and output (needs RabbitMQ and MongoDB)
     #[command(subcommand)]
@@ -575,9 +580,11 @@ pub(crate) enum FileForm {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TopologyArgs {
-    /// In which form
+    /// In which form the ingestion topology is printed
     #[arg(long, value_enum, default_value_t = TopologyForm::Table)]
     pub(crate) format: TopologyForm,
+    #[command(flatten)]
+    pub(crate) form: Form,
     #[command(subcommand)]
     pub(crate) command: Option<TopologyCommand>,
 }
@@ -586,6 +593,18 @@ pub(crate) struct TopologyArgs {
 pub(crate) enum TopologyCommand {
     /// Print the Flux file by which a Storm cluster runs it, each component a `galerna multilang` of its own
     Flux(FluxArgs),
+    #[command(flatten)]
+    Running(TopologiesCommand),
+}
+
+impl TopologyArgs {
+    /// What is done with a topology that runs, if that is what is asked for.
+    pub(crate) fn running(&self) -> Option<&TopologiesCommand> {
+        match &self.command {
+            Some(TopologyCommand::Running(command)) => Some(command),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Args)]

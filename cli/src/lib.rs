@@ -125,7 +125,6 @@ fn run(
             Command::Page => separate::page(&settings, signals::on_signals()?).await?,
             Command::Publish(args) => commands::publish::run(&args, &settings).await?,
             Command::Load(args) => galerna_demo::load::run(&args, &settings, &signals::on_signals()?).await?,
-            Command::Topology(args) => commands::topology::run(&args, &settings)?,
             Command::Multilang(command) => commands::multilang::run(command, &settings).await?,
             Command::Bench(BenchCommand::Dispatcher(args)) => {
                 commands::bench::dispatcher(&args, settings).await?
@@ -135,6 +134,7 @@ fn run(
             | Command::Schedules(_)
             | Command::Alerting(_)
             | Command::Trace(_)
+            | Command::Topology(_)
             | Command::Config(_)) => read(command, &settings).await?,
             // They ended before there were settings.
             Command::Completions { .. } | Command::Man { .. } => {}
@@ -162,6 +162,10 @@ async fn read(command: Command, settings: &Settings) -> anyhow::Result<()> {
         Command::Schedules(args) => commands::schedules::run(args, settings).await,
         Command::Alerting(command) => commands::alerts::run(command, settings).await,
         Command::Trace(args) => commands::trace::run(&args, settings).await,
+        Command::Topology(args) => match args.running() {
+            Some(command) => commands::topologies::run(command, &args.form, settings).await,
+            None => commands::topology::run(&args, settings),
+        },
         Command::Config(args) => commands::config::run(&args, settings),
         _ => Ok(()),
     }

@@ -21,7 +21,7 @@ use super::fields::Fields;
 use super::problem::Problem;
 use super::{
     Feedback, Page, alerts, body, dead_letter_actions, deliveries, dispatching, endpoints, format, observer,
-    queue_actions, rules, schedule_actions, silences, source_actions,
+    queue_actions, rules, schedule_actions, silences, source_actions, topologies,
 };
 
 /// What an action did.
@@ -54,7 +54,7 @@ pub(super) struct Question {
 }
 
 /// What can be done at once and is asked about only where the button had no room for a reason (see [`layout::asking_button`]).
-const ASKED: [&str; 5] = ["Pause", "Unpause", "Test-fire", "Resend", "New token"];
+const ASKED: [&str; 6] = ["Activate", "Pause", "Unpause", "Test-fire", "Resend", "New token"];
 
 /// Something that operators do.
 #[async_trait]
@@ -208,6 +208,11 @@ pub(super) fn routes(router: Router<Page>) -> Router<Page> {
     let router = both::<schedule_actions::Trigger>(router, "/schedules/trigger");
     let router = both::<schedule_actions::Backfill>(router, "/schedules/backfill");
     let router = both::<schedule_actions::Remove>(router, "/schedules/remove");
+    let router = both::<topologies::Activate>(router, "/topologies/activate");
+    let router = both::<topologies::Deactivate>(router, "/topologies/deactivate");
+    let router = both::<topologies::Rebalance>(router, "/topologies/rebalance");
+    let router = both::<topologies::Checkpoint>(router, "/topologies/checkpoint");
+    let router = both::<topologies::Kill>(router, "/topologies/kill");
     both::<On<silences::End>>(router, "/silences/end")
 }
 

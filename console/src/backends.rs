@@ -228,9 +228,9 @@ pub struct RemoteWorkers {
 }
 
 /// How long a worker may take to tell what it does: with the look-up of its name less than a look waits.
-const WORKER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const WORKER_TIMEOUT: Duration = Duration::from_secs(2);
 /// For so long a worker that did not answer is not asked again: it would hold up every look at the others.
-const RETRY_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
 struct Reports {

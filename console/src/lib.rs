@@ -82,6 +82,7 @@ mod search;
 mod silences;
 mod source_actions;
 mod sources;
+mod topologies;
 mod topology;
 mod waiting;
 mod workers;
@@ -122,6 +123,7 @@ use self::layout::{Flash, Frame};
 use self::metrics::Metrics;
 use self::observer::{Observer, Snapshot};
 use self::problem::Problem;
+pub use self::topologies::{RemoteTopologies, TopologiesView};
 
 /// Streams of updates at once; more are refused and try again later.
 const MAX_VIEWERS: usize = 64;
@@ -161,6 +163,8 @@ pub struct Parts {
     pub schedules: Option<SchedulesApi>,
     /// The topologies that run.
     pub workers: Arc<dyn WorkersView>,
+    /// The topologies that run, to be seen and changed.
+    pub topologies: Arc<dyn TopologiesView>,
     /// The ingestion topology as `galerna_topology::Topology::json` tells it.
     pub topology: serde_json::Value,
     /// The parameters that readings may have.
@@ -354,6 +358,8 @@ pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error>
     let pages = Router::new()
         .route("/", get(overview::show))
         .route("/topology", get(topology::show))
+        .route("/topologies", get(topologies::show))
+        .route("/topologies/{name}", get(topologies::show_one))
         .route("/workers", get(workers::show))
         .route("/search", get(search::show))
         .route("/queues", get(queues::list))

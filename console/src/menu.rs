@@ -18,6 +18,7 @@ const GROUPS: [(&str, &[Entry]); 4] = [
         &[
             ("/", "Overview", None),
             ("/topology", "Topology", None),
+            ("/topologies", "Topologies", None),
             ("/queues", "Queues", Some("o-queues")),
             ("/workers", "Workers", Some("o-topologies")),
             ("/schedules", "Schedules", None),

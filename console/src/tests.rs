@@ -87,6 +87,7 @@ async fn parts(folder: &tempfile::TempDir, queues: usize) -> Parts {
         store,
         statistics: Some(galerna_storage::sqlite::in_memory().unwrap().statistics),
         workers: Arc::new(NoWorkers),
+        topologies: Arc::new(galerna_control::Topologies::new()),
         topology: serde_json::from_str(&topology).unwrap(),
         parameters: Arc::new(ParameterRegistry::built_in()),
         config: vec![Setting { key: "api.token".into(), value: "***".into(), origin: "flag".into() }],

@@ -58,7 +58,9 @@ impl Autoscaler {
         let fewer = busy * executors as f64 / executors.saturating_sub(1).max(1) as f64;
         let way = match () {
             () if busy >= self.options.grow_at && executors < most => Way::Grow,
-            () if busy <= self.options.shrink_at && executors > least && fewer < self.options.grow_at => Way::Shrink,
+            () if busy <= self.options.shrink_at && executors > least && fewer < self.options.grow_at => {
+                Way::Shrink
+            }
             () => {
                 self.tends = None;
                 return None;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use galerna_engine::{EngineError, RebalanceError};
+use galerna_engine::{CheckpointFailure, EngineError, RebalanceError};
 
 /// Why something was not done with a topology.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
     /// No topology has this name.
@@ -37,6 +37,14 @@ pub enum ControlError {
         name: Arc<str>,
         /// What the engine says.
         cause: RebalanceError,
+    },
+    /// There is no checkpoint.
+    #[error("topology `{name}`: {cause}")]
+    Checkpoint {
+        /// The topology.
+        name: Arc<str>,
+        /// What the engine says.
+        cause: CheckpointFailure,
     },
     /// Bounds between which nothing can be scaled.
     #[error("`{component}` cannot be scaled: {reason}")]

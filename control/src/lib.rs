@@ -48,4 +48,6 @@ pub use autoscale::Autoscale;
 pub use error::ControlError;
 pub use server::{ControlOptions, Listen, ServeControlError, serve};
 pub use topologies::{Status, Topologies};
-pub use view::{ComponentView, Details, EndView, ErrorView, LatencyView, Summary, WatermarkView};
+pub use view::{
+    CheckpointView, ComponentView, Details, EndView, ErrorView, LatencyView, Summary, WatermarkView,
+};

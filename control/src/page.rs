@@ -27,18 +27,22 @@ pub enum Action {
     Activate,
     /// Have its spouts stop emitting.
     Deactivate,
+    /// Take a checkpoint.
+    Checkpoint,
     /// End it.
     Kill,
 }
 
 impl Action {
-    /// What can be done with one in this state.
-    pub fn on(status: Status) -> &'static [Self] {
-        match status {
-            Status::Active => &[Self::Deactivate, Self::Kill],
-            Status::Inactive => &[Self::Activate, Self::Kill],
+    /// What can be done with it now.
+    pub fn on(details: &Details) -> impl Iterator<Item = Self> {
+        let actions: &[Self] = match details.summary.status {
+            Status::Active => &[Self::Deactivate, Self::Checkpoint, Self::Kill],
+            Status::Inactive => &[Self::Activate, Self::Checkpoint, Self::Kill],
             Status::Ending | Status::Finished | Status::Killed => &[],
-        }
+        };
+        let takes = details.checkpoints.is_some();
+        actions.iter().copied().filter(move |action| takes || *action != Self::Checkpoint)
     }
 
     /// Its name in paths.
@@ -46,12 +50,15 @@ impl Action {
         match self {
             Self::Activate => "activate",
             Self::Deactivate => "deactivate",
+            Self::Checkpoint => "checkpoint",
             Self::Kill => "kill",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Activate, Self::Deactivate, Self::Kill].into_iter().find(|action| action.as_str() == text)
+        [Self::Activate, Self::Deactivate, Self::Checkpoint, Self::Kill]
+            .into_iter()
+            .find(|action| action.as_str() == text)
     }
 
     /// On a button.
@@ -59,6 +66,7 @@ impl Action {
         match self {
             Self::Activate => "Activate",
             Self::Deactivate => "Deactivate",
+            Self::Checkpoint => "Take a checkpoint",
             Self::Kill => "Kill",
         }
     }
@@ -67,7 +75,7 @@ impl Action {
     pub fn class(self) -> &'static str {
         match self {
             Self::Activate => "primary",
-            Self::Deactivate => "plain",
+            Self::Deactivate | Self::Checkpoint => "plain",
             Self::Kill => "danger",
         }
     }
@@ -80,6 +88,9 @@ impl Action {
                 format!(
                     "The spouts of `{name}` emit nothing until it is activated again. What is on its way goes on."
                 )
+            }
+            Self::Checkpoint => {
+                format!("What `{name}` has done so far is written, and acked to its sources.")
             }
             Self::Kill => format!(
                 "`{name}` emits nothing any more; what is pending is waited for, for its message timeout at most, and then it \
@@ -345,13 +356,13 @@ async fn show_list(State(topologies): State<Topologies>) -> Response {
 }
 
 /// The fields of a form that changes executors, and its button.
-pub fn rebalance_fields(details: &Details) -> Markup {
+pub fn rebalance_fields(details: &Details, may: bool) -> Markup {
     html! {
         label.inline { "Executors of " select name="component" {
             @for c in details.rebalanced() { option value=(c.id) { (c.id) " (" (c.executors) " of " (c.tasks) ")" } }
         } }
         label { span.sr { "How many" } input type="number" name="executors" min="1" max=(details.rebalanced().iter().map(|c| c.tasks).max().unwrap_or(1)) value="1" required; }
-        button type="submit" { "Rebalance" }
+        button type="submit" disabled[!may] { "Rebalance" }
     }
 }
 
@@ -413,11 +424,11 @@ async fn show_one(State(topologies): State<Topologies>, Path(name): Path<String>
         Err(error) => return missing(&topologies, error),
     };
     let buttons = html! {
-        @for action in Action::on(details.summary.status) {
+        @for action in Action::on(&details) {
             a.button.(action.class()) href={ "/topologies/" (encoded(&name)) "/" (action.as_str()) } { (action.verb()) }
         }
         @if !details.rebalanced().is_empty() && !details.summary.status.is_over() {
-            form.inline method="get" action={ "/topologies/" (encoded(&name)) "/rebalance" } { (rebalance_fields(&details)) }
+            form.inline method="get" action={ "/topologies/" (encoded(&name)) "/rebalance" } { (rebalance_fields(&details, true)) }
         }
     };
     let content = html! { section #topology data-refresh="2" { (one(&details, &buttons)) } };
@@ -448,6 +459,7 @@ async fn act(State(topologies): State<Topologies>, Path((name, action)): Path<(S
     let done = match Action::parse(&action) {
         Some(Action::Activate) => topologies.activate(&name),
         Some(Action::Deactivate) => topologies.deactivate(&name),
+        Some(Action::Checkpoint) => topologies.checkpoint(&name).await.map(drop),
         Some(Action::Kill) => topologies.begin_kill(&name, None),
         None => Err(ControlError::Unknown(name.as_str().into())),
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use galerna_engine::RebalanceError;
+use galerna_engine::{CheckpointFailure, RebalanceError};
 use galerna_http::{ApiError, JsonBody};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ pub fn rest(topologies: Topologies) -> OpenApiRouter {
         .routes(routes!(activate))
         .routes(routes!(deactivate))
         .routes(routes!(rebalance))
+        .routes(routes!(checkpoint))
         .routes(routes!(kill))
         .routes(routes!(kill_within))
         .with_state(topologies)
@@ -43,6 +44,11 @@ impl From<ControlError> for ApiError {
                 RebalanceError::Fixed { .. } => (StatusCode::CONFLICT, "fixed"),
                 _ => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_executors"),
             },
+            ControlError::Checkpoint { cause, .. } => match cause {
+                CheckpointFailure::Off => (StatusCode::CONFLICT, "no_checkpoints"),
+                CheckpointFailure::Ended => (StatusCode::CONFLICT, "ending"),
+                _ => (StatusCode::SERVICE_UNAVAILABLE, "no_checkpoint"),
+            },
             ControlError::Autoscale { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_bounds"),
             ControlError::Start { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "not_started"),
         };
@@ -50,10 +56,14 @@ impl From<ControlError> for ApiError {
     }
 }
 
-/// A body that holds nothing.
+/// A body that may say why.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Empty {}
+struct Why {
+    /// For the audit log, which reads it itself where there is one.
+    #[serde(default, rename = "reason")]
+    _reason: Option<String>,
+}
 
 type Answer = Result<Json<Value>, ApiError>;
 
@@ -98,13 +108,13 @@ fn done(topologies: &Topologies, name: &str) -> Answer {
 /// Lets the spouts emit.
 #[utoipa::path(post, path = "/api/v1/topologies/{name}/activate",
     params(("name" = String, Path, description = "the topology")),
-    request_body(content = Object, description = "nothing, or an empty object"),
+    request_body(content = Object, description = "nothing, or an object with a `reason` for the audit log"),
     responses(
         (status = 200, description = "they may", body = Object, example = json!({"name": "words", "status": "active"})),
         (status = 404, description = "`unknown_topology`", body = ref("#/components/schemas/ErrorBody")),
         (status = 409, description = "`ending`: it ends or has ended", body = ref("#/components/schemas/ErrorBody")),
-        (status = 422, description = "`wrong_shape`: the body is no empty object", body = ref("#/components/schemas/ErrorBody"))))]
-async fn activate(State(topologies): State<Topologies>, name: Name, _: JsonBody<Empty>) -> Answer {
+        (status = 422, description = "`wrong_shape`: the body has other fields", body = ref("#/components/schemas/ErrorBody"))))]
+async fn activate(State(topologies): State<Topologies>, name: Name, _: JsonBody<Why>) -> Answer {
     let name = text(name)?;
     topologies.activate(&name)?;
     done(&topologies, &name)
@@ -113,13 +123,13 @@ async fn activate(State(topologies): State<Topologies>, name: Name, _: JsonBody<
 /// Has the spouts stop emitting; what is on its way goes on.
 #[utoipa::path(post, path = "/api/v1/topologies/{name}/deactivate",
     params(("name" = String, Path, description = "the topology")),
-    request_body(content = Object, description = "nothing, or an empty object"),
+    request_body(content = Object, description = "nothing, or an object with a `reason` for the audit log"),
     responses(
         (status = 200, description = "they may not", body = Object, example = json!({"name": "words", "status": "inactive"})),
         (status = 404, description = "`unknown_topology`", body = ref("#/components/schemas/ErrorBody")),
         (status = 409, description = "`ending`: it ends or has ended", body = ref("#/components/schemas/ErrorBody")),
-        (status = 422, description = "`wrong_shape`: the body is no empty object", body = ref("#/components/schemas/ErrorBody"))))]
-async fn deactivate(State(topologies): State<Topologies>, name: Name, _: JsonBody<Empty>) -> Answer {
+        (status = 422, description = "`wrong_shape`: the body has other fields", body = ref("#/components/schemas/ErrorBody"))))]
+async fn deactivate(State(topologies): State<Topologies>, name: Name, _: JsonBody<Why>) -> Answer {
     let name = text(name)?;
     topologies.deactivate(&name)?;
     done(&topologies, &name)
@@ -131,6 +141,8 @@ async fn deactivate(State(topologies): State<Topologies>, name: Name, _: JsonBod
 struct Rebalance {
     component: String,
     executors: usize,
+    #[serde(default, rename = "reason")]
+    _reason: Option<String>,
 }
 
 /// Changes how many tasks of a component execute at the same time, while it runs. Each key stays with its task.
@@ -144,27 +156,53 @@ struct Rebalance {
         (status = 404, description = "`unknown_topology`, `unknown_component`", body = ref("#/components/schemas/ErrorBody")),
         (status = 409, description = "`ending`: it ends or has ended; `fixed`: the executors of such a component cannot be changed", body = ref("#/components/schemas/ErrorBody")),
         (status = 422, description = "`invalid_executors`; `wrong_shape`: the body has other fields than these", body = ref("#/components/schemas/ErrorBody"))))]
-async fn rebalance(State(topologies): State<Topologies>, name: Name, JsonBody(to): JsonBody<Rebalance>) -> Answer {
+async fn rebalance(
+    State(topologies): State<Topologies>,
+    name: Name,
+    JsonBody(to): JsonBody<Rebalance>,
+) -> Answer {
     let name = text(name)?;
     let done = topologies.rebalance(&name, &to.component, to.executors).await?;
     let fused: Vec<&str> = done.fused.iter().map(|component| &**component).collect();
     let pause_ms = done.pause.as_secs_f64() * 1e3;
-    body_of(&json!({ "name": name, "component": &*done.component, "fused": fused, "from": done.from, "to": done.to, "pause_ms": pause_ms }))
+    body_of(
+        &json!({ "name": name, "component": &*done.component, "fused": fused, "from": done.from, "to": done.to, "pause_ms": pause_ms }),
+    )
+}
+
+/// Takes a checkpoint now, and answers when it is committed.
+#[utoipa::path(post, path = "/api/v1/topologies/{name}/checkpoint",
+    params(("name" = String, Path, description = "the topology")),
+    request_body(content = Object, description = "nothing, or an object with a `reason` for the audit log"),
+    responses(
+        (status = 200, description = "it is committed", body = Object,
+            example = json!({"name": "words", "id": 7, "took_ms": 12.5, "written_bytes": 4_096, "state_bytes": 65_536})),
+        (status = 404, description = "`unknown_topology`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 409, description = "`no_checkpoints`: it takes none; `ending`: it ends or has ended", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`wrong_shape`: the body has other fields", body = ref("#/components/schemas/ErrorBody")),
+        (status = 503, description = "`no_checkpoint`: it came to nothing, for the reason that is told", body = ref("#/components/schemas/ErrorBody"))))]
+async fn checkpoint(State(topologies): State<Topologies>, name: Name, _: JsonBody<Why>) -> Answer {
+    let name = text(name)?;
+    let taken = topologies.checkpoint(&name).await?;
+    let took_ms = taken.took.as_secs_f64() * 1e3;
+    body_of(
+        &json!({ "name": name, "id": taken.id, "took_ms": took_ms, "written_bytes": taken.written_bytes, "state_bytes": taken.state_bytes }),
+    )
 }
 
 /// Ends the topology: nothing is emitted any more, and what is pending is waited for, for as long as the longest message timeout.
 #[utoipa::path(post, path = "/api/v1/topologies/{name}/kill",
     params(("name" = String, Path, description = "the topology")),
-    request_body(content = Object, description = "nothing, or an empty object"),
+    request_body(content = Object, description = "nothing, or an object with a `reason` for the audit log"),
     responses(
         (status = 202, description = "it ends; ask for it to see when it has", body = Object, example = json!({"name": "words", "status": "ending"})),
         (status = 404, description = "`unknown_topology`", body = ref("#/components/schemas/ErrorBody")),
         (status = 409, description = "`ending`: it ends or has ended", body = ref("#/components/schemas/ErrorBody")),
-        (status = 422, description = "`wrong_shape`: the body is no empty object", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 422, description = "`wrong_shape`: the body has other fields", body = ref("#/components/schemas/ErrorBody"))))]
 async fn kill(
     State(topologies): State<Topologies>,
     name: Name,
-    _: JsonBody<Empty>,
+    _: JsonBody<Why>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let name = text(name)?;
     topologies.begin_kill(&name, None)?;
@@ -175,16 +213,16 @@ async fn kill(
 #[utoipa::path(post, path = "/api/v1/topologies/{name}/kill/{seconds}",
     params(("name" = String, Path, description = "the topology"),
         ("seconds" = u64, Path, description = "how long to wait for what is pending; 86400 at most", maximum = 86_400)),
-    request_body(content = Object, description = "nothing, or an empty object"),
+    request_body(content = Object, description = "nothing, or an object with a `reason` for the audit log"),
     responses(
         (status = 202, description = "it ends; ask for it to see when it has", body = Object, example = json!({"name": "words", "status": "ending"})),
         (status = 404, description = "`unknown_topology`", body = ref("#/components/schemas/ErrorBody")),
         (status = 409, description = "`ending`: it ends or has ended", body = ref("#/components/schemas/ErrorBody")),
-        (status = 422, description = "`wrong_shape`: the body is no empty object; `invalid_wait`: the time is too long", body = ref("#/components/schemas/ErrorBody"))))]
+        (status = 422, description = "`wrong_shape`: the body has other fields; `invalid_wait`: the time is too long", body = ref("#/components/schemas/ErrorBody"))))]
 async fn kill_within(
     State(topologies): State<Topologies>,
     path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
-    _: JsonBody<Empty>,
+    _: JsonBody<Why>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let Path((name, seconds)) =
         path.map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, "invalid_path", e.body_text()))?;

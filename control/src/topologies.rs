@@ -5,7 +5,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use galerna_engine::{DrainReport, Engine, EngineOptions, Metrics, Rebalanced, Running, TopologyHandle};
+use galerna_engine::{
+    CheckpointReport, DrainReport, Engine, EngineOptions, Metrics, Rebalanced, Running, TopologyHandle,
+};
 use galerna_lock::Mutex;
 use galerna_topology::Topology;
 use tokio::sync::watch;
@@ -361,6 +363,16 @@ impl Topologies {
         let entry = self.entry(name)?;
         let rebalanced = entry.handle()?.rebalance(component, executors).await;
         rebalanced.map_err(|cause| ControlError::Rebalance { name: entry.name.clone(), cause })
+    }
+
+    /// Takes a checkpoint of one now, and waits until it is committed.
+    ///
+    /// # Errors
+    /// If there is none of this name, it ends or has ended, takes no checkpoints, or this one came to nothing.
+    pub async fn checkpoint(&self, name: &str) -> Result<CheckpointReport, ControlError> {
+        let entry = self.entry(name)?;
+        let taken = entry.handle()?.checkpoint().await;
+        taken.map_err(|cause| ControlError::Checkpoint { name: entry.name.clone(), cause })
     }
 
     /// Has the executors of a component follow its load from now on, looked at once a second; instead of how they did before.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use galerna_engine::{ComponentMetrics, Latency, SpoutState, WatermarkMetrics};
+use galerna_engine::{CheckpointMetrics, ComponentMetrics, Latency, SpoutState, WatermarkMetrics};
 use galerna_html::graph::Graph;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -54,12 +54,50 @@ pub struct Details {
     pub message_timeout_ms: Option<u64>,
     /// Bytes queued between tasks, by what tuples weigh.
     pub queued_bytes: u64,
+    /// What became of its checkpoints, if it takes any.
+    pub checkpoints: Option<CheckpointView>,
     /// Its components, in the order of declaration.
     pub component_metrics: Vec<ComponentView>,
     /// As it was declared: components with what they subscribe to.
     pub declared: serde_json::Value,
     /// How it ended, when it has.
     pub ended: Option<EndView>,
+}
+
+/// What became of a topology's checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointView {
+    /// How many were committed since it was submitted.
+    pub committed: u64,
+    /// How many came to nothing.
+    pub failed: u64,
+    /// The number of the last one that was committed, or restored.
+    pub last: Option<u64>,
+    /// How many milliseconds ago that was; without one, since it was submitted.
+    pub age_ms: u64,
+    /// How many milliseconds it took.
+    pub took_ms: u64,
+    /// Bytes of state in it.
+    pub state_bytes: u64,
+    /// Acks that wait for the next one.
+    pub held_acks: u64,
+    /// Why the last one came to nothing, if it did.
+    pub last_error: Option<String>,
+}
+
+impl From<&CheckpointMetrics> for CheckpointView {
+    fn from(of: &CheckpointMetrics) -> Self {
+        Self {
+            committed: of.committed,
+            failed: of.failed,
+            last: of.last,
+            age_ms: of.age_ms,
+            took_ms: of.took_ms,
+            state_bytes: of.state_bytes,
+            held_acks: of.held_acks,
+            last_error: of.last_error.clone(),
+        }
+    }
 }
 
 /// How a topology ended.
@@ -124,6 +162,8 @@ pub struct ComponentView {
     pub last_error: Option<ErrorView>,
     /// Tuples by task.
     pub by_task: Vec<u64>,
+    /// The key that most tuples have which are sent to it by key, and its share of them, 0 to 1, by sample.
+    pub hot_key: Option<(String, f64)>,
     /// How far it is in event time, if it is told that.
     pub watermark: Option<WatermarkView>,
     /// Its own counters.
@@ -227,6 +267,7 @@ impl ComponentView {
                 ago_ms: uptime_ms.saturating_sub(error.at_ms),
             }),
             by_task: metrics.by_task.clone(),
+            hot_key: metrics.hot_key.as_ref().map(|hot| (hot.key.clone(), hot.share)),
             watermark: metrics.watermark.as_ref().map(WatermarkView::from),
             counters: metrics.counters.clone(),
             gauges: metrics.gauges.clone(),
@@ -272,6 +313,7 @@ impl Details {
         let components: Vec<_> =
             views.map(|c| ComponentView::of(c, metrics.uptime_ms, &recent, now)).collect();
         drop(recent);
+        let checkpoints = metrics.checkpoints.as_ref().map(CheckpointView::from);
         let spouts = || components.iter().filter(|component| component.is_spout());
         let summary = Summary {
             name: entry.name.to_string(),
@@ -286,12 +328,17 @@ impl Details {
             failed: spouts().map(ComponentView::failures).sum(),
             pending: spouts().map(|c| c.pending).sum(),
             rate: spouts().map(|c| c.rate).sum(),
-            why_slow: why_slow(&Situation { status, components: &components }),
+            why_slow: why_slow(&Situation {
+                status,
+                components: &components,
+                checkpoints: checkpoints.as_ref(),
+            }),
         };
         Self {
             summary,
             message_timeout_ms: entry.message_timeout.map(millis),
             queued_bytes: metrics.queued_bytes,
+            checkpoints,
             component_metrics: components,
             declared: serde_json::from_str(&entry.declared).unwrap_or_default(),
             ended: entry.report().map(|report| EndView {

@@ -5,10 +5,12 @@ use std::fmt::Write;
 use galerna_html::format::{count, plural, span};
 
 use crate::topologies::Status;
-use crate::view::ComponentView;
+use crate::view::{CheckpointView, ComponentView};
 
 /// From this busy share on a component is the limit: executors also wait for threads, so that few reach 1.
 const BUSY: f64 = 0.8;
+/// A key that is less of the tuples says nothing.
+const HOT: f64 = 0.1;
 /// A watermark that is held back by less says nothing.
 const HELD_BACK_MS: u64 = 1_000;
 
@@ -16,6 +18,7 @@ const HELD_BACK_MS: u64 = 1_000;
 pub(crate) struct Situation<'a> {
     pub(crate) status: Status,
     pub(crate) components: &'a [ComponentView],
+    pub(crate) checkpoints: Option<&'a CheckpointView>,
 }
 
 /// The sentence: what is the limit and how busy it is, what waits for it since when, who holds the watermark back.
@@ -31,6 +34,9 @@ pub(crate) fn why_slow(situation: &Situation<'_>) -> String {
         Status::Killed => return "It was killed.".to_owned(),
     };
     held_back(situation.components, &mut told);
+    if let Some(checkpoints) = situation.checkpoints {
+        last_checkpoint(checkpoints, &mut told);
+    }
     told.push('.');
     told
 }
@@ -41,7 +47,8 @@ fn limit(components: &[ComponentView]) -> String {
     let busiest =
         bolts.clone().filter_map(|c| Some((c, c.capacity?))).max_by(|one, other| one.1.total_cmp(&other.1));
     if let Some((bolt, busy)) = busiest.filter(|(_, busy)| *busy >= BUSY) {
-        return format!("`{}` is the limit: {}{}", bolt.id, executors_busy(bolt, busy), waiting(bolt));
+        let busy = executors_busy(bolt, busy);
+        return format!("`{}` is the limit: {busy}{}{}", bolt.id, hot_key(bolt), waiting(bolt));
     }
     // Somebody waits for room in a queue, and nobody computes: the bolt waits itself.
     let full = spouts().find_map(|spout| {
@@ -54,6 +61,9 @@ fn limit(components: &[ComponentView]) -> String {
     if let Some(spout) = spouts().find(|spout| spout.states.iter().any(|state| state == "pending full")) {
         let mut told =
             format!("`{}` has as many roots pending as it may ({})", spout.id, count(spout.pending));
+        if let Some((bolt, busy)) = busiest {
+            let _ = write!(told, ", and the busiest bolt is `{}`, {}", bolt.id, executors_busy(bolt, busy));
+        }
         let holder = bolts
             .map(|bolt| (bolt, bolt.executed.saturating_sub(bolt.acked + bolt.failures())))
             .filter(|(_, unsettled)| *unsettled > 0)
@@ -88,6 +98,13 @@ fn executors_busy(bolt: &ComponentView, busy: f64) -> String {
     }
 }
 
+fn hot_key(bolt: &ComponentView) -> String {
+    let hot = bolt.hot_key.as_ref().filter(|(_, share)| *share >= HOT);
+    hot.map_or_else(String::new, |(key, share)| {
+        format!(", and key `{key}` is {:.0} % of its tuples", share * 100.0)
+    })
+}
+
 fn waiting(bolt: &ComponentView) -> String {
     let Some(ms) = bolt.waits_ms else { return String::new() };
     let queued = bolt.queued as u64;
@@ -108,6 +125,22 @@ fn held_back(components: &[ComponentView], told: &mut String) {
     if let Some((component, watermark, holder)) = worst {
         let behind = span(i64::try_from(watermark.behind_ms).unwrap_or(i64::MAX));
         let _ = write!(told, "; `{holder}` holds the watermark of `{}` back by {behind}", component.id);
+    }
+}
+
+fn last_checkpoint(checkpoints: &CheckpointView, told: &mut String) {
+    let age = span(i64::try_from(checkpoints.age_ms).unwrap_or(i64::MAX));
+    let _ = match checkpoints.last {
+        Some(_) => write!(told, "; the last checkpoint is {age} old"),
+        None => write!(told, "; there is no checkpoint after {age}"),
+    };
+    if checkpoints.held_acks > 0 {
+        let held = checkpoints.held_acks;
+        let _ = write!(told, ", and {} {} for the next", count(held), plural(held, "ack waits", "acks wait"));
+    }
+    if let Some(error) = &checkpoints.last_error {
+        let _ =
+            write!(told, "; the last one that was tried came to nothing: {}", error.trim_end_matches('.'));
     }
 }
 

@@ -41,7 +41,7 @@ async fn what_has_finished_stays_listed_for_ten_minutes() {
     assert_eq!(topologies.list().len(), 1);
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(topologies.list().len(), 0);
-    assert_eq!(topologies.get("numbers").unwrap_err(), ControlError::Unknown("numbers".into()));
+    assert!(matches!(topologies.get("numbers"), Err(ControlError::Unknown(_))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,7 +49,7 @@ async fn a_name_is_that_of_one_topology_and_can_stand_in_a_path() {
     let topologies = Topologies::new();
     topologies.submit("one", endless(), EngineOptions::default()).await.unwrap();
     let taken = topologies.submit("one", endless(), EngineOptions::default()).await;
-    assert_eq!(taken, Err(ControlError::Taken("one".into())));
+    assert!(matches!(taken, Err(ControlError::Taken(_))), "{taken:?}");
     for name in ["", "a/b", "..", "a\nb", &"x".repeat(101)] {
         let refused = topologies.submit(name, endless(), EngineOptions::default()).await;
         assert!(matches!(refused, Err(ControlError::Name { .. })), "{name:?}: {refused:?}");
@@ -84,7 +84,8 @@ async fn executors_are_changed_and_what_cannot_be_is_refused() {
 async fn executors_follow_the_load() {
     let topologies = Topologies::new();
     topologies.submit("keyed", sources::keyed(), EngineOptions::default()).await.unwrap();
-    let hasty = Autoscale { hold: Duration::ZERO, grow_at: 0.02, shrink_at: 0.01, ..Autoscale::between(1..=3) };
+    let hasty =
+        Autoscale { hold: Duration::ZERO, grow_at: 0.02, shrink_at: 0.01, ..Autoscale::between(1..=3) };
     topologies.autoscale("keyed", "count", hasty).await.unwrap();
     let executors = || topologies.get("keyed").unwrap().component("count").unwrap().executors;
     let grown = async {

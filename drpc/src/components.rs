@@ -139,11 +139,7 @@ impl Bolt for ReturnResults {
     type Input = (String, ReturnInfo);
     type Outputs = ();
 
-    fn execute(
-        &mut self,
-        (result, caller): (String, ReturnInfo),
-        _: &mut Emitter<()>,
-    ) -> Result<(), Fault> {
+    fn execute(&mut self, (result, caller): (String, ReturnInfo), _: &mut Emitter<()>) -> Result<(), Fault> {
         caller.answer(result);
         Ok(())
     }

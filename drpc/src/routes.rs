@@ -39,9 +39,9 @@ impl From<DrpcError> for ApiError {
         };
         let answer = Self::new(status, code, error.to_string());
         match &error {
-            DrpcError::Failed { component, kind, .. } => answer
-                .with("component", Value::from(&**component))
-                .with("fault", Value::from(kind.name())),
+            DrpcError::Failed { component, kind, .. } => {
+                answer.with("component", Value::from(&**component)).with("fault", Value::from(kind.name()))
+            }
             DrpcError::Busy { .. } | DrpcError::Inactive(_) => answer.retry_after(Duration::from_secs(1)),
             _ => answer,
         }
@@ -91,7 +91,8 @@ async fn call(
 ) -> Result<Response, ApiError> {
     let function = parts(function)?;
     let body = body.map_err(|e| {
-        let code = if e.status() == StatusCode::PAYLOAD_TOO_LARGE { "body_too_large" } else { "unreadable_body" };
+        let code =
+            if e.status() == StatusCode::PAYLOAD_TOO_LARGE { "body_too_large" } else { "unreadable_body" };
         ApiError::new(e.status(), code, e.body_text()).closing()
     })?;
     let argument = String::from_utf8(body.into()).map_err(|e| {

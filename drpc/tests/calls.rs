@@ -109,6 +109,7 @@ async fn who_calls_nobody_is_told_so() {
     let drpc = Drpc::new(DrpcOptions::default());
     assert_eq!(drpc.execute("nobody", "").await, Err(DrpcError::Unknown("nobody".into())));
     let running = answering(&drpc, "exclaim", exclaim).await;
+    assert_eq!(drpc.execute("exclaim", "a").await, Ok("a!!!".to_owned()));
     running.deactivate();
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(drpc.execute("exclaim", "a").await, Err(DrpcError::Inactive("exclaim".into())));
@@ -159,7 +160,11 @@ async fn functions_are_called_over_http() {
         (post("exclaim", "aaa"), 200, "aaa!!!"),
         (client.get(format!("{base}/exclaim/aaa")), 200, "aaa!!!"),
         (post("exclaim", ""), 200, "!!!"),
-        (post("exclaim", "bad"), 500, r#"{"error":{"code":"failed","message":"`answer` failed: it is bad"},"component":"answer","fault":"permanent"}"#),
+        (
+            post("exclaim", "bad"),
+            500,
+            r#"{"error":{"code":"failed","message":"`answer` failed: it is bad"},"component":"answer","fault":"permanent"}"#,
+        ),
         (post("exclaim?timeout_ms=20", "slow"), 504, r#""code":"deadline""#),
         (post("nobody", "a"), 404, r#""code":"unknown_function""#),
         (post("exclaim?timeout=20", "a"), 422, r#""code":"invalid_query""#),

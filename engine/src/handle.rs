@@ -67,6 +67,7 @@ impl TopologyHandle {
                 component,
                 fused_with: shared.plan.fused_with[at].map(|before| ids[before].to_string()),
                 queued: (0..component.settings.tasks()).map(|task| shared.loads[at].of(task)).sum(),
+                hot_key: shared.loads[at].hot_keys().hottest(),
                 clock: &*shared.clock,
                 ids: &ids,
                 executors: &shared.executors[at],

@@ -83,7 +83,7 @@ pub use clock::{ManualClock, TokioClock};
 pub use error::EngineError;
 pub use handle::TopologyHandle;
 pub use histogram::{Histogram, LATENCY_BOUNDS, Latency};
-pub use metrics::{ComponentMetrics, LastError, Metrics, SpoutState, WatermarkMetrics};
+pub use metrics::{ComponentMetrics, HotKeyMetrics, LastError, Metrics, SpoutState, WatermarkMetrics};
 pub use rebalance::{RebalanceError, Rebalanced};
 pub use running::{DrainReport, Engine, EngineOptions, Running};
 pub use stable_ids::StableIds;

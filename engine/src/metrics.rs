@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use galerna_lock::Mutex;
-use galerna_topology::{Clock, Failure, FailureKind, FaultKind, TaskFactory, TaskMetrics, Timestamp};
+use galerna_topology::{Clock, Failure, FailureKind, FaultKind, HotKey, TaskFactory, TaskMetrics, Timestamp};
 use serde::Serialize;
 
 use crate::checkpoints::CheckpointMetrics;
@@ -221,11 +221,23 @@ pub struct ComponentMetrics {
     /// Counters of the component's own, summed over its tasks; see
     /// [`TaskContext::counter`](galerna_topology::TaskContext::counter).
     pub counters: BTreeMap<String, u64>,
+    /// The key that most tuples have which are sent to it by key, by sample.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hot_key: Option<HotKeyMetrics>,
     /// How far it is in event time, if it is told that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watermark: Option<WatermarkMetrics>,
     /// Gauges of the component's own, by name and task; see [`TaskContext::gauge`](galerna_topology::TaskContext::gauge).
     pub gauges: BTreeMap<String, BTreeMap<usize, f64>>,
+}
+
+/// A frequent key.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HotKeyMetrics {
+    /// The key as text, as far as how it is hashed tells it.
+    pub key: String,
+    /// Its share of the tuples lately, 0 to 1, at least.
+    pub share: f64,
 }
 
 impl ComponentMetrics {
@@ -290,6 +302,7 @@ pub(crate) struct Described<'a> {
     pub(crate) component: &'a galerna_topology::Component,
     pub(crate) fused_with: Option<String>,
     pub(crate) queued: usize,
+    pub(crate) hot_key: Option<HotKey>,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) ids: &'a [Arc<str>],
     pub(crate) executors: &'a Executors,
@@ -371,6 +384,7 @@ pub(crate) fn read(described: &Described<'_>, tasks: &[Arc<TaskStats>]) -> Compo
         restarts: sum(|task| &task.restarts),
         last_error,
         counters,
+        hot_key: described.hot_key.clone().map(|HotKey { key, share }| HotKeyMetrics { key, share }),
         watermark: read_watermark(described.task_metrics),
         gauges,
     }

@@ -37,7 +37,9 @@ pub enum RebalanceError {
         component: Arc<str>,
     },
     /// An executor without a task has nothing to do.
-    #[error("`{component}` has {tasks} tasks and cannot have {executors} executors; declare it with more `tasks`")]
+    #[error(
+        "`{component}` has {tasks} tasks and cannot have {executors} executors; declare it with more `tasks`"
+    )]
     TooMany {
         /// The component.
         component: Arc<str>,
@@ -69,11 +71,14 @@ impl TopologyHandle {
     pub async fn rebalance(&self, component: &str, executors: usize) -> Result<Rebalanced, RebalanceError> {
         let components = self.shared.topology.components();
         let at = components.iter().position(|c| &*c.id == component);
-        let at = at.ok_or_else(|| RebalanceError::Unknown(component.chars().take(100).collect::<String>().into()))?;
+        let at = at
+            .ok_or_else(|| RebalanceError::Unknown(component.chars().take(100).collect::<String>().into()))?;
         let declared = &components[at];
         let component = declared.id.clone();
         let reason = match (&declared.factory, declared.settings.threads) {
-            (TaskFactory::AsyncBolt(_), _) => Some("a bolt that waits does so with all of its tasks side by side"),
+            (TaskFactory::AsyncBolt(_), _) => {
+                Some("a bolt that waits does so with all of its tasks side by side")
+            }
             (TaskFactory::Bolt(_), Threads::Pinned) => Some("each has a core of its own"),
             (TaskFactory::Bolt(_), _) => None,
             _ => Some("each task of a spout has one of its own"),
@@ -89,7 +94,8 @@ impl TopologyHandle {
             return Err(RebalanceError::TooMany { component, tasks, executors });
         }
         let of = &self.shared.executors[at];
-        let fused = (0..components.len()).filter(|other| *other != at && Arc::ptr_eq(&self.shared.executors[*other], of));
+        let fused = (0..components.len())
+            .filter(|other| *other != at && Arc::ptr_eq(&self.shared.executors[*other], of));
         let fused = fused.map(|other| components[other].id.clone()).collect();
         let from = of.count();
         let began = self.shared.clock.now();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use galerna_console::{RemoteWorkers, SourceChanges, TakenElsewhere};
+use galerna_console::{RemoteTopologies, RemoteWorkers, SourceChanges, TakenElsewhere};
 use galerna_dispatcher::{ClientOptions, DispatcherClient, MaintainerLink};
 use galerna_http::Guard;
 use galerna_settings::Settings;
@@ -93,6 +93,7 @@ pub async fn page(settings: &Settings, stop: CancellationToken) -> anyhow::Resul
         sources: stored.then(|| Arc::new(TakenElsewhere) as Arc<dyn SourceChanges>),
         store,
         traces: Arc::new(RemoteHistory::new(others.clone(), token.clone())?),
+        topologies: Arc::new(RemoteTopologies::new(others.clone(), token.clone())?),
         workers: Arc::new(RemoteWorkers::new(others, token)?),
         schedules,
         registry: registry()?,

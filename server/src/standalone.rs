@@ -149,6 +149,7 @@ impl Standalone {
             statistics,
             sources: changed.changes(),
             workers: Arc::new(workers.clone()),
+            topologies: Arc::new(workers.topologies().clone()),
             traces: Arc::new(LocalHistory),
             schedules: schedules_api,
             registry: registry.clone(),

@@ -10,6 +10,7 @@ use crate::component::{Component, EventTimeUse, Threads};
 use crate::grouping::{
     All, Custom, CustomGrouping, Direct, Distribute, Fields, Global, Grouped, Grouping, PartialKey, Shuffle,
 };
+use crate::hot_keys::spelled;
 use crate::input::{Input, IntoInput, convert, discard, split};
 use crate::outputs::{Data, Outputs};
 use crate::runtime::{Route, RouteSetup};
@@ -211,9 +212,10 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         stream: impl Into<Stream<T>>,
         key: impl Fn(&T) -> &K + Clone + Send + Sync + 'static,
     ) -> Self {
-        self.subscribe(stream.into(), Grouping::Fields, move |_| {
-            let key = key.clone();
-            Fields::new(move |value: &T| StableHasher::hash(key(value)))
+        self.subscribe(stream.into(), Grouping::Fields, move |setup| {
+            let (key, name) = (key.clone(), key.clone());
+            let hash = move |value: &T| StableHasher::hash(key(value));
+            Fields::sampled(setup, hash, move |value: &T| spelled(name(value)))
         })
     }
 
@@ -223,9 +225,10 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         stream: impl Into<Stream<T>>,
         key: impl Fn(&T) -> K + Clone + Send + Sync + 'static,
     ) -> Self {
-        self.subscribe(stream.into(), Grouping::Fields, move |_| {
-            let key = key.clone();
-            Fields::new(move |value: &T| StableHasher::hash(&key(value)))
+        self.subscribe(stream.into(), Grouping::Fields, move |setup| {
+            let (key, name) = (key.clone(), key.clone());
+            let hash = move |value: &T| StableHasher::hash(&key(value));
+            Fields::sampled(setup, hash, move |value: &T| spelled(&name(value)))
         })
     }
 
@@ -237,9 +240,10 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         key: impl Fn(&T) -> K + Clone + Send + Sync + 'static,
         into_input: impl Fn(T) -> I + Send + Sync + 'static,
     ) -> Self {
-        let distribute = move |_: &RouteSetup| {
-            let key = key.clone();
-            Fields::new(move |value: &T| StableHasher::hash(&key(value)))
+        let distribute = move |setup: &RouteSetup| {
+            let (key, name) = (key.clone(), key.clone());
+            let hash = move |value: &T| StableHasher::hash(&key(value));
+            Fields::sampled(setup, hash, move |value: &T| spelled(&name(value)))
         };
         self.subscribe_as(stream.into(), Grouping::Fields, distribute, false, into_input)
     }

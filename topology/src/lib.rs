@@ -51,6 +51,7 @@ mod factory;
 mod failure;
 mod grouping;
 mod held_acks;
+mod hot_keys;
 mod input;
 mod kept_tuple;
 #[doc(hidden)]
@@ -85,6 +86,7 @@ pub use factory::{
 };
 pub use failure::{Failed, Failure, FailureKind, Fault, FaultKind, OrFault};
 pub use grouping::{CustomGrouping, Grouping, KEY_GROUPS};
+pub use hot_keys::{HotKey, HotKeys};
 pub use input::{Input, IntoInput};
 pub use map_async::Calls;
 pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};

@@ -17,6 +17,7 @@ use galerna_lock::Mutex;
 
 use crate::context::{Clock, TaskContext};
 use crate::failure::{Failure, FailureKind, Fault};
+use crate::hot_keys::HotKeys;
 use crate::lineage::{AckToken, Lineage, RootId, ShareRng};
 use crate::spout::Next;
 use crate::watermark::Watermark;
@@ -254,12 +255,19 @@ pub struct DirectRow {
 #[derive(Debug, Clone, Default)]
 pub struct Loads {
     waiting: Arc<[AtomicUsize]>,
+    hot_keys: HotKeys,
 }
 
 impl Loads {
     /// Gauges for this many tasks, all at 0.
     pub fn new(tasks: usize) -> Self {
-        Self { waiting: (0..tasks).map(|_| AtomicUsize::new(0)).collect() }
+        let waiting = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+        Self { waiting, hot_keys: HotKeys::default() }
+    }
+
+    /// The keys by which tuples are sent to them.
+    pub fn hot_keys(&self) -> &HotKeys {
+        &self.hot_keys
     }
 
     /// Batches waiting for a task.

@@ -13,5 +13,6 @@ pub(crate) mod queues;
 pub(crate) mod schedules;
 pub(crate) mod shell;
 pub(crate) mod sources;
+pub(crate) mod topologies;
 pub(crate) mod topology;
 pub(crate) mod trace;

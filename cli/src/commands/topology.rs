@@ -14,6 +14,7 @@ pub(crate) fn run(args: &TopologyArgs, settings: &Settings) -> anyhow::Result<()
         return print(flux(&topology, &options(args))?);
     }
     match args.format {
+        _ if args.form.is_json() => print(topology.json()),
         TopologyForm::Table => print(topology.table()),
         TopologyForm::Dot => print(topology.dot()),
         TopologyForm::Mermaid => print(topology.mermaid()),

@@ -29,6 +29,7 @@ fn component(id: &str, kind: &str) -> ComponentView {
         restarts: 0,
         last_error: None,
         by_task: Vec::new(),
+        hot_key: None,
         watermark: None,
         counters: BTreeMap::new(),
         gauges: BTreeMap::new(),
@@ -46,6 +47,8 @@ fn bolt(id: &str, capacity: f64) -> ComponentView {
 #[test]
 fn the_sentence_names_the_limit_with_what_was_measured() {
     let busy = ComponentView { executors: 2, queued: 120, waits_ms: Some(4_000), ..bolt("count", 0.97) };
+    let hot = ComponentView { hot_key: Some(("the".to_owned(), 0.432)), ..bolt("count", 0.97) };
+    let mild = ComponentView { hot_key: Some(("the".to_owned(), 0.05)), ..bolt("count", 0.97) };
     let unsettled = ComponentView { executed: 900, acked: 100, ..bolt("store", 0.2) };
     let full = ComponentView { queued: 1, waits_ms: Some(61_000), ..bolt("call", 0.1) };
     let late = |behind_ms| ComponentView {
@@ -68,9 +71,14 @@ fn the_sentence_names_the_limit_with_what_was_measured() {
         ),
         (
             vec![spout("pending full", 1_000), unsettled],
-            "`lines` has as many roots pending as it may (1\u{202f}000), and `store` has not settled 800 tuples: raise \
+            "`lines` has as many roots pending as it may (1\u{202f}000), and the busiest bolt is `store`, its executor is 20 % busy, and `store` has not settled 800 tuples: raise \
              `max_pending`, or see what it waits for.",
         ),
+        (
+            vec![spout("emitting", 0), hot],
+            "`count` is the limit: its executor is 97 % busy, and key `the` is 43 % of its tuples.",
+        ),
+        (vec![spout("emitting", 0), mild], "`count` is the limit: its executor is 97 % busy."),
         (vec![spout("no data", 0), bolt("count", 0.0)], "Nothing holds it up: its spouts have no data."),
         (vec![spout("done", 0), bolt("count", 0.0)], "Its spouts have nothing more."),
         (
@@ -92,7 +100,10 @@ fn the_sentence_names_the_limit_with_what_was_measured() {
         ),
     ];
     for (components, told) in cases {
-        assert_eq!(why_slow(&Situation { status: Status::Active, components: &components }), told);
+        assert_eq!(
+            why_slow(&Situation { status: Status::Active, components: &components, checkpoints: None }),
+            told
+        );
     }
 }
 
@@ -105,6 +116,40 @@ fn what_is_not_active_says_so() {
         (Status::Finished, "It has finished: its spouts had nothing more."),
         (Status::Killed, "It was killed."),
     ] {
-        assert_eq!(why_slow(&Situation { status, components: &components }), told);
+        assert_eq!(why_slow(&Situation { status, components: &components, checkpoints: None }), told);
+    }
+}
+
+#[test]
+fn it_tells_how_old_the_last_checkpoint_is_and_why_there_is_none() {
+    let of = |last, held_acks, last_error: Option<&str>| CheckpointView {
+        committed: 1,
+        failed: 0,
+        last,
+        age_ms: 3_000,
+        took_ms: 5,
+        state_bytes: 0,
+        held_acks,
+        last_error: last_error.map(str::to_owned),
+    };
+    let components = [spout("no data", 0)];
+    for (checkpoints, told) in [
+        (
+            of(Some(7), 0, None),
+            "Nothing holds it up: its spouts have no data; the last checkpoint is 3 s old.",
+        ),
+        (
+            of(Some(7), 12, None),
+            "Nothing holds it up: its spouts have no data; the last checkpoint is 3 s old, and 12 acks wait for the next.",
+        ),
+        (
+            of(None, 1, Some("the disk is full")),
+            "Nothing holds it up: its spouts have no data; there is no checkpoint after 3 s, and 1 ack waits for the next; the \
+             last one that was tried came to nothing: the disk is full.",
+        ),
+    ] {
+        let situation =
+            Situation { status: Status::Active, components: &components, checkpoints: Some(&checkpoints) };
+        assert_eq!(why_slow(&situation), told);
     }
 }

@@ -69,7 +69,10 @@ fn topology(until: &Arc<AtomicU64>, seen: &Arc<Seen>) -> Topology {
     let mut topology = TopologyBuilder::new("counts");
     let numbers = {
         let until = until.clone();
-        topology.spout("numbers", move || Numbers { next: 0, until: until.clone() }).max_pending(20_000).outputs()
+        topology
+            .spout("numbers", move || Numbers { next: 0, until: until.clone() })
+            .max_pending(20_000)
+            .outputs()
     };
     let seen = seen.clone();
     topology
@@ -107,7 +110,8 @@ async fn executors_go_from_one_to_four_to_two_under_load_and_nothing_is_lost_dou
     until.store(0, Ordering::Relaxed);
     running.finished().await;
     let report = running.drain(Duration::from_secs(60)).await;
-    let (numbers, count) = (report.metrics.component("numbers").unwrap(), report.metrics.component("count").unwrap());
+    let (numbers, count) =
+        (report.metrics.component("numbers").unwrap(), report.metrics.component("count").unwrap());
     assert_eq!((numbers.acked, numbers.failures()), (numbers.emitted, 0));
     assert_eq!(count.executed, numbers.emitted);
     assert_eq!(count.by_task.iter().filter(|tuples| **tuples > 0).count(), TASKS);
@@ -135,7 +139,8 @@ async fn executors_that_cannot_be_are_refused_and_nothing_changes() {
     let until = Arc::new(AtomicU64::new(10));
     let numbers = topology.spout("numbers", move || Numbers { next: 0, until: until.clone() }).outputs();
     let twice = topology.map("twice", |n: u64| n * 2).shuffle(&numbers).parallelism(2).tasks(4).outputs();
-    let thrice = topology.map("thrice", |n: u64| n * 3).local_or_shuffle(twice).parallelism(2).tasks(4).outputs();
+    let thrice =
+        topology.map("thrice", |n: u64| n * 3).local_or_shuffle(twice).parallelism(2).tasks(4).outputs();
     topology.for_each("pinned", |_: u64| ()).shuffle(&thrice).pinned().tasks(2);
     topology.map_async("wait", 2, |n: u64| async move { Ok::<_, Fault>(n) }).shuffle(thrice).tasks(2);
     let running = Engine::submit(topology.build().unwrap(), EngineOptions::default()).await.unwrap();
@@ -146,7 +151,11 @@ async fn executors_that_cannot_be_are_refused_and_nothing_changes() {
         ("twice", 5, "`twice` has 4 tasks and cannot have 5 executors; declare it with more `tasks`"),
         ("numbers", 1, "the executors of `numbers` are fixed: each task of a spout has one of its own"),
         ("pinned", 1, "the executors of `pinned` are fixed: each has a core of its own"),
-        ("wait", 1, "the executors of `wait` are fixed: a bolt that waits does so with all of its tasks side by side"),
+        (
+            "wait",
+            1,
+            "the executors of `wait` are fixed: a bolt that waits does so with all of its tasks side by side",
+        ),
     ] {
         let refused: RebalanceError = handle.rebalance(component, executors).await.unwrap_err();
         assert_eq!(refused.to_string(), told);

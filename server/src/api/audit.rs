@@ -7,6 +7,7 @@
 //! | `POST /stop`, `/start` | `dispatcher.stop`, `dispatcher.start` |
 //! | `PUT /strategy` | `dispatcher.strategy` |
 //! | `POST /queue/<id>/dead/replay`, `/dead/discard` | `dead_letters.replay`, `dead_letters.discard` |
+//! | `POST /api/v1/topologies/<name>/activate`, `/deactivate`, `/rebalance`, `/checkpoint`, `/kill`, `/kill/<seconds>` | `topology.activate` … |
 //! | `POST /sources`, `/sources/<id>/rotate`, `/sources/<id>/remove` | `source.add`, `source.rotate`, `source.remove` |
 //! | `POST /schedules`, `PUT /schedules/<id>` | `schedule.add`, `schedule.edit` |
 //! | `POST /schedules/<id>/pause`, `/resume`, `/trigger`, `/backfill`, `/remove` | `schedule.pause`, … |
@@ -39,7 +40,7 @@ use utoipa::openapi::{Object, OpenApi, RefOr, Required, Type};
 const ANSWER: usize = 4 << 20;
 
 /// All actions: how the API is asked for each.
-const ROUTES: [(Method, &str, Action); 17] = [
+const ROUTES: [(Method, &str, Action); 23] = [
     (Method::POST, "/queue/{id}/pause", Action::Pause),
     (Method::POST, "/queue/{id}/unpause", Action::Unpause),
     (Method::POST, "/stop", Action::Stop),
@@ -57,6 +58,12 @@ const ROUTES: [(Method, &str, Action); 17] = [
     (Method::POST, "/schedules/{id}/trigger", Action::TriggerSchedule),
     (Method::POST, "/schedules/{id}/backfill", Action::BackfillSchedule),
     (Method::POST, "/schedules/{id}/remove", Action::RemoveSchedule),
+    (Method::POST, "/api/v1/topologies/{name}/activate", Action::ActivateTopology),
+    (Method::POST, "/api/v1/topologies/{name}/deactivate", Action::DeactivateTopology),
+    (Method::POST, "/api/v1/topologies/{name}/rebalance", Action::RebalanceTopology),
+    (Method::POST, "/api/v1/topologies/{name}/checkpoint", Action::CheckpointTopology),
+    (Method::POST, "/api/v1/topologies/{name}/kill", Action::KillTopology),
+    (Method::POST, "/api/v1/topologies/{name}/kill/{seconds}", Action::KillTopology),
 ];
 
 fn action_of(method: &Method, path: &str) -> Option<Action> {
@@ -78,7 +85,7 @@ pub(super) async fn audit(
     let Ok(params) = request.extract_parts::<RawPathParams>().await else {
         return next.run(request).await;
     };
-    // The queue, the source or the schedule.
+    // The queue, the source, the schedule or the topology.
     let on = params.iter().next().map_or_else(String::new, |(_, name)| name.to_owned());
     let (parts, body) = request.into_parts();
     let body = match Bytes::from_request(Request::new(body), &()).await {

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::routing::get;
 use galerna_broker::Broker;
-use galerna_console::{Access, DispatcherAdmin, MessageHistory, Setting, SourceChanges, WorkersView};
+use galerna_console::{
+    Access, DispatcherAdmin, MessageHistory, Setting, SourceChanges, TopologiesView, WorkersView,
+};
 use galerna_http::{ServeOptions, serve_until};
 use galerna_model::SystemClock;
 use galerna_schedules::api::SchedulesApi;
@@ -45,6 +47,7 @@ pub(crate) struct PageParts {
     pub(crate) statistics: Arc<dyn StatisticsStore>,
     pub(crate) sources: Option<Arc<dyn SourceChanges>>,
     pub(crate) workers: Arc<dyn WorkersView>,
+    pub(crate) topologies: Arc<dyn TopologiesView>,
     pub(crate) traces: Arc<dyn MessageHistory>,
     pub(crate) schedules: SchedulesApi,
     pub(crate) registry: Registry,
@@ -88,8 +91,18 @@ impl Module for PageServer {
 
 /// The routes of the page, whose charts are kept from now on until `stop`.
 fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> anyhow::Result<Router> {
-    let PageParts { dispatcher, broker, store, statistics, sources, workers, traces, schedules, registry } =
-        parts;
+    let PageParts {
+        dispatcher,
+        broker,
+        store,
+        statistics,
+        sources,
+        workers,
+        topologies,
+        traces,
+        schedules,
+        registry,
+    } = parts;
     let topology = serde_json::from_str(&topology::shown(settings)?.json())?;
     let shown = settings.shown().map(|setting| Setting {
         key: setting.name.to_owned(),
@@ -103,6 +116,7 @@ fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> any
         statistics: Some(statistics),
         sources,
         workers,
+        topologies,
         topology,
         parameters: Arc::new(super::worker::parameters(settings)?),
         config: shown.collect(),

@@ -2,24 +2,66 @@
 
 use super::Distribute;
 use super::targets::{Targets, choose};
+use crate::hot_keys::HotKeys;
 use crate::lineage::{Lineage, ShareRng};
 use crate::outputs::Data;
 use crate::runtime::{RouteSetup, Staged};
 use crate::stable_hasher::{StableHasher, reduce};
 
+/// One tuple in so many is looked at to see which keys are frequent, and one of a batch at most.
+const SAMPLED: usize = 61;
+
 /// By key.
-pub(crate) struct Fields<F> {
+pub(crate) struct Fields<F, N = Unnamed> {
     key: F,
     chosen: Vec<u32>,
+    sampling: Option<Sampling<N>>,
+}
+
+/// Which keys are frequent.
+struct Sampling<N> {
+    hot_keys: HotKeys,
+    /// The key of a tuple as text.
+    name: N,
+    /// Tuples to go until the next one is looked at.
+    left: usize,
 }
 
 impl<F> Fields<F> {
     pub(crate) fn new(key: F) -> Self {
-        Self { key, chosen: Vec::new() }
+        Self { key, chosen: Vec::new(), sampling: None }
     }
 }
 
-impl<T: Data, F: Fn(&T) -> u64 + Send> Distribute<T> for Fields<F> {
+impl<F, N> Fields<F, N> {
+    /// As `new`, for keys that have a text.
+    pub(crate) fn sampled(setup: &RouteSetup, key: F, name: N) -> Self {
+        let sampling = Sampling { hot_keys: setup.loads.hot_keys().clone(), name, left: SAMPLED };
+        Self { key, chosen: Vec::new(), sampling: Some(sampling) }
+    }
+}
+
+/// Keys that have no text.
+pub(crate) struct Unnamed;
+
+impl<T> NameKey<T> for Unnamed {
+    fn name(&self, _: &T) -> String {
+        String::new()
+    }
+}
+
+/// The text of a tuple's key.
+pub(crate) trait NameKey<T>: Send {
+    fn name(&self, value: &T) -> String;
+}
+
+impl<T, N: Fn(&T) -> String + Send> NameKey<T> for N {
+    fn name(&self, value: &T) -> String {
+        self(value)
+    }
+}
+
+impl<T: Data, F: Fn(&T) -> u64 + Send, N: NameKey<T>> Distribute<T> for Fields<F, N> {
     fn distribute(
         &mut self,
         targets: &mut Targets<T>,
@@ -30,11 +72,20 @@ impl<T: Data, F: Fn(&T) -> u64 + Send> Distribute<T> for Fields<F> {
         into: &mut Staged,
     ) {
         let n = targets.len();
+        let Self { key, chosen, sampling } = self;
+        if let Some(sampling) = sampling {
+            match values.get(sampling.left) {
+                Some(value) => {
+                    sampling.left = SAMPLED;
+                    sampling.hot_keys.sample(key(value), || sampling.name.name(value));
+                }
+                None => sampling.left -= values.len(),
+            }
+        }
         if n == 1 {
             targets.push_all(0, values, lineage, into);
             return;
         }
-        let Self { key, chosen } = self;
         choose(values, lineage, chosen, into, |value| reduce(key(value), n));
         targets.distribute(values, lineage, chosen, shares, into);
     }

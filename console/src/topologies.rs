@@ -1,0 +1,301 @@
+//! All topologies that run, here and in the processes that the page knows, each with what can be done with it.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use galerna_audit::Action as Audited;
+use galerna_control::page::{Action, list, one, rebalance_fields};
+use galerna_control::{ControlError, Details, Summary, Topologies};
+use galerna_telemetry::{Peers, TelemetryError};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::access::Visitor;
+use super::act::{Act, Done, Question};
+use super::fields::Fields;
+use super::layout::{asking_button, button, encoded, form_start};
+use super::problem::Problem;
+use super::{Page, Params, format, shown};
+
+/// The topologies that the page shows.
+#[async_trait]
+pub trait TopologiesView: Send + Sync {
+    /// A line for each, and in words who does not tell.
+    async fn all(&self) -> (Vec<Summary>, Vec<String>);
+
+    /// One of them, if somebody knows it.
+    async fn get(&self, name: &str) -> Option<Details>;
+
+    /// Those that run in this process, which can be changed here.
+    fn here(&self) -> Option<&Topologies>;
+}
+
+#[async_trait]
+impl TopologiesView for Topologies {
+    async fn all(&self) -> (Vec<Summary>, Vec<String>) {
+        (self.list(), Vec::new())
+    }
+
+    async fn get(&self, name: &str) -> Option<Details> {
+        Topologies::get(self, name).ok()
+    }
+
+    fn here(&self) -> Option<&Topologies> {
+        Some(self)
+    }
+}
+
+/// Topologies of other processes: `GET <url>/api/v1/topologies` of each. They are changed where they run.
+pub struct RemoteTopologies {
+    peers: Peers,
+}
+
+impl RemoteTopologies {
+    /// Those at these base URLs, which take this token.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(urls: Vec<String>, token: Option<String>) -> Result<Self, TelemetryError> {
+        use super::backends::{RETRY_AFTER, WORKER_TIMEOUT};
+        Ok(Self { peers: Peers::new(urls, token, WORKER_TIMEOUT, RETRY_AFTER)? })
+    }
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    topologies: Vec<Summary>,
+}
+
+#[async_trait]
+impl TopologiesView for RemoteTopologies {
+    async fn all(&self) -> (Vec<Summary>, Vec<String>) {
+        let (mut all, mut unresponsive) = (Vec::new(), Vec::new());
+        for answer in self.peers.get::<Listed>("api/v1/topologies").await {
+            match answer {
+                // A module without topologies has nothing to tell.
+                Ok(told) => all.extend(told.into_iter().flat_map(|told| told.topologies)),
+                Err(e) => unresponsive.push(e.to_string()),
+            }
+        }
+        (all, unresponsive)
+    }
+
+    async fn get(&self, name: &str) -> Option<Details> {
+        let path = format!("api/v1/topologies/{}", encoded(name));
+        let answers = self.peers.get::<Details>(&path).await;
+        answers.into_iter().find_map(|answer| answer.ok().flatten())
+    }
+
+    fn here(&self) -> Option<&Topologies> {
+        None
+    }
+}
+
+/// `GET /topologies`
+pub(super) async fn show(
+    State(page): State<Page>,
+    Extension(visitor): Extension<Visitor>,
+    axum::extract::Query(params): Params,
+) -> Response {
+    let (all, unresponsive) = page.parts.topologies.all().await;
+    let content = html! {
+        div.title { h1 { "Topologies" } p.dim { (format::count(all.len() as u64)) " that run, or ended in the last ten minutes" } }
+        section #topologies data-refresh="2" { (list(&all, |t| format!("/topologies/{}", encoded(&t.name)))) }
+    };
+    page.frame(&visitor, "/topologies", "Topologies", &params, unresponsive, &content).await
+}
+
+/// `GET /topologies/<name>`
+pub(super) async fn show_one(
+    State(page): State<Page>,
+    Extension(visitor): Extension<Visitor>,
+    Path(name): Path<String>,
+    axum::extract::Query(params): Params,
+) -> Response {
+    shown(one_of(&page, &visitor, &name, &params).await)
+}
+
+async fn one_of(
+    page: &Page,
+    visitor: &Visitor,
+    name: &str,
+    params: &HashMap<String, String>,
+) -> Result<Response, Problem> {
+    let details = page.parts.topologies.get(name).await;
+    let details = details.ok_or_else(|| Problem::Unknown(format!("no topology is called `{name}`")))?;
+    let buttons = match page.parts.topologies.here() {
+        Some(_) => buttons(visitor, &details),
+        None => {
+            html! { p.hint { "It runs in another process, at whose API it can be changed: " code { "galerna --dispatcher URL topology" } "." } }
+        }
+    };
+    let content = html! { section #topology data-refresh="2" { (one(&details, &buttons)) } };
+    Ok(page.frame(visitor, "/topologies", name, params, Vec::new(), &content).await)
+}
+
+fn buttons(visitor: &Visitor, details: &Details) -> Markup {
+    let name = details.summary.name.as_str();
+    let back = format!("/topologies/{}", encoded(name));
+    let fields = [("name", name)];
+    html! {
+        @for action in Action::on(details) {
+            @let path = format!("/topologies/{}", action.as_str());
+            @if action == Action::Activate { (asking_button(visitor, &path, &fields, action.verb(), action.class(), &back)) }
+            @else { (button(visitor, &path, &fields, action.verb(), action.class(), &back)) }
+        }
+        @if !details.rebalanced().is_empty() && !details.summary.status.is_over() {
+            form.inline method="post" action="/topologies/rebalance" {
+                (form_start(visitor, &back))
+                input type="hidden" name="name" value=(name);
+                (rebalance_fields(details, visitor.may_act()))
+            }
+        }
+    }
+}
+
+fn problem(error: &ControlError) -> Problem {
+    let text = error.to_string();
+    match error {
+        ControlError::Unknown(_) => Problem::Unknown(text),
+        ControlError::Ending { .. } => Problem::Conflict(text),
+        ControlError::Checkpoint { .. } => Problem::Away(text),
+        _ => Problem::Invalid(text),
+    }
+}
+
+fn here(page: &Page) -> Result<&Topologies, Problem> {
+    let elsewhere = "this topology runs in another process; change it at the API of that";
+    page.parts.topologies.here().ok_or_else(|| Problem::Conflict(elsewhere.to_owned()))
+}
+
+/// An action on one topology that needs nothing but its name.
+macro_rules! action {
+    ($(#[$doc:meta])* $name:ident, $audited:expr, $action:expr, |$topologies:ident, $of:ident| $run:expr) => {
+        $(#[$doc])*
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name {
+            name: String,
+            reason: Option<String>,
+        }
+
+        #[async_trait]
+        impl Act for $name {
+            const NAME: &'static str = $audited.name();
+
+            fn target(&self) -> String {
+                self.name.clone()
+            }
+
+            fn why(&self) -> Option<&str> {
+                self.reason.as_deref()
+            }
+
+            fn question(&self) -> Option<Question> {
+                // Nothing is stopped by activating it.
+                ($action != Action::Activate).then(|| Question {
+                    title: format!("{}: {}?", $action.verb(), self.name),
+                    text: $action.question(&self.name),
+                    verb: $action.verb(),
+                })
+            }
+
+            fn back(&self) -> String {
+                format!("/topologies/{}", encoded(&self.name))
+            }
+
+            async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+                let $topologies = here(page)?;
+                let $of = self.name.as_str();
+                let answer: Result<serde_json::Value, ControlError> = $run;
+                let answer = answer.map_err(|error| problem(&error))?;
+                Ok(Done::with($audited.outcome(&self.name, &answer), answer))
+            }
+        }
+    };
+}
+
+action!(
+    /// Lets its spouts emit.
+    Activate, Audited::ActivateTopology, Action::Activate,
+    |topologies, name| topologies.activate(name).map(|()| serde_json::json!({}))
+);
+action!(
+    /// Has its spouts stop emitting.
+    Deactivate, Audited::DeactivateTopology, Action::Deactivate,
+    |topologies, name| topologies.deactivate(name).map(|()| serde_json::json!({}))
+);
+action!(
+    /// Takes a checkpoint.
+    Checkpoint, Audited::CheckpointTopology, Action::Checkpoint,
+    |topologies, name| topologies.checkpoint(name).await.map(|taken| serde_json::json!({ "id": taken.id }))
+);
+action!(
+    /// Ends it.
+    Kill, Audited::KillTopology, Action::Kill,
+    |topologies, name| topologies.begin_kill(name, None).map(|()| serde_json::json!({}))
+);
+
+/// Other executors for a component.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rebalance {
+    name: String,
+    component: String,
+    executors: usize,
+    reason: Option<String>,
+}
+
+#[async_trait]
+impl Act for Rebalance {
+    const NAME: &'static str = Audited::RebalanceTopology.name();
+
+    fn from_form(fields: &Fields) -> Result<Self, Problem> {
+        let executors = fields.text("executors").trim().parse();
+        Ok(Self {
+            name: fields.text("name").to_owned(),
+            component: fields.text("component").to_owned(),
+            executors: executors
+                .map_err(|_| Problem::Invalid("write the executors as a whole number".to_owned()))?,
+            reason: fields.given("reason").map(str::to_owned),
+        })
+    }
+
+    fn target(&self) -> String {
+        self.name.clone()
+    }
+
+    fn why(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    fn question(&self) -> Option<Question> {
+        let Self { name, component, executors, .. } = self;
+        Some(Question {
+            title: format!("Rebalance: {name}?"),
+            text: format!(
+                "From now on {executors} {} of `{component}` may execute at the same time. Keys stay where they are.",
+                format::plural(*executors as u64, "task", "tasks")
+            ),
+            verb: "Rebalance",
+        })
+    }
+
+    fn back(&self) -> String {
+        format!("/topologies/{}", encoded(&self.name))
+    }
+
+    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+        let done = here(page)?.rebalance(&self.name, &self.component, self.executors).await;
+        let done = done.map_err(|error| problem(&error))?;
+        let pause_ms = done.pause.as_secs_f64() * 1e3;
+        let answer = serde_json::json!({
+            "component": &*done.component, "from": done.from, "to": done.to, "pause_ms": pause_ms,
+        });
+        let outcome = Audited::RebalanceTopology.outcome(&self.name, &answer);
+        Ok(Done::with(format!("{outcome}; that took {}", format::millis(pause_ms)), answer))
+    }
+}
