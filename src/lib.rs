@@ -85,7 +85,7 @@ pub use galerna_windows as windows;
 /// adds; a file of a topology over accounts' queues uses both.
 pub mod prelude {
     pub use galerna_engine::{CheckpointOptions, Engine, EngineOptions};
-    pub use galerna_spouts::{FileSpout, IntervalSpout, IteratorSpout};
+    pub use galerna_spouts::{FileSpout, Intake, IntakeError, IntervalSpout, IteratorSpout, intake};
     pub use galerna_state::prelude::*;
     pub use galerna_topology::prelude::*;
     pub use galerna_windows::prelude::*;

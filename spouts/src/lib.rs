@@ -6,6 +6,7 @@
 //! | [`FileSpout`] | the rows of an NDJSON or CSV file |
 //! | [`IteratorSpout`] | what an iterator gives |
 //! | [`IntervalSpout`] | a [`Firing`] at regular times |
+//! | [`IntakeSpout`] | what other parts of the process hand in, who are told what became of it |
 //!
 //! ```
 //! use galerna_spouts::IteratorSpout;
@@ -17,10 +18,12 @@
 //! topology.build().unwrap();
 //! ```
 //!
-//! All are at-least-once: a root that fails is emitted again, by the spout or by the broker. The crate knows broker and
+//! All but the intake are at-least-once: a root that fails is emitted again, by the spout or by the broker; whoever handed something in
+//! is told instead. The crate knows broker and
 //! dispatcher by their traits only, and no bolt.
 
 mod file;
+mod intake;
 mod interval;
 mod iterator;
 #[cfg(feature = "leased")]
@@ -28,6 +31,7 @@ mod leased;
 mod rows;
 
 pub use file::{Attempt as FileAttempt, FileError, FileSpout, FileTally, open_file};
+pub use intake::{Intake, IntakeError, IntakeSpout, intake};
 pub use interval::{Firing, IntervalSpout};
 pub use iterator::{Attempt, DEFAULT_ATTEMPTS, IteratorSpout};
 #[cfg(feature = "leased")]
