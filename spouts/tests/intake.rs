@@ -11,10 +11,9 @@ async fn running(waiting: usize, active: bool) -> (Intake<u32>, Running) {
     let mut topology = TopologyBuilder::new("intake");
     let numbers = topology.spout("intake", spout).parallelism(2).outputs();
     topology
-        .for_each(
-            "even",
-            |n: u32| if n % 2 == 0 { Ok(()) } else { Err(Fault::permanent(format!("{n} is odd"))) },
-        )
+        .for_each("even", |n: u32| {
+            if n.is_multiple_of(2) { Ok(()) } else { Err(Fault::permanent(format!("{n} is odd"))) }
+        })
         .shuffle(&numbers);
     let options = EngineOptions { active, ..EngineOptions::default() };
     let topology = topology.build().expect("it can be built");

@@ -1,0 +1,159 @@
+//! In MongoDB, for any number of processes.
+//!
+//! A list is one document, and each change one guarded update of it: so a standalone server serves as well as a replica set. Writes
+//! are acknowledged by a majority and journaled.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bson::{Document, doc};
+use futures_util::TryStreamExt;
+use mongodb::error::{Error, ErrorKind, WriteFailure};
+use mongodb::options::{Acknowledgment, CollectionOptions, WriteConcern};
+use mongodb::{Client, Collection};
+use serde::{Deserialize, Serialize};
+
+use super::{Added, Contact, List, Lists, Removed};
+use crate::store::StoreError;
+
+/// Longest time that a call waits for the server.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A document with this id is there already.
+const DUPLICATE_KEY: i32 = 11000;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    #[serde(rename = "_id")]
+    name: String,
+    contacts: Vec<StoredContact>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredContact {
+    key: String,
+    address: String,
+}
+
+impl From<Stored> for Arc<List> {
+    fn from(stored: Stored) -> Self {
+        let contacts = stored.contacts.into_iter().map(|contact| contact.address).collect();
+        Self::new(List { name: stored.name, contacts })
+    }
+}
+
+/// An open store: the collection `notification_lists` of a database.
+#[derive(Debug, Clone)]
+pub struct MongoLists {
+    lists: Collection<Stored>,
+}
+
+async fn in_time<T>(
+    attempted: &'static str,
+    call: impl IntoFuture<Output = Result<T, Error>>,
+) -> Result<T, StoreError> {
+    let failed = |passes, cause| StoreError { attempted, passes, cause };
+    match tokio::time::timeout(TIMEOUT, call.into_future()).await {
+        Ok(answer) => answer.map_err(|error| failed(true, error.to_string())),
+        Err(_) => Err(failed(true, format!("MongoDB did not answer within {} s", TIMEOUT.as_secs()))),
+    }
+}
+
+fn is_duplicate(error: &Error) -> bool {
+    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(write)) if write.code == DUPLICATE_KEY)
+}
+
+impl MongoLists {
+    /// Connects by a URL such as `mongodb://host/database`.
+    ///
+    /// # Errors
+    /// When the URL is wrong or names no database, or the server does not answer.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let attempted = "opening MongoDB";
+        galerna_tls::install_default_provider();
+        let client = in_time(attempted, Client::with_uri_str(url)).await?;
+        let database = client.default_database().ok_or(StoreError {
+            attempted,
+            passes: false,
+            cause: "the URL names no database; write for instance mongodb://localhost/downtime".to_owned(),
+        })?;
+        let durable = WriteConcern::builder()
+            .w(Acknowledgment::Majority)
+            .journal(true)
+            .w_timeout(Duration::from_secs(5))
+            .build();
+        let options = CollectionOptions::builder().write_concern(durable).build();
+        let lists = database.collection_with_options("notification_lists", options);
+        in_time(attempted, database.run_command(doc! { "ping": 1 })).await?;
+        Ok(Self { lists })
+    }
+
+    async fn find(&self, attempted: &'static str, name: &str) -> Result<Option<Stored>, StoreError> {
+        in_time(attempted, self.lists.find_one(doc! { "_id": name })).await
+    }
+
+    /// Whether a document was there that the update is for.
+    async fn update(
+        &self,
+        attempted: &'static str,
+        filter: Document,
+        update: Document,
+    ) -> Result<bool, StoreError> {
+        Ok(in_time(attempted, self.lists.update_one(filter, update)).await?.matched_count == 1)
+    }
+}
+
+#[async_trait]
+impl Lists for MongoLists {
+    async fn all(&self) -> Result<Vec<Arc<List>>, StoreError> {
+        let attempted = "reading lists";
+        let found = async {
+            self.lists.find(doc! {}).sort(doc! { "_id": 1 }).await?.try_collect::<Vec<Stored>>().await
+        };
+        Ok(in_time(attempted, found).await?.into_iter().map(Into::into).collect())
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<Arc<List>>, StoreError> {
+        Ok(self.find("reading a list", name).await?.map(Into::into))
+    }
+
+    async fn create(&self, name: &str) -> Result<Added, StoreError> {
+        let list = Stored { name: name.to_owned(), contacts: Vec::new() };
+        let inserted = async {
+            match self.lists.insert_one(&list).await {
+                Ok(_) => Ok(Added::Yes),
+                Err(error) if is_duplicate(&error) => Ok(Added::Exists),
+                Err(error) => Err(error),
+            }
+        };
+        in_time("adding a list", inserted).await
+    }
+
+    async fn remove(&self, name: &str) -> Result<bool, StoreError> {
+        let removed = self.lists.delete_one(doc! { "_id": name });
+        Ok(in_time("removing a list", removed).await?.deleted_count == 1)
+    }
+
+    async fn add(&self, list: &str, contact: &Contact) -> Result<Added, StoreError> {
+        let attempted = "adding a contact";
+        let free = doc! { "_id": list, "contacts.key": { "$ne": contact.key() } };
+        let push = doc! { "$push": { "contacts": { "key": contact.key(), "address": contact.address() } } };
+        if self.update(attempted, free, push).await? {
+            return Ok(Added::Yes);
+        }
+        Ok(if self.find(attempted, list).await?.is_some() { Added::Exists } else { Added::NoList })
+    }
+
+    async fn drop_contact(&self, list: &str, key: &str) -> Result<Removed, StoreError> {
+        let attempted = "removing a contact";
+        let there = doc! { "_id": list, "contacts.key": key };
+        if self.update(attempted, there, doc! { "$pull": { "contacts": { "key": key } } }).await? {
+            return Ok(Removed::Yes);
+        }
+        Ok(if self.find(attempted, list).await?.is_some() { Removed::Unknown } else { Removed::NoList })
+    }
+
+    async fn close(&self) {}
+}
