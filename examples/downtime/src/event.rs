@@ -127,7 +127,9 @@ impl PostedEvent {
         check_line(&self.line)?;
         let at = match self.at {
             None => now,
-            Some(text) => Timestamp::parse(&text).map_err(|reason| BadEvent { field: "at", reason })?,
+            Some(text) => {
+                Timestamp::parse(&text).map_err(|why| BadEvent { field: "at", reason: why.to_string() })?
+            }
         };
         check_time(at, now)?;
         Ok(Event { line: self.line, at, kind: self.kind, source: Source::Reported })

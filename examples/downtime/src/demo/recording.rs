@@ -26,7 +26,7 @@ pub(super) fn recording() -> anyhow::Result<Vec<Recorded>> {
         let (Some(at), Some(line), Some(state)) = (at, line, state) else {
             anyhow::bail!("a row of the recording lacks time, line or state: {row:?}")
         };
-        let at = Timestamp::parse(at).map_err(anyhow::Error::msg).context("the recording")?;
+        let at = Timestamp::parse(at).context("the recording")?;
         recorded.push(Recorded { at, line: line.to_owned(), state });
     }
     recorded.sort();

@@ -101,7 +101,7 @@ impl Look {
             LineState::Down => EventKind::Down,
         };
         let (at, source) = match status.since {
-            Some(since) => (Timestamp::parse(&since)?, Source::Reported),
+            Some(since) => (Timestamp::parse(&since).map_err(|why| why.to_string())?, Source::Reported),
             None => (now, Source::Seen),
         };
         check_time(at, now).map_err(|bad| bad.to_string())?;
