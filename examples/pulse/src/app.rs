@@ -25,8 +25,8 @@ use crate::{Mastodon, Objects, Round, page};
 const SCHEDULE: &str = "pulse/rounds";
 /// How often what is old is removed.
 const TIDY_EVERY: Duration = Duration::from_secs(3_600);
-/// So long has what is on its way to end when the process is to stop.
-const DRAIN: Duration = Duration::from_secs(20);
+/// So long has what is on its way to end when the process is to stop; what has not goes on at the next start.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// What pulse does, and with what.
 #[derive(Debug, Clone, clap::Args)]
@@ -179,7 +179,7 @@ impl Pulse {
         &self.id
     }
 
-    /// Ends in order: no round begins, those under way have 20 s; what is not done then goes on at the next start.
+    /// Ends in order: no round begins, those under way have 5 s; what is not done then goes on at the next start.
     pub async fn stop(self) {
         for (_, report) in self.topologies.drain(DRAIN).await {
             if !report.drained {

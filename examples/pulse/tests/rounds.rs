@@ -111,7 +111,7 @@ async fn killed_twenty_times_at_random_each_round_has_one_chart_or_a_reason() {
         folder: folder.path(),
         network: &network,
         accounts: &accounts,
-        more: &["--deadline", "60s"],
+        more: &["--deadline", "10m"],
         environment: &[],
     };
     for _ in 0..20 {
@@ -179,7 +179,7 @@ async fn on_s3_no_object_is_written_twice_though_the_process_is_killed_in_mid_ro
         folder: folder.path(),
         network: &network,
         accounts: "curl,expat,zlib",
-        more: &["--objects", "s3://charts", "--deadline", "60s"],
+        more: &["--objects", "s3://charts", "--deadline", "10m"],
         environment: &[
             ("AWS_ENDPOINT", &endpoint),
             ("AWS_REGION", "us-east-1"),
