@@ -8,9 +8,8 @@ mod page;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::StatusCode;
-use galerna_http::{ApiError, openapi};
+use galerna_http::ApiError;
 use galerna_model::Clock;
 use galerna_spouts::Intake;
 use utoipa_axum::router::OpenApiRouter;
@@ -33,9 +32,9 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
 }
 
-/// All routes.
-pub fn router(api: Api) -> Router {
-    let routes = OpenApiRouter::new()
+/// All routes, and the page.
+pub fn routes(api: Api) -> OpenApiRouter {
+    OpenApiRouter::new()
         .routes(routes!(events::post_events))
         .routes(routes!(lines::get_lines))
         .routes(routes!(lines::get_line))
@@ -45,20 +44,9 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(lists::get_lists, lists::post_list))
         .routes(routes!(lists::get_list, lists::delete_list))
         .routes(routes!(lists::get_contacts, lists::post_contact))
-        .routes(routes!(lists::get_contact, lists::delete_contact));
-    let (router, _) = openapi::served(routes, |description| {
-        description.info.title = "downtime".to_owned();
-        description.info.description =
-            Some("Downtimes of a factory's lines, and who is told of them.".to_owned());
-        for (_, _, operation) in openapi::operations(description) {
-            openapi::add_error(
-                operation,
-                "401",
-                "`unauthorized`: there is a token and the call has not brought it",
-            );
-        }
-    });
-    router.merge(page::routes()).with_state(api)
+        .routes(routes!(lists::get_contact, lists::delete_contact))
+        .merge(page::routes().into())
+        .with_state(api)
 }
 
 /// How a store's error is answered; the log says more.

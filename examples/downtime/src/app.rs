@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
-use galerna_engine::{DrainReport, Engine, EngineOptions, Metrics, Running};
-use galerna_http::{Guard, ServeOptions, check_exposure, serve_until};
+use galerna_control::{ControlOptions, Topologies, serve};
+use galerna_engine::EngineOptions;
 use galerna_model::Clock;
 use galerna_schedules::sqlite::SqliteSchedules;
 use galerna_schedules::{Definition, Policy, Retry, ScheduleError, ScheduleId, ScheduleStore, Schedules};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::api::{Api, router};
+use crate::api::{Api, routes};
 use crate::lists::Lists;
 use crate::lists::embedded::EmbeddedLists;
 use crate::lists::mongo::MongoLists;
@@ -25,8 +25,8 @@ use crate::topology::{Arrival, LookSettings, Parts, Senders, Smtp, Task, TellSet
 
 /// Requests that may wait for the topology.
 const WAITING: usize = 4_096;
-/// Paths that need no token: what shows the page and tells who watches.
-const OPEN: &[&str] = &["/", "/page.css", "/page.js", "/healthz", "/openapi.json"];
+/// At the end: for what is on its way.
+const DRAIN: Duration = Duration::from_secs(20);
 
 /// What is to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,9 +80,9 @@ impl Options {
 /// What runs.
 pub struct App {
     api: Api,
-    schedules: Arc<dyn ScheduleStore>,
-    running: Running,
-    guard: Guard,
+    schedules: Schedules,
+    topologies: Topologies,
+    token: Option<String>,
 }
 
 impl App {
@@ -117,14 +117,11 @@ impl App {
             },
             senders: Arc::new(senders),
         })?;
-        let running = Engine::submit(topology, EngineOptions::default()).await?;
-        let guard = Guard::new(options.token.as_deref());
-        Ok(Self { api: Api { store, lists, intake, clock: wall }, schedules, running, guard })
-    }
-
-    /// Its routes.
-    pub fn router(&self) -> Router {
-        self.guard.protect(router(self.api.clone()), OPEN)
+        let topologies = Topologies::new();
+        topologies.submit("downtime", topology, EngineOptions::default()).await?;
+        let schedules = Schedules::new(schedules, wall.clone());
+        let token = options.token.clone();
+        Ok(Self { api: Api { store, lists, intake, clock: wall }, schedules, topologies, token })
     }
 
     /// What is stored.
@@ -137,18 +134,8 @@ impl App {
         &self.api.lists
     }
 
-    /// Its schedules.
-    pub fn schedules(&self) -> &Arc<dyn ScheduleStore> {
-        &self.schedules
-    }
-
-    /// The topology's counts.
-    pub fn metrics(&self) -> Metrics {
-        self.running.metrics()
-    }
-
-    /// Serves until told to stop, then ends in order: calls under way are answered, what was taken is stored and told or left in the
-    /// store, everything is closed.
+    /// Serves until told to stop, with the topology's page and the schedules'; then ends in order: calls under way are answered, what
+    /// was taken is stored and told or left in the store, everything is closed. Whether all of it ended in time.
     ///
     /// # Errors
     /// When the listener cannot be served.
@@ -156,15 +143,26 @@ impl App {
         self,
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send,
-    ) -> anyhow::Result<DrainReport> {
-        check_exposure(&listener, &self.guard, "downtime API")?;
-        let options = ServeOptions { drain: Duration::from_secs(10), ..ServeOptions::new("downtime API") };
-        let served = serve_until(listener, self.router(), options.within_files(2), stop).await;
-        let report = self.running.drain(Duration::from_secs(20)).await;
+    ) -> anyhow::Result<bool> {
+        let shutdown = CancellationToken::new();
+        let beside = routes(self.api.clone()).merge(galerna_schedules::router(self.schedules).into());
+        let control =
+            ControlOptions { token: self.token, shutdown: shutdown.clone(), beside, registry: None };
+        let served = {
+            let mut serving = std::pin::pin!(serve(listener, self.topologies.clone(), control));
+            tokio::select! {
+                served = &mut serving => served,
+                () = stop => {
+                    shutdown.cancel();
+                    serving.await
+                }
+            }
+        };
+        let reports = self.topologies.drain(DRAIN).await;
         self.api.store.close().await;
         self.api.lists.close().await;
         served?;
-        Ok(report)
+        Ok(reports.iter().all(|(_, report)| report.drained))
     }
 }
 

@@ -128,7 +128,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let app = App::start(&options, Arc::new(clock.clone()), Arc::new(galerna_model::SystemClock)).await?;
     let store = app.store().clone();
     ensure!(store.events().await? == 0, "the database is not empty; the demo counts what is in it");
-    println!("page: {base}/?hours=240");
+    println!("page: {base}/lines?hours=240");
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     let serving = tokio::spawn(async move { app.serve(listener, stopping.cancelled_owned()).await });

@@ -104,19 +104,15 @@ impl Serve {
         let app = App::start(&self.options(), Arc::new(SystemClock), Arc::new(SystemClock)).await?;
         let listener =
             TcpListener::bind(&self.listen).await.with_context(|| format!("listening on {}", self.listen))?;
-        println!("downtime: page and API on http://{}", listener.local_addr()?);
+        println!("downtime: page and API on http://{}/lines", listener.local_addr()?);
         let stop = async {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = tokio::signal::ctrl_c() => {}
             }
         };
-        let report = app.serve(listener, stop).await?;
-        if !report.drained {
-            tracing::warn!(
-                unfinished = report.unfinished,
-                "not everything ended in time; it is told after the next start"
-            );
+        if !app.serve(listener, stop).await? {
+            tracing::warn!("not everything ended in time; it is told after the next start");
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -35,7 +35,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 pub(super) fn routes() -> Router<Api> {
     let css = get(|| async { ([(header::CONTENT_TYPE, "text/css")], include_str!("page.css")) });
     let js = get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], include_str!("page.js")) });
-    Router::new().route("/", get(page)).route("/page.css", css).route("/page.js", js)
+    Router::new().route("/lines", get(page)).route("/lines.css", css).route("/lines.js", js)
 }
 
 #[derive(Debug, Deserialize)]
