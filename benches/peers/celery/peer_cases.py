@@ -3,7 +3,7 @@
 cut      callbacks of a chord whose sender is killed after 40 of 100 parts, 20 s after the parts are done
 eta      how often each of 20 tasks with an ETA beyond the visibility timeout is run, by two workers on Redis
 twice    runs of each second of one schedule, with two beats
-limit    calls a second of a task that is limited to 5 a second, with two workers
+limit    calls a second of a task that is limited to 5 a second, with one worker and then with two
 fan-in   parts a second of so many chords of 100 parts (POOL is prefork or gevent)
 firing   firings a second that are run, of so many schedules that fire each second
 rate     calls a second of a task whose limit lets all through
@@ -72,12 +72,12 @@ def warm():
     until("due-warm", 1)
 
 
-def both():
-    """Waits until two workers work."""
+def working(workers):
+    """Waits until so many workers work."""
     began = time.monotonic()
-    while len(tasks.app.control.ping(timeout=2)) < 2:
+    while len(tasks.app.control.ping(timeout=2)) < workers:
         if time.monotonic() - began > PATIENCE:
-            sys.exit(f"two workers did not start within {PATIENCE} s")
+            sys.exit(f"{workers} workers did not start within {PATIENCE} s")
 
 
 def result(value):
@@ -111,7 +111,7 @@ def cut():
 def eta():
     worker("one")
     worker("two")
-    both()
+    working(2)
     for n in range(20):
         tasks.due.apply_async((n,), countdown=12)
     time.sleep(number)
@@ -129,16 +129,18 @@ def twice():
 
 
 def limit():
-    worker("one")
-    worker("two")
-    both()
-    # More than one worker takes beforehand.
+    # More than both workers take beforehand.
     for _ in range(1_000):
         tasks.limited.delay()
-    until("limited", 10)
-    before = count("limited")
-    time.sleep(number)
-    result(f"{(count('limited') - before) / number:.1f}")
+    rates = []
+    for workers, name in enumerate(["one", "two"], 1):
+        worker(name)
+        working(workers)
+        time.sleep(2)
+        before = count("limited")
+        time.sleep(number)
+        rates.append(f"{(count('limited') - before) / number:.1f}")
+    result(" / ".join(rates))
 
 
 def fan_in():
