@@ -28,9 +28,11 @@
 //! # Ok::<(), BuildError>(())
 //! ```
 //!
-//! Of the workspace it uses `galerna-topology`, `galerna-retry`, and `galerna-engine` to run what is served; these must not depend on it.
+//! Of the workspace it uses `galerna-topology`, `galerna-retry`, and `galerna-engine` and `galerna-state` to run what is served; these must not
+//! depend on it.
 
 mod bolt;
+mod checkpoints;
 mod child;
 mod command;
 mod declare;
@@ -53,6 +55,7 @@ mod stream;
 mod write_queue;
 
 pub use bolt::ShellBolt;
+pub use checkpoints::ServeOptions;
 pub use command::ShellCommand;
 pub use declare::{ShellBoltDeclarer, ShellTopology};
 pub use flux::{FluxError, FluxOptions, flux};
@@ -79,3 +82,8 @@ pub mod sealed {
     pub use galerna_topology::outputs;
     pub use serde_json::Value;
 }
+
+/// The examples of the guide compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/multilang.md")]
+struct Guide;

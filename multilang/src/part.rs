@@ -8,6 +8,7 @@ use std::sync::Arc;
 use galerna_topology::{Component, Input, Topology};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::checkpoints::ServeOptions;
 use crate::edge::Edge;
 use crate::host_ends::{Inboxes, Served, both};
 use crate::serve::{ServeError, serve_bolt_with, serve_spout_with};
@@ -319,12 +320,14 @@ pub enum PartError {
 pub async fn serve(
     topology: &Topology,
     part: &Part,
+    options: &ServeOptions,
     input: impl AsyncRead + Unpin + Send,
     output: impl AsyncWrite + Unpin + Send + 'static,
 ) -> Result<(), ServeError> {
     let components = part.of(topology)?;
     if components.has_spout() {
-        return serve_spout_with(input, output, |served| components.declare(part, served, None)).await;
+        return serve_spout_with(input, output, options, |served| components.declare(part, served, None)).await;
     }
-    serve_bolt_with(input, output, |served, inboxes| components.declare(part, served, Some(inboxes))).await
+    serve_bolt_with(input, output, options, |served, inboxes| components.declare(part, served, Some(inboxes)))
+        .await
 }

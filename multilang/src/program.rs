@@ -6,17 +6,21 @@ use std::process::ExitCode;
 
 use galerna_topology::Topology;
 
+use crate::checkpoints::ServeOptions;
 use crate::flux::{FluxOptions, flux};
 use crate::frame::Frames;
 use crate::part::{Part, serve};
 
 const USAGE: &str = "usage:
-  PROGRAM multilang bolt|spout COMPONENT [--topology NAME]
+  PROGRAM multilang bolt|spout COMPONENT [--topology NAME] [--checkpoints FOLDER]
       serves a component to a Storm worker, over standard input and output
-  PROGRAM multilang stretch FROM..[TO] [--topology NAME]
+  PROGRAM multilang stretch FROM..[TO] [--topology NAME] [--checkpoints FOLDER]
       serves all components on the ways from one to another, or behind one
   PROGRAM topology flux [--topology NAME] [--stretch FROM..[TO]]... [--workers N] [--message-pack] [--command WORDS]
-      prints the Flux file by which Storm runs the topology; WORDS start this program on a worker (sh galerna.sh)";
+          [--checkpoints FOLDER]
+      prints the Flux file by which Storm runs the topology; WORDS start this program on a worker (sh galerna.sh)
+
+Checkpoints of what keeps state are in FOLDER, by topology, component and task; all machines of the cluster have to see it.";
 
 /// Why a command line says nothing that can be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +30,7 @@ struct UsageError(String);
 /// What a command line says.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
-    Serve(Part),
+    Serve(Part, ServeOptions),
     Flux(FluxOptions),
 }
 
@@ -50,7 +54,7 @@ enum Command {
 ///     topology.for_each("print", |word: String| eprintln!("{word}")).shuffle(words.serialized());
 ///     topology.build()
 /// }
-/// # fn lines(_: &mut TopologyBuilder) -> Stream<String> { unimplemented!() }
+/// # fn lines(_: &mut TopologyBuilder) -> Stream<String> { Stream::named("lines", "default") }
 ///
 /// fn main() -> ExitCode {
 ///     galerna_multilang::main(topology(lines))
@@ -110,12 +114,12 @@ impl IntoTopologies for Vec<Topology> {
 fn run(command: Command, topology: &Topology) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         Command::Flux(options) => Ok(std::io::stdout().write_all(flux(topology, &options)?.as_bytes())?),
-        Command::Serve(part) => serve_stdio(topology, &part),
+        Command::Serve(part, options) => serve_stdio(topology, &part, &options),
     }
 }
 
 #[cfg(unix)]
-fn serve_stdio(topology: &Topology, part: &Part) -> Result<(), Box<dyn std::error::Error>> {
+fn serve_stdio(topology: &Topology, part: &Part, options: &ServeOptions) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (input, output) = crate::host_pipe::stdio().map_err(|error| {
@@ -123,12 +127,12 @@ fn serve_stdio(topology: &Topology, part: &Part) -> Result<(), Box<dyn std::erro
                 "`multilang` talks to the program that starts it, over pipes, and there are none: {error}"
             )
         })?;
-        Ok(serve(topology, part, input, output).await?)
+        Ok(serve(topology, part, options, input, output).await?)
     })
 }
 
 #[cfg(not(unix))]
-fn serve_stdio(_topology: &Topology, _part: &Part) -> Result<(), Box<dyn std::error::Error>> {
+fn serve_stdio(_: &Topology, _: &Part, _: &ServeOptions) -> Result<(), Box<dyn std::error::Error>> {
     Err("serving parts of a topology takes a Unix system".into())
 }
 
@@ -151,7 +155,7 @@ fn choose<'t>(topologies: &'t [Topology], named: Option<&str>) -> Result<&'t Top
 
 fn parse(arguments: &[String]) -> Result<(Command, Option<String>), UsageError> {
     let mut words: Vec<&str> = Vec::new();
-    let (mut named, mut options) = (None, FluxOptions::default());
+    let (mut named, mut options, mut serving) = (None, FluxOptions::default(), ServeOptions::default());
     let mut of_flux = None;
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -162,6 +166,12 @@ fn parse(arguments: &[String]) -> Result<(Command, Option<String>), UsageError> 
         match argument.as_str() {
             "--topology" => {
                 named = Some(value()?);
+                continue;
+            }
+            "--checkpoints" => {
+                let folder = value()?;
+                options.arguments.extend(["--checkpoints".to_owned(), folder.clone()]);
+                serving.checkpoints = Some(folder.into());
                 continue;
             }
             "--stretch" => {
@@ -185,11 +195,11 @@ fn parse(arguments: &[String]) -> Result<(Command, Option<String>), UsageError> 
         of_flux = Some(argument);
     }
     let command = match words[..] {
-        ["multilang", "bolt", id] => Command::Serve(Part::Bolt(id.into())),
-        ["multilang", "spout", id] => Command::Serve(Part::Spout(id.into())),
+        ["multilang", "bolt", id] => Command::Serve(Part::Bolt(id.into()), serving),
+        ["multilang", "spout", id] => Command::Serve(Part::Spout(id.into()), serving),
         ["multilang", "stretch", text] => {
             let stretch = text.parse().map_err(|error| UsageError(format!("{error}")))?;
-            Command::Serve(Part::Stretch(stretch))
+            Command::Serve(Part::Stretch(stretch), serving)
         }
         ["topology", "flux"] => return Ok((Command::Flux(options), named)),
         [] => return Err(UsageError("nothing is said of what to do".to_owned())),
@@ -212,11 +222,12 @@ mod tests {
 
     #[test]
     fn command_lines_say_what_to_serve_or_to_write() {
-        let bolt = Command::Serve(Part::Bolt("split".into()));
+        let bolt = Command::Serve(Part::Bolt("split".into()), ServeOptions::default());
         assert_eq!(parsed("multilang bolt split --topology words"), Ok((bolt, Some("words".to_owned()))));
         let stretch = Stretch { from: "a".into(), to: None };
-        let serve = Command::Serve(Part::Stretch(stretch.clone()));
-        assert_eq!(parsed("multilang stretch a.."), Ok((serve, None)));
+        let kept = ServeOptions { checkpoints: Some("kept".into()) };
+        let serve = Command::Serve(Part::Stretch(stretch.clone()), kept);
+        assert_eq!(parsed("multilang stretch a.. --checkpoints kept"), Ok((serve, None)));
         let options = FluxOptions {
             command: vec!["./program".to_owned()],
             arguments: Vec::new(),

@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use galerna_engine::{Engine, EngineOptions};
-use galerna_topology::{Anchor, Data, Fault, Stream, TopologyBuilder};
+use galerna_topology::{Anchor, Data, Fault, Stream, Topology, TopologyBuilder};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+use crate::checkpoints::{ServeOptions, engine_options};
 use crate::frame::WireError;
 use crate::host_ends::{Ends, Inboxes, Ready, Served};
 use crate::host_pipe::{HostReader, name, unexpected};
@@ -45,6 +46,9 @@ pub enum ServeError {
     /// The topology has no such part that can be served.
     #[error(transparent)]
     Part(#[from] PartError),
+    /// The checkpoints of what keeps state cannot be opened.
+    #[error("{0}")]
+    Checkpoints(#[from] galerna_state::CheckpointError),
     /// The declared part of a topology is not sound.
     #[error("the topology cannot be built: {0}")]
     Build(#[from] galerna_topology::BuildError),
@@ -85,7 +89,7 @@ where
     T: Data + DeserializeOwned,
     F: FnOnce(&mut Served, Stream<T>),
 {
-    serve_bolt_with(input, output, |served, inboxes| {
+    serve_bolt_with(input, output, &ServeOptions::default(), |served, inboxes| {
         let tuples = inboxes.all(&mut served.topology);
         declare(served, tuples);
         Ok(())
@@ -93,10 +97,15 @@ where
     .await
 }
 
+fn keeps_state(topology: &Topology) -> bool {
+    topology.components().iter().any(|component| component.settings.keeps_state)
+}
+
 /// As [`serve_bolt`], with whatever streams are declared.
 pub(crate) async fn serve_bolt_with<F>(
     input: impl AsyncRead + Unpin + Send,
     output: impl AsyncWrite + Unpin + Send + 'static,
+    options: &ServeOptions,
     declare: F,
 ) -> Result<(), ServeError>
 where
@@ -110,7 +119,9 @@ where
     let mut inboxes = Inboxes::new(to.clone());
     let mut served = Served { topology, ends: Ends::Bolt(to.clone()) };
     declare(&mut served, &mut inboxes)?;
-    let running = Engine::submit(served.topology.build()?, EngineOptions::default()).await?;
+    let topology = served.topology.build()?;
+    let options = engine_options(&handshake, options, keeps_state(&topology)).await?;
+    let running = Engine::submit(topology, options).await?;
 
     let outcome = loop {
         match host.next().await {
@@ -155,13 +166,14 @@ where
         declare(served);
         Ok(())
     };
-    serve_spout_with(input, output, declare).await
+    serve_spout_with(input, output, &ServeOptions::default(), declare).await
 }
 
 /// As [`serve_spout`], with a declaration that may fail.
 pub(crate) async fn serve_spout_with<F>(
     input: impl AsyncRead + Unpin + Send,
     output: impl AsyncWrite + Unpin + Send + 'static,
+    options: &ServeOptions,
     declare: F,
 ) -> Result<(), ServeError>
 where
@@ -175,8 +187,9 @@ where
     let mut served = Served { topology, ends: Ends::Spout(ready) };
     declare(&mut served)?;
     // It is the host who activates it.
-    let options = EngineOptions { active: false, ..EngineOptions::default() };
-    let running = Engine::submit(served.topology.build()?, options).await?;
+    let topology = served.topology.build()?;
+    let options = engine_options(&handshake, options, keeps_state(&topology)).await?;
+    let running = Engine::submit(topology, EngineOptions { active: false, ..options }).await?;
     let mut active = false;
     let mut held: HashMap<Id, Anchor> = HashMap::new();
     let mut next_id = 1u64;

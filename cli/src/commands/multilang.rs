@@ -1,7 +1,7 @@
 //! `galerna multilang`.
 
 use anyhow::Context;
-use galerna_multilang::{Part, serve, stdio};
+use galerna_multilang::{Part, ServeOptions, serve, stdio};
 use galerna_server::topology::to_serve;
 use galerna_settings::Settings;
 
@@ -18,6 +18,6 @@ pub(crate) async fn run(command: MultilangCommand, settings: &Settings) -> anyho
         "`galerna multilang` is started by a Storm worker, with which it talks over pipes; see deploy/storm/README.md",
     )?;
     let topology = to_serve(settings).await?;
-    serve(&topology, &part, input, output).await?;
+    serve(&topology, &part, &ServeOptions::default(), input, output).await?;
     Ok(())
 }

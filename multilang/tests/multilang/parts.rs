@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use galerna_multilang::{
-    Decoder, Emit, FluxError, FluxOptions, Frames, FromChild, Handshake, Id, Part, PartError,
-    SerializedStream, SpoutCommand, Stretch, ToChild, TupleMessage, flux, serve,
+    Decoder, Emit, FluxError, FluxOptions, Frames, FromChild, Handshake, Id, Part, PartError, SerializedStream,
+    ServeOptions, SpoutCommand, Stretch, ToChild, TupleMessage, flux, serve,
 };
+use galerna_state::prelude::*;
 use galerna_topology::prelude::*;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -96,13 +97,20 @@ struct Worker {
 
 impl Worker {
     async fn start(part: Part) -> Self {
+        Self::start_task(topology(), part, ServeOptions::default(), 1).await
+    }
+
+    async fn start_task(topology: Topology, part: Part, options: ServeOptions, task: i64) -> Self {
         let (ours, theirs) = duplex(1 << 16);
         let serving = tokio::spawn(async move {
             let (input, output) = tokio::io::split(theirs);
-            serve(&topology(), &part, input, output).await.expect("the host's going is no error");
+            let served = serve(&topology, &part, &options, input, output).await;
+            served.expect("the host's going is no error");
         });
         let mut worker = Self { pipe: ours, decoder: Decoder::new(Frames::Json, 1 << 20), serving };
-        let handshake = Handshake { pid_dir: String::new(), conf: Map::new(), context: Map::new() };
+        let map = |name: &str, value: Value| Map::from_iter([(name.to_owned(), value)]);
+        let context = map("taskid", json!(task));
+        let handshake = Handshake { pid_dir: String::new(), conf: map("topology.name", json!("on.storm")), context };
         worker.send(ToChild::Handshake(handshake)).await;
         assert!(matches!(worker.next().await, FromChild::Pid { .. }));
         worker
@@ -248,6 +256,58 @@ async fn a_spout_or_a_stretch_that_begins_with_one_is_served_as_a_spout() {
     }
 }
 
+/// Counts words in state.
+#[derive(Default)]
+struct Count {
+    count: Option<ValueState<u64>>,
+}
+
+impl Bolt for Count {
+    type Input = String;
+    type Outputs = Output<(String, u64)>;
+
+    fn prepare(&mut self, context: &TaskContext) -> Result<(), Fault> {
+        self.count = Some(context.state()?.value("count")?);
+        Ok(())
+    }
+
+    fn execute(&mut self, word: String, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault> {
+        let count = self.count.as_mut().ok_or_else(|| Fault::permanent("it was not prepared"))?;
+        let count = count.update(&word, |count| count.unwrap_or(0) + 1)?;
+        out.emit((word, count));
+        Ok(())
+    }
+}
+
+fn counting() -> Topology {
+    let mut topology = TopologyBuilder::new("counting");
+    let words = topology.spout("words", || Lines(Vec::new())).outputs().serialized().keyed_by(["value"]);
+    let counts = topology.bolt("count", Count::default).keyed_by(words, |word| word.clone()).outputs();
+    topology.for_each("print", |_: (String, u64)| ()).shuffle(counts.serialized());
+    topology.build().expect("it is sound")
+}
+
+#[tokio::test]
+async fn what_a_task_kept_is_there_when_its_child_is_started_again_and_is_no_other_tasks() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let options = ServeOptions { checkpoints: Some(folder.path().to_owned()) };
+    for (task, expected) in [(4, 1), (4, 2), (5, 1), (4, 3)] {
+        let part = Part::Bolt("count".into());
+        let mut worker = Worker::start_task(counting(), part, options.clone(), task).await;
+        worker.tuple("1", "words", "default", vec![json!("a")]).await;
+        // The ack comes when the checkpoint is there that has the tuple.
+        let heard = worker.until_settled(1).await;
+        assert_eq!(heard, [format!(r#"default ["a",{expected}] 1"#), "ack 1".to_owned()], "task {task}");
+        worker.end().await;
+    }
+    let mut kept: Vec<String> = std::fs::read_dir(folder.path().join("on.storm"))
+        .expect("it is by the topology's name")
+        .map(|entry| entry.expect("it is read").file_name().to_string_lossy().into_owned())
+        .collect();
+    kept.sort();
+    assert_eq!(kept, ["component-4", "component-5"]);
+}
+
 #[test]
 fn the_flux_file_says_what_the_topology_does() {
     let options = FluxOptions {
@@ -350,7 +410,8 @@ fn what_cannot_leave_the_process_is_refused_with_what_to_do() {
 
 #[tokio::test]
 async fn a_bolt_that_is_called_a_spout_is_refused() {
-    let refused = serve(&topology(), &Part::Spout("split".into()), &b""[..], tokio::io::sink()).await;
+    let (part, options) = (Part::Spout("split".into()), ServeOptions::default());
+    let refused = serve(&topology(), &part, &options, &b""[..], tokio::io::sink()).await;
     let error = refused.expect_err("it is a bolt").to_string();
     assert_eq!(error, "`split` is a bolt: serve it with `multilang bolt split`");
 }

@@ -54,6 +54,7 @@ mod postgres;
 mod pystorm;
 mod rabbitmq;
 mod s3;
+mod storm;
 mod supervisor;
 
 pub use accessibility::axe_script;
@@ -63,6 +64,7 @@ pub use postgres::Postgres;
 pub use pystorm::pystorm_python;
 pub use rabbitmq::RabbitMq;
 pub use s3::S3;
+pub use storm::storm_class_path;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
