@@ -86,7 +86,8 @@ shell_outputs! {
 /// CPU time of this process and of its children, in microseconds.
 fn cpu() -> (f64, f64) {
     let of = |stat: &str| {
-        let fields: Vec<&str> = stat.rsplit_once(") ").map_or(Vec::new(), |(_, rest)| rest.split(' ').collect());
+        let fields: Vec<&str> =
+            stat.rsplit_once(") ").map_or(Vec::new(), |(_, rest)| rest.split(' ').collect());
         let number = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
         // In hundredths of a second.
         (number(1) as u32, (number(11) + number(12)) * 10_000.0)
@@ -94,7 +95,8 @@ fn cpu() -> (f64, f64) {
     let read = |path: PathBuf| std::fs::read_to_string(path).map_or((0, 0.0), |stat| of(&stat));
     let (_, here) = read("/proc/self/stat".into());
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let children = all.map(|entry| read(entry.path().join("stat"))).filter(|(parent, _)| *parent == std::process::id());
+    let children =
+        all.map(|entry| read(entry.path().join("stat"))).filter(|(parent, _)| *parent == std::process::id());
     (here, children.map(|(_, cpu)| cpu).sum())
 }
 
@@ -130,7 +132,12 @@ async fn measure(name: &str, command: ShellCommand) -> Result<(), Box<dyn std::e
     let mut took = std::mem::take(&mut *load.took.lock());
     took.sort_unstable();
     let at = |part: usize| took.get(took.len() * part / 100).copied().unwrap_or_default().as_secs_f64() * 1e3;
-    println!("{name:<32} at {RATE}/s: {:.2} ms half, {:.2} ms 99 of 100 ({} tuples)", at(50), at(99), took.len());
+    println!(
+        "{name:<32} at {RATE}/s: {:.2} ms half, {:.2} ms 99 of 100 ({} tuples)",
+        at(50),
+        at(99),
+        took.len()
+    );
     load.ended.store(true, Ordering::Relaxed);
     running.finished().await;
     running.drain(Duration::from_secs(5)).await;
@@ -156,7 +163,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let command = ShellCommand::from([&*python, "plain.py"]).folder(components);
         measure("pystorm child, JSON", command).await?;
     }
-    let storm = std::env::var_os("GALERNA_STORM").map_or_else(|| target.join("../servers/storm"), PathBuf::from);
+    let storm =
+        std::env::var_os("GALERNA_STORM").map_or_else(|| target.join("../servers/storm"), PathBuf::from);
     if !storm.join("storm/lib").is_dir() {
         println!("Storm is not in {}: run scripts/servers", storm.display());
         return Ok(());

@@ -7,6 +7,7 @@ use galerna_engine::{CheckpointOptions, EngineOptions};
 use galerna_state::{CheckpointError, FolderCheckpoints};
 use serde_json::Value;
 
+use crate::host_pipe::name;
 use crate::message::Handshake;
 
 /// How long the child before this one may take to end, whose worker was killed, and how often that is looked at.
@@ -43,7 +44,7 @@ pub(crate) async fn engine_options(
     let component = text(handshake.context.get("componentid"), "component");
     let task = handshake.context.get("taskid").and_then(Value::as_i64).unwrap_or_default();
     let place = folder.join(folder_name(&topology)).join(format!("{}-{task}", folder_name(&component)));
-    let name = format!("{topology}/{component}/{task}");
+    let name = name(handshake);
     let mut waited = Duration::ZERO;
     let store = loop {
         match FolderCheckpoints::open(&place, &*name).await {

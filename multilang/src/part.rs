@@ -326,7 +326,8 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let components = part.of(topology)?;
     if components.has_spout() {
-        return serve_spout_with(input, output, options, |served| components.declare(part, served, None)).await;
+        return serve_spout_with(input, output, options, |served| components.declare(part, served, None))
+            .await;
     }
     serve_bolt_with(input, output, options, |served, inboxes| components.declare(part, served, Some(inboxes)))
         .await

@@ -119,7 +119,11 @@ fn run(command: Command, topology: &Topology) -> Result<(), Box<dyn std::error::
 }
 
 #[cfg(unix)]
-fn serve_stdio(topology: &Topology, part: &Part, options: &ServeOptions) -> Result<(), Box<dyn std::error::Error>> {
+fn serve_stdio(
+    topology: &Topology,
+    part: &Part,
+    options: &ServeOptions,
+) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (input, output) = crate::host_pipe::stdio().map_err(|error| {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use galerna_multilang::{
-    Decoder, Emit, FluxError, FluxOptions, Frames, FromChild, Handshake, Id, Part, PartError, SerializedStream,
-    ServeOptions, SpoutCommand, Stretch, ToChild, TupleMessage, flux, serve,
+    Decoder, Emit, FluxError, FluxOptions, Frames, FromChild, Handshake, Id, Part, PartError,
+    SerializedStream, ServeOptions, SpoutCommand, Stretch, ToChild, TupleMessage, flux, serve,
 };
 use galerna_state::prelude::*;
 use galerna_topology::prelude::*;
@@ -110,7 +110,8 @@ impl Worker {
         let mut worker = Self { pipe: ours, decoder: Decoder::new(Frames::Json, 1 << 20), serving };
         let map = |name: &str, value: Value| Map::from_iter([(name.to_owned(), value)]);
         let context = map("taskid", json!(task));
-        let handshake = Handshake { pid_dir: String::new(), conf: map("topology.name", json!("on.storm")), context };
+        let handshake =
+            Handshake { pid_dir: String::new(), conf: map("topology.name", json!("on.storm")), context };
         worker.send(ToChild::Handshake(handshake)).await;
         assert!(matches!(worker.next().await, FromChild::Pid { .. }));
         worker
@@ -291,13 +292,14 @@ fn counting() -> Topology {
 async fn what_a_task_kept_is_there_when_its_child_is_started_again_and_is_no_other_tasks() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let options = ServeOptions { checkpoints: Some(folder.path().to_owned()) };
-    for (task, expected) in [(4, 1), (4, 2), (5, 1), (4, 3)] {
+    // Storm gives each delivery an id of its own.
+    for (id, task, expected) in [("1", 4, 1), ("2", 4, 2), ("3", 5, 1), ("4", 4, 3)] {
         let part = Part::Bolt("count".into());
         let mut worker = Worker::start_task(counting(), part, options.clone(), task).await;
-        worker.tuple("1", "words", "default", vec![json!("a")]).await;
+        worker.tuple(id, "words", "default", vec![json!("a")]).await;
         // The ack comes when the checkpoint is there that has the tuple.
         let heard = worker.until_settled(1).await;
-        assert_eq!(heard, [format!(r#"default ["a",{expected}] 1"#), "ack 1".to_owned()], "task {task}");
+        assert_eq!(heard, [format!(r#"default ["a",{expected}] {id}"#), format!("ack {id}")], "task {task}");
         worker.end().await;
     }
     let mut kept: Vec<String> = std::fs::read_dir(folder.path().join("on.storm"))
