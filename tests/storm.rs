@@ -156,7 +156,7 @@ fn account(n: u64) -> AccountId {
 
 fn value(number: u64, device: u64) -> f64 {
     match number {
-        _ if (number + device) % 10 == 0 => 5_000.0,
+        _ if (number + device).is_multiple_of(10) => 5_000.0,
         _ if number % 17 == 16 => -1e300,
         _ => 100.0,
     }
