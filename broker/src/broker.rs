@@ -226,7 +226,7 @@ pub trait Broker: Send + Sync + 'static {
     /// first; pause the queue where that matters.
     ///
     /// # Errors
-    /// [`crate::BrokerError::Consumed`] as said; that the queue does not exist or the broker is away.
+    /// [`crate::BrokerError::Consumed`] as said; that the queue does not exist or the broker is unavailable.
     async fn peek(&self, queue: &QueueName, limit: usize) -> Result<Vec<WaitingMessage>>;
 
     /// How many dead letters each queue that has any holds.

@@ -229,7 +229,7 @@ fn firing_by_rule(visitor: &Visitor, firing: &[&AlertState], shown: &Shown<'_>, 
         by_rule.entry(&state.rule).or_default().push(state);
     }
     let mut groups: Vec<_> = by_rule.into_iter().collect();
-    // The gravest first, and among these what most devices have.
+    // The most severe first, and among these what most devices have.
     groups.sort_by_key(|(rule, states)| {
         std::cmp::Reverse((shown.rule(rule).map(|r| r.severity), states.len()))
     });

@@ -158,7 +158,7 @@ impl Asked {
                 page.letters.forget().await;
                 let look = page.letters.look(&**broker).await;
                 if let Some(problem) = look.problems.first() {
-                    return Err(Problem::Away(problem.clone()));
+                    return Err(Problem::Unavailable(problem.clone()));
                 }
                 let mut by_queue: BTreeMap<QueueName, Vec<String>> = BTreeMap::new();
                 for letter in look.letters.iter().filter(|letter| filter.matches(letter)) {
@@ -178,7 +178,7 @@ impl Asked {
         if n == 0
             && let Some(first) = failed.first()
         {
-            return Err(Problem::Away(first.clone()));
+            return Err(Problem::Unavailable(first.clone()));
         }
         let of = format!(" of {queues} {}", format::plural(queues as u64, "queue", "queues"));
         let mut message = told(n, verb, &of);

@@ -125,7 +125,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
     let status = problem.status();
     let title = match problem {
         Problem::Unknown(_) => "There is no such thing",
-        Problem::Away(_) => "A module does not answer",
+        Problem::Unavailable(_) => "A module does not answer",
         Problem::Forbidden(_) | Problem::Unauthorized(_) | Problem::TooMany => "Not allowed",
         Problem::Invalid(_) | Problem::Conflict(_) => "That cannot be done",
     };

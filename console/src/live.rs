@@ -38,7 +38,7 @@ pub(super) async fn events(
     axum::extract::Query(params): Params,
 ) -> Response {
     let Ok(permit) = page.viewers.clone().try_acquire_owned() else {
-        return Problem::Away(
+        return Problem::Unavailable(
             "too many watch this page; live updates come when one of them leaves".to_owned(),
         )
         .answer(true);

@@ -34,7 +34,7 @@ pub(super) enum Problem {
     TooMany,
     /// A module or a store does not answer.
     #[error("{0}")]
-    Away(String),
+    Unavailable(String),
 }
 
 impl Problem {
@@ -46,7 +46,7 @@ impl Problem {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
-            Self::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -58,7 +58,7 @@ impl Problem {
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::TooMany => "too_many_tries",
-            Self::Away(_) => "unavailable",
+            Self::Unavailable(_) => "unavailable",
         }
     }
 
@@ -81,7 +81,7 @@ impl From<AdminError> for Problem {
     fn from(e: AdminError) -> Self {
         match e {
             AdminError::UnknownQueue(_) => Self::Unknown(e.to_string()),
-            AdminError::Unavailable(_) => Self::Away(e.to_string()),
+            AdminError::Unavailable(_) => Self::Unavailable(e.to_string()),
             _ => Self::Invalid(e.to_string()),
         }
     }
@@ -92,7 +92,7 @@ impl From<BrokerError> for Problem {
         match e {
             BrokerError::UnknownQueue(_) => Self::Unknown(e.to_string()),
             BrokerError::Invalid(_) => Self::Invalid(e.to_string()),
-            _ => Self::Away(e.to_string()),
+            _ => Self::Unavailable(e.to_string()),
         }
     }
 }
@@ -101,7 +101,7 @@ impl From<NotifierError> for Problem {
     fn from(e: NotifierError) -> Self {
         match e {
             NotifierError::Unknown { .. } => Self::Unknown(e.to_string()),
-            NotifierError::Broker(_) | NotifierError::Store(_) => Self::Away(e.to_string()),
+            NotifierError::Broker(_) | NotifierError::Store(_) => Self::Unavailable(e.to_string()),
             _ => Self::Invalid(e.to_string()),
         }
     }
@@ -111,7 +111,7 @@ impl From<StorageError> for Problem {
     fn from(e: StorageError) -> Self {
         match e {
             StorageError::Invalid(_) => Self::Invalid(e.to_string()),
-            _ => Self::Away(e.to_string()),
+            _ => Self::Unavailable(e.to_string()),
         }
     }
 }

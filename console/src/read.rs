@@ -92,7 +92,7 @@ fn account(text: Option<String>) -> Result<Option<AccountId>, Problem> {
 async fn stored<T>(
     call: impl Future<Output = Result<T, galerna_storage::StorageError>>,
 ) -> Result<T, Problem> {
-    within_timeout("the store", call).await.map_err(Problem::Away)
+    within_timeout("the store", call).await.map_err(Problem::Unavailable)
 }
 
 /// Keeps the one that was asked for by its id.

@@ -24,7 +24,7 @@ impl From<ScheduleError> for Problem {
             ScheduleError::Bad(_) => Self::Invalid(e.to_string()),
             ScheduleError::NotFound(_) => Self::Unknown(e.to_string()),
             ScheduleError::Exists(_) | ScheduleError::Edited { .. } => Self::Conflict(e.to_string()),
-            _ => Self::Away(e.to_string()),
+            _ => Self::Unavailable(e.to_string()),
         }
     }
 }

@@ -21,7 +21,7 @@ impl From<RegistryError> for Problem {
                 Self::Conflict(e.to_string())
             }
             RegistryError::UnknownSource(_) => Self::Unknown(e.to_string()),
-            _ => Self::Away(e.to_string()),
+            _ => Self::Unavailable(e.to_string()),
         }
     }
 }

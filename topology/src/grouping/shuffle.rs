@@ -19,7 +19,7 @@ pub(crate) struct Shuffle {
 }
 
 /// How long a task must have been full beside an idle one before shuffling goes past it. Shorter, and a
-/// passing hiccup of the machine would unbalance what is even over time.
+/// passing pause of the machine would unbalance what is even over time.
 const LAG: Duration = Duration::from_millis(100);
 /// Rows given to all tasks together in a round. So few that over 10,000 rows no task has 1 % more than its share, and so many
 /// that rows stay together where there are few tasks.
@@ -54,7 +54,7 @@ impl Shuffle {
         };
         let now = setup.clock.now();
         match self.lagging {
-            // The laggard's turn counts as taken, or it would be flooded as soon as it moves again.
+            // The turn of the task that lags counts as taken, or it would be flooded as soon as it moves again.
             Some((task, since)) if task == next && now.saturating_sub(since) >= LAG => idle,
             Some((task, _)) if task == next => next,
             _ => {
