@@ -27,7 +27,9 @@ pub(super) async fn ask<T>(
 ) -> Result<T, Problem> {
     match tokio::time::timeout(TIMEOUT, call).await {
         Ok(answer) => answer.map_err(Problem::from),
-        Err(_) => Err(Problem::Unavailable(format!("the dispatcher did not answer within {} s", TIMEOUT.as_secs()))),
+        Err(_) => {
+            Err(Problem::Unavailable(format!("the dispatcher did not answer within {} s", TIMEOUT.as_secs())))
+        }
     }
 }
 
