@@ -161,7 +161,7 @@ fn problem(error: &ControlError) -> Problem {
     match error {
         ControlError::Unknown(_) => Problem::Unknown(text),
         ControlError::Ending { .. } => Problem::Conflict(text),
-        ControlError::Checkpoint { .. } => Problem::Away(text),
+        ControlError::Checkpoint { .. } => Problem::Unavailable(text),
         _ => Problem::Invalid(text),
     }
 }
