@@ -1,7 +1,5 @@
 //! Lists of accounts and of sources, as operators write them.
 
-use std::collections::HashSet;
-
 use galerna_directory::fuzzing::{accounts, sources};
 
 /// Reads the bytes as a list of accounts and as one of sources, as JSON and as CSV.
@@ -11,12 +9,24 @@ use galerna_directory::fuzzing::{accounts, sources};
 pub fn lists(data: &[u8]) {
     for name in ["list.json", "list.csv"] {
         if let Ok(list) = accounts(name, data) {
-            let ids: HashSet<_> = list.entries.iter().map(|account| &account.id).collect();
-            assert_eq!(ids.len(), list.entries.len(), "an account is listed twice");
+            assert!(
+                list.issues.iter().all(|issue| !issue.problem.is_empty()),
+                "a wrong entry without a reason"
+            );
+            let written = serde_json::to_vec(&list.entries).expect("accounts have a JSON form");
+            let again = accounts("list.json", &written).expect("a list that was written can be read");
+            assert!(again.issues.is_empty(), "a right account is wrong once written: {:?}", again.issues);
+            assert_eq!(again.entries, list.entries);
         }
         if let Ok(list) = sources(name, data) {
-            let ids: HashSet<_> = list.entries.iter().map(|source| &source.id).collect();
-            assert_eq!(ids.len(), list.entries.len(), "a source is listed twice");
+            assert!(
+                list.issues.iter().all(|issue| !issue.problem.is_empty()),
+                "a wrong entry without a reason"
+            );
+            let written = serde_json::to_vec(&list.entries).expect("sources have a JSON form");
+            let again = sources("list.json", &written).expect("a list that was written can be read");
+            assert!(again.issues.is_empty(), "a right source is wrong once written: {:?}", again.issues);
+            assert_eq!(again.entries, list.entries);
         }
     }
 }
