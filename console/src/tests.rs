@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
-mod access;
 mod operating;
 mod schedules;
+mod sign_in;
 mod telling;
 
 const VIEWER: &str = "viewer-token-0123456789";
