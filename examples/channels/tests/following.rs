@@ -279,6 +279,24 @@ async fn scheduled_posts_are_edited_while_they_wait_and_posted_once_each() {
 async fn a_channel_whose_source_is_not_there_ends_with_the_reason_until_it_is_started_again() {
     let (fake, folder) = (Fake::new(), tempfile::tempdir().unwrap());
     let channels = start(&fake, folder.path(), &["a"]).await;
+    channels.put(channel("a", Source::List("7".to_owned()))).await.unwrap();
+    let ended =
+        || matches!(phase(&channels, "a"), Phase::Failed { reason } if reason == "there is no list 7");
+    until("it has ended", ended).await;
+    assert!(noticed(&channels, "a", "there is no list 7").await);
+    let calls = fake.held().calls;
+    sleep(HOUR).await;
+    assert_eq!(fake.held().calls, calls, "it is left alone");
+    channels.switch("a", true).await.unwrap();
+    until("it was tried again", || fake.held().calls > calls).await;
+    until("it has ended", ended).await;
+    channels.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_cannot_be_is_refused_with_the_reason() {
+    let (fake, folder) = (Fake::new(), tempfile::tempdir().unwrap());
+    let channels = start(&fake, folder.path(), &["a"]).await;
     let nobody = channels.put(Channel { account: "nobody".to_owned(), ..channel("a", Source::Home) }).await;
     assert_eq!(nobody.unwrap_err().to_string(), "there is no account `nobody`");
     assert!(channels.switch("b", true).await.is_err());

@@ -181,8 +181,10 @@ impl Network for Fake {
         source: &Source,
     ) -> Result<Option<Box<dyn EventStream>>, NetworkError> {
         self.admit(account, false)?;
-        if let Source::User(_) = source {
-            return Ok(None);
+        match source {
+            Source::User(_) => return Ok(None),
+            Source::List(id) => return Err(NetworkError::NotFound(format!("list {id}"))),
+            _ => {}
         }
         self.held().streams += 1;
         Ok(Some(Box::new(FakeStream(self.told.subscribe()))))
