@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use galerna_directory::{AccountsSource, DirectoryError, Listing};
-use galerna_dispatcher::{Dispatcher, DispatcherOptions, MaintainerLink, Ping, StrategyName};
+use galerna_dispatcher::{Dispatcher, DispatcherOptions, MaintainerLink, Ping, PingError, StrategyName};
 use galerna_lease::{Timing, invariants};
 use galerna_lock::Mutex;
 use galerna_maintainer::{Guard, Maintainer, Options as MaintainerOptions, Schedule};
@@ -101,10 +101,12 @@ struct MaintainerPing(Arc<Mutex<Option<Maintainer>>>);
 
 #[async_trait]
 impl Ping for MaintainerPing {
-    async fn ping(&self) -> Result<(), String> {
+    async fn ping(&self) -> Result<(), PingError> {
         match &*self.0.lock() {
-            Some(maintainer) => maintainer.check_on_time(),
-            None => Err("connection refused".to_owned()),
+            Some(maintainer) => {
+                maintainer.check_on_time().map_err(|late| PingError::NotWorking(late.to_string()))
+            }
+            None => Err(PingError::Unreachable("connection refused".to_owned())),
         }
     }
 }
