@@ -17,9 +17,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use galerna_topology::Failure;
 use galerna_topology::lineage::{RootId, Span};
-use galerna_topology::runtime::{Grant, RootAllocator, SlotRange};
+use galerna_topology::runtime::{Delivered, Grant, RootAllocator, SlotRange};
+use galerna_topology::{Failure, FailureKind, Fault};
 
 use crate::checkpoints::KnownIds;
 use crate::histogram::Histogram;
@@ -91,8 +91,12 @@ struct Checkpointed {
     epochs: Vec<u64>,
     /// The stable ids of the roots in [`Ledger::acked`], as far as they have any, by slot.
     done: Vec<(u32, Arc<str>)>,
-    /// The messages that are done.
+    /// The messages that are done, and those that are worked on.
     known: KnownIds,
+    /// Roots of messages that are worked on already: they fail as soon as they are pending.
+    doubled: Vec<RootId>,
+    /// The spout.
+    component: Arc<str>,
 }
 
 /// Roots that are done, in consecutive slots, whose effects are all in one checkpoint.
@@ -142,9 +146,10 @@ impl Ledger {
 
     /// Remembers of each root which checkpoint has its effect, and takes none for a message that is done.
     #[must_use]
-    pub(crate) fn with_checkpoints(mut self, known: KnownIds) -> Self {
+    pub(crate) fn with_checkpoints(mut self, known: KnownIds, component: Arc<str>) -> Self {
         let epochs = vec![0; self.sequence.len()];
-        self.checkpointed = Some(Checkpointed { epochs, done: Vec::new(), known });
+        let (done, doubled) = (Vec::new(), Vec::new());
+        self.checkpointed = Some(Checkpointed { epochs, done, known, doubled, component });
         self
     }
 
@@ -344,6 +349,16 @@ impl Ledger {
         }
     }
 
+    /// The messages of these roots are being worked on: they come again later, when it is known what became of that.
+    #[cold]
+    fn fail_doubled(&mut self) {
+        let Some(of) = &mut self.checkpointed else { return };
+        let (doubled, component) = (std::mem::take(&mut of.doubled), of.component.clone());
+        let fault = Fault::unavailable("the message was delivered before, and is being worked on");
+        let failure = Failure { kind: FailureKind::Error, fault, component };
+        doubled.into_iter().for_each(|root| self.fail_root(root, &failure));
+    }
+
     /// Frees the slot of a root that is done.
     fn free_done(&mut self, slot: usize) {
         if self.has_stable_ids
@@ -359,6 +374,11 @@ impl Ledger {
     fn free_failed(&mut self, slot: usize) {
         if let Some(of) = &mut self.checkpointed {
             of.epochs[slot] = 0;
+            if self.has_stable_ids
+                && let Some(id) = self.stable_ids.take(self.sequence[slot])
+            {
+                of.known.failed(&id);
+            }
         }
         self.free(slot);
     }
@@ -639,17 +659,25 @@ impl RootAllocator for Ledger {
         if let (None, Some(timeout)) = (self.check_at, self.timeout) {
             self.check_at = Some(self.now.saturating_add(timeout));
         }
+        if self.checkpointed.as_ref().is_some_and(|of| !of.doubled.is_empty()) {
+            self.fail_doubled();
+        }
     }
 
-    fn set_stable_id(&mut self, root: RootId, id: Arc<str>) -> Option<u64> {
-        if let Some(of) = &self.checkpointed
-            && let Some(checkpoint) = of.known.find(&id, self.now)
-        {
-            return Some(checkpoint);
+    fn set_stable_id(&mut self, root: RootId, id: Arc<str>) -> Delivered {
+        if let Some(of) = &mut self.checkpointed {
+            match of.known.deliver(&id, self.now) {
+                Delivered::First => {}
+                Delivered::Pending => {
+                    of.doubled.push(root);
+                    return Delivered::Pending;
+                }
+                done @ Delivered::Done(_) => return done,
+            }
         }
         self.has_stable_ids = true;
         self.stable_ids.insert(root, id);
-        None
+        Delivered::First
     }
 
     fn capacity(&self) -> usize {

@@ -154,7 +154,10 @@ impl SpoutWorker {
         Self {
             spout,
             ledger: match &shared.checkpoints {
-                Some(checkpoints) => ledger.with_checkpoints(checkpoints.known[plan.component].clone()),
+                Some(checkpoints) => {
+                    let known = checkpoints.known[plan.component].clone();
+                    ledger.with_checkpoints(known, component.id.clone())
+                }
                 None => ledger,
             },
             acks,

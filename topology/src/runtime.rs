@@ -85,12 +85,23 @@ pub trait RootAllocator {
     /// The first `used` slots of the last grant are pending from now on.
     fn commit(&mut self, used: u32);
     /// What a root of the last grant is known by outside of this process, for bolts to read while it is pending. If the message
-    /// has had its effect already, the root is not to be: the number of the checkpoint that has it.
-    fn set_stable_id(&mut self, root: RootId, id: Arc<str>) -> Option<u64>;
+    /// has had its effect already, or is being worked on, nothing is to be emitted for it.
+    fn set_stable_id(&mut self, root: RootId, id: Arc<str>) -> Delivered;
     /// How many slots the slab has in all.
     fn capacity(&self) -> usize;
     /// Whether a slot holds a pending root.
     fn is_pending(&self, slot: u32) -> bool;
+}
+
+/// What is known of a message by its stable id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// Nothing: it is to be worked on.
+    First,
+    /// It has had its effect: the root is not to be, and its id waits for the checkpoint with this number.
+    Done(u64),
+    /// It is being worked on: the root fails when it is committed.
+    Pending,
 }
 
 /// What an edge carries.

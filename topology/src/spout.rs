@@ -10,7 +10,7 @@ use crate::failure::{Failed, Fault};
 use crate::held_acks::HeldAcks;
 use crate::lineage::{AckToken, RootId, ShareRng};
 use crate::outputs::{OutputSet, Outputs, TokenSplitter};
-use crate::runtime::{Destination, Grant, RootAllocator, Staged, destinations_of};
+use crate::runtime::{Delivered, Destination, Grant, RootAllocator, Staged, destinations_of};
 
 /// What a spout says after [`Spout::next`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,8 +127,8 @@ pub struct Roots<'a, S: Spout> {
 enum Current {
     Untracked,
     Root(RootId),
-    /// A message that has had its effect: what is emitted for it goes nowhere.
-    Done,
+    /// A message that has had its effect, or is being worked on: what is emitted for it goes nowhere.
+    Ignored,
 }
 
 /// How a spout is filled from.
@@ -188,21 +188,26 @@ impl<'a, S: Spout> Roots<'a, S> {
 
     /// As [`root`](Self::root), for a message that has an id of its own, which is the same whenever and wherever it is delivered.
     /// Bolts read it by [`Emitter::stable_id`](crate::Emitter::stable_id), to notice what they have had before. In a topology with
-    /// checkpoints, what is emitted for a message whose effect a checkpoint has already goes nowhere, and the message is acked.
+    /// checkpoints, what is emitted for a message whose effect a checkpoint has already goes nowhere, and the message is acked; one
+    /// that is delivered again while it is worked on fails as unavailable, so that its source brings it later.
     pub fn root_with_stable_id(
         &mut self,
         id: S::MessageId,
         stable_id: impl Into<Arc<str>>,
     ) -> &mut S::Outputs {
         self.root(id);
-        if self.tracking
-            && let Some(has_it) =
-                self.source.set_stable_id(self.grant.first.plus(self.used - 1), stable_id.into())
-        {
-            self.used -= 1;
-            let id = self.ids[(self.grant.slot + self.used) as usize].take();
-            self.held.hold(has_it, id.into_iter());
-            self.current = Current::Done;
+        if self.tracking {
+            let root = self.grant.first.plus(self.used - 1);
+            match self.source.set_stable_id(root, stable_id.into()) {
+                Delivered::First => {}
+                Delivered::Done(checkpoint) => {
+                    self.used -= 1;
+                    let id = self.ids[(self.grant.slot + self.used) as usize].take();
+                    self.held.hold(checkpoint, id.into_iter());
+                    self.current = Current::Ignored;
+                }
+                Delivered::Pending => self.current = Current::Ignored,
+            }
         }
         self.outputs
     }
@@ -263,12 +268,12 @@ impl<'a, S: Spout> Roots<'a, S> {
     }
 
     fn seal_other(&mut self) {
-        if let Current::Done = self.current {
+        if let Current::Ignored = self.current {
             self.outputs.discard();
         }
         let rows = self.outputs.unsealed();
         let token = match self.current {
-            Current::Untracked | Current::Done => AckToken::Untracked,
+            Current::Untracked | Current::Ignored => AckToken::Untracked,
             Current::Root(root) if rows == 0 || !self.tracking => {
                 // Nobody holds it: no rows, or all with a token of their own, or tracking is off.
                 self.staged.acked.push_whole(root, 1);

@@ -1,9 +1,10 @@
-//! Which messages have had their effect.
+//! Which messages have had their effect, and which are worked on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, MutexGuard};
 
 use galerna_lock::Mutex;
+use galerna_topology::runtime::Delivered;
 
 /// The stable ids of messages of one spout that are done, from then on until some time after their source was told. Whichever task
 /// gets such a message again does not work on it. Clones are the same ids.
@@ -16,6 +17,8 @@ pub(crate) struct KnownIds {
 #[derive(Debug, Default)]
 struct Known {
     ids: HashMap<Arc<str>, Id>,
+    /// Those that are worked on.
+    pending: HashSet<Arc<str>>,
     /// Those that are in no committed checkpoint yet, by the checkpoint that will have them.
     waiting: BTreeMap<u64, Vec<Arc<str>>>,
     /// The others, by when they are looked at.
@@ -45,12 +48,13 @@ impl KnownIds {
     /// A message is done: its effect is in this checkpoint.
     pub(crate) fn done(&self, id: Arc<str>, checkpoint: u64) {
         let mut known = self.lock();
+        known.pending.remove(&id);
         known.ids.insert(id.clone(), Id { checkpoint, forget_at: u64::MAX });
         known.waiting.entry(checkpoint).or_default().push(id);
     }
 
     /// The checkpoint that has the effect of a message, if it has had any. It is acked again, so it may come again again.
-    pub(crate) fn find(&self, id: &str, now: u64) -> Option<u64> {
+    fn find(&self, id: &str, now: u64) -> Option<u64> {
         let known = &mut *self.lock();
         let (key, _) = known.ids.get_key_value(id)?;
         let key = key.clone();
@@ -60,6 +64,22 @@ impl KnownIds {
             known.told.push_back((found.forget_at, key));
         }
         Some(found.checkpoint)
+    }
+
+    /// A message is delivered: what is known of it. If nothing is, it is worked on from now on.
+    pub(crate) fn deliver(&self, id: &Arc<str>, now: u64) -> Delivered {
+        if let Some(checkpoint) = self.find(id, now) {
+            return Delivered::Done(checkpoint);
+        }
+        match self.lock().pending.insert(id.clone()) {
+            true => Delivered::First,
+            false => Delivered::Pending,
+        }
+    }
+
+    /// A message that was worked on failed.
+    pub(crate) fn failed(&self, id: &str) {
+        self.lock().pending.remove(id);
     }
 
     /// These were in a checkpoint that was restored.

@@ -91,3 +91,22 @@ async fn calls_under_way_end_before_a_barrier_passes() {
     }
     assert_eq!(checkpoint.await.unwrap().unwrap().in_doubt, 4, "their effects are in it");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_delivered_again_while_it_is_worked_on_does_not_count_twice() {
+    let (fast, slow, gate) = (Source::default(), Source::default(), Arc::new(Semaphore::new(0)));
+    let running = gated(&fast, &slow, &gate, 1 << 20).await;
+    (0..4).for_each(|_| slow.send("slow"));
+    until("all calls are made", || running.metrics().component("gate").unwrap().executed == 4).await;
+    slow.deliver_again();
+    until("the doubles fail", || running.metrics().component("slow").unwrap().failures() >= 4).await;
+    gate.add_permits(1_000);
+    until("all is counted", || executed(&running) == 4).await;
+    until("the first ones are done", || running.metrics().component("slow").unwrap().pending == 0).await;
+    running.checkpoint().await.unwrap();
+    until("all is acked", || slow.is_empty()).await;
+    let metrics = running.metrics();
+    let spout = metrics.component("slow").unwrap();
+    assert_eq!(spout.faults["unavailable"], spout.failures());
+    assert_eq!((executed(&running), metrics.component("gate").unwrap().executed), (4, 4));
+}

@@ -61,6 +61,13 @@ impl Source {
         state.acked.len() == state.messages.len()
     }
 
+    /// What is not acked is delivered once more, by the same connection.
+    pub(crate) fn deliver_again(&self) {
+        let state = &mut *self.lock();
+        state.queued.extend(state.unacked.iter().copied());
+        self.more.notify_waiters();
+    }
+
     /// The connection is lost, and with it the last `lost` acks: what is not acked is delivered again, in another order.
     pub(crate) fn disconnect(&self, lost: usize, random: &mut fastrand::Rng) {
         let state = &mut *self.lock();
