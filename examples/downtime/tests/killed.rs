@@ -73,6 +73,7 @@ async fn killed_at_random(database: Option<String>) {
     let start = || start(port, folder.path(), &webhook, database.as_deref());
     let mut process = start();
 
+    galerna_tls::install_default_provider();
     let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client can be made");
     let first = Timestamp(SystemClock.now().as_millis() / 1_000 * 1_000 - 3_600_000);
     let posting = (0..LINES).map(|n| tokio::spawn(post_all(client.clone(), base.clone(), format!("line {n}"), first)));
