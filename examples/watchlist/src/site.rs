@@ -66,11 +66,11 @@ impl Site {
         self
     }
 
-    /// Hides the last posts of each group, as if they were not posted yet.
-    pub fn hide_last(&self, posts: usize) {
+    /// Hides the last posts of a group, as if they were not posted yet.
+    pub fn hide_last(&self, group: &str, posts: usize) {
         let mut inner = self.inner.lock();
-        let visible = inner.groups.iter().map(|(group, all)| (group.clone(), all.len().saturating_sub(posts)));
-        inner.visible = visible.collect();
+        let all = inner.groups.get(group).map_or(0, Vec::len);
+        inner.visible.insert(group.to_owned(), all.saturating_sub(posts));
     }
 
     /// Adds words to a visible post of each group: its authors have edited it.
