@@ -69,14 +69,17 @@ async fn killed_at_random(database: Option<String>) {
     let router = Router::new().route("/", post(take)).with_state(calls.clone());
     tokio::spawn(async move { axum::serve(receiver, router).await });
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port is free").port();
-    let (folder, base) = (tempfile::tempdir().expect("a folder can be made"), format!("http://127.0.0.1:{port}"));
+    let (folder, base) =
+        (tempfile::tempdir().expect("a folder can be made"), format!("http://127.0.0.1:{port}"));
     let start = || start(port, folder.path(), &webhook, database.as_deref());
     let mut process = start();
 
     galerna_tls::install_default_provider();
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client can be made");
+    let client =
+        reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client can be made");
     let first = Timestamp(SystemClock.now().as_millis() / 1_000 * 1_000 - 3_600_000);
-    let posting = (0..LINES).map(|n| tokio::spawn(post_all(client.clone(), base.clone(), format!("line {n}"), first)));
+    let posting =
+        (0..LINES).map(|n| tokio::spawn(post_all(client.clone(), base.clone(), format!("line {n}"), first)));
     let posting: Vec<_> = posting.collect();
     for _ in 0..KILLS {
         sleep(Duration::from_millis(fastrand::u64(100..900))).await;
@@ -88,12 +91,15 @@ async fn killed_at_random(database: Option<String>) {
     }
 
     let expected: BTreeSet<(String, i64)> = (0..LINES)
-        .flat_map(|n| (0..CHANGES).map(move |change| (format!("line {n}"), i64::try_from(change).unwrap() * 5_000)))
+        .flat_map(|n| {
+            (0..CHANGES).map(move |change| (format!("line {n}"), i64::try_from(change).unwrap() * 5_000))
+        })
         .map(|(line, after)| (line, first.plus_millis(after).as_millis()))
         .collect();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let told: BTreeSet<_> = calls.lock().iter().map(|call| (call.line.clone(), call.at.as_millis())).collect();
+        let told: BTreeSet<_> =
+            calls.lock().iter().map(|call| (call.line.clone(), call.at.as_millis())).collect();
         if told == expected {
             break;
         }

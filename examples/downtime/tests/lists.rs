@@ -34,7 +34,9 @@ async fn of_many_who_add_the_same_one_does() {
         let add = (0..10).map(|n| {
             let lists = lists.clone();
             let address = if n % 2 == 0 { "Ada@Example.com" } else { "ada@example.COM" };
-            tokio::spawn(async move { lists.add("maintenance", &contact(address)).await.expect("the store answers") })
+            tokio::spawn(async move {
+                lists.add("maintenance", &contact(address)).await.expect("the store answers")
+            })
         });
         let mut added = Vec::new();
         for task in add.collect::<Vec<_>>() {

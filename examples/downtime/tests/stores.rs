@@ -46,7 +46,8 @@ async fn the_same_events_give_the_same_downtimes_in_any_order() {
                 .map(|n| event(&line, n * 10, if fastrand::bool() { EventKind::Up } else { EventKind::Down }))
                 .collect();
             let in_order = format!("in order {round}");
-            let renamed: Vec<Event> = events.iter().map(|e| Event { line: in_order.clone(), ..e.clone() }).collect();
+            let renamed: Vec<Event> =
+                events.iter().map(|e| Event { line: in_order.clone(), ..e.clone() }).collect();
             store.record(&renamed, HOLD).await.expect("they are recorded");
             fastrand::shuffle(&mut events);
             for events in events.chunks(7) {
@@ -98,7 +99,10 @@ async fn a_line_whose_heartbeats_stop_is_down_until_the_next() {
         store.record(&[beat(9_000)], HOLD).await.expect("it is recorded");
         assert_eq!(downtimes(&*store, "press").await, [(7_000, Some(9_000))]);
         // A heartbeat says nothing of a line that was reported down.
-        store.record(&[event("press", 10_000, EventKind::Down), beat(11_000)], HOLD).await.expect("they are recorded");
+        store
+            .record(&[event("press", 10_000, EventKind::Down), beat(11_000)], HOLD)
+            .await
+            .expect("they are recorded");
         let line = store.line("press").await.expect("it can be read").expect("it is known");
         assert_eq!((line.state, line.heard), (LineState::Down, Timestamp(11_000)));
     })
@@ -121,7 +125,10 @@ async fn what_lasts_is_told_once_in_order_and_again_when_it_could_not_be() {
         let [down] = &taken[..] else { panic!("{taken:?}") };
         assert_eq!((down.what.kind, down.what.began_before, down.tries), (NoticeKind::Down, true, 1));
         assert_eq!(store.claim(&claim(30_050)).await, Ok(vec![]), "it is taken");
-        let list = |name: &str| Recipient::Log { list: name.to_owned(), addresses: vec!["a@example.com".to_owned()] };
+        let list = |name: &str| Recipient::Log {
+            list: name.to_owned(),
+            addresses: vec!["a@example.com".to_owned()],
+        };
         let planned = store.plan(down, &[list("one"), Recipient::Webhook {}]).await.expect("it is planned");
         assert_eq!(planned.len(), 2);
         store.ended(&planned[0].id, DeliveryStatus::Delivered, None).await.expect("it is written down");

@@ -83,7 +83,8 @@ impl Watchlist {
         see_to(&schedules, &options, &config).await?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.join("posts.sqlite"))?);
         let (file, lease) = (folder.join("jobs.sqlite"), options.lease);
-        let jobs: OpenJobs = Arc::new(move || DelayStore::open(&file, Arc::new(SystemClock), job_options(lease)));
+        let jobs: OpenJobs =
+            Arc::new(move || DelayStore::open(&file, Arc::new(SystemClock), job_options(lease)));
         let enqueue = Arc::new(jobs()?);
         let limits = Arc::new(RateLimits::open(&folder.join("jobs.sqlite"), Arc::new(SystemClock))?);
         let polite = Polite::new(limits, config.per_minute)?;
@@ -105,9 +106,9 @@ impl Watchlist {
             lease: options.lease,
             look_back: options.look_back,
         };
-        let listener = TcpListener::bind(options.listen)
-            .await
-            .with_context(|| format!("{} cannot be listened on; name another with --listen", options.listen))?;
+        let listener = TcpListener::bind(options.listen).await.with_context(|| {
+            format!("{} cannot be listened on; name another with --listen", options.listen)
+        })?;
         let address = listener.local_addr()?;
         let topologies = Topologies::new();
         topologies.submit("watchlist", parts.topology()?, EngineOptions::default()).await?;
@@ -170,7 +171,8 @@ async fn see_to(schedules: &Schedules, options: &Options, config: &Config) -> an
         ("watchlist/daily".to_owned(), Definition::cron(&options.daily, "UTC"), Task::Daily),
     ];
     for source in &config.sources {
-        let crawl = (crawl_schedule(&source.name), Definition::every(source.every), Task::Crawl(source.name.clone()));
+        let crawl =
+            (crawl_schedule(&source.name), Definition::every(source.every), Task::Crawl(source.name.clone()));
         wanted.push(crawl);
     }
     let mut names = Vec::new();

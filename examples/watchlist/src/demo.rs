@@ -219,7 +219,11 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<bool> {
         daily: "0 0 29 2 *".to_owned(),
     };
     let watchlist = Watchlist::start(stores, config(&address, &groups)?).await?;
-    println!("{} groups of recorded posts; the page is at http://{}/watchlist", groups.len(), watchlist.address);
+    println!(
+        "{} groups of recorded posts; the page is at http://{}/watchlist",
+        groups.len(),
+        watchlist.address
+    );
     // Of some groups there will be new posts; the others' pages will be as they were.
     let growing = &groups[..groups.len() / 2];
     for group in growing {
@@ -298,20 +302,29 @@ async fn count(
     let expected = expected_targets(&posts);
     let targets = watchlist.store.targets("").await?;
     report.targets = targets.len() as u64;
-    let found: Expected =
-        targets.into_iter().map(|target| ((target.keyword, target.group, target.day), target.count)).collect();
+    let found: Expected = targets
+        .into_iter()
+        .map(|target| ((target.keyword, target.group, target.day), target.count))
+        .collect();
     for (key, count) in &expected {
         if found.get(key) != Some(count) {
             report.wrong.push(format!("{key:?} is {:?} and must be {count}", found.get(key)));
         }
     }
-    report.wrong.extend(found.keys().filter(|key| !expected.contains_key(*key)).map(|key| format!("{key:?} is not in the posts")));
+    report.wrong.extend(
+        found
+            .keys()
+            .filter(|key| !expected.contains_key(*key))
+            .map(|key| format!("{key:?} is not in the posts")),
+    );
     let came = receiver.came();
     let alerts = expected_alerts(&expected)?;
     report.alerts = came.len() as u64;
     report.lost += alerts.iter().filter(|id| !came.contains_key(*id)).count() as u64;
     report.doubled += came.values().map(|times| times - 1).sum::<u64>();
-    report.wrong.extend(came.keys().filter(|id| !alerts.contains(id)).map(|id| format!("nobody asked for the alert {id}")));
+    report.wrong.extend(
+        came.keys().filter(|id| !alerts.contains(id)).map(|id| format!("nobody asked for the alert {id}")),
+    );
     let (_, not_modified, disallowed) = site.requests();
     report.not_modified = not_modified;
     if disallowed > 0 {

@@ -22,7 +22,8 @@ pub(crate) async fn count_new(store: &dyn Store, keywords: &Keywords) -> Result<
             return Ok(counted);
         }
         counted += versions.len() as u64;
-        let mapped = versions.into_iter().map(|version| Mapped { counts: keywords.count(&version.text), version });
+        let mapped =
+            versions.into_iter().map(|version| Mapped { counts: keywords.count(&version.text), version });
         store.map(mapped.collect()).await?;
     }
 }
@@ -33,9 +34,7 @@ pub(crate) async fn count_new(store: &dyn Store, keywords: &Keywords) -> Result<
 pub fn week_change(counts: &BTreeMap<String, u64>, day: &str) -> Option<(u64, u64)> {
     let end = Timestamp::parse(&format!("{day}T00:00:00Z")).ok()?;
     let week = |before: i64| -> u64 {
-        (0..7)
-            .filter_map(|days| counts.get(&day_of(end.plus_millis(-(before + days) * DAY_MS))))
-            .sum()
+        (0..7).filter_map(|days| counts.get(&day_of(end.plus_millis(-(before + days) * DAY_MS)))).sum()
     };
     Some((week(0), week(7)))
 }
@@ -55,11 +54,17 @@ pub(crate) fn alerts(rules: &[Rule], targets: &[Target], from: &str, daily: bool
             }
             for (day, count) in counts.range(from.to_owned()..) {
                 let text = match rule.grown {
-                    None if *count >= rule.at_least => format!("{keyword}: {count} in the posts of {group} on {day}"),
+                    None if *count >= rule.at_least => {
+                        format!("{keyword}: {count} in the posts of {group} on {day}")
+                    }
                     Some(grown) if daily => match week_change(counts, day) {
-                        Some((week, before)) if week >= rule.at_least && week as f64 >= grown * before as f64 => format!(
-                            "{keyword}: {week} in the posts of {group} in the week up to {day}, {before} in the week before"
-                        ),
+                        Some((week, before))
+                            if week >= rule.at_least && week as f64 >= grown * before as f64 =>
+                        {
+                            format!(
+                                "{keyword}: {week} in the posts of {group} in the week up to {day}, {before} in the week before"
+                            )
+                        }
                         _ => continue,
                     },
                     _ => continue,
@@ -82,7 +87,13 @@ mod tests {
     }
 
     fn rule(grown: Option<f64>, at_least: u64, group: Option<&str>) -> Rule {
-        Rule { name: "r".to_owned(), keyword: "security".to_owned(), group: group.map(str::to_owned), at_least, grown }
+        Rule {
+            name: "r".to_owned(),
+            keyword: "security".to_owned(),
+            group: group.map(str::to_owned),
+            at_least,
+            grown,
+        }
     }
 
     #[test]
@@ -109,8 +120,10 @@ mod tests {
             (rule(Some(3.1), 3, None), "", true, &[]),
             (rule(Some(3.0), 3, None), "", false, &[]),
         ] {
-            let found: Vec<String> =
-                alerts(std::slice::from_ref(&rule), &targets, from, daily).into_iter().map(|a| a.id).collect();
+            let found: Vec<String> = alerts(std::slice::from_ref(&rule), &targets, from, daily)
+                .into_iter()
+                .map(|a| a.id)
+                .collect();
             assert_eq!(found, ids, "{rule:?}");
         }
     }

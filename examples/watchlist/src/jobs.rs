@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use galerna_topology::prelude::*;
 use galerna_delay::{DelayStore, Taken};
 use galerna_sqlite::OpenError;
+use galerna_topology::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 

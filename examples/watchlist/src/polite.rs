@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_topology::prelude::{Fault, OrFault as _};
 use galerna_delay::{Limit, Permit, RateLimits};
 use galerna_lock::Mutex;
+use galerna_topology::prelude::{Fault, OrFault as _};
 use reqwest::StatusCode;
 use reqwest::header::{ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use robotstxt::DefaultMatcher;
@@ -61,7 +61,9 @@ impl Polite {
     pub(crate) async fn get(&self, url: &Url, known: &Validators) -> Result<Answer, Fault> {
         let robots = self.robots(url).await?;
         if !DefaultMatcher::default().one_agent_allowed_by_robots(&robots, AGENT, url.as_str()) {
-            return Err(Fault::permanent(format!("{url} is not to be crawled, says the robots.txt of its host")));
+            return Err(Fault::permanent(format!(
+                "{url} is not to be crawled, says the robots.txt of its host"
+            )));
         }
         let mut headers = HeaderMap::new();
         for (name, value) in [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.modified)] {
@@ -82,9 +84,10 @@ impl Polite {
 
     async fn send(&self, url: &Url, headers: HeaderMap) -> Result<reqwest::Response, Fault> {
         let host = url.authority().to_owned();
-        let limit =
-            Limit::new("requests a minute", host, self.per_minute, Duration::from_secs(60)).burst(1);
-        while let Permit::After(wait) = self.limits.ask(std::slice::from_ref(&limit)).await.or_unavailable()? {
+        let limit = Limit::new("requests a minute", host, self.per_minute, Duration::from_secs(60)).burst(1);
+        while let Permit::After(wait) =
+            self.limits.ask(std::slice::from_ref(&limit)).await.or_unavailable()?
+        {
             sleep(wait).await;
         }
         self.http.get(url.clone()).headers(headers).send().await.or_unavailable()

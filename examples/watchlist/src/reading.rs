@@ -64,20 +64,25 @@ fn next_of(url: &Url, next: Option<&str>) -> Result<Option<Url>, ReadError> {
 }
 
 fn html(select: &Select, url: &Url, body: &str) -> Result<Listing, ReadError> {
-    let selector =
-        |text: &str| Selector::parse(text).map_err(|error| ReadError::Selector(text.to_owned(), error.to_string()));
+    let selector = |text: &str| {
+        Selector::parse(text).map_err(|error| ReadError::Selector(text.to_owned(), error.to_string()))
+    };
     let (post, time, author) = (selector(&select.post)?, selector(&select.time)?, selector(&select.author)?);
     let (text, next) = (selector(&select.text)?, selector(&select.next)?);
     let page = Html::parse_document(body);
     let mut posts = Vec::new();
     for (number, found) in page.select(&post).enumerate() {
         let part = |selector: &Selector| found.select(selector).next();
-        let id = found.value().id().ok_or_else(|| ReadError::Part { post: format!("{}", number + 1), part: "id" })?;
+        let id = found
+            .value()
+            .id()
+            .ok_or_else(|| ReadError::Part { post: format!("{}", number + 1), part: "id" })?;
         let lacks = |part| ReadError::Part { post: id.to_owned(), part };
         let at = part(&time).and_then(|time| time.value().attr("datetime")).ok_or_else(|| lacks("time"))?;
         posts.push(Post {
             id: id.to_owned(),
-            at: Timestamp::parse(at).map_err(|error| ReadError::Time { post: id.to_owned(), reason: error.to_string() })?,
+            at: Timestamp::parse(at)
+                .map_err(|error| ReadError::Time { post: id.to_owned(), reason: error.to_string() })?,
             author: part(&author).map(words).unwrap_or_default(),
             text: part(&text).map(words).ok_or_else(|| lacks("text"))?,
         });
@@ -150,9 +155,18 @@ mod tests {
     #[test]
     fn a_page_that_cannot_be_read_whole_is_an_error_that_says_what_is_missing() {
         for (page, said) in [
-            (r#"<article id="7"><p class="text">x</p></article>"#, "post 7 has no time; the site may have changed: see `select` of its source"),
-            (r#"<article id="7"><time datetime="yesterday"></time><p class="text">x</p></article>"#, "post 7: time `yesterday` is not RFC 3339; write for instance 2015-04-21T23:15:00+00:00"),
-            (r#"<article id="7"><time datetime="2026-05-01T12:00:00Z"></time></article>"#, "post 7 has no text; the site may have changed: see `select` of its source"),
+            (
+                r#"<article id="7"><p class="text">x</p></article>"#,
+                "post 7 has no time; the site may have changed: see `select` of its source",
+            ),
+            (
+                r#"<article id="7"><time datetime="yesterday"></time><p class="text">x</p></article>"#,
+                "post 7: time `yesterday` is not RFC 3339; write for instance 2015-04-21T23:15:00+00:00",
+            ),
+            (
+                r#"<article id="7"><time datetime="2026-05-01T12:00:00Z"></time></article>"#,
+                "post 7 has no text; the site may have changed: see `select` of its source",
+            ),
         ] {
             assert_eq!(read_html(page).unwrap_err().to_string(), said);
         }

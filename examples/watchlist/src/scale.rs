@@ -17,7 +17,14 @@ impl Scale {
     /// From `least` to `most` workers, one for every `jobs_each` jobs.
     pub fn new(least: usize, most: usize, jobs_each: usize) -> Self {
         let least = least.max(1);
-        Self { least, most: most.max(least), jobs_each: jobs_each.max(1), calm: 10, workers: least, fewer_for: 0 }
+        Self {
+            least,
+            most: most.max(least),
+            jobs_each: jobs_each.max(1),
+            calm: 10,
+            workers: least,
+            fewer_for: 0,
+        }
     }
 
     /// How many there are now.

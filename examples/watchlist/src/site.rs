@@ -123,7 +123,8 @@ impl Site {
             let _ = write!(etag, "{byte:02x}");
             etag
         }) + "\"";
-        let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+        let known =
+            headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
         let mut inner = self.inner.lock();
         if known {
             inner.not_modified += 1;

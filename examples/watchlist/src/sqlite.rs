@@ -10,7 +10,9 @@ use galerna_sqlite::{Format, Limits, OpenError, Plain, Writer};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use sha2::{Digest as _, Sha256};
 
-use crate::store::{Alert, Counts, Mapped, Page, Post, Saved, Store, StoreError, Target, Validators, Version};
+use crate::store::{
+    Alert, Counts, Mapped, Page, Post, Saved, Store, StoreError, Target, Validators, Version,
+};
 
 const FORMAT: Format = Format {
     what: "store of watched posts",
@@ -86,7 +88,13 @@ pub(crate) fn hash_of(post: &Post) -> String {
 }
 
 fn version_of(row: &Row<'_>) -> rusqlite::Result<Version> {
-    Ok(Version { post: row.get(0)?, version: row.get(1)?, group: row.get(2)?, day: row.get(3)?, text: row.get(4)? })
+    Ok(Version {
+        post: row.get(0)?,
+        version: row.get(1)?,
+        group: row.get(2)?,
+        day: row.get(3)?,
+        text: row.get(4)?,
+    })
 }
 
 fn alert_of(row: &Row<'_>) -> rusqlite::Result<Alert> {
@@ -205,7 +213,8 @@ impl Store for SqliteStore {
     async fn targets(&self, from: &str) -> Result<Vec<Target>, StoreError> {
         let from = from.to_owned();
         self.run("reading targets", move |connection| {
-            let sql = "SELECT keyword, grp, day, count FROM targets WHERE day >= ?1 ORDER BY day, grp, keyword";
+            let sql =
+                "SELECT keyword, grp, day, count FROM targets WHERE day >= ?1 ORDER BY day, grp, keyword";
             let target = |row: &Row<'_>| {
                 let count = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
                 Ok(Target { keyword: row.get(0)?, group: row.get(1)?, day: row.get(2)?, count })
@@ -225,7 +234,8 @@ impl Store for SqliteStore {
         self.run("raising alerts", move |connection| {
             let mut raised = 0;
             for (id, record) in &records {
-                let sql = "INSERT INTO alerts (id, record, delivered) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING";
+                let sql =
+                    "INSERT INTO alerts (id, record, delivered) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING";
                 raised += connection.prepare_cached(sql)?.execute([id, record])? as u64;
             }
             Ok(raised)
@@ -244,7 +254,10 @@ impl Store for SqliteStore {
     async fn delivered(&self, id: &str) -> Result<(), StoreError> {
         let id = id.to_owned();
         self.run("marking an alert as delivered", move |connection| {
-            connection.prepare_cached("UPDATE alerts SET delivered = 1 WHERE id = ?1")?.execute([&id]).map(drop)
+            connection
+                .prepare_cached("UPDATE alerts SET delivered = 1 WHERE id = ?1")?
+                .execute([&id])
+                .map(drop)
         })
         .await
     }

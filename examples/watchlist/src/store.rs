@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use galerna_topology::prelude::Fault;
 use galerna_model::Timestamp;
+use galerna_topology::prelude::Fault;
 use serde::{Deserialize, Serialize};
 
 /// A post as a source has it now.

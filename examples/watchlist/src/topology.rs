@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galerna_topology::prelude::*;
 use galerna_delay::{DelayOptions, DelayStore, Item};
 use galerna_model::{Clock as _, SystemClock};
 use galerna_schedules::{Firing, ScheduleSpout, ScheduleStore, SchedulerOptions};
+use galerna_topology::prelude::*;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -79,9 +79,11 @@ impl Parts {
         });
         let firings = firings.message_timeout(Duration::from_secs(600)).outputs();
         let task = |firing: &Firing| serde_json::from_value::<Task>(firing.payload.clone()).ok();
-        let crawls = topology.filter("crawls", move |firing: &Firing| matches!(task(firing), Some(Task::Crawl(_))));
+        let crawls =
+            topology.filter("crawls", move |firing: &Firing| matches!(task(firing), Some(Task::Crawl(_))));
         let crawls = crawls.shuffle(&firings).outputs();
-        let etls = topology.filter("etls", move |firing: &Firing| !matches!(task(firing), Some(Task::Crawl(_))));
+        let etls =
+            topology.filter("etls", move |firing: &Firing| !matches!(task(firing), Some(Task::Crawl(_))));
         let etls = etls.shuffle(firings).outputs();
 
         let parts = self.clone();

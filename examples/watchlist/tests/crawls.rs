@@ -58,7 +58,9 @@ async fn killed_twenty_times_at_random_no_post_is_lost_or_doubled_and_no_alert_c
     let config = folder.path().join("watchlist.toml");
     let mut text = format!("webhook = \"{address}alerts\"\nper_minute = 60000\n");
     for group in &groups {
-        text += &format!("[[sources]]\nname = \"{group}\"\nkind = \"html\"\ngroup = \"{group}\"\nurl = \"{address}groups/{group}\"\nevery = \"10s\"\n");
+        text += &format!(
+            "[[sources]]\nname = \"{group}\"\nkind = \"html\"\ngroup = \"{group}\"\nurl = \"{address}groups/{group}\"\nevery = \"10s\"\n"
+        );
     }
     // Growth is judged of weeks that are all there: what is missing of one makes the next look grown.
     text += include_str!("../src/demo.toml").split("[[alerts]]\nname = \"twice").next().expect("a part");
@@ -126,5 +128,8 @@ async fn the_demo_counts_what_came_out_and_ends_with_success() {
     assert_eq!((&report["in"], &report["out"]), (&2_091.into(), &2_091.into()), "{report}");
     assert_eq!((&report["lost"], &report["doubled"]), (&0.into(), &0.into()), "{report}");
     assert!(report["alerts"].as_u64() > Some(0) && report["seconds"].is_number(), "{report}");
-    assert!(report["not_modified"].as_u64() > Some(0), "a page that has not changed is not sent again: {report}");
+    assert!(
+        report["not_modified"].as_u64() > Some(0),
+        "a page that has not changed is not sent again: {report}"
+    );
 }
