@@ -100,9 +100,11 @@ async fn schedules_are_steered_from_the_command_line_and_publish_to_their_queues
     let letters = format!("{api}/queue/Panther/dead?bodies=true");
     until("the message was consumed", || async {
         let (_, dead) = call("GET", &letters, None).await;
-        dead["dead"]
-            .as_array()
-            .is_some_and(|dead| dead.iter().any(|letter| letter["body"] == r#"{"report":"usage"}"#))
+        dead["dead"].as_array().is_some_and(|dead| {
+            dead.iter().any(|letter| {
+                letter["body"].as_str().is_some_and(|body| body.contains(r#"[{"report":"usage"}]"#))
+            })
+        })
     })
     .await;
     let filled = well(&[

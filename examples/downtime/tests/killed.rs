@@ -24,7 +24,7 @@ const LINES: usize = 6;
 const CHANGES: usize = 60;
 const KILLS: usize = 20;
 /// For everything together, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 type Calls = Arc<Mutex<Vec<WebhookBody>>>;
 
@@ -62,6 +62,21 @@ async fn post_all(client: reqwest::Client, base: String, line: String, first: Ti
     }
 }
 
+/// What is there, from a process that may just have been started.
+async fn get(client: &reqwest::Client, url: &str) -> reqwest::Response {
+    let answer = async {
+        loop {
+            match client.get(url).send().await {
+                Ok(answer) => return answer,
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let answer = timeout(DEADLINE, answer).await.expect("it is up in time");
+    assert_eq!(answer.status(), 200, "{url}");
+    answer
+}
+
 async fn killed_at_random(database: Option<String>) {
     let calls = Calls::default();
     let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
@@ -96,7 +111,7 @@ async fn killed_at_random(database: Option<String>) {
         })
         .map(|(line, after)| (line, first.plus_millis(after).as_millis()))
         .collect();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     loop {
         let told: BTreeSet<_> =
             calls.lock().iter().map(|call| (call.line.clone(), call.at.as_millis())).collect();
@@ -122,16 +137,20 @@ async fn killed_at_random(database: Option<String>) {
     let distinct: BTreeSet<_> = ids.into_values().flatten().collect();
     assert_eq!(distinct.len(), LINES * CHANGES);
 
-    let url = format!("{base}/api/v1/downtimes?limit=1000");
-    let answer = client.get(url).send().await.expect("it answers").json::<Value>().await.expect("it is JSON");
+    let answer = get(&client, &format!("{base}/api/v1/downtimes?limit=1000")).await;
+    let answer = answer.json::<Value>().await.expect("it is JSON");
     let downtimes = answer["downtimes"].as_array().expect("there are downtimes");
     assert_eq!(downtimes.len(), LINES * CHANGES / 2);
     assert!(downtimes.iter().all(|downtime| downtime["duration_ms"] == 5_000), "{downtimes:?}");
 
+    let page = get(&client, &format!("{base}/lines?hours=24&q=line%201")).await;
+    let page = page.text().await.expect("it is text");
+    assert!(page.contains("line 1") && page.contains("q=line%201"), "{page}");
+
     // Told to end, it ends in order.
     let id = process.id().expect("it runs").to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().await.expect("kill runs").success());
-    let ended = timeout(PATIENCE, process.wait()).await.expect("it ends").expect("it can be waited for");
+    let ended = timeout(DEADLINE, process.wait()).await.expect("it ends").expect("it can be waited for");
     assert!(ended.success(), "{ended}");
 }
 

@@ -11,6 +11,7 @@ use axum::{Json, Router};
 use galerna_delay::DelayStore;
 use galerna_html::assets;
 use galerna_html::frame::document;
+use galerna_html::query::scrolling;
 use galerna_model::{Clock as _, SystemClock};
 use galerna_schedules::Schedules;
 use maud::{Markup, html};
@@ -103,17 +104,17 @@ async fn body(shown: &Shown) -> anyhow::Result<Markup> {
             }
             h2 { "Parked pages" }
             @if parked.is_empty() { p { "None." } } @else {
-                table {
+                (scrolling("Parked pages", &html! { table {
                     thead { tr { th { "page" } th { "attempts" } th { "reason" } } }
                     tbody { @for page in &parked { tr { td { (page.id) } td { (page.attempts) } td { (page.reason) } } } }
-                }
+                } }))
             }
             h2 { "Alerts" }
             @if alerts.is_empty() { p { "None." } } @else {
                 ul { @for alert in &alerts { li { (alert.text) " (" (alert.rule) ")" } } }
             }
             h2 { "Schedules" }
-            table {
+            (scrolling("Schedules", &html! { table {
                 thead { tr { th { "schedule" } th { "next" } th { "open" } th { "ended" } } }
                 tbody {
                     @for record in &schedules {
@@ -125,17 +126,17 @@ async fn body(shown: &Shown) -> anyhow::Result<Markup> {
                         }
                     }
                 }
-            }
+            } }))
             h2 { "Targets of the last four weeks" }
             @if targets.is_empty() { p { "None." } } @else {
-                table {
+                (scrolling("Targets", &html! { table {
                     thead { tr { th { "day" } th { "group" } th { "keyword" } th { "count" } } }
                     tbody {
                         @for target in targets.iter().rev().take(LINES) {
                             tr { td { (target.day) } td { (target.group) } td { (target.keyword) } td { (target.count) } }
                         }
                     }
-                }
+                } }))
             }
         }
     })
