@@ -11,7 +11,7 @@
 //! line that flaps nothing is told until it stays in one state, and nothing at all if that is the state that was told before. Since how
 //! long a state lasted is read off the events' own times, the same events give the same notices, whenever and how often they arrive.
 //!
-//! An event that is earlier than others of its line corrects the downtimes around it ([`derive`]) and tells nobody anything.
+//! An event that is earlier than others of its line corrects the downtimes around it ([`derive()`]) and tells nobody anything.
 
 use galerna_model::Timestamp;
 use serde::{Deserialize, Serialize};
