@@ -204,10 +204,10 @@ pub(super) fn routes(router: Router<Page>) -> Router<Page> {
     let router = both::<source_actions::Remove>(router, "/sources/remove");
     let router = both::<schedule_actions::Save>(router, "/schedules/save");
     let router = both::<schedule_actions::Pause>(router, "/schedules/pause");
-    let router = both::<schedule_actions::Resume>(router, "/schedules/resume");
+    let router = both::<On<schedule_actions::Resume>>(router, "/schedules/resume");
     let router = both::<schedule_actions::Trigger>(router, "/schedules/trigger");
     let router = both::<schedule_actions::Backfill>(router, "/schedules/backfill");
-    let router = both::<schedule_actions::Remove>(router, "/schedules/remove");
+    let router = both::<On<schedule_actions::Remove>>(router, "/schedules/remove");
     let router = both::<topologies::Activate>(router, "/topologies/activate");
     let router = both::<topologies::Deactivate>(router, "/topologies/deactivate");
     let router = both::<topologies::Rebalance>(router, "/topologies/rebalance");

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Page;
 use super::access::Visitor;
-use super::act::{Act, Done, Question};
+use super::act::{Act, ActOn, ById, Done, Question};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::schedules::{fields_of, named, of};
@@ -114,31 +114,19 @@ impl Act for Pause {
 }
 
 /// Ends a pause.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Resume {
-    id: String,
-    reason: Option<String>,
-}
+pub(super) struct Resume;
 
 #[async_trait]
-impl Act for Resume {
+impl ActOn for Resume {
     const NAME: &'static str = Action::ResumeSchedule.name();
+    type Request = ById;
 
-    fn target(&self) -> String {
-        self.id.clone()
+    fn back(request: &ById) -> String {
+        back(&request.id)
     }
 
-    fn why(&self) -> Option<&str> {
-        self.reason.as_deref()
-    }
-
-    fn back(&self) -> String {
-        back(&self.id)
-    }
-
-    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
-        Ok(done(Action::ResumeSchedule, &of(page)?.resume(&named(&self.id)?).await?))
+    async fn run(request: &ById, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+        Ok(done(Action::ResumeSchedule, &of(page)?.resume(&named(&request.id)?).await?))
     }
 }
 
@@ -211,40 +199,28 @@ impl Act for Backfill {
 }
 
 /// Keeps a schedule no more.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Remove {
-    id: String,
-    reason: Option<String>,
-}
+pub(super) struct Remove;
 
 #[async_trait]
-impl Act for Remove {
+impl ActOn for Remove {
     const NAME: &'static str = Action::RemoveSchedule.name();
+    type Request = ById;
 
-    fn target(&self) -> String {
-        self.id.clone()
-    }
-
-    fn why(&self) -> Option<&str> {
-        self.reason.as_deref()
-    }
-
-    fn question(&self) -> Option<Question> {
+    fn question(request: &ById) -> Option<Question> {
         Some(Question {
-            title: format!("Remove schedule {}?", self.id),
+            title: format!("Remove schedule {}?", request.id),
             text: "It fires no more. What is open is cancelled; what ended stays in its history.".to_owned(),
             verb: "Remove",
         })
     }
 
-    fn back(&self) -> String {
+    fn back(_: &ById) -> String {
         "/schedules".to_owned()
     }
 
-    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
-        let id = named(&self.id)?;
+    async fn run(request: &ById, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+        let id = named(&request.id)?;
         of(page)?.remove(&id).await?;
-        Ok(Done::with(Action::RemoveSchedule.outcome(&self.id, &json!({})), json!({ "id": id })))
+        Ok(Done::with(Action::RemoveSchedule.outcome(&request.id, &json!({})), json!({ "id": id })))
     }
 }

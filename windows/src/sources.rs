@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use galerna_topology::{Emitter, Fault, Outputs, Sender, Timestamp};
+use galerna_topology::{Anchor, Batch, Data, Emitter, Fault, Outputs, Sender, Timestamp};
 
 use crate::source_clock::{EventTimeSettings, SourceClock};
 use crate::store::caught;
@@ -80,4 +80,31 @@ impl Sources {
             self.tell(sender, now, out);
         }
     }
+}
+
+/// The tuples of a batch with their times, each noted of the batch's sender where the task makes watermarks. Without a closure they have
+/// the time `otherwise`. Tuples whose time is wrong fail.
+pub(crate) fn with_times<T: Data>(
+    batch: Batch<T>,
+    time_of: Option<&TimeOf<T>>,
+    otherwise: Timestamp,
+    sources: Option<&mut Sources>,
+    sender: Option<Sender>,
+    now: Duration,
+) -> Vec<(T, Timestamp, Anchor)> {
+    let mut observe = sources.zip(sender).map(|(sources, sender)| sources.batch(sender, now));
+    let (tuples, anchors) = batch.into_parts();
+    let mut timed = Vec::with_capacity(tuples.len());
+    for (tuple, anchor) in tuples.into_iter().zip(anchors.into_each()) {
+        let at = time_of.map_or(Ok(otherwise), |time_of| read_time(time_of, &tuple));
+        let observed = at.and_then(|at| match &mut observe {
+            Some(observe) => observe(at).map(|()| at),
+            None => Ok(at),
+        });
+        match observed {
+            Ok(at) => timed.push((tuple, at, anchor)),
+            Err(fault) => anchor.fail(fault),
+        }
+    }
+    timed
 }

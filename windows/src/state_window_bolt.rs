@@ -13,7 +13,7 @@ use crate::aggregate::Aggregate;
 use crate::kept::{KeptStore, KeptWindows};
 use crate::late::LateCounts;
 use crate::result::{Late, WindowResult};
-use crate::sources::{Sources, read_time};
+use crate::sources::{Sources, with_times};
 use crate::store::{TooLate, WindowSink, caught};
 use crate::window::Window;
 use crate::window_bolt::WindowOutputs;
@@ -187,29 +187,9 @@ where
     }
 
     fn execute(&mut self, batch: Batch<T>, out: &mut Out<K, T, A>) {
-        let (tuples, anchors) = batch.into_parts();
         let (sender, now) = (out.sender(), out.context().now());
-        let mut timed = Vec::with_capacity(tuples.len());
-        {
-            let mut observe = match (&mut self.sources, sender) {
-                (Some(sources), Some(sender)) => Some(sources.batch(sender, now)),
-                _ => None,
-            };
-            for (tuple, anchor) in tuples.into_iter().zip(anchors.into_each()) {
-                let at = match &self.window.time_of {
-                    Some(time_of) => read_time(time_of, &tuple),
-                    None => Ok(Timestamp::MIN),
-                };
-                let observed = at.and_then(|at| match &mut observe {
-                    Some(observe) => observe(at).map(|()| at),
-                    None => Ok(at),
-                });
-                match observed {
-                    Ok(at) => timed.push((tuple, at, anchor)),
-                    Err(fault) => anchor.fail(fault),
-                }
-            }
-        }
+        let time_of = self.window.time_of.as_ref();
+        let timed = with_times(batch, time_of, Timestamp::MIN, self.sources.as_mut(), sender, now);
         let (mut taken, mut failed) = self.add(timed, out);
         let reverted = self.revert(failed.keys());
         match reverted.and_then(|()| self.write()) {

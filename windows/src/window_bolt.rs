@@ -11,7 +11,7 @@ use galerna_topology::{
 use crate::aggregate::Aggregate;
 use crate::late::LateCounts;
 use crate::result::{Firing, Late, WindowResult};
-use crate::sources::{Sources, read_time};
+use crate::sources::{Sources, with_times};
 use crate::store::{Hold, TooLate, WindowSink, WindowStore, caught};
 use crate::window::Window;
 
@@ -163,29 +163,9 @@ where
     }
 
     fn execute(&mut self, batch: Batch<T>, out: &mut Emitter<O>) {
-        let (tuples, anchors) = batch.into_parts();
         let (sender, now) = (out.sender(), out.context().now());
-        let mut timed = Vec::with_capacity(tuples.len());
-        {
-            let mut observe = match (&mut self.sources, sender) {
-                (Some(sources), Some(sender)) => Some(sources.batch(sender, now)),
-                _ => None,
-            };
-            for (tuple, anchor) in tuples.into_iter().zip(anchors.into_each()) {
-                let at = match &self.window.time_of {
-                    Some(time_of) => read_time(time_of, &tuple),
-                    None => Ok(processing_time(now)),
-                };
-                let observed = at.and_then(|at| match &mut observe {
-                    Some(observe) => observe(at).map(|()| at),
-                    None => Ok(at),
-                });
-                match observed {
-                    Ok(at) => timed.push((tuple, at, anchor)),
-                    Err(fault) => anchor.fail(fault),
-                }
-            }
-        }
+        let time_of = self.window.time_of.as_ref();
+        let timed = with_times(batch, time_of, processing_time(now), self.sources.as_mut(), sender, now);
         for (tuple, at, anchor) in timed {
             self.add(tuple, at, Anchors::from_iter([anchor]), out);
         }

@@ -68,7 +68,7 @@ impl SimulatedBroker {
         self.0.held.lock().away_until = None;
     }
 
-    /// How many messages there are, and whether any queue that exists is not empty.
+    /// How many messages there are in all queues, those that were taken and not acked among them.
     pub(crate) fn messages(&self) -> u64 {
         let held = self.0.held.lock();
         held.queues.values().map(|queue| queue.depth().ready + queue.depth().unacked).sum()

@@ -14,7 +14,7 @@
 //! fails the number is printed, and `cargo run -p galerna-simulation -- SEED` runs it again, step by step the same.
 //!
 //! Why not `turmoil` or `madsim`: nothing here opens a socket, so there is no network to replace; what a call may suffer is decided in
-//! [`network`](self), where it can be read. The HTTP layer has drills of its own.
+//! `network.rs`, where it can be read. The HTTP layer has drills of its own.
 
 mod broker;
 mod network;
