@@ -4,25 +4,17 @@
 //! set. Writes are acknowledged by a majority and journaled.
 
 use std::future::IntoFuture;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
 use galerna_model::Timestamp;
-use mongodb::error::{Error, ErrorKind, WriteFailure};
-use mongodb::options::{
-    Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReturnDocument, WriteConcern,
-};
-use mongodb::{Client, Collection, Database, IndexModel};
+use galerna_mongo::{CallError, durable};
+use mongodb::error::Error;
+use mongodb::options::{IndexOptions, ReturnDocument};
+use mongodb::{Collection, Database, IndexModel};
 
 use crate::{FanInError, FanInStore, Record};
-
-/// Longest time that a call waits for the server.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A document with this id is there already.
-const DUPLICATE_KEY: i32 = 11000;
 
 /// An open store: the collection `fan_ins` of a database.
 #[derive(Debug, Clone)]
@@ -36,14 +28,8 @@ impl MongoFanIns {
     /// # Errors
     /// When the address is wrong; otherwise as [`open`](Self::open).
     pub async fn connect(uri: &str) -> Result<Self, FanInError> {
-        let attempted = "connecting to MongoDB";
-        let mut options = ClientOptions::parse(uri).await.map_err(|error| fault(attempted, &error))?;
-        options.app_name.get_or_insert_with(|| "galerna".to_owned());
-        options.connect_timeout.get_or_insert(Duration::from_secs(5));
-        options.server_selection_timeout.get_or_insert(Duration::from_secs(5));
-        let database = options.default_database.clone().unwrap_or_else(|| "galerna".to_owned());
-        let client = Client::with_options(options).map_err(|error| fault(attempted, &error))?;
-        Self::open(&client.database(&database)).await
+        let database = galerna_mongo::connect(uri).await;
+        Self::open(&database.map_err(|error| fault("connecting to MongoDB", &error))?).await
     }
 
     /// Uses a database, and creates the indexes that are missing.
@@ -51,13 +37,7 @@ impl MongoFanIns {
     /// # Errors
     /// When the server does not answer or refuses.
     pub async fn open(database: &Database) -> Result<Self, FanInError> {
-        let durable = WriteConcern::builder()
-            .w(Acknowledgment::Majority)
-            .journal(true)
-            .w_timeout(Duration::from_secs(5))
-            .build();
-        let options = CollectionOptions::builder().write_concern(durable).build();
-        let store = Self { fan_ins: database.collection_with_options("fan_ins", options) };
+        let store = Self { fan_ins: durable(database, "fan_ins") };
         let partial = |field: &str| {
             let filter = doc! { field: { "$exists": true } };
             let options = IndexOptions::builder().partial_filter_expression(filter).build();
@@ -97,43 +77,12 @@ fn unreadable(attempted: &str, error: impl std::fmt::Display) -> FanInError {
     FanInError::Failed { attempted: attempted.to_owned(), cause: error.to_string() }
 }
 
-/// What an error of the driver means: not reached, elections, shutdowns, time limits may pass.
-fn fault(attempted: &str, error: &Error) -> FanInError {
-    let passes = match error.kind.as_ref() {
-        ErrorKind::Io(_)
-        | ErrorKind::ConnectionPoolCleared { .. }
-        | ErrorKind::ServerSelection { .. }
-        | ErrorKind::DnsResolve { .. }
-        | ErrorKind::Write(WriteFailure::WriteConcernError(_)) => true,
-        ErrorKind::Command(refusal) => matches!(refusal.code, 50 | 262),
-        _ => false,
-    };
-    let labelled =
-        error.contains_label("RetryableWriteError") || error.contains_label("TransientTransactionError");
-    let (attempted, cause) = (attempted.to_owned(), error.kind.to_string());
-    if passes || labelled {
+fn fault(attempted: &str, error: &CallError) -> FanInError {
+    let (attempted, cause) = (attempted.to_owned(), error.to_string());
+    if error.is_transient() {
         FanInError::Unavailable { attempted, cause }
     } else {
         FanInError::Failed { attempted, cause }
-    }
-}
-
-fn is_duplicate(error: &Error) -> bool {
-    matches!(error.kind.as_ref(), ErrorKind::Write(WriteFailure::WriteError(error)) if error.code == DUPLICATE_KEY)
-}
-
-/// The answer; `Err(None)` when there was none in time.
-async fn in_time_raw<T>(call: impl IntoFuture<Output = Result<T, Error>>) -> Result<T, Option<Error>> {
-    match tokio::time::timeout(TIMEOUT, call.into_future()).await {
-        Ok(answer) => answer.map_err(Some),
-        Err(_) => Err(None),
-    }
-}
-
-fn late(attempted: &str) -> FanInError {
-    FanInError::Unavailable {
-        attempted: attempted.to_owned(),
-        cause: format!("MongoDB did not answer in {TIMEOUT:?}"),
     }
 }
 
@@ -141,9 +90,7 @@ async fn in_time<T>(
     attempted: &str,
     call: impl IntoFuture<Output = Result<T, Error>>,
 ) -> Result<T, FanInError> {
-    in_time_raw(call)
-        .await
-        .map_err(|error| error.map_or_else(|| late(attempted), |error| fault(attempted, &error)))
+    galerna_mongo::in_time(call).await.map_err(|error| fault(attempted, &error))
 }
 
 #[async_trait]
@@ -152,11 +99,10 @@ impl FanInStore for MongoFanIns {
         let attempted = "beginning a fan-in";
         let mut document = doc! { "_id": &record.id };
         document.extend(fields_of(attempted, record)?);
-        match in_time_raw(self.fan_ins.insert_one(&document)).await {
+        match galerna_mongo::in_time(self.fan_ins.insert_one(&document)).await {
             Ok(_) => Ok(true),
-            Err(Some(error)) if is_duplicate(&error) => Ok(false),
-            Err(Some(error)) => Err(fault(attempted, &error)),
-            Err(None) => Err(late(attempted)),
+            Err(error) if error.is_duplicate() => Ok(false),
+            Err(error) => Err(fault(attempted, &error)),
         }
     }
 

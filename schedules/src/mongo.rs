@@ -5,25 +5,17 @@
 //! a standalone server serves as well as a replica set. Writes are acknowledged by a majority and journaled.
 
 use std::future::IntoFuture;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use galerna_model::Timestamp;
-use mongodb::error::{Error, ErrorKind, WriteFailure};
-use mongodb::options::{
-    Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReturnDocument, WriteConcern,
-};
-use mongodb::{Client, Collection, Database, IndexModel};
+use galerna_mongo::{CallError, durable};
+use mongodb::error::Error;
+use mongodb::options::{IndexOptions, ReturnDocument};
+use mongodb::{Collection, Database, IndexModel};
 
 use crate::{Ended, Origin, Record, ScheduleId, ScheduleStore, StoreError};
-
-/// Longest time that a call waits for the server.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A document with this id is there already.
-const DUPLICATE_KEY: i32 = 11000;
 
 /// How often what ended is moved while others add to it, before it is left to the next change.
 const MOVES: usize = 3;
@@ -41,14 +33,8 @@ impl MongoSchedules {
     /// # Errors
     /// When the address is wrong; otherwise as [`open`](Self::open).
     pub async fn connect(uri: &str) -> Result<Self, StoreError> {
-        let attempted = "connecting to MongoDB";
-        let mut options = ClientOptions::parse(uri).await.map_err(|error| fault(attempted, &error))?;
-        options.app_name.get_or_insert_with(|| "galerna".to_owned());
-        options.connect_timeout.get_or_insert(Duration::from_secs(5));
-        options.server_selection_timeout.get_or_insert(Duration::from_secs(5));
-        let database = options.default_database.clone().unwrap_or_else(|| "galerna".to_owned());
-        let client = Client::with_options(options).map_err(|error| fault(attempted, &error))?;
-        Self::open(&client.database(&database)).await
+        let database = galerna_mongo::connect(uri).await;
+        Self::open(&database.map_err(|error| fault("connecting to MongoDB", &error))?).await
     }
 
     /// Uses a database, and creates the indexes that are missing.
@@ -56,15 +42,9 @@ impl MongoSchedules {
     /// # Errors
     /// When the server does not answer or refuses.
     pub async fn open(database: &Database) -> Result<Self, StoreError> {
-        let durable = WriteConcern::builder()
-            .w(Acknowledgment::Majority)
-            .journal(true)
-            .w_timeout(Duration::from_secs(5))
-            .build();
-        let options = CollectionOptions::builder().write_concern(durable).build();
         let store = Self {
-            schedules: database.collection_with_options("schedules", options.clone()),
-            firings: database.collection_with_options("schedule_firings", options),
+            schedules: durable(database, "schedules"),
+            firings: durable(database, "schedule_firings"),
         };
         let attempted = "preparing the store of schedules";
         let partial = |keys: Document, filter: Document| {
@@ -98,9 +78,8 @@ impl MongoSchedules {
                 .filter_map(|row| row.as_document().cloned())
                 .collect();
             if !rows.is_empty() {
-                match in_time_raw(self.firings.insert_many(rows).ordered(false)).await {
-                    Err(Some(error)) if !only_duplicates(&error) => return Err(fault(attempted, &error)),
-                    Err(None) => return Err(late(attempted)),
+                match galerna_mongo::in_time(self.firings.insert_many(rows).ordered(false)).await {
+                    Err(error) if error.duplicates().is_none() => return Err(fault(attempted, &error)),
                     _ => {}
                 }
             }
@@ -234,53 +213,12 @@ fn unreadable(attempted: &str, error: impl std::fmt::Display) -> StoreError {
     StoreError::Failed { attempted: attempted.to_owned(), cause: error.to_string() }
 }
 
-fn late(attempted: &str) -> StoreError {
-    StoreError::Unavailable {
-        attempted: attempted.to_owned(),
-        cause: format!("MongoDB did not answer in {TIMEOUT:?}"),
-    }
-}
-
-/// What an error of the driver means: not reached, elections, shutdowns, time limits may pass.
-fn fault(attempted: &str, error: &Error) -> StoreError {
-    let passes = match error.kind.as_ref() {
-        ErrorKind::Io(_)
-        | ErrorKind::ConnectionPoolCleared { .. }
-        | ErrorKind::ServerSelection { .. }
-        | ErrorKind::DnsResolve { .. }
-        | ErrorKind::Write(WriteFailure::WriteConcernError(_)) => true,
-        ErrorKind::Command(refusal) => matches!(refusal.code, 50 | 262),
-        _ => false,
-    };
-    let labelled =
-        error.contains_label("RetryableWriteError") || error.contains_label("TransientTransactionError");
-    let (attempted, cause) = (attempted.to_owned(), error.kind.to_string());
-    if passes || labelled {
+fn fault(attempted: &str, error: &CallError) -> StoreError {
+    let (attempted, cause) = (attempted.to_owned(), error.to_string());
+    if error.is_transient() {
         StoreError::Unavailable { attempted, cause }
     } else {
         StoreError::Failed { attempted, cause }
-    }
-}
-
-fn only_duplicates(error: &Error) -> bool {
-    match error.kind.as_ref() {
-        ErrorKind::InsertMany(failure) => {
-            failure.write_concern_error.is_none()
-                && failure
-                    .write_errors
-                    .as_ref()
-                    .is_some_and(|errors| errors.iter().all(|error| error.code == DUPLICATE_KEY))
-        }
-        ErrorKind::Write(WriteFailure::WriteError(error)) => error.code == DUPLICATE_KEY,
-        _ => false,
-    }
-}
-
-/// The answer; `Err(None)` when there was none in time.
-async fn in_time_raw<T>(call: impl IntoFuture<Output = Result<T, Error>>) -> Result<T, Option<Error>> {
-    match tokio::time::timeout(TIMEOUT, call.into_future()).await {
-        Ok(answer) => answer.map_err(Some),
-        Err(_) => Err(None),
     }
 }
 
@@ -288,9 +226,7 @@ async fn in_time<T>(
     attempted: &str,
     call: impl IntoFuture<Output = Result<T, Error>>,
 ) -> Result<T, StoreError> {
-    in_time_raw(call)
-        .await
-        .map_err(|error| error.map_or_else(|| late(attempted), |error| fault(attempted, &error)))
+    galerna_mongo::in_time(call).await.map_err(|error| fault(attempted, &error))
 }
 
 #[async_trait]
@@ -304,11 +240,10 @@ impl ScheduleStore for MongoSchedules {
         }
         document.insert("ended", Bson::Array(Vec::new()));
         for _ in 0..MOVES {
-            match in_time_raw(self.schedules.insert_one(&document)).await {
+            match galerna_mongo::in_time(self.schedules.insert_one(&document)).await {
                 Ok(_) => return Ok(true),
-                Err(None) => return Err(late(attempted)),
-                Err(Some(error)) if !only_duplicates(&error) => return Err(fault(attempted, &error)),
-                Err(Some(_)) => {}
+                Err(error) if error.duplicates().is_none() => return Err(fault(attempted, &error)),
+                Err(_) => {}
             }
             // What is there may be a removed one of the same name, whose remover was lost.
             let removed = doc! { "_id": record.id.as_str(), "removed": true };

@@ -8,13 +8,11 @@ use async_trait::async_trait;
 use bson::{Document, doc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use galerna_model::Timestamp;
-use mongodb::error::ErrorKind;
+use galerna_mongo::durable;
 use mongodb::options::{IndexOptions, ReturnDocument};
 use mongodb::{Collection, Database, IndexModel};
 
-use super::{
-    DUPLICATE_KEY, collection, connected, fault, in_time, in_time_raw, integer, late, unreadable, with,
-};
+use super::{connected, fault, in_time, integer, unreadable, with};
 use crate::store::{Attempt, AttemptEnd, ItemStore, Round, StoredClaim};
 use crate::{DelayError, Item, Parked, Taken};
 
@@ -50,9 +48,9 @@ impl MongoItems {
     /// When the server does not answer or refuses.
     pub async fn open(database: &Database) -> Result<Self, DelayError> {
         let store = Self {
-            items: collection(database, "delayed_items"),
-            keys: collection(database, "delayed_keys"),
-            counters: collection(database, "delayed_counters"),
+            items: durable(database, "delayed_items"),
+            keys: durable(database, "delayed_keys"),
+            counters: durable(database, "delayed_counters"),
         };
         let partial = |keys: Document, filter: Document| {
             let options = IndexOptions::builder().partial_filter_expression(filter).build();
@@ -116,9 +114,10 @@ impl MongoItems {
                         .await?;
                 }
                 (None, Some(next)) => {
-                    match in_time_raw(self.keys.insert_one(doc! { "_id": key, "head": next })).await {
-                        Err(None) => return Err(late(attempted)),
-                        Err(Some(error)) if !super::is_duplicate(&error) => {
+                    match galerna_mongo::in_time(self.keys.insert_one(doc! { "_id": key, "head": next }))
+                        .await
+                    {
+                        Err(error) if !error.is_duplicate() => {
                             return Err(fault(attempted, &error));
                         }
                         _ => {}
@@ -217,18 +216,11 @@ impl ItemStore for MongoItems {
                 document
             });
             let documents: Vec<Document> = documents.collect();
-            new += match in_time_raw(self.items.insert_many(documents).ordered(false)).await {
+            new += match galerna_mongo::in_time(self.items.insert_many(documents).ordered(false)).await {
                 Ok(_) => chunk.len(),
-                Err(None) => return Err(late(attempted)),
-                Err(Some(error)) => match error.kind.as_ref() {
-                    ErrorKind::InsertMany(refused) if refused.write_concern_error.is_none() => {
-                        let errors = refused.write_errors.as_deref().unwrap_or_default();
-                        if errors.iter().any(|error| error.code != DUPLICATE_KEY) {
-                            return Err(fault(attempted, &error));
-                        }
-                        chunk.len() - errors.len()
-                    }
-                    _ => return Err(fault(attempted, &error)),
+                Err(error) => match error.duplicates() {
+                    Some(known) => chunk.len() - known,
+                    None => return Err(fault(attempted, &error)),
                 },
             };
             let mut keys: Vec<&str> = chunk.iter().filter_map(|item| item.key.as_deref()).collect();

@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use bson::{Document, doc};
+use galerna_mongo::durable;
 use mongodb::options::IndexOptions;
 use mongodb::{Collection, Database, IndexModel};
 
-use super::{collection, connected, fault, in_time, in_time_raw, is_duplicate, late};
+use super::{connected, fault, in_time};
 use crate::DelayError;
 use crate::store::{LimitStore, Step};
 
@@ -34,7 +35,7 @@ impl MongoLimits {
     /// # Errors
     /// When the server does not answer or refuses.
     pub async fn open(database: &Database) -> Result<Self, DelayError> {
-        let store = Self { limits: collection(database, "rate_limits") };
+        let store = Self { limits: durable(database, "rate_limits") };
         let index = IndexModel::builder().keys(doc! { "tat": 1 }).options(IndexOptions::default()).build();
         in_time("preparing the store of rate limits", store.limits.create_index(index)).await?;
         Ok(store)
@@ -48,12 +49,11 @@ impl MongoLimits {
         guard.insert("tat", doc! { "$lte": latest });
         let moved = doc! { "$add": [{ "$max": [{ "$ifNull": ["$tat", now] }, now] }, step.interval] };
         let update = self.limits.update_one(guard, vec![doc! { "$set": { "tat": moved } }]).upsert(true);
-        match in_time_raw(update).await {
+        match galerna_mongo::in_time(update).await {
             Ok(_) => Ok(true),
             // It is there, and further ahead than it may be.
-            Err(Some(error)) if is_duplicate(&error) => Ok(false),
-            Err(Some(error)) => Err(fault(attempted, &error)),
-            Err(None) => Err(late(attempted)),
+            Err(error) if error.is_duplicate() => Ok(false),
+            Err(error) => Err(fault(attempted, &error)),
         }
     }
 
