@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
-use galerna_audit::{self as audit, random};
+use galerna_audit as audit;
 use galerna_storage::AuditEntry;
 use maud::html;
 use serde::de::DeserializeOwned;
@@ -307,7 +307,7 @@ async fn perform<A: Act>(page: &Page, visitor: &Visitor, action: &A) -> Result<D
     };
     page.metrics.acted(A::NAME, done);
     let entry = AuditEntry {
-        id: random(),
+        id: audit::entry_id(),
         at: page.now(),
         role: visitor.role.as_str().to_owned(),
         who: visitor.name.clone(),

@@ -9,7 +9,7 @@ use crate::Result;
 /// One thing that somebody did, or tried to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
-    /// Key: random, so that any number of processes may write.
+    /// Key: no two are alike, so that any number of processes may write. Entries of one time are listed in its order.
     pub id: String,
     /// When.
     pub at: Timestamp,
