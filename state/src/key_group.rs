@@ -1,5 +1,6 @@
 //! Key groups: the unit in which state is owned by tasks, written and moved.
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
 
@@ -10,6 +11,11 @@ use crate::StateError;
 
 /// Key groups of a component.
 pub const KEY_GROUPS: usize = 4096;
+
+thread_local! {
+    /// Where keys are encoded to be hashed.
+    static ENCODED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// One of the [`KEY_GROUPS`] groups that the keys of a component fall into.
 ///
@@ -30,8 +36,13 @@ impl KeyGroup {
     /// # Errors
     /// [`StateError::Encode`] when the key has no serialised form.
     pub fn of<K: Serialize + ?Sized>(key: &K) -> Result<Self, StateError> {
-        let bytes = rmp_serde::to_vec(key).map_err(|cause| StateError::encode("key", &cause))?;
-        Ok(Self::of_hash(hash_key(&bytes)))
+        // Asked for each tuple, so without an allocation each time.
+        let mut bytes = ENCODED.take();
+        bytes.clear();
+        let encoded = rmp_serde::encode::write(&mut bytes, key);
+        let group = Self::of_hash(hash_key(&bytes));
+        ENCODED.set(bytes);
+        encoded.map(|()| group).map_err(|cause| StateError::encode("key", &cause))
     }
 
     /// The group of a key with this hash.

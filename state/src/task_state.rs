@@ -1,5 +1,7 @@
 //! The state of one task.
 
+use std::any::Any;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use crate::{Clock, KeyGroup, KeyGroups, ListState, MapState, StateError, ValueSt
 #[derive(Clone)]
 pub struct TaskState {
     pub(crate) cells: Arc<Mutex<TaskCells>>,
+    copies: Arc<Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>>,
 }
 
 /// What a task's state may use.
@@ -85,7 +88,27 @@ impl TaskState {
         }
         let StateOptions { budget_bytes, spill, clock } = options;
         let cells = TaskCells::new(component, task, groups, budget_bytes, spill, clock);
-        Ok(Self { cells: Arc::new(Mutex::new(cells)) })
+        Ok(Self { cells: Arc::new(Mutex::new(cells)), copies: Arc::default() })
+    }
+
+    /// What a bolt keeps of its state in a form of its own, made by `make` when there is none of this name and type. It lives as long as
+    /// the task: a bolt that panicked and is made anew finds it as it was. No snapshot has it: before one is taken the bolt puts what
+    /// has changed into its state, in `checkpoint`.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn working_copy<T: Send + 'static, E>(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<Mutex<T>>, E> {
+        let found = self.copies.lock().get(name).cloned();
+        if let Some(copy) = found.and_then(|copy| copy.downcast::<Mutex<T>>().ok()) {
+            return Ok(copy);
+        }
+        let copy = Arc::new(Mutex::new(make()?));
+        self.copies.lock().insert(name.to_owned(), copy.clone());
+        Ok(copy)
     }
 
     /// One value a key. Declared again by the same name, as after a panic, it is the same state.

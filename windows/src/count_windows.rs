@@ -266,7 +266,7 @@ where
         match part.accumulator {
             None => counted.seen = part.end as u64,
             Some(accumulator) => {
-                counted.parts.push_back(Part { accumulator, tuples: part.tuples, held: () });
+                counted.parts.push_back(Part { tuples: part.tuples, ..Part::new(accumulator) });
                 self.parts += 1;
             }
         }

@@ -8,6 +8,8 @@ use galerna_topology::{
     AsyncBolt, AsyncBoltSource, Bolt, BoltDeclarer, BoltSource, Data, IntoTupleResult, Output, Outputs,
     Stream, TopologyBuilder,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::aggregate::{Aggregate, Collect};
 use crate::deduplicate::Deduplicate;
@@ -277,6 +279,32 @@ impl<'t, T: Data, K: Data + Eq + Hash> WindowedFlow<'t, T, K> {
         let (id, tasks) = self.flow.steps.next("window");
         let window = self.window.aggregate(aggregate);
         let streams = finish(self.flow.topology.window(id, window, &self.flow.stream), tasks);
+        let steps = self.flow.steps.clone();
+        (self.flow.on(streams.results, steps), streams.late)
+    }
+
+    /// As [`aggregate`](Self::aggregate), with what the windows keep in keyed state; see
+    /// [`WindowTopology::window_in_state`].
+    pub fn aggregate_in_state<A: Aggregate<T>>(self, aggregate: A) -> Flow<'t, WindowResult<K, A::Output>>
+    where
+        K: Serialize + DeserializeOwned,
+        A::Accumulator: Serialize + DeserializeOwned,
+    {
+        self.aggregate_in_state_with_late(aggregate).0
+    }
+
+    /// As [`aggregate_in_state`](Self::aggregate_in_state), beside it what comes too late.
+    pub fn aggregate_in_state_with_late<A: Aggregate<T>>(
+        mut self,
+        aggregate: A,
+    ) -> WithLate<'t, K, T, A::Output>
+    where
+        K: Serialize + DeserializeOwned,
+        A::Accumulator: Serialize + DeserializeOwned,
+    {
+        let (id, tasks) = self.flow.steps.next("window");
+        let window = self.window.aggregate(aggregate);
+        let streams = finish(self.flow.topology.window_in_state(id, window, &self.flow.stream), tasks);
         let steps = self.flow.steps.clone();
         (self.flow.on(streams.results, steps), streams.late)
     }

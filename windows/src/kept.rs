@@ -47,6 +47,24 @@ pub(crate) trait KeptStore<K, T, R, A>: WindowStore<K, T, R, ()> {
     fn closed(&self) -> Option<i64>;
     /// Windows that end here or before have fired.
     fn set_closed(&mut self, closed: i64);
+
+    /// Whether it can take back what a batch has changed. Then what changes is written for checkpoints only, and the windows outlive the
+    /// bolt's instance; otherwise all is written with each batch.
+    fn takes_back(&self) -> bool {
+        false
+    }
+    /// What is added from now on is of one batch.
+    fn begin_batch(&mut self) {}
+    /// The batch can be taken back no more.
+    fn end_batch(&mut self) {}
+    /// Takes back what the batch has changed of a key, or of all.
+    fn take_back(&mut self, key: Option<&K>) {
+        let _ = key;
+    }
+    /// A part could not be written.
+    fn note_unwritten(&mut self, key: &K, number: i64) {
+        let _ = (key, number);
+    }
 }
 
 /// Which parts have changed since they were last written. Nothing is noted unless it was switched on.
@@ -154,28 +172,25 @@ impl<A: Serialize + DeserializeOwned> KeptWindows<A> {
         Ok(())
     }
 
-    /// Writes what has changed of windows. The keys that could not be written are as they were before, and why.
+    /// Writes what has changed of windows. The parts that could not be written, and why.
     pub(crate) fn write<K, T, R>(
         &mut self,
         store: &mut dyn KeptStore<K, T, R, A>,
-    ) -> Result<Vec<(K, StateError)>, StateError>
+    ) -> Vec<(K, i64, StateError)>
     where
         K: Clone + Eq + Hash + Serialize,
     {
-        let mut failed: Vec<(K, StateError)> = Vec::new();
+        let mut failed = Vec::new();
         for (key, number) in store.take_dirty() {
             let written = match store.part(&key, number) {
                 Some(part) => self.parts.insert(&key, &number, &part),
                 None => self.parts.remove(&key, &number),
             };
             if let Err(error) = written {
-                failed.push((key, error));
+                failed.push((key, number, error));
             }
         }
-        for (key, _) in &failed {
-            self.revert(store, key)?;
-        }
-        Ok(failed)
+        failed
     }
 
     /// Writes up to where all windows have fired.

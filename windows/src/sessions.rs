@@ -357,7 +357,7 @@ where
         let KeptPart { end, tuples, fired, accumulator: Some(accumulator) } = part else { return };
         let timers = if fired { &mut self.expiries } else { &mut self.timers };
         timers.entry(end).or_default().push(key.clone());
-        let part = Part { accumulator, tuples, held: () };
+        let part = Part { tuples, ..Part::new(accumulator) };
         let session = Session { start: number, end, part, timer: end, fired, late: false, changed: false };
         self.sessions.entry(key).or_default().push(session);
         self.parts += 1;

@@ -76,11 +76,31 @@ pub(crate) struct Part<A, H> {
     pub(crate) accumulator: A,
     pub(crate) tuples: u64,
     pub(crate) held: H,
+    pub(crate) kept: Kept<A>,
+}
+
+/// What is known of a part of windows in state.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept<A> {
+    /// The state has it, in this or an older form.
+    pub(crate) in_state: bool,
+    /// It is in the list of those that have changed since they were written.
+    pub(crate) changed: bool,
+    /// The batch that changed it last.
+    pub(crate) batch: u64,
+    /// What it was before that batch, and how many tuples it had; nothing if there was none.
+    pub(crate) before: Option<(A, u64)>,
+}
+
+impl<A> Default for Kept<A> {
+    fn default() -> Self {
+        Self { in_state: false, changed: false, batch: 0, before: None }
+    }
 }
 
 impl<A, H: Hold> Part<A, H> {
     pub(crate) fn new(accumulator: A) -> Self {
-        Self { accumulator, tuples: 0, held: H::default() }
+        Self { accumulator, tuples: 0, held: H::default(), kept: Kept::default() }
     }
 
     /// What it holds, which it does not any more.

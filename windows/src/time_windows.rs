@@ -4,14 +4,14 @@
 //! however many windows that pane is in, and a window merges its panes when it fires (after Li et al., "No Pane, No Gain", SIGMOD
 //! Record 34(1), 2005).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
 use galerna_topology::{Fault, Timestamp};
 
 use crate::aggregate::Aggregate;
-use crate::kept::{Dirty, KeptPart, KeptStore};
+use crate::kept::{KeptPart, KeptStore};
 use crate::result::{Firing, WindowBounds, WindowResult};
 use crate::store::{Early, Hold, Part, TooLate, WindowSink, WindowStore, caught, gcd};
 
@@ -106,7 +106,17 @@ pub(crate) struct TimeWindows<K, T, A: Aggregate<T>, H> {
     changed: Vec<(i64, K)>,
     changed_known: HashSet<(i64, K)>,
     parts: usize,
-    dirty: Dirty<K>,
+    unwritten: Option<Unwritten<K>>,
+}
+
+/// What has changed of windows in state since it was written.
+struct Unwritten<K> {
+    /// Panes of which parts have changed.
+    panes: BTreeSet<i64>,
+    /// Parts that are gone and that the state still has.
+    gone: Vec<(K, i64)>,
+    /// The number of the batch that is being added.
+    batch: u64,
 }
 
 impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> TimeWindows<K, T, A, H> {
@@ -131,7 +141,7 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> TimeWindows<K, T, A, H> 
             changed: Vec::new(),
             changed_known: HashSet::new(),
             parts: 0,
-            dirty: Dirty::default(),
+            unwritten: None,
         }
     }
 
@@ -196,7 +206,9 @@ impl<K: Clone + Eq + Hash, T, A: Aggregate<T>, H: Hold> TimeWindows<K, T, A, H> 
         for (start, pane) in self.panes.range_mut(from..to) {
             if let Some(part) = pane.remove(key) {
                 self.parts -= 1;
-                self.dirty.note(key, *start);
+                if let (Some(unwritten), true) = (&mut self.unwritten, part.kept.in_state) {
+                    unwritten.gone.push((key.clone(), *start));
+                }
                 sink.fail(part.held, fault.clone());
             }
         }
@@ -280,16 +292,24 @@ where
             return Err(TooLate { tuple, held });
         }
         let pane = self.panes.entry(start).or_default();
-        if !pane.contains_key(key) {
-            self.parts += 1;
-            pane.insert(key.clone(), Part::new(self.aggregate.create()));
+        let part = match pane.get_mut(key) {
+            Some(part) => part,
+            None => {
+                self.parts += 1;
+                pane.entry(key.clone()).or_insert_with(|| Part::new(self.aggregate.create()))
+            }
+        };
+        if let Some(unwritten) = &mut self.unwritten {
+            unwritten.note(start, part);
         }
-        let Some(part) = pane.get_mut(key) else { return Ok(()) };
         part.held.merge(held);
         part.tuples += 1;
-        self.dirty.note(key, start);
         if let Err(fault) = caught(|| self.aggregate.add(&mut part.accumulator, tuple)) {
-            self.give_up(start, start + 1, key, &fault, sink);
+            match &self.unwritten {
+                // The batch is taken back.
+                Some(_) => sink.fail(part.take_held(), fault),
+                None => self.give_up(start, start + 1, key, &fault, sink),
+            }
             return Ok(());
         }
         if self.is_closed(self.slices.first_end_after(start)) {
@@ -328,7 +348,12 @@ where
             }
             let (start, pane) = first.remove_entry();
             self.parts -= pane.len();
-            pane.keys().for_each(|key| self.dirty.note(key, start));
+            if let Some(unwritten) = &mut self.unwritten {
+                unwritten.panes.remove(&start);
+                let gone = pane.into_iter().filter(|(_, part)| part.kept.in_state);
+                unwritten.gone.extend(gone.map(|(key, _)| (key, start)));
+                continue;
+            }
             for mut part in pane.into_values() {
                 if !part.held.is_empty() {
                     sink.release(part.take_held());
@@ -396,11 +421,23 @@ where
     A: Aggregate<T>,
 {
     fn note_changes(&mut self) {
-        self.dirty.switch_on();
+        self.unwritten =
+            Some(Unwritten { panes: BTreeSet::new(), gone: Vec::new(), batch: 1 });
     }
 
     fn take_dirty(&mut self) -> Vec<(K, i64)> {
-        self.dirty.take()
+        let Some(unwritten) = &mut self.unwritten else { return Vec::new() };
+        let mut dirty = std::mem::take(&mut unwritten.gone);
+        for start in std::mem::take(&mut unwritten.panes) {
+            let parts = self.panes.get_mut(&start).into_iter().flatten();
+            for (key, part) in parts.filter(|(_, part)| part.kept.changed) {
+                part.kept.changed = false;
+                part.kept.in_state = true;
+                part.kept.before = None;
+                dirty.push((key.clone(), start));
+            }
+        }
+        dirty
     }
 
     fn part(&self, key: &K, number: i64) -> Option<KeptPart<A::Accumulator>> {
@@ -411,7 +448,10 @@ where
 
     fn put(&mut self, key: K, number: i64, part: KeptPart<A::Accumulator>) {
         let KeptPart { tuples, accumulator: Some(accumulator), .. } = part else { return };
-        self.panes.entry(number).or_default().insert(key, Part { accumulator, tuples, held: () });
+        let mut part = Part::new(accumulator);
+        part.tuples = tuples;
+        part.kept.in_state = true;
+        self.panes.entry(number).or_default().insert(key, part);
         self.parts += 1;
     }
 
@@ -419,7 +459,6 @@ where
         for pane in self.panes.values_mut() {
             self.parts -= usize::from(pane.remove(key).is_some());
         }
-        self.dirty.forget(key);
     }
 
     fn closed(&self) -> Option<i64> {
@@ -428,5 +467,72 @@ where
 
     fn set_closed(&mut self, closed: i64) {
         self.closed = Some(closed);
+    }
+
+    fn takes_back(&self) -> bool {
+        true
+    }
+
+    fn begin_batch(&mut self) {
+        if let Some(unwritten) = &mut self.unwritten {
+            unwritten.batch += 1;
+        }
+    }
+
+    fn end_batch(&mut self) {
+        self.begin_batch();
+    }
+
+    fn take_back(&mut self, key: Option<&K>) {
+        let Some(unwritten) = &mut self.unwritten else { return };
+        let batch = unwritten.batch;
+        for (start, pane) in &mut self.panes {
+            let parts = pane.len();
+            pane.retain(|of, part| {
+                if part.kept.batch != batch || key.is_some_and(|key| key != of) {
+                    return true;
+                }
+                // So that it is taken back once.
+                part.kept.batch = 0;
+                match part.kept.before.take() {
+                    Some((accumulator, tuples)) => {
+                        (part.accumulator, part.tuples) = (accumulator, tuples);
+                        true
+                    }
+                    None => {
+                        if part.kept.in_state {
+                            unwritten.gone.push((of.clone(), *start));
+                        }
+                        false
+                    }
+                }
+            });
+            self.parts -= parts - pane.len();
+        }
+    }
+
+    fn note_unwritten(&mut self, key: &K, number: i64) {
+        let Some(unwritten) = &mut self.unwritten else { return };
+        match self.panes.get_mut(&number).and_then(|pane| pane.get_mut(key)) {
+            Some(part) => {
+                part.kept.changed = true;
+                unwritten.panes.insert(number);
+            }
+            None => unwritten.gone.push((key.clone(), number)),
+        }
+    }
+}
+
+impl<K> Unwritten<K> {
+    /// A part is about to change.
+    fn note<A: Clone, H>(&mut self, pane: i64, part: &mut Part<A, H>) {
+        if part.kept.batch != self.batch {
+            part.kept.batch = self.batch;
+            part.kept.before = (part.tuples > 0).then(|| (part.accumulator.clone(), part.tuples));
+        }
+        if !part.kept.changed {
+            part.kept.changed = true;
+            self.panes.insert(pane);
+        }
     }
 }
