@@ -69,6 +69,8 @@ mod state_window_bolt;
 mod store;
 #[cfg(test)]
 mod store_tests;
+#[cfg(test)]
+mod take_back_tests;
 mod time_windows;
 mod topology;
 mod window;

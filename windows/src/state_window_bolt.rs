@@ -125,7 +125,8 @@ where
     /// Adds tuples.
     fn add(&mut self, tuples: Vec<T>, store: &mut Kept<K, T, A>, out: &mut Out<K, T, A>) -> Rows<K, T> {
         let (sender, now) = (out.sender(), out.context().now());
-        let mut observe = self.sources.as_mut().zip(sender).map(|(sources, sender)| sources.batch(sender, now));
+        let mut observe =
+            self.sources.as_mut().zip(sender).map(|(sources, sender)| sources.batch(sender, now));
         let mut rows = Rows {
             keys: Vec::with_capacity(tuples.len()),
             failed: Vec::new(),
@@ -134,15 +135,16 @@ where
         };
         for (row, tuple) in tuples.into_iter().enumerate() {
             let time_of = self.window.time_of.as_ref();
-            let read = time_of.map_or(Ok(Timestamp::MIN), |time_of| read_time(time_of, &tuple)).and_then(|at| {
-                if let Some(observe) = &mut observe {
-                    observe(at)?;
-                }
-                let key = caught(|| (self.window.key_of)(&tuple));
-                let key = key
-                    .map_err(|fault| Fault::permanent(format!("the key closure {}", fault.reason())))?;
-                Ok((at, key))
-            });
+            let read =
+                time_of.map_or(Ok(Timestamp::MIN), |time_of| read_time(time_of, &tuple)).and_then(|at| {
+                    if let Some(observe) = &mut observe {
+                        observe(at)?;
+                    }
+                    let key = caught(|| (self.window.key_of)(&tuple));
+                    let key =
+                        key.map_err(|fault| Fault::permanent(format!("the key closure {}", fault.reason())))?;
+                    Ok((at, key))
+                });
             let (at, key) = match read {
                 Ok(read) => read,
                 Err(fault) => {
@@ -169,6 +171,8 @@ where
                 }
             }
         }
+        // Before a late tuple makes its window fire with what an aggregate had not finished.
+        rows.failed_keys.keys().for_each(|key| store.take_back(Some(key)));
         let mut sink = Sink::new(out);
         store.fire_late(&mut sink);
         if let Some(fault) = sink.failed {

@@ -421,8 +421,7 @@ where
     A: Aggregate<T>,
 {
     fn note_changes(&mut self) {
-        self.unwritten =
-            Some(Unwritten { panes: BTreeSet::new(), gone: Vec::new(), batch: 1 });
+        self.unwritten = Some(Unwritten { panes: BTreeSet::new(), gone: Vec::new(), batch: 1 });
     }
 
     fn take_dirty(&mut self) -> Vec<(K, i64)> {

@@ -6,7 +6,8 @@ const USAGE: &str = "streams QUERY [events=N] [sensors=N] [tasks=N] [rate=EVENTS
 
 fn parse() -> Result<(Query, Size), String> {
     let mut args = std::env::args().skip(1);
-    let query = args.next().ok_or("no query is given")?.parse::<Query>().map_err(|error| error.to_string())?;
+    let query =
+        args.next().ok_or("no query is given")?.parse::<Query>().map_err(|error| error.to_string())?;
     let mut size = Size { events: 10_000_000, sensors: 10_000, tasks: 2, rate: None };
     for arg in args {
         let (name, value) = arg.split_once('=').ok_or_else(|| format!("`{arg}` is not NAME=NUMBER"))?;

@@ -119,12 +119,8 @@ fn declare<T: Data, R: Data + Outcome>(
     topology_of: impl FnOnce(&mut TopologyBuilder, Stream<T>, usize) -> Stream<R>,
 ) -> Declared {
     let (progress, tally) = (Arc::<Progress>::default(), Tally::default());
-    let source = Source {
-        events: size.events,
-        rate: size.rate,
-        make: Arc::new(make),
-        progress: progress.clone(),
-    };
+    let source =
+        Source { events: size.events, rate: size.rate, make: Arc::new(make), progress: progress.clone() };
     let mut topology = TopologyBuilder::new(query.name());
     let events =
         topology.spout("source", move || Replayable::new(source.clone())).parallelism(size.tasks).outputs();

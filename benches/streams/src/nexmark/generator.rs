@@ -53,11 +53,7 @@ fn filler(n: u64, field: u64, least: u64, more: u64) -> String {
 /// One of the latest of `count` with numbers from [`FIRST_ID`] on, or the hot one in `hot - 1` of `hot` cases.
 fn hot_or_recent(n: u64, field: u64, count: u64, hot: u64, recent: u64) -> u64 {
     let last = FIRST_ID + count - 1;
-    if below(n, field, hot) > 0 {
-        last / HOT * HOT
-    } else {
-        last - below(n, field + 1, count.min(recent))
-    }
+    if below(n, field, hot) > 0 { last / HOT * HOT } else { last - below(n, field + 1, count.min(recent)) }
 }
 
 /// From 1 to 10,000,000, in cents: as many cheap as dear ones.

@@ -75,7 +75,8 @@ pub fn q5(topology: &mut TopologyBuilder, events: Stream<Event>, tasks: usize) -
 
 /// The bids with the highest price of each ten seconds.
 pub fn q7(topology: &mut TopologyBuilder, events: Stream<Event>, tasks: usize) -> Stream<HighestBid> {
-    let highest = |bid: Bid| HighestBid { price: bid.price, auction: bid.auction, bidder: bid.bidder, at: bid.at };
+    let highest =
+        |bid: Bid| HighestBid { price: bid.price, auction: bid.auction, bidder: bid.bidder, at: bid.at };
     topology
         .flow(events)
         .parallelism(tasks)

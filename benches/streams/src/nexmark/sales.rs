@@ -88,8 +88,7 @@ impl Bolt for LocalItems {
     }
 
     fn execute(&mut self, known: Known, out: &mut Emitter<Self::Outputs>) -> Result<(), Fault> {
-        let (sellers, waiting) =
-            self.kept.as_mut().ok_or_else(|| Fault::permanent("it was not prepared"))?;
+        let (sellers, waiting) = self.kept.as_mut().ok_or_else(|| Fault::permanent("it was not prepared"))?;
         match known {
             Known::Seller(id, seller) => {
                 sellers.set(&id, &seller)?;
@@ -111,7 +110,8 @@ impl Bolt for LocalItems {
 pub fn q3(topology: &mut TopologyBuilder, events: Stream<Event>, tasks: usize) -> Stream<LocalItem> {
     let sides = topology.bolt("split", Split).local_or_shuffle(events).parallelism(tasks).outputs();
     let sellers = topology.flow(sides.persons).parallelism(tasks);
-    let sellers = sellers.filter(|person| ["OR", "ID", "CA"].contains(&person.state.as_str())).parallelism(tasks);
+    let sellers =
+        sellers.filter(|person| ["OR", "ID", "CA"].contains(&person.state.as_str())).parallelism(tasks);
     let sellers = sellers.map(|person| (person.id, (person.name, person.city, person.state))).stream();
     let items = topology.flow(sides.auctions).parallelism(tasks);
     let items = items.filter(|auction| auction.category == 10).parallelism(tasks);

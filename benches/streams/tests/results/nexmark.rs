@@ -124,7 +124,12 @@ async fn q7_finds_the_highest_bids_of_each_window() {
     for bids in windows.into_values() {
         let highest = bids.iter().map(|bid| bid.price).max();
         let those = bids.into_iter().filter(|bid| Some(bid.price) == highest);
-        expected.extend(those.map(|Bid { price, auction, bidder, at, .. }| HighestBid { price, auction, bidder, at }));
+        expected.extend(those.map(|Bid { price, auction, bidder, at, .. }| HighestBid {
+            price,
+            auction,
+            bidder,
+            at,
+        }));
     }
     let mut found = results(EVENTS, event, q7).await;
     found.sort_unstable();
@@ -137,8 +142,13 @@ async fn q8_finds_who_registers_and_sells_in_the_same_window() {
     let auctions: Vec<Auction> = auctions().collect();
     let mut expected = Vec::new();
     for Person { id, name, at, .. } in persons() {
-        let sold = auctions.iter().filter(|auction| auction.seller == id && auction.at / 10_000 == at / 10_000);
-        expected.extend(sold.map(|_| NewSeller { person: id, name: name.clone(), end: (at / 10_000 + 1) * 10_000 }));
+        let sold =
+            auctions.iter().filter(|auction| auction.seller == id && auction.at / 10_000 == at / 10_000);
+        expected.extend(sold.map(|_| NewSeller {
+            person: id,
+            name: name.clone(),
+            end: (at / 10_000 + 1) * 10_000,
+        }));
     }
     let mut found = results(EVENTS, event, q8).await;
     found.sort_unstable();

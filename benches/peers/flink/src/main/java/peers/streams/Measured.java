@@ -96,13 +96,23 @@ final class Measured {
     /** A number of a result. */
     interface Of<T> extends ToLongFunction<T>, java.io.Serializable {}
 
+    /** Whether a result counts. */
+    interface Counts<T> extends java.util.function.Predicate<T>, java.io.Serializable {}
+
     /** Adds results up. */
     static class Tally<T> implements Sink<T> {
         private final Of<T> checksumOf;
         private final Of<T> endOf;
+        private final Counts<T> counts;
 
         /** endOf may be nothing: then it is not measured how long results take. */
         Tally(Of<T> checksumOf, Of<T> endOf) {
+            this(checksumOf, endOf, result -> true);
+        }
+
+        /** What does not count comes before its window is complete. */
+        Tally(Of<T> checksumOf, Of<T> endOf, Counts<T> counts) {
+            this.counts = counts;
             this.checksumOf = checksumOf;
             this.endOf = rate > 0 ? endOf : null;
         }
@@ -115,6 +125,9 @@ final class Measured {
                 private int tooks;
 
                 @Override public void write(T value, Context context) {
+                    if (!counts.test(value)) {
+                        return;
+                    }
                     count += 1;
                     sum += checksumOf.applyAsLong(value);
                     if (endOf != null) {

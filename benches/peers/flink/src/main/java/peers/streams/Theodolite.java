@@ -75,21 +75,34 @@ final class Theodolite {
         }
     }
 
+    /** What a sensor drew at an hour of the day. */
+    public static class HourOfDay {
+        public String identifier;
+        public int hour;
+        public long end;
+        public Summary drawn;
+        /** Whether the window is complete. */
+        public boolean complete;
+
+        public HourOfDay() {}
+
+        long checksum() {
+            return Numbers.mix(end ^ identifier.hashCode() ^ hour) * drawn.count + Math.round(drawn.sum());
+        }
+    }
+
     /** What a sensor drew in a window. */
     public static class Drawn {
         public String key;
         public long end;
         public Summary value;
-        /** Whether the window is complete. */
-        public boolean complete;
 
         public Drawn() {}
 
-        Drawn(String key, long end, Summary value, boolean complete) {
+        Drawn(String key, long end, Summary value) {
             this.key = key;
             this.end = end;
             this.value = value;
-            this.complete = complete;
         }
 
         long checksum() {
