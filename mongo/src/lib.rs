@@ -1,7 +1,8 @@
-//! What the stores of schedules, fan-ins and delayed work have in common when they keep their records in MongoDB.
+//! What stores that keep their records in MongoDB have in common: which failures pass, for all of them ([`is_transient`]); and for those
+//! of schedules, fan-ins and delayed work also connecting, durable collections and answers in time.
 //!
-//! Each of their changes is a guarded update of one document, so no transactions are needed: a standalone server serves as well as a
-//! replica set. Writes are acknowledged by a majority and journaled, and no call waits longer than [`TIMEOUT`].
+//! Each change of these three is a guarded update of one document, so no transactions are needed: a standalone server serves as well as
+//! a replica set. Writes are acknowledged by a majority and journaled, and no call waits longer than [`TIMEOUT`].
 //!
 //! *Boundary:* no other crate of the workspace; what failed of a record is said by whose record it is.
 
@@ -16,8 +17,75 @@ use mongodb::{Client, Collection, Database};
 /// Longest time that a call waits for the server.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The server's code for: a document with this id is there already.
-const DUPLICATE_KEY: i32 = 11000;
+/// The server's code for: a document with this id, or another unique key, is there already.
+pub const DUPLICATE_KEY: i32 = 11000;
+
+/// The server's code for: no room on its disk.
+pub const OUT_OF_DISK_SPACE: i32 = 14031;
+
+/// Codes of failures that pass: elections, shutdowns, locks, time limits, a full disk.
+const TRANSIENT: [i32; 24] = [
+    6,
+    7,
+    24,
+    46,
+    50,
+    64,
+    89,
+    91,
+    100,
+    112,
+    133,
+    134,
+    189,
+    202,
+    262,
+    317,
+    358,
+    9001,
+    10107,
+    11600,
+    11602,
+    13435,
+    13436,
+    OUT_OF_DISK_SPACE,
+];
+
+/// Whether the server may do the same later, by the code with which it refused.
+pub fn is_transient_code(code: i32) -> bool {
+    TRANSIENT.contains(&code)
+}
+
+/// The code with which the server refused: of several, that of the first.
+pub fn code(error: &Error) -> Option<i32> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(refusal) => Some(refusal.code),
+        ErrorKind::Write(WriteFailure::WriteError(refusal)) => Some(refusal.code),
+        ErrorKind::Write(WriteFailure::WriteConcernError(refusal)) => Some(refusal.code),
+        ErrorKind::InsertMany(failure) => {
+            let refused = failure.write_errors.as_deref().and_then(|errors| errors.first());
+            let unconfirmed = failure.write_concern_error.as_ref();
+            refused.map(|error| error.code).or(unconfirmed.map(|error| error.code))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the same call may succeed later: not reached, not confirmed by a majority, or refused by a code that passes.
+pub fn is_transient(error: &Error) -> bool {
+    let passes = match error.kind.as_ref() {
+        ErrorKind::Io(_)
+        | ErrorKind::ConnectionPoolCleared { .. }
+        | ErrorKind::ServerSelection { .. }
+        | ErrorKind::DnsResolve { .. }
+        | ErrorKind::Write(WriteFailure::WriteConcernError(_)) => true,
+        ErrorKind::InsertMany(failure) if failure.write_errors.as_deref().is_none_or(<[_]>::is_empty) => {
+            failure.write_concern_error.is_some()
+        }
+        _ => code(error).is_some_and(is_transient_code),
+    };
+    passes || error.contains_label("RetryableWriteError") || error.contains_label("TransientTransactionError")
+}
 
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -31,21 +99,12 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Whether the same call may succeed later: not reached, elections, shutdowns, time limits.
+    /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
-        let Self::Failed(error) = self else { return true };
-        let passes = match error.kind.as_ref() {
-            ErrorKind::Io(_)
-            | ErrorKind::ConnectionPoolCleared { .. }
-            | ErrorKind::ServerSelection { .. }
-            | ErrorKind::DnsResolve { .. }
-            | ErrorKind::Write(WriteFailure::WriteConcernError(_)) => true,
-            ErrorKind::Command(refusal) => matches!(refusal.code, 50 | 262),
-            _ => false,
-        };
-        passes
-            || error.contains_label("RetryableWriteError")
-            || error.contains_label("TransientTransactionError")
+        match self {
+            Self::NoAnswer => true,
+            Self::Failed(error) => is_transient(error),
+        }
     }
 
     /// Whether a single write or command was refused because a document with its id is there already.

@@ -14,7 +14,8 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Document, doc};
 use futures_util::TryStreamExt;
 use galerna_lock::Mutex;
-use mongodb::error::{Error, ErrorKind, WriteFailure};
+use galerna_mongo::{DUPLICATE_KEY, OUT_OF_DISK_SPACE, code, is_transient};
+use mongodb::error::Error;
 use mongodb::options::{
     Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReadConcern, SelectionCriteria,
     WriteConcern,
@@ -70,41 +71,14 @@ impl std::fmt::Debug for MongoCheckpoints {
     }
 }
 
-/// Errors of the server that pass: elections, shutdowns, time limits.
-const TRANSIENT: [i32; 18] =
-    [6, 7, 50, 64, 89, 91, 100, 134, 189, 262, 317, 358, 9001, 10107, 11600, 11602, 13435, 13436];
-const OUT_OF_DISK_SPACE: i32 = 14031;
-const DUPLICATE_KEY: i32 = 11000;
-
-fn code(error: &Error) -> Option<i32> {
-    match &*error.kind {
-        ErrorKind::Command(error) => Some(error.code),
-        ErrorKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
-        ErrorKind::Write(WriteFailure::WriteConcernError(error)) => Some(error.code),
-        ErrorKind::InsertMany(error) => match (&error.write_errors, &error.write_concern_error) {
-            (Some(errors), _) if !errors.is_empty() => errors.first().map(|error| error.code),
-            (_, Some(error)) => Some(error.code),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
 fn failed(attempted: &'static str, place: &str, error: &Error) -> CheckpointError {
     let (place, cause) = (place.to_owned(), error.to_string());
-    match (code(error), &*error.kind) {
-        (Some(OUT_OF_DISK_SPACE), _) => CheckpointError::DiskFull { attempted, place, cause },
-        (Some(code), _) if TRANSIENT.contains(&code) => {
-            CheckpointError::Unavailable { attempted, place, cause }
-        }
-        (
-            None,
-            ErrorKind::ServerSelection { .. }
-            | ErrorKind::Io(_)
-            | ErrorKind::ConnectionPoolCleared { .. }
-            | ErrorKind::DnsResolve { .. },
-        ) => CheckpointError::Unavailable { attempted, place, cause },
-        _ => CheckpointError::Failed { attempted, place, cause },
+    if code(error) == Some(OUT_OF_DISK_SPACE) {
+        CheckpointError::DiskFull { attempted, place, cause }
+    } else if is_transient(error) {
+        CheckpointError::Unavailable { attempted, place, cause }
+    } else {
+        CheckpointError::Failed { attempted, place, cause }
     }
 }
 

@@ -5,8 +5,9 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, rawdoc};
+use galerna_mongo::{DUPLICATE_KEY, is_transient, is_transient_code};
 use mongodb::Cursor;
-use mongodb::error::{Error, ErrorKind};
+use mongodb::error::Error;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -19,18 +20,10 @@ pub(super) const WRITE_TIME: Duration = Duration::from_secs(4);
 /// Statements of one command: small enough that no command comes near [`WRITE_TIME`] or the size of a message.
 pub(super) const STATEMENTS: usize = 1000;
 
-/// An insert found a document with this id.
-pub(super) const DUPLICATE_KEY: i32 = 11000;
 /// An update would change the id of a document: what [`Guarded`] provokes.
 const IMMUTABLE_FIELD: i32 = 66;
 /// A sum would not fit in its number, among other wrong values.
 pub(super) const BAD_VALUE: i32 = 2;
-
-/// Codes of transient failures: elections, shutdowns, time limits, a full disk.
-const TRANSIENT: [i32; 24] = [
-    6, 7, 24, 46, 50, 64, 89, 91, 100, 112, 133, 134, 189, 202, 262, 317, 358, 9001, 10107, 11600, 11602,
-    13435, 13436, 14031,
-];
 
 /// An update of one document if it still is as expected, else nothing.
 ///
@@ -268,7 +261,7 @@ fn encode(attempted: &str, command: &impl Serialize) -> Result<RawDocumentBuf> {
 
 fn by_code(attempted: &str, code: i32, message: String) -> StorageError {
     let (attempted, cause) = (attempted.to_owned(), format!("{message} ({code})"));
-    if TRANSIENT.contains(&code) {
+    if is_transient_code(code) {
         StorageError::Unavailable { attempted, cause }
     } else {
         StorageError::Failed { attempted, cause }
@@ -277,16 +270,8 @@ fn by_code(attempted: &str, code: i32, message: String) -> StorageError {
 
 /// What an error of the driver means to a caller.
 pub(super) fn fault(attempted: &str, error: &Error) -> StorageError {
-    let transient = match error.kind.as_ref() {
-        ErrorKind::Io(_)
-        | ErrorKind::ConnectionPoolCleared { .. }
-        | ErrorKind::ServerSelection { .. }
-        | ErrorKind::DnsResolve { .. } => true,
-        ErrorKind::Command(refusal) => TRANSIENT.contains(&refusal.code),
-        _ => error.contains_label("RetryableWriteError") || error.contains_label("TransientTransactionError"),
-    };
     let (attempted, cause) = (attempted.to_owned(), error.kind.to_string());
-    if transient {
+    if is_transient(error) {
         StorageError::Unavailable { attempted, cause }
     } else {
         StorageError::Failed { attempted, cause }

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use bson::{Document, doc};
 use galerna_lock::Mutex;
 use galerna_model::{AccountId, SourceId};
+use galerna_mongo::DUPLICATE_KEY;
 use serde::Deserialize;
 
 use super::Mongo;
-use super::commands::{DUPLICATE_KEY, STATEMENTS, Update};
+use super::commands::{STATEMENTS, Update};
 use super::indexes::DEVICES;
 use super::reading_id::{end, of_device};
 use crate::{Result, StorageError, StoredReading};
