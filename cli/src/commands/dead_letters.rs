@@ -15,8 +15,7 @@ use serde_json::{Value, json};
 
 use super::queues::{because, cell, list_cell, named, path};
 use crate::api_client::Api;
-use crate::args::{DeadCommand, DeadSelection};
-use crate::commands::alerts::Reason;
+use crate::args::{DeadCommand, DeadSelection, Reason};
 use crate::form::Form;
 use crate::page_client::actor;
 

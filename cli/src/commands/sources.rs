@@ -20,7 +20,7 @@ use galerna_settings::{Settings, TOKEN_VARIABLE};
 use galerna_terminal::{Cell, List, Tone, eprint, print};
 
 use crate::api_client::{Api, path_segment};
-use crate::commands::alerts::{Reason, Sure};
+use crate::args::{Reason, Sure};
 use crate::form::Form;
 use crate::page_client::actor;
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use crate::api_client::{Api, path_segment};
-use crate::commands::alerts::{Reason, Sure};
+use crate::args::{Reason, Sure};
 use crate::commands::queues::because;
 use crate::form::Form;
 

@@ -1,16 +1,23 @@
 //! The command line.
 
+mod action;
+mod publish;
+mod queues;
+mod topology;
+
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use galerna_demo::DemoArgs;
 use galerna_demo::load::LoadArgs;
 use galerna_dispatcher::StrategyName;
-use galerna_multilang::Stretch;
 use galerna_settings::FlagValue;
 
-use crate::commands::alerts::{AlertingCommand, Reason, Sure};
+pub(crate) use self::action::{Reason, Sure};
+pub(crate) use self::publish::{FileForm, PublishArgs};
+pub(crate) use self::queues::{DeadCommand, DeadSelection, PauseSelection, QueuesArgs, QueuesCommand};
+pub(crate) use self::topology::{FluxArgs, MultilangCommand, TopologyArgs, TopologyCommand, TopologyForm};
+use crate::commands::alerts::AlertingCommand;
 use crate::commands::schedules::SchedulesArgs;
 use crate::commands::sources::SourcesArgs;
 use crate::commands::topologies::TopologiesCommand;
@@ -284,19 +291,8 @@ pub(crate) struct DemoCommand {
     #[command(flatten)]
     pub(crate) args: DemoArgs,
     /// How the dispatcher chooses the next queue
-    #[arg(long, value_parser = strategy(), value_name = "NAME")]
+    #[arg(long, value_parser = queues::strategy(), value_name = "NAME")]
     pub(crate) strategy: Option<StrategyName>,
-}
-
-fn strategy() -> impl TypedValueParser<Value = StrategyName> {
-    let name = |strategy: StrategyName| PossibleValue::new(strategy.as_str());
-    PossibleValuesParser::new([
-        name(StrategyName::Fifo).help("Not leased, longest since last delivered"),
-        name(StrategyName::Lru).help("The same among queues known to have messages"),
-        name(StrategyName::Fair)
-            .help("Accounts take turns; within a turn the one that waits longest is first"),
-    ])
-    .try_map(|name| name.parse::<StrategyName>())
 }
 
 #[derive(Debug, Clone, Args)]
@@ -339,320 +335,6 @@ pub(crate) enum TaskName {
     Timeouts,
     /// Delete flagged queues
     Deletions,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct QueuesArgs {
-    #[command(flatten)]
-    pub(crate) form: Form,
-    #[command(subcommand)]
-    pub(crate) command: QueuesCommand,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum QueuesCommand {
-    /// List queues, and how many are in each state
-    List {
-        /// Only in this state: idle, worker, empty, pause or delete
-        #[arg(long)]
-        state: Option<String>,
-        /// Only whose name or account contains this
-        #[arg(long)]
-        search: Option<String>,
-        /// By this column, for instance `ready` or `-ready`
-        #[arg(long, allow_hyphen_values = true)]
-        sort: Option<String>,
-        /// Which page, from 1
-        #[arg(long, default_value_t = 1)]
-        page: usize,
-        /// How many a page
-        #[arg(long, default_value_t = 50)]
-        limit: usize,
-        /// All pages
-        #[arg(long, conflicts_with_all = ["page", "limit"])]
-        all: bool,
-    },
-    /// Show one queue
-    Show {
-        /// The queue
-        queue: String,
-    },
-    /// Block queues until they are unpaused
-    #[command(override_usage = "galerna queues pause [OPTIONS] <QUEUES>...\n       \
-                                galerna queues pause [OPTIONS] <--search <TEXT>|--all>")]
-    Pause {
-        #[command(flatten)]
-        which: PauseSelection,
-        /// Why, for the others and for the audit log
-        #[arg(long)]
-        reason: Option<String>,
-    },
-    /// Let queues be leased again
-    #[command(override_usage = "galerna queues unpause [OPTIONS] <QUEUES>...\n       \
-                                galerna queues unpause [OPTIONS] <--search <TEXT>|--all>")]
-    Unpause {
-        #[command(flatten)]
-        which: PauseSelection,
-        #[command(flatten)]
-        reason: Reason,
-    },
-    /// Give leases again
-    Start {
-        #[command(flatten)]
-        reason: Reason,
-    },
-    /// Give no more leases; those given go on
-    Stop {
-        #[command(flatten)]
-        reason: Reason,
-        #[command(flatten)]
-        sure: Sure,
-    },
-    /// Show the strategy, or choose one
-    Strategy {
-        /// How the next queue is chosen
-        #[arg(value_parser = strategy())]
-        name: Option<StrategyName>,
-        /// Why, for the audit log
-        #[arg(long, requires = "name")]
-        reason: Option<String>,
-    },
-    /// Dead letters
-    #[command(subcommand)]
-    Dead(DeadCommand),
-}
-
-impl QueuesCommand {
-    /// Whether it changes nothing.
-    fn reads(&self) -> bool {
-        matches!(
-            self,
-            Self::List { .. }
-                | Self::Show { .. }
-                | Self::Strategy { name: None, .. }
-                | Self::Dead(DeadCommand::List { .. })
-        )
-    }
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum DeadCommand {
-    /// List the dead letters of a queue, or how many each queue has
-    List {
-        /// The queue; all that have any when absent
-        queue: Option<String>,
-        /// Skip so many
-        #[arg(long, default_value_t = 0)]
-        offset: usize,
-        /// Show so many
-        #[arg(long, default_value_t = 50)]
-        limit: usize,
-        /// Show the bodies too
-        #[arg(long)]
-        bodies: bool,
-        /// All pages
-        #[arg(long, conflicts_with_all = ["offset", "limit"], requires = "queue")]
-        all: bool,
-    },
-    /// Put dead letters back into their queue
-    #[command(override_usage = "galerna queues dead replay [OPTIONS] <QUEUE> <IDS>...\n       \
-                                galerna queues dead replay [OPTIONS] <QUEUE> --all [--matching <TEXT>]\n       \
-                                galerna queues dead replay [OPTIONS] --all-queues [--matching <TEXT>]")]
-    Replay {
-        #[command(flatten)]
-        which: DeadSelection,
-        #[command(flatten)]
-        reason: Reason,
-        #[command(flatten)]
-        sure: Sure,
-    },
-    /// Delete dead letters
-    #[command(override_usage = "galerna queues dead discard [OPTIONS] <QUEUE> <IDS>...\n       \
-                                galerna queues dead discard [OPTIONS] <QUEUE> --all [--matching <TEXT>]\n       \
-                                galerna queues dead discard [OPTIONS] --all-queues [--matching <TEXT>]")]
-    Discard {
-        #[command(flatten)]
-        which: DeadSelection,
-        #[command(flatten)]
-        reason: Reason,
-        #[command(flatten)]
-        sure: Sure,
-    },
-}
-
-#[derive(Debug, Clone, Args)]
-#[command(group = clap::ArgGroup::new("which").required(true).args(["ids", "all", "all_queues"]))]
-pub(crate) struct DeadSelection {
-    /// The queue
-    #[arg(required_unless_present = "all_queues", conflicts_with = "all_queues")]
-    pub(crate) queue: Option<String>,
-    /// Ids of the dead letters
-    pub(crate) ids: Vec<String>,
-    /// All of the queue
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// All of all queues
-    #[arg(long)]
-    pub(crate) all_queues: bool,
-    /// Of all only those whose reason contains this
-    #[arg(long, value_name = "TEXT", conflicts_with = "ids")]
-    pub(crate) matching: Option<String>,
-}
-
-#[derive(Debug, Clone, Args)]
-#[command(group = clap::ArgGroup::new("which").required(true).args(["queues", "all", "search"]))]
-pub(crate) struct PauseSelection {
-    /// The queues; of several it is asked once whether you are sure
-    pub(crate) queues: Vec<String>,
-    /// All queues whose name or account contains this
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) search: Option<String>,
-    /// All queues
-    #[arg(long)]
-    pub(crate) all: bool,
-    #[command(flatten)]
-    pub(crate) sure: Sure,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct PublishArgs {
-    /// Readings in NDJSON or JSON, or a meter's export as table, JSON or Green Button XML, each also gzipped; `-` for standard
-    /// input
-    pub(crate) file: PathBuf,
-    /// Form of the file [default: by its name]
-    #[arg(long, value_enum)]
-    pub(crate) form: Option<FileForm>,
-    /// Account of the readings, where the file names none
-    #[arg(long)]
-    pub(crate) account: Option<String>,
-    /// Source of the readings [default: the account's name]
-    #[arg(long)]
-    pub(crate) source: Option<String>,
-    /// Which column of an export is what: a name (octopus, datadis, ...) or a TOML file [default: by the header]
-    #[arg(long, value_name = "NAME|FILE")]
-    pub(crate) mapping: Option<String>,
-    /// Meter, where the export names none
-    #[arg(long, value_name = "ID")]
-    pub(crate) meter: Option<String>,
-    /// Zone of the export's times that have no offset, such as Europe/Madrid
-    #[arg(long, value_name = "ZONE")]
-    pub(crate) time_zone: Option<String>,
-    /// Unit of the export's values, where it names none, such as kWh
-    #[arg(long)]
-    pub(crate) unit: Option<String>,
-    /// Utility of the export, where it names none: electricity, gas, water, heat, fuel, solar
-    #[arg(long)]
-    pub(crate) utility: Option<String>,
-    /// Length of the export's intervals, such as 30m, where neither a column nor the times tell
-    #[arg(long, value_name = "TIME")]
-    pub(crate) interval: Option<String>,
-    /// Encoding of the export, such as windows-1252 [default: by its bytes]
-    #[arg(long)]
-    pub(crate) encoding: Option<String>,
-    /// What separates the export's columns [default: by the header]
-    #[arg(long, value_name = "CHARACTER")]
-    pub(crate) delimiter: Option<char>,
-    /// What stands before decimals, `.` or `,` [default: by the values]
-    #[arg(long, value_name = "CHARACTER")]
-    pub(crate) decimal: Option<char>,
-    /// Show the first readings as they would be stored, and publish nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Publish plain JSON messages instead of envelopes
-    #[arg(long)]
-    pub(crate) plain_json: bool,
-    /// Print what was published as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FileForm {
-    /// One reading, or one `{"source_key","body"}`, a line
-    Ndjson,
-    /// One reading or an array
-    Json,
-    /// A meter's export as separated values
-    Csv,
-    /// A meter's export as Green Button XML
-    Xml,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct TopologyArgs {
-    /// In which form the ingestion topology is printed
-    #[arg(long, value_enum, default_value_t = TopologyForm::Table)]
-    pub(crate) format: TopologyForm,
-    #[command(flatten)]
-    pub(crate) form: Form,
-    #[command(subcommand)]
-    pub(crate) command: Option<TopologyCommand>,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum TopologyCommand {
-    /// Print the Flux file by which a Storm cluster runs it, each component a `galerna multilang` of its own
-    Flux(FluxArgs),
-    #[command(flatten)]
-    Running(TopologiesCommand),
-}
-
-impl TopologyArgs {
-    /// What is done with a topology that runs, if that is what is asked for.
-    pub(crate) fn running(&self) -> Option<&TopologiesCommand> {
-        match &self.command {
-            Some(TopologyCommand::Running(command)) => Some(command),
-            _ => None,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct FluxArgs {
-    /// Components to run as one: all on the ways from one to another, or behind one; may be given several times
-    #[arg(long, value_name = "FROM..[TO]")]
-    pub(crate) stretch: Vec<Stretch>,
-    /// Workers of the cluster that it runs on
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) workers: u16,
-    /// Workers and children exchange MessagePack, with the class of deploy/storm
-    #[arg(long)]
-    pub(crate) message_pack: bool,
-    /// What starts this program on a worker, with its settings, such as `sh galerna.sh --config /etc/galerna.toml`
-    #[arg(long, value_name = "WORDS", default_value = "sh galerna.sh")]
-    pub(crate) command: String,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum MultilangCommand {
-    /// Serve a bolt
-    Bolt {
-        /// The bolt
-        component: String,
-    },
-    /// Serve a spout
-    Spout {
-        /// The spout
-        component: String,
-    },
-    /// Serve all components on the ways from one to another, or behind one, as one component
-    Stretch {
-        /// From which to which
-        #[arg(value_name = "FROM..[TO]")]
-        stretch: Stretch,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TopologyForm {
-    /// For people
-    Table,
-    /// Graphviz
-    Dot,
-    /// Mermaid
-    Mermaid,
-    /// For programs
-    Json,
 }
 
 #[derive(Debug, Clone, Args)]
