@@ -14,12 +14,14 @@ use galerna_model::AlertEvent;
 
 /// Somebody or something to tell of alerts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Endpoint {
     /// Key; what [`Rule::endpoints`](galerna_model::Rule::endpoints) names.
     pub id: String,
     /// For people.
     pub name: String,
     /// The account that it belongs to: only this account's alerts go there. Any account's when `None`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     #[serde(default)]
     pub account: Option<AccountId>,
     /// How to tell.
@@ -46,6 +48,7 @@ fn yes() -> bool {
 
 /// How an endpoint is told. Templates are those of the crate `minijinja`; `None` stands for the default one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EndpointKind {
     /// An HTTP call.

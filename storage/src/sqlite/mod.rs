@@ -10,6 +10,7 @@ mod columns;
 mod imports;
 mod notifications;
 mod operations;
+mod outbox;
 mod queues;
 mod readings;
 mod rejected;
