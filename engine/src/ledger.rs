@@ -6,12 +6,13 @@
 //! Sequence numbers whose slot still holds an older root are skipped, so one root that takes long holds up
 //! nobody; the slab doubles when it is half full, and becomes smaller when for a while few of its slots were needed.
 //!
-//! Deadlines are kept by stretches of consecutive roots, in the order in which they were emitted, which is that of their
-//! deadlines too: looking for what has run out of time looks at the oldest stretch, and at each root once. Roots whose timeout
-//! was started anew are in a heap of their own from their first deadline on.
+//! When roots run out of time is in [`deadlines`], the size of the slab in [`slab`].
 //!
 //! A slot collects the shares handed back; when they XOR to the root's secret, the tree is done (see
 //! [`galerna_topology::lineage`]). A free slot has collected 0, so taking it writes nothing there.
+
+mod deadlines;
+mod slab;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -25,26 +26,14 @@ use crate::checkpoints::KnownIds;
 use crate::histogram::Histogram;
 use crate::stable_ids::StableIds;
 
+use self::deadlines::Stretch;
+
 const FREE: u64 = u64::MAX;
 /// The longest run of slots granted at once. A spout takes a batch at a time, so looking further ahead for free
 /// slots is work for nothing.
 const LONGEST_GRANT: u32 = 512;
 /// So many slots a ledger has at least. Most spouts of a topology of thousands of tasks have few roots pending.
 const SMALLEST_SLAB: usize = 64;
-/// A slab that has grown is looked at this often, in nanoseconds, whether a smaller one does.
-const SHRINK_EVERY: u64 = 10_000_000_000;
-/// So many stretches are kept at most; then neighbours are joined.
-const MOST_STRETCHES: usize = 256;
-
-/// Roots with these sequence numbers, those that have ended among them.
-#[derive(Debug, Clone, Copy)]
-struct Stretch {
-    first: u64,
-    /// The number after the last.
-    end: u64,
-    /// When the first was emitted: none of them was earlier.
-    born: u64,
-}
 
 /// Pending roots of one spout task. Times are nanoseconds of the topology's clock.
 #[derive(Debug)]
@@ -395,131 +384,10 @@ impl Ledger {
         self.pending -= 1;
     }
 
-    /// The timeouts of these roots start anew.
-    pub fn restart(&mut self, spans: impl IntoIterator<Item = Span>) {
-        let mut restart = |root: RootId| {
-            if root.task() == self.task && self.slot(root).is_some() {
-                self.restarted.insert(root.sequence(), self.now);
-            }
-        };
-        for span in spans {
-            match span {
-                Span::Untracked(_) => {}
-                Span::Whole(first, rows) => (0..rows).for_each(|at| restart(first.plus(at))),
-                Span::Share(root, _, _) => restart(root),
-                Span::Multi(list) => list.iter().for_each(|&(root, _)| restart(root)),
-            }
-        }
-    }
-
-    /// Fails the roots that have run out of time, and finds out when to look again.
-    pub fn expire(&mut self, now: u64, failure: &Failure) {
-        self.now = now;
-        let Some(timeout) = self.timeout else { return };
-        while let Some(stretch) = self.stretches.front().copied() {
-            if stretch.born.saturating_add(timeout) > now {
-                break;
-            }
-            self.stretches.pop_front();
-            if let Some(rest) = self.expire_stretch(stretch, timeout, failure) {
-                self.stretches.push_front(rest);
-                break;
-            }
-        }
-        while let Some(&Reverse((deadline, sequence))) = self.extended.peek() {
-            if deadline > now {
-                break;
-            }
-            self.extended.pop();
-            if let Some(slot) = self.slot_of(sequence) {
-                self.expire_root(slot, timeout, failure);
-            }
-        }
-        let oldest = self.stretches.front().map(|stretch| stretch.born.saturating_add(timeout));
-        let extended = self.extended.peek().map(|Reverse((deadline, _))| *deadline);
-        self.check_at = match (oldest, extended) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
-    }
-
-    /// Fails those of these roots that have run out of time. Returns those that have time left, from the first on that is pending.
-    fn expire_stretch(&mut self, stretch: Stretch, timeout: u64, failure: &Failure) -> Option<Stretch> {
-        let capacity = self.sequence.len() as u64;
-        if stretch.end - stretch.first <= capacity {
-            for sequence in stretch.first..stretch.end {
-                let Some(slot) = self.slot_of(sequence) else { continue };
-                if !self.expire_root(slot, timeout, failure) {
-                    return Some(Stretch { first: sequence, born: self.born[slot], ..stretch });
-                }
-            }
-            return None;
-        }
-        // Longer than the slab: each slot has at most one of them.
-        let mut rest: Option<u64> = None;
-        for slot in 0..self.sequence.len() {
-            let sequence = self.sequence[slot];
-            if sequence != FREE
-                && (stretch.first..stretch.end).contains(&sequence)
-                && !self.expire_root(slot, timeout, failure)
-            {
-                rest = Some(rest.map_or(sequence, |first| first.min(sequence)));
-            }
-        }
-        rest.map(|first| Stretch { first, born: self.born[(first & self.mask()) as usize], ..stretch })
-    }
-
-    /// Whether this pending root is done with for now: it has run out of time, or its timeout started anew.
-    fn expire_root(&mut self, slot: usize, timeout: u64, failure: &Failure) -> bool {
-        let sequence = self.sequence[slot];
-        if self.born[slot].saturating_add(timeout) > self.now {
-            return false;
-        }
-        let start = self.restarted.get(&sequence).copied().unwrap_or(self.born[slot]);
-        let deadline = start.saturating_add(timeout);
-        if deadline <= self.now {
-            self.free_failed(slot);
-            self.failed.push((slot as u32, failure.clone()));
-        } else {
-            self.extended.push(Reverse((deadline, sequence)));
-        }
-        true
-    }
-
     /// The slot of a root that is pending.
     fn slot_of(&self, sequence: u64) -> Option<usize> {
         let slot = (sequence & self.mask()) as usize;
         (self.sequence[slot] == sequence).then_some(slot)
-    }
-
-    /// These consecutive roots are pending from now on.
-    fn note_deadlines(&mut self, first: u64, count: u64) {
-        let (now, end) = (self.now, first + count);
-        match self.stretches.back_mut() {
-            Some(last) if last.born == now && last.end == first => last.end = end,
-            _ => {
-                if self.pending == 0 {
-                    self.stretches.clear();
-                }
-                if self.stretches.len() == MOST_STRETCHES {
-                    self.join_stretches();
-                }
-                self.stretches.push_back(Stretch { first, end, born: now });
-            }
-        }
-    }
-
-    /// Joins each two neighbours. What has no deadline of its own any more is found when the first has passed.
-    #[cold]
-    fn join_stretches(&mut self) {
-        let mut joined = VecDeque::with_capacity(MOST_STRETCHES);
-        while let Some(mut stretch) = self.stretches.pop_front() {
-            if let Some(next) = self.stretches.pop_front() {
-                stretch.end = next.end;
-            }
-            joined.push_back(stretch);
-        }
-        self.stretches = joined;
     }
 
     /// Fails all that is pending.
@@ -533,75 +401,6 @@ impl Ledger {
         self.stretches.clear();
         self.extended.clear();
         self.check_at = None;
-    }
-
-    fn grow(&mut self) {
-        self.resize(self.sequence.len() * 2);
-        self.shrink_at = self.now.saturating_add(SHRINK_EVERY);
-    }
-
-    /// When to call [`shrink`](Self::shrink) next, if at all.
-    pub fn shrink_at(&self) -> Option<u64> {
-        (self.sequence.len() > self.smallest).then_some(self.shrink_at)
-    }
-
-    /// Gives memory back if it is time to look and few slots were needed since the last time. Then it returns true, and pending
-    /// roots are in other slots: in those of before modulo [`capacity`](RootAllocator::capacity). While slots in
-    /// [`acked`](Self::acked) or [`failed`](Self::failed) have not been taken, it does nothing.
-    pub fn shrink(&mut self, now: u64) -> bool {
-        let taken = self.acked.is_empty() && self.failed.is_empty();
-        if self.shrink_at().is_none_or(|at| now < at) || !taken {
-            return false;
-        }
-        self.shrink_at = now.saturating_add(SHRINK_EVERY);
-        let peak = std::mem::replace(&mut self.peak, self.pending);
-        // It grows when half full: so there is room for twice the peak before it does.
-        let mut capacity = peak.saturating_mul(4).next_power_of_two().max(self.smallest);
-        while capacity < self.sequence.len() && !self.fits(capacity) {
-            capacity *= 2;
-        }
-        if capacity >= self.sequence.len() {
-            return false;
-        }
-        self.resize(capacity);
-        self.restarted.shrink_to_fit();
-        self.extended.shrink_to_fit();
-        self.acked.shrink_to_fit();
-        self.failed.shrink_to_fit();
-        self.stable_ids.shrink();
-        true
-    }
-
-    /// Whether each pending root would have a slot of its own: an old one may want that of a younger one.
-    fn fits(&self, capacity: usize) -> bool {
-        let mut taken = vec![false; capacity];
-        self.sequence
-            .iter()
-            .filter(|sequence| **sequence != FREE)
-            .all(|sequence| !std::mem::replace(&mut taken[(sequence & (capacity as u64 - 1)) as usize], true))
-    }
-
-    /// Moves all to a slab of another size, in which each pending root has a slot of its own.
-    fn resize(&mut self, capacity: usize) {
-        let mut sequence = vec![FREE; capacity];
-        let mut collected = vec![0; capacity];
-        let mut born = vec![0; capacity];
-        for slot in 0..self.sequence.len() {
-            if self.sequence[slot] != FREE {
-                let to = (self.sequence[slot] & (capacity as u64 - 1)) as usize;
-                sequence[to] = self.sequence[slot];
-                collected[to] = self.collected[slot];
-                born[to] = self.born[slot];
-            }
-        }
-        if let Some(of) = &mut self.checkpointed {
-            let mut epochs = vec![0; capacity];
-            for slot in (0..self.sequence.len()).filter(|slot| self.sequence[*slot] != FREE) {
-                epochs[(self.sequence[slot] & (capacity as u64 - 1)) as usize] = of.epochs[slot];
-            }
-            of.epochs = epochs;
-        }
-        (self.sequence, self.collected, self.born) = (sequence, collected, born);
     }
 }
 

@@ -1,5 +1,9 @@
 //! The task loop of a spout, which owns its ledger.
 
+mod acks;
+mod committing;
+mod instance;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,12 +15,12 @@ use galerna_topology::{Failure, FailureKind, Fault, Next};
 use tokio::sync::{mpsc, watch};
 
 use crate::ack_sender::AckMessage;
-use crate::checkpoints::{Checkpoints, SpoutCommand};
+use crate::checkpoints::SpoutCommand;
 use crate::clock::nanos;
 use crate::faults::{Backoff, FaultReporter};
 use crate::lanes::SentBy;
 use crate::ledger::Ledger;
-use crate::metrics::{State, TaskStats, add};
+use crate::metrics::{State, TaskStats};
 use crate::plan::TaskPlan;
 use crate::shared::{Mode, Shared, collect};
 use crate::start::OpenSpout;
@@ -294,62 +298,6 @@ impl SpoutWorker {
         }
     }
 
-    /// Does what the coordinator of checkpoints has said.
-    async fn obey_all(&mut self) {
-        while let Some(Ok(command)) = self.commands.as_mut().map(mpsc::Receiver::try_recv) {
-            self.obey(command).await;
-        }
-        if let Some(number) = self.run.barrier.take() {
-            self.shared.in_flight.begin(1);
-            self.flush(true);
-            self.spout.barrier(number);
-            self.take_staged();
-            self.send().await;
-            self.run.sent_barrier = number;
-            self.shared.passed(self.plan, number, Ok(()));
-            self.shared.in_flight.end(1);
-        }
-    }
-
-    async fn obey(&mut self, command: SpoutCommand) {
-        match command {
-            // It is sent between two fills.
-            SpoutCommand::Barrier(number) => self.run.barrier = Some(number),
-            SpoutCommand::Settle(answer) => {
-                self.drain_acks().await;
-                // The coordinator may be gone.
-                let _ = answer.send(());
-            }
-            SpoutCommand::Committed(number) => {
-                self.run.committed = number;
-                self.deliver().await;
-            }
-        }
-    }
-
-    /// Keeps the acks of roots that are done back until the checkpoint is committed that has their effects.
-    fn hold_done(&mut self, checkpoints: &Checkpoints) {
-        let (done, with_ids) = self.ledger.take_done();
-        let mut roots = 0;
-        for done in done {
-            roots += done.slots.len as usize;
-            self.spout.hold(done.slots, done.checkpoint);
-        }
-        if roots > with_ids {
-            checkpoints.status.without_ids(self.id());
-        }
-        self.state.held.store(self.spout.held(), Ordering::Relaxed);
-    }
-
-    /// The acks whose checkpoint is committed go to the spout.
-    async fn release_held(&mut self) {
-        match AssertUnwindSafe(self.spout.release(self.run.committed)).catch_unwind().await {
-            Ok(acked) => add(&self.stats.acked, acked),
-            Err(panic) => self.panicked(Fault::panicked(&*panic)).await,
-        }
-        self.state.held.store(self.spout.held(), Ordering::Relaxed);
-    }
-
     fn publish_state(&self, mode: Mode, room: usize) {
         let state = match (mode, self.run.poll) {
             (Mode::Inactive, _) => State::Paused,
@@ -523,134 +471,6 @@ impl SpoutWorker {
         }
         self.run.outgoing = outgoing;
         waited
-    }
-
-    /// Takes all that bolts have sent, and tells the spout.
-    async fn drain_acks(&mut self) {
-        let mut any = false;
-        while let Ok((epoch, message)) = self.acks.try_recv() {
-            if !any {
-                self.ledger.set_now(nanos(self.shared.clock.now()));
-                any = true;
-            }
-            self.apply_now(epoch, message);
-        }
-        if self.ledger.check_at().is_some_and(|at| at <= nanos(self.shared.clock.now())) {
-            self.expire(self.shared.clock.now());
-        }
-        self.deliver().await;
-    }
-
-    fn apply(&mut self, epoch: u64, message: AckMessage) {
-        self.ledger.set_now(nanos(self.shared.clock.now()));
-        self.apply_now(epoch, message);
-    }
-
-    fn apply_now(&mut self, epoch: u64, message: AckMessage) {
-        let checkpointed = self.commands.is_some();
-        match message {
-            AckMessage::AckedRange(first, rows) if checkpointed => {
-                self.ledger.settle_whole_in(epoch, first, rows, &self.stats.complete);
-            }
-            AckMessage::Acked(spans) if checkpointed => {
-                self.ledger.settle_in(epoch, spans, &self.stats.complete);
-            }
-            AckMessage::AckedRange(first, rows) => {
-                self.ledger.settle_whole(first, rows, &self.stats.complete)
-            }
-            AckMessage::Acked(spans) => self.ledger.settle(spans, &self.stats.complete),
-            AckMessage::Failed(spans, failure) => self.ledger.fail(spans, &failure),
-            AckMessage::ResetTimeout(spans) => self.ledger.restart(spans),
-        }
-        self.shared.in_flight.end(1);
-    }
-
-    fn expire(&mut self, now: Duration) {
-        let failure = self.failure(FailureKind::Timeout, "timeout");
-        self.ledger.expire(nanos(now), &failure);
-    }
-
-    /// Hands what is done and failed to the spout. While there is none that is open, it waits: no root is emitted meanwhile
-    /// whose slot could be one of these.
-    async fn deliver(&mut self) {
-        if self.commands.is_some() {
-            let shared = self.shared.clone();
-            shared.checkpoints.iter().for_each(|checkpoints| self.hold_done(checkpoints));
-            if self.run.open {
-                Box::pin(self.release_held()).await;
-            }
-        } else if self.run.open {
-            let acked: u64 = self.ledger.acked().iter().map(|run| u64::from(run.len)).sum();
-            if acked > 0 {
-                add(&self.stats.acked, acked);
-                let delivered = AssertUnwindSafe(self.spout.acked(self.ledger.acked())).catch_unwind().await;
-                if let Err(panic) = delivered {
-                    self.panicked(Fault::panicked(&*panic)).await;
-                }
-            }
-        }
-        if self.run.open && !self.ledger.failed().is_empty() {
-            for (_, failure) in self.ledger.failed().iter() {
-                self.stats.add_failed(failure, 1);
-            }
-            let delivered = AssertUnwindSafe(self.spout.failed(self.ledger.failed())).catch_unwind().await;
-            if let Err(panic) = delivered {
-                self.panicked(Fault::panicked(&*panic)).await;
-            }
-        }
-        self.publish_pending();
-    }
-
-    fn publish_pending(&self) {
-        let pending = self.ledger.pending();
-        self.stats.pending.store(pending as u64, Ordering::Relaxed);
-        if self.state.pending.swap(pending, Ordering::AcqRel) != pending && pending == 0 {
-            self.shared.in_flight.touch();
-        }
-    }
-
-    async fn panicked(&mut self, fault: Fault) {
-        self.faults.report(&fault);
-        self.restart().await;
-        // The new instance is asked for what it has, whatever the other one said last; not at once, or one that always panics
-        // would keep a core busy.
-        if self.run.poll != PollState::Done {
-            self.run.poll = self.pause();
-        }
-    }
-
-    /// After a panic: a new instance takes over.
-    async fn restart(&mut self) {
-        add(&self.stats.restarts, 1);
-        self.spout.recover();
-        self.run.open = false;
-        self.open_again().await;
-    }
-
-    /// Opens a new instance. If it cannot be opened, that is tried again after a pause.
-    async fn open_again(&mut self) {
-        let opened = AssertUnwindSafe(self.spout.open()).catch_unwind().await;
-        let Err(fault) = opened.unwrap_or_else(|panic| Err(Fault::panicked(&*panic))) else {
-            self.run.open = true;
-            self.run.opening.reset();
-            if self.run.active {
-                // It has not heard of that.
-                let activated = AssertUnwindSafe(self.spout.activate()).catch_unwind().await;
-                if let Err(panic) = activated {
-                    self.cannot_open(Fault::panicked(&*panic));
-                }
-            }
-            return;
-        };
-        self.cannot_open(fault);
-    }
-
-    fn cannot_open(&mut self, fault: Fault) {
-        self.faults.report(&fault);
-        self.spout.recover();
-        self.run.open = false;
-        let pause = self.run.opening.pause();
-        self.run.open_at = self.shared.clock.now().saturating_add(pause);
     }
 
     async fn switch(&mut self) {

@@ -21,7 +21,8 @@ use crate::map_async::{Calls, MapAsync, Turns};
 use crate::outputs::{Data, Outputs};
 use crate::runtime::{AsyncBoltTask, BoltTask, SpoutTask, TaskSetup};
 use crate::spout::Spout;
-use crate::task::{TypedAsyncBoltTask, TypedBoltTask, TypedSpoutTask};
+use crate::spout_task::TypedSpoutTask;
+use crate::task::{TypedAsyncBoltTask, TypedBoltTask};
 use crate::topology::Topology;
 
 /// Declares a topology: spouts, bolts, and how tuples flow between them.

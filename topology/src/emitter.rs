@@ -13,9 +13,10 @@ use crate::failure::{Failure, FailureKind, Fault};
 use crate::kept_tuple::KeptTuple;
 use crate::lineage::{AckToken, Lineage, ShareRng};
 use crate::outputs::{Output, Outputs, TokenSplitter};
+use crate::router::{SharedRouter, fail_lost, settle};
 use crate::runtime::{
-    AckSender, Delivery, Destination, Destinations, EdgeBatch, LostTuples, Outbox, Signal, Staged,
-    Subscription, destinations_of,
+    AckSender, Delivery, Destination, Destinations, EdgeBatch, LostTuples, Signal, Staged, Subscription,
+    destinations_of,
 };
 use crate::task_metrics::WatermarkState;
 use crate::watermark::{Sender, Timestamp, Watermark, Watermarks};
@@ -62,71 +63,6 @@ pub struct Emitter<O> {
 struct Announced {
     at: Option<Timestamp>,
     idle: bool,
-}
-
-/// The half of an async bolt's emitter that distributes what is done while the bolt has the other half.
-pub(crate) struct Router<O> {
-    outputs: O,
-    outbox: Arc<Outbox>,
-    acks: Arc<dyn AckSender>,
-    settled: Lineage,
-    acked: u64,
-    /// Whether anything was handed over since the last flush of all.
-    fresh: bool,
-}
-
-// Never contended: who polls the bolt takes it between polls.
-pub(crate) type SharedRouter<O> = Arc<Mutex<Router<O>>>;
-
-impl<O: Outputs> Router<O> {
-    pub(crate) fn new(outputs: O, acks: Arc<dyn AckSender>) -> Self {
-        let (outbox, settled) = (Arc::default(), Lineage::new());
-        Self { outputs, outbox, acks, settled, acked: 0, fresh: false }
-    }
-
-    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
-        &self.outbox
-    }
-
-    /// Distributes what was handed over, and tells the ledger of what is done.
-    pub(crate) fn flush(&mut self, all: bool) {
-        let outbox = self.outbox.clone();
-        let mut staged = outbox.lock();
-        self.outputs.route(all, &mut staged);
-        staged.acked.settle_all(&mut self.settled);
-        settle(&mut staged, &mut self.acked, &*self.acks);
-        if all {
-            self.fresh = false;
-        }
-    }
-
-    /// The bolt waits: what is done need not.
-    pub(crate) fn flush_fresh(&mut self) {
-        if self.fresh {
-            self.flush(true);
-        }
-    }
-}
-
-/// Fails what was lost, and tells the ledger of what is done.
-fn settle(staged: &mut Staged, acked: &mut u64, acks: &dyn AckSender) {
-    if !staged.lost.is_empty() {
-        fail_lost(std::mem::take(&mut staged.lost), acks);
-    }
-    if *acked > 0 || !staged.acked.is_empty() {
-        acks.settle(&mut staged.acked, *acked, None);
-        staged.acked.clear();
-        staged.returned += std::mem::take(acked);
-    }
-}
-
-/// These tuples reach nobody: their roots fail here.
-#[cold]
-fn fail_lost(lost: Vec<LostTuples>, acks: &dyn AckSender) {
-    for LostTuples { mut lineage, rows, kind, fault } in lost {
-        let failure = Failure { kind, fault, component: acks.component().clone() };
-        acks.fail(&mut lineage, rows, &failure);
-    }
 }
 
 /// The stable id of the one message that a tuple came from.
@@ -307,9 +243,7 @@ impl<O: Outputs> Emitter<O> {
 
     fn send(&mut self, signal: Signal) {
         if let Some(router) = &self.router {
-            let mut router = router.lock();
-            let outbox = router.outbox().clone();
-            router.outputs.signal(signal, &mut outbox.lock());
+            router.lock().signal(signal);
         } else {
             self.outputs.signal(signal, &mut self.staged);
         }
@@ -394,11 +328,7 @@ impl<O: Outputs> Emitter<O> {
     /// Hands what is done over to the half that distributes it, if there is one.
     pub(crate) fn hand_over(&mut self) {
         let Some(router) = &self.router else { return };
-        let mut router = router.lock();
-        self.outputs.hand_over(&mut router.outputs);
-        router.settled.settle_all(&mut self.staged.acked);
-        router.acked += std::mem::take(&mut self.acked);
-        router.fresh = true;
+        router.lock().take_over(&mut self.outputs, &mut self.staged.acked, &mut self.acked);
     }
 
     /// Keeps the tuple at hand: returning `Ok` from `execute` no longer acks it, the handle does. A tuple kept several times is
@@ -444,8 +374,8 @@ impl<O: Outputs> Emitter<O> {
         self.outputs.seal(&mut TokenSplitter::new(token, rows, &mut self.shares));
         if let Some(router) = self.router.clone() {
             let mut router = router.lock();
-            self.outputs.hand_over(&mut router.outputs);
-            let outbox = router.outbox.clone();
+            router.take_rows(&mut self.outputs);
+            let outbox = router.outbox().clone();
             let before = outbox.lock().batches.len();
             router.flush(true);
             destinations_of(&outbox.lock().batches[before..], destinations)

@@ -57,11 +57,14 @@ mod kept_tuple;
 #[doc(hidden)]
 pub mod lineage;
 mod map_async;
+mod named_outputs;
 mod outputs;
 mod print;
+mod router;
 #[doc(hidden)]
 pub mod runtime;
 mod spout;
+mod spout_task;
 mod stable_hasher;
 mod stream;
 mod sync;
@@ -89,7 +92,8 @@ pub use grouping::{CustomGrouping, Grouping, KEY_GROUPS};
 pub use hot_keys::{HotKey, HotKeys};
 pub use input::{Input, IntoInput};
 pub use map_async::Calls;
-pub use outputs::{AsOutputs, AsStreams, Data, FieldKind, Output, Outputs};
+pub use named_outputs::{AsOutputs, AsStreams, FieldKind};
+pub use outputs::{Data, Output, Outputs};
 pub use runtime::Destination;
 pub use spout::{Next, Roots, Spout};
 pub use stable_hasher::StableHasher;
