@@ -17,7 +17,7 @@ use crate::service::{
     StrategyBody,
 };
 use crate::status::{QueueView, StatusPage, StatusQuery};
-use crate::strategy::StrategyName;
+use galerna_lease::StrategyName;
 use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
 
 /// The longest pause between two attempts.

@@ -19,8 +19,8 @@ use crate::past::Transitions;
 use crate::planner::{Calls, Moment, PendingCall, Planner, QueueCall, WaitFor};
 use crate::queue_table::QueueTable;
 use crate::status::{self, DispatcherView, QueueView, StatusPage, StatusQuery};
-use crate::strategy::StrategyName;
 use crate::{committer, maintainer_link, refresh, summary, timers};
+use galerna_lease::StrategyName;
 
 /// Calls that may wait for a write; more are refused.
 const MAX_PENDING: usize = 65_536;

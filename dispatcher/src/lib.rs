@@ -36,11 +36,11 @@ pub use client::{AUDITED, ClientError, ClientOptions, DispatcherClient};
 pub use dispatcher::Dispatcher;
 pub use galerna_http::ServeError;
 pub use galerna_lease::{
-    GrantedLease, HeldLease, LeaseError, Leases, NextRequest, Release, Renewed, Timing, TimingError,
+    GrantedLease, HeldLease, LeaseError, Leases, NextRequest, Release, Renewed, StrategyName, Timing,
+    TimingError, UnknownStrategy,
 };
 pub use maintainer_link::{MaintainerLink, Ping, PingError};
 pub use options::{AdminError, DispatcherOptions, OpenError};
 pub use past::{TransitionView, Transitions};
 pub use service::{OPEN_PATHS, ServiceOptions, describe, router, routes, serve, serve_options};
 pub use status::{Backlog, DispatcherView, QueryError, QueueView, StatusPage, StatusQuery};
-pub use strategy::{StrategyName, UnknownStrategy};

@@ -11,7 +11,7 @@ use prometheus::{
 };
 
 use crate::dispatcher::Shared;
-use crate::strategy::StrategyName;
+use galerna_lease::StrategyName;
 
 /// Why an event is refused.
 const REFUSALS: [&str; 3] = ["stale_epoch", "not_leasable", "superseded"];

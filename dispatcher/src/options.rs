@@ -10,7 +10,7 @@ use galerna_storage::StorageError;
 
 use crate::maintainer_link::MaintainerLink;
 use crate::status::QueryError;
-use crate::strategy::StrategyName;
+use galerna_lease::StrategyName;
 
 /// How a dispatcher is to work. `Default` suits an embedded one.
 #[derive(Clone)]

@@ -12,7 +12,7 @@ use galerna_storage::StorageError;
 use tokio::time::{Instant, timeout};
 
 use crate::dispatcher::Shared;
-use crate::strategy::StrategyName;
+use galerna_lease::StrategyName;
 
 /// Setting: whether leases are given.
 pub(crate) const RUNNING: &str = "dispatcher.running";

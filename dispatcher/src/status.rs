@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::queue_table::{QueueEntry, QueueTable};
-use crate::strategy::StrategyName;
+use galerna_lease::StrategyName;
 
 /// One queue, as operators see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

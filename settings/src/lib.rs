@@ -29,7 +29,7 @@ use schema::{KEYS, Value};
 pub use schema::{parse_span, show_span, without_password};
 pub use sections::{
     Api, Broker, Dispatcher, Frontend, Ingest, Log, LogFormat, Maintainer, Notifier, Page, QueueType,
-    Schedules, Store, Strategy, Trace, Worker,
+    Schedules, Store, Trace, Worker,
 };
 
 /// The variable that names the file.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use galerna_lease::StrategyName;
 use galerna_model::Timestamp;
 use serde::Deserialize;
 
@@ -79,21 +80,9 @@ pub struct Dispatcher {
     #[serde(default)]
     pub url: String,
     /// How the next queue is chosen.
-    pub strategy: Strategy,
+    pub strategy: StrategyName,
     /// Length of a lease.
     pub lease: Duration,
-}
-
-/// How the next queue is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// Not leased, longest since last delivered.
-    Fifo,
-    /// The same among queues known to have messages.
-    Lru,
-    /// Weighted deficit round robin over accounts by waiting time.
-    Fair,
 }
 
 /// How the queues' states are kept fresh.

@@ -33,7 +33,7 @@ fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
         defaults: vec![],
     })
     .unwrap();
-    assert_eq!(settings.dispatcher.strategy, Strategy::Fifo);
+    assert_eq!(settings.dispatcher.strategy, galerna_lease::StrategyName::Fifo);
     assert_eq!(settings.dispatcher.lease, Duration::from_secs(20));
     assert_eq!(settings.worker.leases, 5);
     assert_eq!(settings.worker.prefetch, 200);

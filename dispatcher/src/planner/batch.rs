@@ -10,7 +10,7 @@ use galerna_storage::Swap;
 use super::calls::{NextCall, QueueCall};
 use crate::past::PastTransition;
 use crate::queue_table::EntryId;
-use crate::strategy::StrategyName;
+use galerna_lease::StrategyName;
 
 /// One step of a planned write, for the log.
 pub(super) struct Step {

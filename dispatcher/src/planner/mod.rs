@@ -28,7 +28,7 @@ use self::batch::{Step, WriteIndex};
 pub(crate) use self::calls::{CallId, Calls, NextCall, PendingCall, QueueCall, WaitFor};
 use crate::metrics::Metrics;
 use crate::queue_table::{EntryId, QueueTable};
-use crate::strategy::StrategyName;
+use galerna_lease::StrategyName;
 
 /// Calls served in one batch.
 const MAX_CALLS: usize = 512;

@@ -10,7 +10,7 @@ mod timers;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use galerna_lease::{QueueState, Timing};
+use galerna_lease::{QueueState, StrategyName, Timing};
 use galerna_model::{AccountId, QueueName, Timestamp};
 use galerna_storage::ReadyCount;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 pub(crate) use self::entry::{EntryId, QueueEntry};
 use self::timers::Timer;
 use crate::past::PastTransition;
-use crate::strategy::{Candidate, Strategy, StrategyName};
+use crate::strategy::{Candidate, Strategy, index_of};
 
 /// All queues.
 pub(crate) struct QueueTable {
@@ -54,7 +54,7 @@ impl QueueTable {
             weights,
             account_weights: Vec::new(),
             counts: [0; QueueState::ALL.len()],
-            index: StrategyName::Fifo.build(),
+            index: index_of(StrategyName::Fifo),
             in_force: StrategyName::Fifo,
             timers: BinaryHeap::new(),
             pending_reconcile: Vec::new(),
@@ -157,7 +157,7 @@ impl QueueTable {
             return;
         }
         self.in_force = name;
-        self.index = name.build();
+        self.index = index_of(name);
         for id in 0..self.entries.len() {
             self.reindex(id as EntryId, now);
         }

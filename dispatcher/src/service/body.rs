@@ -7,7 +7,7 @@ use serde::de::{self, MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use crate::strategy::StrategyName;
+use galerna_lease::StrategyName;
 use galerna_lease::{GrantedLease, Release};
 
 /// The name of a queue, as the document has it.

@@ -22,7 +22,7 @@ use crate::dispatcher::Dispatcher;
 use crate::next::MAX_COUNT;
 use crate::past::Transitions;
 use crate::status::{QueueView, StatusPage, StatusQuery};
-use crate::strategy::StrategyName;
+use galerna_lease::StrategyName;
 use galerna_lease::{Leases, NextRequest, Release};
 
 type Answer<T> = Result<Json<T>, ApiError>;

@@ -34,7 +34,7 @@ const TAKE: u64 = 2_000;
 impl Simulation {
     fn new(name: StrategyName, consumers: usize) -> Self {
         Self {
-            strategy: name.build(),
+            strategy: index_of(name),
             queues: Vec::new(),
             consumers: vec![None; consumers],
             sequence: 0,
@@ -172,7 +172,7 @@ fn fair_shares_by_weight_among_accounts_that_always_have_messages() {
 #[test]
 fn lru_and_fifo_give_the_longest_undelivered_first() {
     for name in [StrategyName::Fifo, StrategyName::Lru] {
-        let mut index = name.build();
+        let mut index = index_of(name);
         for (slot, delivered) in [(0, 5), (1, 0), (2, 9), (3, 1)] {
             index.insert(Candidate { queue: slot, account: slot, weight: 1, delivered, waiting: 0 });
         }
@@ -189,7 +189,7 @@ fn a_spread_takes_one_of_the_first_few_only() {
     for name in StrategyName::ALL {
         let mut taken = BTreeMap::new();
         for _ in 0..500 {
-            let mut index = name.build();
+            let mut index = index_of(name);
             for slot in 0..100 {
                 let place = u64::from(slot);
                 index.insert(Candidate {

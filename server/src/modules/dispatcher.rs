@@ -1,8 +1,8 @@
 //! The dispatcher and its API.
 
 use async_trait::async_trait;
-use galerna_dispatcher::{Dispatcher, DispatcherOptions, MaintainerLink, StrategyName};
-use galerna_settings::{Settings, Strategy};
+use galerna_dispatcher::{Dispatcher, DispatcherOptions, MaintainerLink};
+use galerna_settings::Settings;
 use galerna_storage::Store;
 use galerna_telemetry::process_name;
 use prometheus::Registry;
@@ -13,14 +13,6 @@ use super::timing;
 use crate::api;
 use crate::module::{Module, Task, joined};
 
-fn strategy(settings: &Settings) -> StrategyName {
-    match settings.dispatcher.strategy {
-        Strategy::Fifo => StrategyName::Fifo,
-        Strategy::Lru => StrategyName::Lru,
-        Strategy::Fair => StrategyName::Fair,
-    }
-}
-
 /// Opens a dispatcher, with its metrics in the registry of the process.
 pub async fn open(
     settings: &Settings,
@@ -28,7 +20,7 @@ pub async fn open(
     maintainer: MaintainerLink,
     registry: Registry,
 ) -> anyhow::Result<Dispatcher> {
-    let strategy = strategy(settings);
+    let strategy = settings.dispatcher.strategy;
     let options = DispatcherOptions {
         name: process_name("dispatcher"),
         timing: timing(settings),
