@@ -31,6 +31,7 @@ use url::Url;
 use super::Page;
 use super::fields::Fields;
 use super::layout;
+use super::openapi;
 use super::problem::Problem;
 
 /// The cookie of a session.
@@ -275,7 +276,8 @@ fn is_https(request_scheme: Option<&str>, headers: &HeaderMap) -> bool {
 
 /// Lets those in who may: everybody who may look may GET, only operators may do more.
 pub(super) async fn guard(State(page): State<Page>, mut request: Request, next: Next) -> Response {
-    let is_api = request.uri().path().starts_with("/api/");
+    let path = request.uri().path();
+    let is_api = path.starts_with("/api/") || path == openapi::PATH;
     let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
     let wants_page = only_looks && !is_api;
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip());

@@ -1,10 +1,12 @@
 //! Actions: each one type, with a form and a JSON call that do the same.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use async_trait::async_trait;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::post;
@@ -15,13 +17,15 @@ use maud::html;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
+use utoipa::openapi::{OpenApi, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::access::{Visitor, local_path};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::{
     Feedback, Page, alerts, body, dead_letter_actions, deliveries, dispatching, endpoints, format, observer,
-    queue_actions, rules, schedule_actions, silences, source_actions, topologies,
+    openapi, queue_actions, rules, schedule_actions, silences, source_actions, topologies,
 };
 
 /// What an action did.
@@ -58,7 +62,7 @@ const ASKED: [&str; 6] = ["Activate", "Pause", "Unpause", "Test-fire", "Resend",
 
 /// Something that operators do.
 #[async_trait]
-pub(super) trait Act: DeserializeOwned + Send + Sync + 'static {
+pub(super) trait Act: DeserializeOwned + ToSchema + Send + Sync + 'static {
     /// Its name in the audit log.
     const NAME: &'static str;
 
@@ -83,7 +87,7 @@ pub(super) trait Act: DeserializeOwned + Send + Sync + 'static {
 }
 
 /// What something is to be done to, where several actions ask for the same.
-pub(super) trait Request: DeserializeOwned + Send + Sync + 'static {
+pub(super) trait Request: DeserializeOwned + ToSchema + Send + Sync + 'static {
     /// As [`Act::from_form`].
     fn from_form(fields: &Fields) -> Result<Self, Problem> {
         serde_json::from_value(fields.to_json())
@@ -123,6 +127,22 @@ impl<'de, A: ActOn> Deserialize<'de> for On<A> {
     }
 }
 
+impl<A: ActOn> PartialSchema for On<A> {
+    fn schema() -> RefOr<Schema> {
+        A::Request::schema()
+    }
+}
+
+impl<A: ActOn> ToSchema for On<A> {
+    fn name() -> Cow<'static, str> {
+        A::Request::name()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        A::Request::schemas(schemas);
+    }
+}
+
 #[async_trait]
 impl<A: ActOn> Act for On<A> {
     const NAME: &'static str = A::NAME;
@@ -153,7 +173,7 @@ impl<A: ActOn> Act for On<A> {
 }
 
 /// One thing, by its id.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ById {
     pub(super) id: String,
@@ -178,42 +198,96 @@ pub(super) fn not_done(failed: &[String]) -> String {
     format!("; not done: {}", format::shortened(&failed.join("; "), 400))
 }
 
-/// The routes of all actions: forms, and the same under `/api`.
-pub(super) fn routes(router: Router<Page>) -> Router<Page> {
-    fn both<A: Act>(router: Router<Page>, path: &str) -> Router<Page> {
-        router.route(path, post(form::<A>)).route(&format!("/api{path}"), post(call::<A>))
+/// The routes of actions, and the description of those under `/api`.
+struct Both<'a> {
+    router: Router<Page>,
+    description: &'a mut OpenApi,
+}
+
+impl Both<'_> {
+    /// An action as a form at this path, and as a JSON call at the same under `/api`.
+    fn add<A: Act>(&mut self, path: &str, about: &str) {
+        let api = format!("/api{path}");
+        openapi::add_action::<A>(self.description, &api, about);
+        let router = std::mem::take(&mut self.router);
+        self.router = router.route(path, post(form::<A>)).route(&api, post(call::<A>));
     }
-    let router = both::<On<queue_actions::Pause>>(router, "/queues/pause");
-    let router = both::<On<queue_actions::Unpause>>(router, "/queues/unpause");
-    let router = both::<dispatching::Stop>(router, "/dispatcher/stop");
-    let router = both::<dispatching::Start>(router, "/dispatcher/start");
-    let router = both::<dispatching::SetStrategy>(router, "/dispatcher/strategy");
-    let router = both::<On<dead_letter_actions::Replay>>(router, "/dead-letters/replay");
-    let router = both::<On<dead_letter_actions::Discard>>(router, "/dead-letters/discard");
-    let router = both::<alerts::Close>(router, "/alerts/close");
-    let router = both::<rules::Save>(router, "/rules/save");
-    let router = both::<On<rules::Delete>>(router, "/rules/delete");
-    let router = both::<On<rules::Test>>(router, "/rules/test");
-    let router = both::<endpoints::Save>(router, "/endpoints/save");
-    let router = both::<On<endpoints::Delete>>(router, "/endpoints/delete");
-    let router = both::<On<endpoints::Test>>(router, "/endpoints/test");
-    let router = both::<On<deliveries::Resend>>(router, "/deliveries/resend");
-    let router = both::<silences::Create>(router, "/silences/create");
-    let router = both::<source_actions::Add>(router, "/sources/add");
-    let router = both::<source_actions::Rotate>(router, "/sources/rotate");
-    let router = both::<source_actions::Remove>(router, "/sources/remove");
-    let router = both::<schedule_actions::Save>(router, "/schedules/save");
-    let router = both::<schedule_actions::Pause>(router, "/schedules/pause");
-    let router = both::<On<schedule_actions::Resume>>(router, "/schedules/resume");
-    let router = both::<schedule_actions::Trigger>(router, "/schedules/trigger");
-    let router = both::<schedule_actions::Backfill>(router, "/schedules/backfill");
-    let router = both::<On<schedule_actions::Remove>>(router, "/schedules/remove");
-    let router = both::<topologies::Activate>(router, "/topologies/activate");
-    let router = both::<topologies::Deactivate>(router, "/topologies/deactivate");
-    let router = both::<topologies::Rebalance>(router, "/topologies/rebalance");
-    let router = both::<topologies::Checkpoint>(router, "/topologies/checkpoint");
-    let router = both::<topologies::Kill>(router, "/topologies/kill");
-    both::<On<silences::End>>(router, "/silences/end")
+}
+
+/// The routes of all actions, added to these: forms, and the same under `/api`, which are described.
+pub(super) fn routes(router: Router<Page>, description: &mut OpenApi) -> Router<Page> {
+    let mut both = Both { router, description };
+    both.add::<On<queue_actions::Pause>>(
+        "/queues/pause",
+        "Blocks queues until they are unpaused: `queue`, `queues`, or all that are `matching`.",
+    );
+    both.add::<On<queue_actions::Unpause>>("/queues/unpause", "Lets queues be leased again.");
+    both.add::<dispatching::Stop>(
+        "/dispatcher/stop",
+        "Has the dispatcher lease no more queues; leases that are held go on.",
+    );
+    both.add::<dispatching::Start>("/dispatcher/start", "Has the dispatcher lease queues again.");
+    both.add::<dispatching::SetStrategy>("/dispatcher/strategy", "Chooses how the next queue is chosen.");
+    both.add::<On<dead_letter_actions::Replay>>("/dead-letters/replay", "Puts dead letters back into their queues: `queue` with `ids` or `all`, `letters`, or all that are `matching`.");
+    both.add::<On<dead_letter_actions::Discard>>(
+        "/dead-letters/discard",
+        "Deletes dead letters, chosen as for a replay.",
+    );
+    both.add::<alerts::Close>(
+        "/alerts/close",
+        "Resolves an alert that fires; it fires again only after its condition has cleared.",
+    );
+    both.add::<rules::Save>("/rules/save", "Makes or replaces an alert rule.");
+    both.add::<On<rules::Delete>>("/rules/delete", "Deletes an alert rule.");
+    both.add::<On<rules::Test>>("/rules/test", "Sends a test alert to a rule's endpoints.");
+    both.add::<endpoints::Save>(
+        "/endpoints/save",
+        "Makes or replaces an endpoint; a secret sent as `***` stays.",
+    );
+    both.add::<On<endpoints::Delete>>("/endpoints/delete", "Deletes an endpoint.");
+    both.add::<On<endpoints::Test>>("/endpoints/test", "Sends a test alert to an endpoint.");
+    both.add::<On<deliveries::Resend>>("/deliveries/resend", "Sends a delivery again.");
+    both.add::<silences::Create>(
+        "/silences/create",
+        "Has alerts told to nobody until a time: `until`, `minutes` or `lasts`.",
+    );
+    both.add::<source_actions::Add>(
+        "/sources/add",
+        "Adds a source; without a `token` a random one is made and answered, this once.",
+    );
+    both.add::<source_actions::Rotate>("/sources/rotate", "Replaces a source's token.");
+    both.add::<source_actions::Remove>("/sources/remove", "Removes a source.");
+    both.add::<schedule_actions::Save>(
+        "/schedules/save",
+        "Makes or replaces a schedule; with `revision` only one that is still at that.",
+    );
+    both.add::<schedule_actions::Pause>(
+        "/schedules/pause",
+        "Has occurrences of a schedule skipped until it is resumed.",
+    );
+    both.add::<On<schedule_actions::Resume>>("/schedules/resume", "Ends the pause of a schedule.");
+    both.add::<schedule_actions::Trigger>("/schedules/trigger", "Fires a schedule now.");
+    both.add::<schedule_actions::Backfill>(
+        "/schedules/backfill",
+        "Fires what a schedule had in a time that is past.",
+    );
+    both.add::<On<schedule_actions::Remove>>("/schedules/remove", "Removes a schedule.");
+    both.add::<On<topologies::Activate>>("/topologies/activate", "Lets a topology's spouts emit.");
+    both.add::<On<topologies::Deactivate>>(
+        "/topologies/deactivate",
+        "Has a topology's spouts stop emitting.",
+    );
+    both.add::<topologies::Rebalance>(
+        "/topologies/rebalance",
+        "Changes how many tasks of a bolt execute at the same time.",
+    );
+    both.add::<On<topologies::Checkpoint>>(
+        "/topologies/checkpoint",
+        "Takes a checkpoint of a topology, and answers when it is committed.",
+    );
+    both.add::<On<topologies::Kill>>("/topologies/kill", "Ends a topology when what is pending is done.");
+    both.add::<On<silences::End>>("/silences/end", "Ends a silence.");
+    both.router
 }
 
 async fn form<A: Act>(
@@ -278,11 +352,13 @@ async fn call<A: Act>(
     State(page): State<Page>,
     Extension(visitor): Extension<Visitor>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if let Err(problem) = visitor.check_call(&headers) {
-        return problem.answer(true);
-    }
+    let body = body.map_err(|e| Problem::Body(e.status(), e.body_text()));
+    let body = match visitor.check_call(&headers).and(body) {
+        Ok(body) => body,
+        Err(problem) => return problem.answer(true),
+    };
     let action = match body::read::<A>(&body) {
         Ok(action) => action,
         Err(problem) => return problem.answer(true),

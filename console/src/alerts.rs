@@ -12,6 +12,7 @@ use galerna_storage::AlertStates;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::access::Visitor;
 use super::act::{Act, Done, Question};
@@ -263,10 +264,11 @@ fn firing_by_rule(visitor: &Visitor, firing: &[&AlertState], shown: &Shown<'_>, 
 }
 
 /// Closes a firing alert by hand.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Close {
     rule: String,
+    #[schema(value_type = String)]
     source: SourceId,
     device: String,
     reason: Option<String>,

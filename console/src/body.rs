@@ -19,6 +19,10 @@ pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let body: &[u8] = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { body };
     let value: Value = serde_json::from_slice(body)
         .map_err(|e| Problem::Invalid(format!("the body is not understood: {e}")))?;
+    // What is read of an object could be read of a list too, by position.
+    if !value.is_object() {
+        return Err(Problem::Invalid("the body is not understood: send a JSON object".to_owned()));
+    }
     T::deserialize(Json(&value)).map_err(|e| {
         let place = if e.names_field() { String::new() } else { place::<T>(&value, &e) };
         let at = if place.is_empty() { place } else { format!("`{place}`: ") };
@@ -95,5 +99,10 @@ mod tests {
         assert!(read::<Call>(b"{\"id\"").unwrap_err().to_string().contains("line 1"));
         assert!(read::<Call>(b"").unwrap_err().to_string().contains("missing field"));
         assert!(read::<Call>(b"[1]").is_err());
+        #[derive(Debug, Deserialize)]
+        struct Reason {
+            _reason: Option<String>,
+        }
+        assert!(read::<Reason>(b"[null]").unwrap_err().to_string().contains("JSON object"));
     }
 }

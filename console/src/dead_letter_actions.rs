@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use galerna_audit::{Action, letters as in_words};
 use galerna_broker::DeadLetterSelection;
 use galerna_model::QueueName;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::access::Visitor;
 use super::act::{ActOn, Done, Question, Request, not_done};
@@ -18,7 +19,7 @@ use super::problem::Problem;
 use super::{Page, format, layout};
 
 /// A letter by its queue and id.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 struct LetterKey {
     queue: String,
@@ -26,7 +27,7 @@ struct LetterKey {
 }
 
 /// Which letters are meant: one of the three ways.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Asked {
     /// With `ids` or `all`: letters of one queue.

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use galerna_audit::Action;
 use galerna_dispatcher::StrategyName;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::Page;
 use super::access::Visitor;
@@ -12,7 +13,7 @@ use super::problem::Problem;
 use super::queues::ask;
 
 /// No more leases.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Stop {
     reason: Option<String>,
@@ -51,7 +52,7 @@ impl Act for Stop {
 }
 
 /// Leases again.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
     reason: Option<String>,
@@ -80,7 +81,7 @@ impl Act for Start {
 }
 
 /// Another strategy.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SetStrategy {
     strategy: StrategyName,

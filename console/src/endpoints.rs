@@ -11,6 +11,7 @@ use galerna_storage::{Endpoint, EndpointKind};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::access::Visitor;
 use super::act::{Act, ActOn, ById, Done, Question};
@@ -206,7 +207,7 @@ fn form(visitor: &Visitor, known: Option<&Endpoint>, held: &Fields) -> Markup {
 }
 
 /// Makes or replaces an endpoint.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(super) struct Save {
     #[serde(flatten)]
     endpoint: Endpoint,

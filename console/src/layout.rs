@@ -127,7 +127,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
         Problem::Unknown(_) => "There is no such thing",
         Problem::Unavailable(_) => "A module does not answer",
         Problem::Forbidden(_) | Problem::Unauthorized(_) | Problem::TooMany => "Not allowed",
-        Problem::Invalid(_) | Problem::Conflict(_) => "That cannot be done",
+        Problem::Invalid(_) | Problem::Conflict(_) | Problem::Body(..) => "That cannot be done",
     };
     let body = html! {
         main.login #content {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 use galerna_broker::{Broker, DeadLetter};
 use galerna_model::{Message, QueueName, SourceId, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::layout::Query;
 use super::message_text;
@@ -134,7 +135,7 @@ async fn take(broker: &dyn Broker) -> DeadLetterSnapshot {
 }
 
 /// What of them is asked for; what is empty matches all.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Filter {
     /// A part of the queue's name.

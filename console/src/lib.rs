@@ -40,8 +40,8 @@
 //!
 //! Pages begin with 1 and have 50 entries unless `limit` (up to 500) says otherwise; the newest entry is first.
 //!
-//! The answer is 200 `{"done":"what was done",…}` or `{"error":{"code","message"}}` with 401, 403, 404, 409, 422, 429 or 503. The header
-//! `x-actor` names who is behind a call with a bearer token.
+//! The answer is 200 `{"done":"what was done",…}` or `{"error":{"code","message"}}` with 401, 403, 404, 409, 413, 422, 429 or 503. The
+//! header `x-actor` names who is behind a call with a bearer token. `GET /openapi.json` describes all of it.
 
 mod about;
 mod access;
@@ -68,6 +68,7 @@ mod message_history;
 mod message_text;
 mod metrics;
 mod observer;
+mod openapi;
 mod overview;
 mod problem;
 mod queue;
@@ -91,12 +92,12 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use galerna_broker::Broker;
 use galerna_html::{assets, graph, table};
 use galerna_http::Guard;
@@ -386,8 +387,11 @@ pub fn router(parts: Parts, access: Access) -> Result<Router, prometheus::Error>
         .route("/events", get(live::events))
         .route("/logout", post(access::logout))
         .fallback(unknown);
-    let pages = read::routes(act::routes(pages));
+    let (reads, mut description) = read::routes().split_for_parts();
+    let pages = act::routes(pages.merge(reads), &mut description);
+    let description = openapi::complete(description, page.parts.version);
     let guarded = pages
+        .route(openapi::PATH, get(openapi::show).layer(Extension(openapi::Served::new(&description))))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn_with_state(page.clone(), access::guard));
     let metrics = readers.protect(Router::new().route("/metrics", get(metrics::show)), &[]);

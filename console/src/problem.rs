@@ -32,6 +32,9 @@ pub(super) enum Problem {
     /// Too many wrong tokens.
     #[error("too many wrong tokens; wait a minute")]
     TooMany,
+    /// The body cannot be read, or is too long.
+    #[error("{1}")]
+    Body(StatusCode, String),
     /// A module or a store does not answer.
     #[error("{0}")]
     Unavailable(String),
@@ -46,6 +49,7 @@ impl Problem {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::Body(status, _) => *status,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -58,6 +62,8 @@ impl Problem {
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::TooMany => "too_many_tries",
+            Self::Body(StatusCode::PAYLOAD_TOO_LARGE, _) => "too_large",
+            Self::Body(..) => "unreadable_body",
             Self::Unavailable(_) => "unavailable",
         }
     }

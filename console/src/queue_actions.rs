@@ -5,8 +5,9 @@ use futures_util::stream::{self, StreamExt};
 use galerna_audit::Action;
 use galerna_dispatcher::{AdminError, StatusQuery};
 use galerna_model::QueueName;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::access::Visitor;
 use super::act::{ActOn, Done, Question, Request, not_done};
@@ -23,7 +24,7 @@ const PAGE: usize = 1_000;
 const NAMED: usize = 10;
 
 /// What of the list of queues is meant.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct Matching {
     state: String,
@@ -31,7 +32,7 @@ struct Matching {
 }
 
 /// Which queues are meant: one of the three ways.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Asked {
     queue: String,

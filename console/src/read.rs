@@ -4,12 +4,15 @@ use std::error::Error as _;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::routing::{any, get};
-use axum::{Extension, Json, Router};
+use axum::routing::any;
+use axum::{Extension, Json};
 use galerna_model::AccountId;
 use galerna_storage::{DeliveryFilter, DeliveryStatus, Endpoint};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::access::Visitor;
 use super::observer::{MAX_FIRING, within_timeout};
@@ -21,16 +24,16 @@ const LIMIT: usize = 50;
 const MAX_LIMIT: usize = 500;
 const MAX_PAGE: usize = 1_000_000;
 
-/// The routes.
-pub(super) fn routes(router: Router<Page>) -> Router<Page> {
-    router
-        .route("/api/status", get(status))
-        .route("/api/rules", get(rules))
-        .route("/api/endpoints", get(endpoints))
-        .route("/api/silences", get(silences))
-        .route("/api/deliveries", get(deliveries))
-        .route("/api/alerts", get(alerts))
-        .route("/api/audit", get(audit))
+/// The routes, with their description.
+pub(super) fn routes() -> OpenApiRouter<Page> {
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(rules))
+        .routes(routes!(endpoints))
+        .routes(routes!(silences))
+        .routes(routes!(deliveries))
+        .routes(routes!(alerts))
+        .routes(routes!(audit))
         .route("/api/{*rest}", any(unknown))
 }
 
@@ -107,13 +110,19 @@ fn chosen<T>(
     if found.is_empty() { Err(Problem::Unknown(format!("there is no {what} `{id}`"))) } else { Ok(found) }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct One {
     id: Option<String>,
 }
 
-/// `GET /api/rules`
+/// The alert rules, or one.
+#[utoipa::path(get, path = "/api/rules", tag = "reads",
+    params(One),
+    responses(
+        (status = 404, description = "`unknown`: there is no such thing", body = ref("#/components/schemas/ErrorBody")),
+        (status = 200, description = "`rules`", body = Object)))]
 async fn rules(State(page): State<Page>, asked: Asked<One>) -> Answer {
     let found = async {
         let id = given(read(asked)?.id);
@@ -124,7 +133,12 @@ async fn rules(State(page): State<Page>, asked: Asked<One>) -> Answer {
     Answer(found.await)
 }
 
-/// `GET /api/endpoints`
+/// The endpoints, or one; secrets are `***`.
+#[utoipa::path(get, path = "/api/endpoints", tag = "reads",
+    params(One),
+    responses(
+        (status = 404, description = "`unknown`: there is no such thing", body = ref("#/components/schemas/ErrorBody")),
+        (status = 200, description = "`endpoints`", body = Object)))]
 async fn endpoints(State(page): State<Page>, asked: Asked<One>) -> Answer {
     let found = async {
         let id = given(read(asked)?.id);
@@ -140,7 +154,10 @@ async fn endpoints(State(page): State<Page>, asked: Asked<One>) -> Answer {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-/// `GET /api/silences`
+/// The silences, those that end last first.
+#[utoipa::path(get, path = "/api/silences", tag = "reads",
+    responses(
+        (status = 200, description = "`silences`, each with `in_force`", body = Object)))]
 async fn silences(State(page): State<Page>, asked: Asked<Nothing>) -> Answer {
     let found = async {
         read(asked)?;
@@ -160,19 +177,31 @@ async fn silences(State(page): State<Page>, asked: Asked<Nothing>) -> Answer {
     Answer(found.await)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct WhichDeliveries {
     id: Option<String>,
+    /// Only those that stand so.
+    #[param(value_type = Option<String>)]
     status: Option<DeliveryStatus>,
     endpoint: Option<String>,
     account: Option<String>,
     search: Option<String>,
+    /// Which page, from 1.
+    #[param(minimum = 1, maximum = 1_000_000)]
     page: Option<usize>,
+    /// How many a page; 50 when absent.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
 }
 
-/// `GET /api/deliveries`
+/// What endpoints were told, newest first.
+#[utoipa::path(get, path = "/api/deliveries", tag = "reads",
+    params(WhichDeliveries),
+    responses(
+        (status = 404, description = "`unknown`: there is no such thing", body = ref("#/components/schemas/ErrorBody")),
+        (status = 200, description = "`deliveries`, `counts` by status, `total`, `page`, `limit`", body = Object)))]
 async fn deliveries(State(page): State<Page>, asked: Asked<WhichDeliveries>) -> Answer {
     let found = async {
         let asked = read(asked)?;
@@ -202,16 +231,25 @@ async fn deliveries(State(page): State<Page>, asked: Asked<WhichDeliveries>) -> 
     Answer(found.await)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct WhichAlerts {
     firing: Option<bool>,
     account: Option<String>,
+    /// Which page, from 1.
+    #[param(minimum = 1, maximum = 1_000_000)]
     page: Option<usize>,
+    /// How many a page; 50 when absent.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
 }
 
-/// `GET /api/alerts`
+/// What was raised and resolved, newest first; with `firing=true` what fires.
+#[utoipa::path(get, path = "/api/alerts", tag = "reads",
+    params(WhichAlerts),
+    responses(
+        (status = 200, description = "`events`, or `firing` with `total` and whether there are `more`; `page`, `limit`", body = Object)))]
 async fn alerts(State(page): State<Page>, asked: Asked<WhichAlerts>) -> Answer {
     let found = async {
         let asked = read(asked)?;
@@ -244,15 +282,24 @@ async fn alerts(State(page): State<Page>, asked: Asked<WhichAlerts>) -> Answer {
     Answer(found.await)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct WhichEntries {
     search: Option<String>,
+    /// Which page, from 1.
+    #[param(minimum = 1, maximum = 1_000_000)]
     page: Option<usize>,
+    /// How many a page; 50 when absent.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
 }
 
-/// `GET /api/audit`
+/// What operators did, newest first.
+#[utoipa::path(get, path = "/api/audit", tag = "reads",
+    params(WhichEntries),
+    responses(
+        (status = 200, description = "`entries`, `page`, `limit`", body = Object)))]
 async fn audit(State(page): State<Page>, asked: Asked<WhichEntries>) -> Answer {
     let found = async {
         let asked = read(asked)?;
@@ -264,7 +311,10 @@ async fn audit(State(page): State<Page>, asked: Asked<WhichEntries>) -> Answer {
     Answer(found.await)
 }
 
-/// `GET /api/status`
+/// What the system does now.
+#[utoipa::path(get, path = "/api/status", tag = "reads",
+    responses(
+        (status = 200, description = "the dispatcher, `queues` by state, messages, workers, dead letters, what fires; `away`: what does not answer", body = Object)))]
 async fn status(
     State(page): State<Page>,
     Extension(visitor): Extension<Visitor>,

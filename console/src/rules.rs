@@ -13,6 +13,7 @@ use galerna_storage::Endpoint;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::access::Visitor;
 use super::act::{Act, ActOn, ById, Done, Question};
@@ -251,7 +252,7 @@ fn form(
 }
 
 /// Makes or replaces a rule.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(super) struct Save {
     #[serde(flatten)]
     rule: Rule,

@@ -6,11 +6,13 @@ use galerna_model::Timestamp;
 use galerna_schedules::{Definition, Overlap, ScheduleView};
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Page;
 use super::access::Visitor;
 use super::act::{Act, ActOn, ById, Done, Question};
 use super::fields::Fields;
+use super::openapi::Time;
 use super::problem::Problem;
 use super::schedules::{fields_of, named, of};
 
@@ -34,10 +36,11 @@ fn saved(action: Action, view: &ScheduleView) -> Done {
 }
 
 /// Makes a schedule, or replaces its definition.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Save {
     id: String,
+    #[schema(value_type = Object)]
     definition: Definition,
     /// That of the schedule that was edited.
     revision: Option<u64>,
@@ -84,7 +87,7 @@ impl Act for Save {
 }
 
 /// Skips a schedule's occurrences until it is resumed.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pause {
     id: String,
@@ -131,10 +134,11 @@ impl ActOn for Resume {
 }
 
 /// Fires a schedule now.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Trigger {
     id: String,
+    #[schema(value_type = Option<String>)]
     overlap: Option<Overlap>,
     reason: Option<String>,
 }
@@ -164,12 +168,15 @@ impl Act for Trigger {
 }
 
 /// Fires what a schedule had in a time that is past.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Backfill {
     id: String,
+    #[schema(value_type = Time)]
     from: Timestamp,
+    #[schema(value_type = Time)]
     to: Timestamp,
+    #[schema(value_type = Option<String>)]
     overlap: Option<Overlap>,
     reason: Option<String>,
 }

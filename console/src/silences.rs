@@ -10,12 +10,14 @@ use galerna_storage::Silence;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::access::Visitor;
 use super::act::{Act, ActOn, ById, Done, Question};
 use super::fields::Fields;
 use super::layout::{button, form_start};
 use super::observer::within_timeout;
+use super::openapi::Time;
 use super::problem::Problem;
 use super::table::{Column, list as cards};
 use super::{Page, Params, fields, format, layout, param};
@@ -97,12 +99,14 @@ fn table(visitor: &Visitor, name: &str, silences: &[Silence], now: Timestamp) ->
 }
 
 /// Makes a silence.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Create {
+    #[schema(value_type = Option<String>)]
     account: Option<AccountId>,
     device: Option<String>,
     rule: Option<String>,
+    #[schema(value_type = Option<Time>)]
     until: Option<Timestamp>,
     minutes: Option<f64>,
     /// As people write it: `3h`.

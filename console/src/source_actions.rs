@@ -6,6 +6,7 @@ use galerna_directory::{AddedSource, RegistryError, SourceRegistry};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::access::Visitor;
 use super::act::{Act, Done, Question};
@@ -84,7 +85,7 @@ async fn told(changes: &dyn SourceChanges, added: AddedSource) -> Done {
 }
 
 /// Lets a source post.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Add {
     source: String,
@@ -117,7 +118,7 @@ impl Act for Add {
 }
 
 /// Gives a source another token.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rotate {
     source: String,
@@ -149,7 +150,7 @@ impl Act for Rotate {
 }
 
 /// Lets a source post no more.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Remove {
     source: String,

@@ -12,9 +12,11 @@ use galerna_control::{ControlError, Details, Summary, Topologies};
 use galerna_telemetry::{Peers, TelemetryError};
 use maud::{Markup, html};
 use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::access::Visitor;
-use super::act::{Act, Done, Question};
+use super::act::{Act, ActOn, Done, Question, Request};
 use super::fields::Fields;
 use super::layout::{asking_button, button, encoded, form_start};
 use super::problem::Problem;
@@ -171,76 +173,115 @@ fn here(page: &Page) -> Result<&Topologies, Problem> {
     page.parts.topologies.here().ok_or_else(|| Problem::Conflict(elsewhere.to_owned()))
 }
 
-/// An action on one topology that needs nothing but its name.
-macro_rules! action {
-    ($(#[$doc:meta])* $name:ident, $audited:expr, $action:expr, |$topologies:ident, $of:ident| $run:expr) => {
-        $(#[$doc])*
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        pub(super) struct $name {
-            name: String,
-            reason: Option<String>,
-        }
-
-        #[async_trait]
-        impl Act for $name {
-            const NAME: &'static str = $audited.name();
-
-            fn target(&self) -> String {
-                self.name.clone()
-            }
-
-            fn why(&self) -> Option<&str> {
-                self.reason.as_deref()
-            }
-
-            fn question(&self) -> Option<Question> {
-                // Nothing is stopped by activating it.
-                ($action != Action::Activate).then(|| Question {
-                    title: format!("{}: {}?", $action.verb(), self.name),
-                    text: $action.question(&self.name),
-                    verb: $action.verb(),
-                })
-            }
-
-            fn back(&self) -> String {
-                format!("/topologies/{}", encoded(&self.name))
-            }
-
-            async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
-                let $topologies = here(page)?;
-                let $of = self.name.as_str();
-                let answer: Result<serde_json::Value, ControlError> = $run;
-                let answer = answer.map_err(|error| problem(&error))?;
-                Ok(Done::with($audited.outcome(&self.name, &answer), answer))
-            }
-        }
-    };
+/// One topology, by its name.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ByName {
+    name: String,
+    reason: Option<String>,
 }
 
-action!(
-    /// Lets its spouts emit.
-    Activate, Audited::ActivateTopology, Action::Activate,
-    |topologies, name| topologies.activate(name).map(|()| serde_json::json!({}))
-);
-action!(
-    /// Has its spouts stop emitting.
-    Deactivate, Audited::DeactivateTopology, Action::Deactivate,
-    |topologies, name| topologies.deactivate(name).map(|()| serde_json::json!({}))
-);
-action!(
-    /// Takes a checkpoint.
-    Checkpoint, Audited::CheckpointTopology, Action::Checkpoint,
-    |topologies, name| topologies.checkpoint(name).await.map(|taken| serde_json::json!({ "id": taken.id }))
-);
-action!(
-    /// Ends it.
-    Kill, Audited::KillTopology, Action::Kill,
-    |topologies, name| topologies.begin_kill(name, None).map(|()| serde_json::json!({}))
-);
+impl Request for ByName {
+    fn target(&self) -> String {
+        self.name.clone()
+    }
+
+    fn why(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+}
+
+/// What is done to a topology and needs nothing but its name.
+#[async_trait]
+pub(super) trait Change: Send + Sync + 'static {
+    /// In the audit log.
+    const AUDITED: Audited;
+    /// On the page.
+    const ACTION: Action;
+
+    /// Does it; answers what it made.
+    async fn change(topologies: &Topologies, name: &str) -> Result<Value, ControlError>;
+}
+
+#[async_trait]
+impl<C: Change> ActOn for C {
+    const NAME: &'static str = C::AUDITED.name();
+    type Request = ByName;
+
+    fn question(request: &ByName) -> Option<Question> {
+        let (action, name) = (C::ACTION, request.name.as_str());
+        // Nothing is stopped by activating it.
+        (action != Action::Activate).then(|| Question {
+            title: format!("{}: {name}?", action.verb()),
+            text: action.question(name),
+            verb: action.verb(),
+        })
+    }
+
+    fn back(request: &ByName) -> String {
+        format!("/topologies/{}", encoded(&request.name))
+    }
+
+    async fn run(request: &ByName, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+        let answer = C::change(here(page)?, &request.name).await.map_err(|error| problem(&error))?;
+        Ok(Done::with(C::AUDITED.outcome(&request.name, &answer), answer))
+    }
+}
+
+/// Lets its spouts emit.
+pub(super) struct Activate;
+
+#[async_trait]
+impl Change for Activate {
+    const AUDITED: Audited = Audited::ActivateTopology;
+    const ACTION: Action = Action::Activate;
+
+    async fn change(topologies: &Topologies, name: &str) -> Result<Value, ControlError> {
+        topologies.activate(name).map(|()| json!({}))
+    }
+}
+
+/// Has its spouts stop emitting.
+pub(super) struct Deactivate;
+
+#[async_trait]
+impl Change for Deactivate {
+    const AUDITED: Audited = Audited::DeactivateTopology;
+    const ACTION: Action = Action::Deactivate;
+
+    async fn change(topologies: &Topologies, name: &str) -> Result<Value, ControlError> {
+        topologies.deactivate(name).map(|()| json!({}))
+    }
+}
+
+/// Takes a checkpoint.
+pub(super) struct Checkpoint;
+
+#[async_trait]
+impl Change for Checkpoint {
+    const AUDITED: Audited = Audited::CheckpointTopology;
+    const ACTION: Action = Action::Checkpoint;
+
+    async fn change(topologies: &Topologies, name: &str) -> Result<Value, ControlError> {
+        topologies.checkpoint(name).await.map(|taken| json!({ "id": taken.id }))
+    }
+}
+
+/// Ends it.
+pub(super) struct Kill;
+
+#[async_trait]
+impl Change for Kill {
+    const AUDITED: Audited = Audited::KillTopology;
+    const ACTION: Action = Action::Kill;
+
+    async fn change(topologies: &Topologies, name: &str) -> Result<Value, ControlError> {
+        topologies.begin_kill(name, None).map(|()| json!({}))
+    }
+}
 
 /// Other executors for a component.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rebalance {
     name: String,
@@ -292,7 +333,7 @@ impl Act for Rebalance {
         let done = here(page)?.rebalance(&self.name, &self.component, self.executors).await;
         let done = done.map_err(|error| problem(&error))?;
         let pause_ms = done.pause.as_secs_f64() * 1e3;
-        let answer = serde_json::json!({
+        let answer = json!({
             "component": &*done.component, "from": done.from, "to": done.to, "pause_ms": pause_ms,
         });
         let outcome = Audited::RebalanceTopology.outcome(&self.name, &answer);

@@ -6,6 +6,7 @@ use crate::{AccountId, ParameterCode, SourceId, Timestamp};
 
 /// How grave an alert is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing.
@@ -18,6 +19,7 @@ pub enum Severity {
 
 /// How a value is compared with the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Comparison {
     /// Breached when the value is above the limit.
@@ -28,11 +30,13 @@ pub enum Comparison {
 
 /// What a rule watches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Condition {
     /// A value against a limit.
     Threshold {
         /// Parameter watched.
+        #[cfg_attr(feature = "openapi", schema(value_type = u32))]
         parameter: ParameterCode,
         /// Which side of the limit is bad.
         comparison: Comparison,
@@ -53,12 +57,14 @@ pub enum Condition {
 
 /// An alert rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rule {
     /// Key.
     pub id: String,
     /// For people.
     pub name: String,
     /// Only this account; all when `None`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub account: Option<AccountId>,
     /// Glob over device ids, for instance `Panther_*`.
     pub devices: String,
