@@ -319,6 +319,47 @@ async fn queues_of_other_publishers_are_used_as_they_are() {
     assert_eq!(ours.dead_letter_counts().await.unwrap(), [(name, 1)]);
 }
 
+/// How many channels were opened on this server.
+async fn opened(server: &RabbitMq) -> u64 {
+    let said = server.ctl(&["eval", "element(4, hd(ets:tab2list(connection_churn_metrics)))."]).await;
+    said.trim().parse().unwrap_or_else(|e| panic!("{said}: {e}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_is_not_there_costs_a_channel_and_not_one_each_time() {
+    let server = RabbitMq::start().await;
+    let alone = RabbitMqOptions { management_uri: None, ..options(&server) };
+    let broker = RabbitMqBroker::connect(alone).await.unwrap();
+    let names: Vec<QueueName> = (0..20).map(|n| queue(&format!("D{n}"))).collect();
+    for name in &names {
+        broker.declare(name).await.unwrap();
+    }
+    let (before, begun) = (opened(&server).await, Instant::now());
+    for _ in 0..20 {
+        // None of them has had a dead letter, so no queue for those is there.
+        assert_eq!(broker.dead_letter_counts().await.unwrap(), []);
+        assert_eq!(broker.depths().await.unwrap().len(), names.len());
+    }
+    let now = opened(&server).await;
+    // Each is asked for again after half a minute.
+    let most = 20 * (1 + begun.elapsed().as_secs() / 30) + 2;
+    assert!((20..=most).contains(&(now - before)), "{} channels for 20 queues", now - before);
+
+    broker.publish(vec![(names[0].clone(), message("a"))]).await.unwrap();
+    let mut consumer = broker.consume(&names[0], 1).await.unwrap();
+    let taken = receive(&mut *consumer, 1).await.remove(0);
+    consumer.settle(vec![(taken.tag, Outcome::DeadLetter(failure()))]).await.unwrap();
+    assert_eq!(
+        broker.dead_letter_counts().await.unwrap(),
+        [(names[0].clone(), 1)],
+        "made here, so known here"
+    );
+
+    server.restart().await;
+    let depth = eventually(async || broker.depth(&names[1]).await).await;
+    assert_eq!(depth.ready, 0, "kept channels of the connection that was lost are not used");
+}
+
 /// Declares a durable quorum queue by hand; whether the server took it.
 async fn declare_by_hand(at: &str, name: &str, limit: Option<i32>) -> bool {
     let connection = lapin::Connection::connect(at, lapin::ConnectionProperties::default()).await.unwrap();

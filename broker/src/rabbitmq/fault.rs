@@ -36,6 +36,11 @@ impl Fault {
         self.soft() == Some(AMQPSoftError::NOTFOUND)
     }
 
+    /// The channel or its connection was lost, rather than the call refused.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Amqp(_)) && self.soft().is_none()
+    }
+
     /// It is there, made with other arguments.
     pub(super) fn made_otherwise(&self) -> bool {
         self.soft() == Some(AMQPSoftError::PRECONDITIONFAILED)

@@ -269,8 +269,7 @@ impl RabbitMqBroker {
             Link::start(Address { name, ..address.clone() }, options.timeouts.clone())
         };
         let publisher = Publisher::new(start("publishing"), options.timeouts.clone());
-        let topology =
-            Topology { link: start("control"), kind: options.queue_type, timeouts: options.timeouts.clone() };
+        let topology = Topology::new(start("control"), options.queue_type, options.timeouts.clone());
         topology.link.channel("connecting to RabbitMQ").await?;
         Ok(Self(Arc::new(Shared {
             options,
@@ -289,12 +288,17 @@ impl RabbitMqBroker {
         })))
     }
 
-    /// Depths by asking for each queue known to this process; of them only ready messages are told.
+    /// Depths by asking for each queue known to this process; of them only ready messages are told. One that was not there a moment
+    /// ago is not asked for.
     async fn depths_of_known(&self, of: impl Fn(&QueueName) -> ShortString) -> Result<Vec<(QueueName, u64)>> {
         let known: Vec<QueueName> = self.0.known.lock().iter().cloned().collect();
         let mut found = Vec::new();
         for name in known {
-            match self.0.topology.inspect(of(&name)).await {
+            let asked = of(&name);
+            if self.0.topology.seems_absent(&asked) {
+                continue;
+            }
+            match self.0.topology.inspect(asked).await {
                 Ok((ready, _)) => found.push((name, ready.into())),
                 Err(fault) if fault.not_found() => {}
                 Err(fault) => return Err(fault.into_error("asking for queue depths", None)),

@@ -4,11 +4,15 @@
 //! for ever if its queue were gone, and 32 of them would stop all others; so they do not go through the default
 //! exchange, but through one that has a place for what it cannot route.
 
+use std::collections::HashMap;
 use std::time::Duration;
+
+use galerna_lock::Mutex;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
+use tokio::time::Instant;
 
 use super::fault::{Fault, within};
 use super::link::Link;
@@ -25,12 +29,22 @@ const LIMIT: &str = "x-delivery-limit";
 /// dead letters returns all of them. (`-1`, no limit, is refused before 4.0.)
 const RETURNS: i32 = 1_000_000_000;
 
-/// Makes queues and exchanges.
+/// Channels that are kept for looking at queues.
+const KEPT_CHANNELS: usize = 16;
+/// After so long a queue that was not there is asked for again. Each such question costs a channel, and the server a line of its log.
+const ABSENT_FOR: Duration = Duration::from_secs(30);
+
+/// Makes queues and exchanges, and looks at them.
 #[derive(Debug)]
 pub(super) struct Topology {
     pub(super) link: Link,
-    pub(super) kind: QueueType,
-    pub(super) timeouts: Timeouts,
+    kind: QueueType,
+    timeouts: Timeouts,
+    /// Channels for looking at queues that nobody looks at now. The server closes the one on which it is asked for a queue that
+    /// is not there.
+    looking: Mutex<Vec<Channel>>,
+    /// Queues that were asked for and not there, with when.
+    absent: Mutex<HashMap<ShortString, Instant>>,
 }
 
 pub(super) fn dead_queue(queue: &QueueName) -> ShortString {
@@ -60,6 +74,10 @@ fn durable() -> ExchangeDeclareOptions {
 }
 
 impl Topology {
+    pub(super) fn new(link: Link, kind: QueueType, timeouts: Timeouts) -> Self {
+        Self { link, kind, timeouts, looking: Mutex::default(), absent: Mutex::default() }
+    }
+
     /// A queue and its way back from the delays.
     pub(super) async fn declare(&self, queue: &QueueName) -> Result<()> {
         crate::error::check_not_reserved(queue)?;
@@ -186,21 +204,55 @@ impl Topology {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         let channel = self.link.channel(attempted).await?;
         let declared = within(self.timeouts.rpc, channel.queue_declare(name.clone(), options, arguments));
-        Ok(declared.await.map(drop))
+        let declared = declared.await.map(drop);
+        if declared.is_ok() {
+            self.absent.lock().remove(name);
+        }
+        Ok(declared)
     }
 
     /// Ready messages and consumers of a queue.
     pub(super) async fn inspect(&self, name: ShortString) -> Result<(u32, u32), InspectError> {
-        let channel = self
-            .link
-            .channel(&format!("looking at queue `{name}`"))
-            .await
-            .map_err(InspectError::Unavailable)?;
+        let kept = {
+            let mut looking = self.looking.lock();
+            looking.retain(|channel| channel.status().connected());
+            looking.pop()
+        };
+        if let Some(channel) = kept {
+            match self.inspect_on(channel, name.clone()).await {
+                // The connection was lost with it.
+                Err(fault) if fault.is_lost() => {}
+                answer => return answer.map_err(InspectError::Fault),
+            }
+        }
+        let attempted = format!("looking at queue `{name}`");
+        let channel = self.link.channel(&attempted).await.map_err(InspectError::Unavailable)?;
+        self.inspect_on(channel, name).await.map_err(InspectError::Fault)
+    }
+
+    async fn inspect_on(&self, channel: Channel, name: ShortString) -> Result<(u32, u32), Fault> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let queue = within(self.timeouts.rpc, channel.queue_declare(name, options, FieldTable::default()))
-            .await
-            .map_err(InspectError::Fault)?;
-        Ok((queue.message_count(), queue.consumer_count()))
+        let declared = channel.queue_declare(name.clone(), options, FieldTable::default());
+        match within(self.timeouts.rpc, declared).await {
+            Ok(queue) => {
+                let mut looking = self.looking.lock();
+                if looking.len() < KEPT_CHANNELS {
+                    looking.push(channel);
+                }
+                Ok((queue.message_count(), queue.consumer_count()))
+            }
+            Err(fault) => {
+                if fault.not_found() {
+                    self.absent.lock().insert(name, Instant::now());
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// Whether a queue was not there a moment ago, and nobody has made it here since.
+    pub(super) fn seems_absent(&self, name: &ShortString) -> bool {
+        self.absent.lock().get(name).is_some_and(|since| since.elapsed() < ABSENT_FOR)
     }
 }
 
