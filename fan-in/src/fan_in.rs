@@ -248,10 +248,11 @@ impl FanIn {
     }
 
     /// Acts on each end with a function, about once a second, until `stop` resolves. An end whose function fails is given back.
-    pub async fn run<F, Fut>(mut self, stop: impl Future<Output = ()>, act: F)
+    pub async fn run<F, Fut, E>(mut self, stop: impl Future<Output = ()>, act: F)
     where
         F: Fn(Ended) -> Fut,
-        Fut: Future<Output = Result<(), String>>,
+        Fut: Future<Output = Result<(), E>>,
+        E: std::fmt::Display,
     {
         tokio::pin!(stop);
         loop {

@@ -1,11 +1,13 @@
 //! A call's body on its way from bytes to readings, for fuzz targets: all that lies between credentials and broker.
 
 use axum::body::Body;
+use axum::http::header::InvalidHeaderValue;
 use axum::http::{HeaderMap, HeaderValue, header};
 use galerna_model::Reading;
 
 use crate::answer::Rejected;
 use crate::budget::{Budget, Client, Quota};
+use crate::call_error::CallError;
 use crate::options::{Limits, Timeouts};
 use crate::{body, legacy_form, parse};
 
@@ -29,33 +31,49 @@ pub struct ReadBody {
     pub rejected: Vec<Rejected>,
 }
 
+/// Why a body is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadBodyError {
+    /// The name of the encoding is no value of a header.
+    #[error("the encoding cannot be sent: {0}")]
+    Encoding(#[from] InvalidHeaderValue),
+    /// What the caller would be told.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// The answer to a call that is not taken.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Refusal(#[from] CallError);
+
 /// Reads a body with this `Content-Encoding`.
 ///
 /// # Errors
-/// What the caller would be told.
+/// [`ReadBodyError`].
 pub async fn read_body(
     data: Vec<u8>,
     encoding: &str,
     route: Route,
     limits: &Limits,
-) -> Result<ReadBody, String> {
+) -> Result<ReadBody, ReadBodyError> {
     let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_str(encoding).map_err(|e| e.to_string())?);
-    let bytes = 16 * limits.body_bytes;
-    let share = Budget::new(bytes, Quota { bytes, calls: 1 }).call(Client::address(None));
-    let held =
-        body::read(Body::from(data), &headers, limits, &Timeouts::default(), share.map_err(text)?).await;
-    let held = held.map_err(text)?;
-    let parsed = match route {
-        Route::Readings => parse::readings(&held.bytes, limits),
-        Route::LegacyForm => {
-            legacy_form::services(&held.bytes, limits).and_then(|form| form.parsed.with_anything())
-        }
-    };
-    let parsed = parsed.map_err(text)?;
-    Ok(ReadBody { readings: parsed.readings, entries: parsed.entries, rejected: parsed.rejected })
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_str(encoding)?);
+    Ok(read(data, &headers, route, limits).await.map_err(Refusal)?)
 }
 
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
+async fn read(
+    data: Vec<u8>,
+    headers: &HeaderMap,
+    route: Route,
+    limits: &Limits,
+) -> Result<ReadBody, CallError> {
+    let bytes = 16 * limits.body_bytes;
+    let share = Budget::new(bytes, Quota { bytes, calls: 1 }).call(Client::address(None))?;
+    let held = body::read(Body::from(data), headers, limits, &Timeouts::default(), share).await?;
+    let parsed = match route {
+        Route::Readings => parse::readings(&held.bytes, limits)?,
+        Route::LegacyForm => legacy_form::services(&held.bytes, limits)?.parsed.with_anything()?,
+    };
+    Ok(ReadBody { readings: parsed.readings, entries: parsed.entries, rejected: parsed.rejected })
 }
