@@ -2,6 +2,7 @@
 
 mod apart;
 mod browser;
+mod narrow;
 #[path = "../system/mod.rs"]
 mod system;
 
@@ -13,13 +14,18 @@ use system::{Service, call, run_well, until};
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/sample_messages.ndjson");
 const SCRIPT: &str = "<script>alert(1)</script>";
-const PAGES: [(&str, &str); 22] = [
+const PAGES: [(&str, &str); 27] = [
     ("overview", "/"),
     ("overview-of-a-week", "/?range=7d"),
     ("workers", "/workers"),
     ("search", "/search?q=a"),
     ("waiting", "/queues/Bear/messages"),
     ("topology", "/topology"),
+    ("topologies", "/topologies"),
+    ("topology-that-runs", "/topologies/ingest"),
+    ("schedules", "/schedules"),
+    ("schedule", "/schedules/show?id=reports%2Fdaily"),
+    ("schedule-edited", "/schedules/edit?id=reports%2Fdaily"),
     ("queues", "/queues"),
     ("queue", "/queues/Bear"),
     ("sources", "/sources"),
@@ -91,6 +97,11 @@ impl Up {
             ("rules/test", json!({"id": "power"})),
             ("silences/create", json!({"device": "Panther_*", "lasts": "3h", "reason": "works"})),
             ("queues/pause", json!({"queue": "Bear", "reason": "meter exchange"})),
+            (
+                "schedules/save",
+                json!({"id": "reports/daily", "definition": {"payload": {"queue": "reports", "body": {"report": "usage"}},
+                    "timing": {"cron": {"expression": "30 6 * * *", "timezone": "Europe/Berlin"}}}}),
+            ),
         ] {
             let (status, answer) =
                 call("POST", &format!("{}/api/{path}", self.page), Some(&body.to_string())).await;

@@ -8,9 +8,27 @@ use galerna_multilang::{SerializedStream, ShellTopology};
 use galerna_topology::prelude::*;
 use serde_json::json;
 
-use crate::support::{pystorm, python};
+use crate::support::{example, pystorm, python};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn the_bolt_of_the_guide_splits_sentences() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("split.py"), example("python")).expect("a file");
+    let harness = Harness::new();
+    let (sentences, seen) = (harness.feed::<String>(), harness.seen::<String>());
+    let mut topology = TopologyBuilder::new("guide");
+    let fed = topology.spout("sentences", sentences.spout()).outputs();
+    let split = pystorm("split.py", &[]).folder(folder.path());
+    let words = topology.shell_bolt::<Output<String>>("split", split).shuffle(fed.serialized()).outputs();
+    topology.bolt("words", seen.bolt()).global(words);
+    let run = harness.start(topology.build().expect("it is sound")).await.expect("it starts");
+    sentences.emit(1, "the cow jumped".to_owned());
+    run.until("the sentence is done", || sentences.acked().len() == 1).await;
+    assert_eq!(seen.values(), ["the", "cow", "jumped"]);
+    drop(run.drain(SECOND).await);
+}
 
 #[tokio::test]
 async fn the_word_count_of_pystorms_documentation_counts_every_word() {

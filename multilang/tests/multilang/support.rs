@@ -23,6 +23,14 @@ pub(crate) fn pystorm(script: &str, arguments: &[&str]) -> ShellCommand {
     ShellCommand::from([&*python, script].iter().chain(arguments)).folder(folder())
 }
 
+/// The example of a kind of code in the guide.
+pub(crate) fn example(language: &str) -> &'static str {
+    let guide = include_str!("../../../docs/multilang.md");
+    let begin = format!("```{language}\n");
+    let from = guide.find(&begin).expect("the guide has such an example") + begin.len();
+    guide[from..].split("```").next().expect("it ends")
+}
+
 /// A path that means the same in any folder. Links stay: a virtual environment is known by them.
 trait CanonicalizeFolder {
     fn canonicalize_folder(&self) -> String;
