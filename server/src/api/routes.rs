@@ -300,7 +300,7 @@ struct PublishForm {
 /// Publishes readings to the queues of their accounts.
 #[utoipa::path(post, path = "/publish",
     params(("plain_json" = Option<bool>, Query, description = "as plain JSON messages instead of envelopes")),
-    request_body(content = String, content_type = "application/x-ndjson",
+    request_body(content((String = "application/x-ndjson"), (String = "text/plain")),
         description = "each line a reading, an array of readings, or a post with `account` or `source`; at most 16 MiB"),
     responses(
         (status = 200, description = "what was published, and what was wrong with the rest", body = Object, example = json!({
@@ -339,7 +339,7 @@ struct PublishMetersForm {
     params(
         ("plain_json" = Option<bool>, Query, description = "as plain JSON messages instead of envelopes"),
         ("dry_run" = Option<bool>, Query, description = "publish nothing, answer with what would be")),
-    request_body(content = String, content_type = "application/x-ndjson",
+    request_body(content((String = "application/x-ndjson"), (String = "text/plain")),
         description = "each line the values of one meter: `account`, `meter`, perhaps `source`, and `values`, each with `line`, `ts`, \
             `amount` (such as {\"net\": [\"active_energy\", \"0.5\"]}, in kWh) and perhaps `length_ms`; at most 16 MiB"),
     responses(
