@@ -50,8 +50,10 @@ const LOST: u8 = 3;
 const INTERRUPTED: u8 = 130;
 /// Between two looks at how far it is.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// Between two counts of what waits in the queues.
+/// Between two counts of what waits in the queues, at least.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+/// Counting takes no more than one in so many moments: with thousands of queues it costs a broker what it is to be measured by.
+const COUNT_SHARE: u32 = 50;
 /// When all queues are empty and nothing has moved for so long, what is missing will not come: it is counted as lost.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the dispatcher may take to hear from the maintainer, and a broker to count what it has.
@@ -242,7 +244,7 @@ impl Demo {
             self.start_workers(args, settings).await?;
         }
         let mut observed =
-            Observed { waiting: 0, counted: None, moved: Instant::now(), told: false, last: 0 };
+            Observed { waiting: 0, count_at: None, moved: Instant::now(), told: false, last: 0 };
         let ended = loop {
             if ledger.is_none() && publishing.is_finished() {
                 ledger = Some((&mut publishing).await.context("publishing panicked")??);
@@ -325,13 +327,14 @@ impl Demo {
                 tracing::warn!(metrics, "nothing was settled for {STALL_WARNING:?}");
             }
         }
-        if observed.counted.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL) {
-            observed.counted = Some(Instant::now());
+        if observed.count_at.is_none_or(|at| Instant::now() >= at) {
+            let began = Instant::now();
             // Only for show: a broker that cannot count now does not end the demo.
             if let Ok(depths) = self.all.broker.depths().await {
                 let customers = depths.iter().filter(|(queue, _)| queue.as_str() != ALERTS_QUEUE);
                 observed.waiting = customers.map(|(_, depth)| depth.ready + depth.unacked).sum();
             }
+            observed.count_at = Some(Instant::now() + COUNT_INTERVAL.max(began.elapsed() * COUNT_SHARE));
         }
         let page = self.all.dispatcher.status(&StatusQuery { limit: Some(1), ..StatusQuery::default() })?;
         Ok(Snapshot {
@@ -472,7 +475,8 @@ impl Demo {
 /// What is remembered from one look to the next.
 struct Observed {
     waiting: u64,
-    counted: Option<Instant>,
+    /// When what waits is counted again.
+    count_at: Option<Instant>,
     moved: Instant,
     /// Whether it was told already that nothing moves.
     told: bool,

@@ -28,8 +28,9 @@ const AHEAD: usize = 4;
 const WINDOWS_PER_SECOND: u32 = 20;
 /// Readings of one call.
 const CALL: usize = 2_000;
-/// Calls at once, each of another account: one account's posts follow each other.
-const CALLS: usize = 16;
+/// Calls at once, each of another account: one account's posts follow each other. Senders do not wait for each other's answers, so
+/// there are enough for a rate to be kept where an answer takes some tens of milliseconds.
+const CALLS: usize = 64;
 /// One post in so many does not come over HTTP: it is a plain JSON message of another publisher.
 const JSON_EVERY: u64 = 20;
 /// One post in so many is sent twice, of those over HTTP and of the others.
@@ -138,8 +139,6 @@ pub(crate) async fn publish(
         }
     });
     while let Some(window) = ready.recv().await {
-        let calls = post(&poster, &sent, manner.order, &window).await?;
-        progress.calls.fetch_add(calls, Ordering::Relaxed);
         let messages: Vec<(usize, &Message)> = window
             .iter()
             .filter_map(|item| match &item.cargo {
@@ -147,7 +146,11 @@ pub(crate) async fn publish(
                 Cargo::Post(_) => None,
             })
             .collect();
-        confirm(&*broker, &queues, &messages).await?;
+        let (calls, ()) = tokio::try_join!(
+            post(&poster, &sent, manner.order, &window),
+            confirm(&*broker, &queues, &messages)
+        )?;
+        progress.calls.fetch_add(calls, Ordering::Relaxed);
         progress.messages.fetch_add(messages.len() as u64, Ordering::Relaxed);
         let mut filled: Vec<usize> = messages.iter().map(|(tenant, _)| *tenant).collect();
         filled.sort_unstable();
