@@ -2,13 +2,15 @@
 
 mod stage;
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_dispatcher::{
     ClientOptions, Dispatcher, DispatcherClient, GrantedLease, Leases, NextRequest, ServiceOptions, serve,
 };
-use galerna_lease::{HeldLease, QueueState};
+use galerna_lease::{GroupedLeases, HeldLease, QueueState};
 use stage::{Stage, lease, queue, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -193,5 +195,44 @@ async fn a_client_whose_answers_are_lost_on_the_way_ends_with_one_lease() {
         let leased: Vec<_> = records.iter().filter(|r| r.lease.is_some()).map(|r| &r.queue).collect();
         assert_eq!(leased, [&granted.queue], "{}", stage.kind);
         client.renew(&granted.queue, granted.epoch).await.expect("it is the caller's");
+    }
+}
+
+#[tokio::test]
+async fn tasks_that_ask_together_and_lose_answers_hold_one_lease_each_and_no_other_is_leased() {
+    for stage in Stage::all().await {
+        let names: Vec<String> = (1..=12).map(|n| format!("D{n}")).collect();
+        stage.queues(&names.iter().map(|name| (name.as_str(), 5)).collect::<Vec<_>>()).await;
+        let d = stage.dispatcher().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let service = listener.local_addr().expect("an address").to_string();
+        tokio::spawn(serve(listener, d.clone(), ServiceOptions::default(), std::future::pending()));
+        let proxy = losing_answers(service, 3).await;
+        // One attempt a call: the lost answers are the callers' to ask for again.
+        let options = ClientOptions { attempts: 1, ..ClientOptions::default() };
+        let client = DispatcherClient::new(&proxy, options).expect("a client");
+        let leases = Arc::new(GroupedLeases::new(Arc::new(client)));
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let leases = Arc::clone(&leases);
+            tasks.spawn(async move {
+                loop {
+                    let request =
+                        NextRequest { consumer: "w1".into(), count: 1, ..NextRequest::default() };
+                    if let Ok(mut granted) = leases.next(request).await {
+                        return granted.remove(0);
+                    }
+                }
+            });
+        }
+        let held: BTreeSet<String> =
+            tasks.join_all().await.into_iter().map(|lease| lease.queue.to_string()).collect();
+        assert_eq!(held.len(), 8, "each has a queue of its own: {}", stage.kind);
+        until("leases that nobody took are given back", || async {
+            let records = stage.store.queues.all().await.expect("the store answers");
+            let leased = records.iter().filter(|r| r.lease.is_some());
+            leased.map(|r| r.queue.to_string()).collect::<BTreeSet<_>>() == held
+        })
+        .await;
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! - [`QueueRecord`] is what is stored of a queue; [`transition`](transition()) is the life of a queue, one pure function;
 //!   [`invariants`] says what must hold of it.
-//! - [`Leases`] is how consumers lease: from a dispatcher in their process or elsewhere.
+//! - [`Leases`] is how consumers lease: from a dispatcher in their process or elsewhere; [`GroupedLeases`] has the tasks of one
+//!   consumer ask together.
 //! - [`HeldLease`] is how a consumer counts its lease, [`LeaseWatch`] how an observer does; [`Timing`] has every timeout.
 //!
 //! ```
@@ -27,6 +28,7 @@
 //!
 //! The crate must not depend on a store, a broker's implementation, or anything of HTTP: consumers and stores use it.
 
+mod grouped;
 mod held;
 pub mod invariants;
 mod protocol;
@@ -36,6 +38,7 @@ mod timing;
 mod transition;
 mod watch;
 
+pub use grouped::GroupedLeases;
 pub use held::HeldLease;
 pub use protocol::{GrantedLease, LeaseError, Leases, NextRequest, Release, Renewed};
 pub use record::{Lease, QueueRecord, QueueState};

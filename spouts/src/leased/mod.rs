@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use galerna_broker::{Broker, Delivery, DeliveryTag, Outcome};
-use galerna_lease::Leases;
+use galerna_lease::{GroupedLeases, Leases};
 use galerna_lock::Mutex;
 use galerna_model::{AccountId, Incoming, QueueName};
 use galerna_topology::{Failed, Failure, Fault, FaultKind, Next, Output, Roots, Spout, TaskContext};
@@ -323,6 +323,8 @@ impl Spout for LeasedQueues {
         let (arrived, arrivals) = mpsc::channel(ARRIVALS);
         let mut parts = self.parts.clone();
         parts.consumer = format!("{}/{}", parts.consumer, context.task());
+        // Its tasks ask for leases together.
+        parts.leases = Arc::new(GroupedLeases::new(parts.leases));
         let pool = LeasePool::start(parts, watching, arrived);
         self.running = Some(Running { activity, arrivals, current: None, in_work: InWork::default(), pool });
         Ok(())

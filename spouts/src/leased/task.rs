@@ -55,8 +55,6 @@ pub(super) struct LeaseTask {
     place: Place,
     /// The lease to give back with the next request.
     release: Option<Release>,
-    /// The id of a request that had no answer: it may have been a lease, which is given again to who asks with it.
-    unanswered: Option<String>,
     /// How long to let the dispatcher wait: a part of the length of its leases, since the wait is taken off a lease.
     wait: Duration,
     /// Leases in a row under which nothing came. A dispatcher may give queues that it knows nothing of, at once: looking at
@@ -72,7 +70,7 @@ impl LeaseTask {
         place: Place,
     ) -> Self {
         let wait = parts.options.wait;
-        Self { parts, activity, arrived, place, release: None, unanswered: None, wait, empty_leases: 0 }
+        Self { parts, activity, arrived, place, release: None, wait, empty_leases: 0 }
     }
 
     pub(super) async fn run(mut self) {
@@ -94,7 +92,7 @@ impl LeaseTask {
                 }
                 continue;
             }
-            if self.unanswered.is_none() && self.place.leave() {
+            if self.place.leave() {
                 self.release_now().await;
                 return;
             }
@@ -112,15 +110,13 @@ impl LeaseTask {
     /// Asks for a lease, giving back the one before in the same request.
     async fn lease(&mut self) -> Option<(GrantedLease, Instant)> {
         let wait = self.wait;
-        let retry = self.unanswered.is_some();
-        let id = self.unanswered.take().unwrap_or_else(|| format!("{:032x}", fastrand::u128(..)));
+        // A request that had no answer is made again, as the same one, by `GroupedLeases`.
         let request = NextRequest {
             consumer: self.parts.consumer.clone(),
             wait,
             count: 1,
             release: self.release.iter().cloned().collect(),
-            request: Some(id.clone()),
-            retry,
+            ..NextRequest::default()
         };
         let asked = Instant::now();
         let answer = timeout(wait + CALL_TIMEOUT, self.parts.leases.next(request)).await;
@@ -145,13 +141,11 @@ impl LeaseTask {
         match &error {
             LeaseError::Stopped => {
                 tracing::debug!(%error, "no lease");
-                self.unanswered = retry.then_some(id);
                 self.release_now().await;
                 self.pause(wait).await;
             }
             _ => {
                 tracing::warn!(%error, "no lease");
-                self.unanswered = Some(id);
                 self.parts.breaker.open();
             }
         }
