@@ -149,7 +149,7 @@ pub(crate) static KEYS: &[Key] = &[
     key(
         "worker.linger",
         Kind::Span(0, HOUR),
-        "2s",
+        "30s",
         "time that an empty queue is kept after its last message, while fewer than `worker.leases` are held",
     ),
     key(

@@ -62,14 +62,14 @@ pub struct LeasedOptions {
 }
 
 impl Default for LeasedOptions {
-    /// 4,096 leases, 1,000 unsettled, 10,000 messages or 10 s a lease, 2 s of linger, 1 s of wait, dry after 20 ms, 30 s of grace.
+    /// 4,096 leases, 1,000 unsettled, 10,000 messages or 10 s a lease, 30 s of linger, 1 s of wait, dry after 20 ms, 30 s of grace.
     fn default() -> Self {
         Self {
             leases: 4_096,
             prefetch: 1_000,
             messages_per_lease: 10_000,
             hold: Duration::from_secs(10),
-            linger: Duration::from_secs(2),
+            linger: Duration::from_secs(30),
             wait: Duration::from_secs(1),
             dry_after: Duration::from_millis(20),
             grace: Duration::from_secs(30),
