@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release};
+use galerna_lease::{GrantedLease, GroupedLeases, LeaseError, Leases, NextRequest, Release};
 
 /// A load to run.
 #[derive(Debug, Clone)]
@@ -118,6 +118,16 @@ impl Caller for Consumer {
 pub async fn run(leases: Arc<dyn Leases>, options: &LoadOptions) -> LoadReport {
     let caller = |n| {
         let name = format!("load-{n}");
+        Box::new(Consumer { leases: Arc::clone(&leases), name, held: None }) as Box<dyn Caller>
+    };
+    run_callers((0..options.callers).map(caller).collect(), options).await
+}
+
+/// As [`run`], with callers that are the tasks of one worker: what they ask for at the same moment travels together.
+pub async fn run_worker(leases: Arc<dyn Leases>, options: &LoadOptions) -> LoadReport {
+    let leases: Arc<dyn Leases> = Arc::new(GroupedLeases::new(leases));
+    let caller = |_| {
+        let name = "load".to_owned();
         Box::new(Consumer { leases: Arc::clone(&leases), name, held: None }) as Box<dyn Caller>
     };
     run_callers((0..options.callers).map(caller).collect(), options).await

@@ -9,6 +9,17 @@ use galerna_dispatcher::{
 };
 use galerna_test_servers::{Mongo, unique};
 use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
+
+/// The server that `MONGODB_URI` names, else a private replica set of one member: what production runs, with a write known to
+/// a majority and journaled before it is answered.
+async fn server() -> String {
+    static PRIVATE: OnceCell<Mongo> = OnceCell::const_new();
+    match std::env::var_os("MONGODB_URI") {
+        Some(_) => Mongo::shared().await.uri(),
+        None => PRIVATE.get_or_init(Mongo::start_replica_set).await.uri(),
+    }
+}
 
 struct Answers;
 
@@ -31,7 +42,7 @@ pub(crate) struct Ground {
 impl Ground {
     /// So many queues, all with messages, under `lru`.
     pub(crate) async fn of(queues: usize) -> Self {
-        let uri = Mongo::shared().await.uri();
+        let uri = server().await;
         let database = unique("bench");
         let (base, options) = uri.split_once('?').map_or((uri.as_str(), ""), |(b, o)| (b, o));
         let address = format!("{}/{database}?{options}", base.trim_end_matches('/'));
