@@ -217,8 +217,7 @@ async fn tasks_that_ask_together_and_lose_answers_hold_one_lease_each_and_no_oth
             let leases = Arc::clone(&leases);
             tasks.spawn(async move {
                 loop {
-                    let request =
-                        NextRequest { consumer: "w1".into(), count: 1, ..NextRequest::default() };
+                    let request = NextRequest { consumer: "w1".into(), count: 1, ..NextRequest::default() };
                     if let Ok(mut granted) = leases.next(request).await {
                         return granted.remove(0);
                     }
