@@ -115,6 +115,9 @@ pub(super) struct Create {
     reason: String,
 }
 
+/// No silence ends later: beyond the year 9999 no time can be written as text, and so none be read again from the store.
+const LATEST_MS: i64 = 253_370_764_800_000;
+
 /// What a field for date and time holds, taken as UTC.
 fn utc(text: &str) -> Result<Timestamp, Problem> {
     let full = match text.len() {
@@ -191,6 +194,9 @@ impl Act for Create {
                 ));
             }
         };
+        if until.0 > LATEST_MS {
+            return Err(Problem::Invalid("`until`: choose an end before the year 9999".to_owned()));
+        }
         if until <= now {
             return Err(Problem::Invalid("it would have ended already; choose a later end".to_owned()));
         }

@@ -307,6 +307,7 @@ async fn a_queue_is_paused_by_form_and_by_call_and_both_are_written_down() {
         ("/api/dispatcher/strategy", json!({"strategy": "best"}), 422, "invalid"),
         ("/api/dead-letters/discard", json!({"queue": "D00001"}), 422, "invalid"),
         ("/api/silences/create", json!({"reason": "x"}), 422, "invalid"),
+        ("/api/silences/create", json!({"reason": "x", "until": i64::MAX - 1}), 422, "invalid"),
         ("/api/deliveries/resend", json!({"id": "x"}), 404, "unknown"),
         ("/api/endpoints/test", json!({"id": "x"}), 404, "unknown"),
         ("/api/rules/delete", json!({"id": "x"}), 404, "unknown"),

@@ -44,6 +44,9 @@ impl Parsed {
 /// Reads one reading or an array of readings.
 pub(crate) fn readings(body: &[u8], limits: &Limits) -> Result<Parsed, CallError> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    if let Some(found) = other_form(body) {
+        return Err(CallError::Malformed(found.to_owned()));
+    }
     let parsed = match body.trim_ascii_start().first() {
         None => return Err(CallError::Empty),
         Some(b'[') => match bounded::<Reading>(body, limits.readings) {
@@ -63,6 +66,23 @@ pub(crate) fn readings(body: &[u8], limits: &Limits) -> Result<Parsed, CallError
     parsed.with_anything()
 }
 
+/// What a body is that is no JSON in UTF-8, where its beginning tells.
+fn other_form(body: &[u8]) -> Option<&'static str> {
+    match body {
+        [0x1f, 0x8b, ..] => Some("the body is gzip; say so by `content-encoding: gzip`"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("the body is zstd; say so by `content-encoding: zstd`"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => Some("the body is UTF-16; send UTF-8"),
+        _ => None,
+    }
+}
+
+/// Whether one object is followed by another, as in NDJSON.
+fn is_several(body: &[u8]) -> bool {
+    let mut values = serde_json::Deserializer::from_slice(body).into_iter::<IgnoredAny>();
+    matches!(values.next(), Some(Ok(_)))
+        && matches!(body[values.byte_offset()..].trim_ascii_start(), [b'{', ..] | [b',', ..])
+}
+
 /// Reads an array of readings one by one. Words for numbers that are none (`NaN`), which are no JSON, cost their reading alone.
 fn list(body: &[u8], limits: &Limits) -> Result<Parsed, CallError> {
     match list_of_raw(body, limits) {
@@ -79,6 +99,10 @@ fn list(body: &[u8], limits: &Limits) -> Result<Parsed, CallError> {
 fn single(body: &[u8], limits: &Limits) -> Result<Parsed, CallError> {
     let error = match serde_json::from_slice::<&RawValue>(body) {
         Ok(raw) => return Ok(one_by_one(&[raw], limits)),
+        Err(error) if is_several(body) => {
+            let message = format!("the body holds several readings ({error}); send them as an array: [{{…}}, {{…}}]");
+            return Err(CallError::Malformed(message));
+        }
         Err(error) => malformed(&error),
     };
     match quote_not_finite(body) {
@@ -259,6 +283,27 @@ mod tests {
         let parsed = readings(format!("[{long},{GOOD}]").as_bytes(), &limits()).unwrap();
         assert_eq!(parsed.entries, 1);
         assert!(parsed.rejected[0].reason.contains("bytes, at most 1000"), "{}", parsed.rejected[0].reason);
+    }
+
+    #[test]
+    fn what_a_body_is_instead_of_json_is_told() {
+        let utf_16 = |little: bool| -> Vec<u8> {
+            let units = GOOD.encode_utf16();
+            units.flat_map(|unit| if little { unit.to_le_bytes() } else { unit.to_be_bytes() }).collect()
+        };
+        let several = [format!("{GOOD}{GOOD}"), format!("{GOOD}\n{GOOD}\n"), format!("{GOOD},\r\n{GOOD}")];
+        let cases = [
+            (b"\x1f\x8b\x08rest".to_vec(), "content-encoding: gzip"),
+            (b"\x28\xb5\x2f\xfdrest".to_vec(), "content-encoding: zstd"),
+            (utf_16(true), "send UTF-8"),
+            (utf_16(false), "send UTF-8"),
+            ([&[0xff, 0xfe], &*utf_16(true)].concat(), "send UTF-8"),
+        ];
+        let several = several.into_iter().map(|body| (body.into_bytes(), "as an array"));
+        for (body, part) in cases.into_iter().chain(several) {
+            let refused = readings(&body, &limits()).unwrap_err().to_string();
+            assert!(refused.contains(part), "{refused}");
+        }
     }
 
     #[test]

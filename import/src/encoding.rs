@@ -25,6 +25,11 @@ const MAGIC: [(&[u8], &str, &str); 8] = [
     (b"\x1f\x8b", "a gzip archive within another", "unpack it once"),
 ];
 
+/// Whether a file with this beginning is no text, whatever it is called.
+pub(crate) fn is_no_text(beginning: &[u8]) -> bool {
+    MAGIC.iter().any(|(start, ..)| beginning.starts_with(start))
+}
+
 /// Finds the encoding: as told, by a byte order mark, by the zero bytes that UTF-16 has in ASCII text, or UTF-8.
 pub(crate) fn decode(bytes: Vec<u8>, told: Option<&str>) -> Result<Text, ImportError> {
     if let Some((_, found, remedy)) = MAGIC.iter().find(|(start, ..)| bytes.starts_with(start)) {

@@ -50,6 +50,13 @@ fn broken(line: u64, problem: impl std::fmt::Display) -> ImportError {
 
 /// Reads a feed.
 pub(crate) fn read(text: &[u8], options: &Options) -> Result<Vec<Result<Row, RowError>>, ImportError> {
+    let beginning = text[..text.len().min(200)].trim_ascii_start().to_ascii_lowercase();
+    if beginning.starts_with(b"<!doctype html") || beginning.starts_with(b"<html") {
+        return Err(ImportError::NotText {
+            found: "a web page, perhaps one that asks to log in".to_owned(),
+            remedy: "download the export again",
+        });
+    }
     let entries = entries(text)?;
     let readings: usize = entries.iter().map(|entry| entry.readings.len()).sum();
     if readings == 0 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use galerna_model::AccountId;
 
-use crate::encoding::decode;
+use crate::encoding::{decode, is_no_text};
 use crate::error::{ImportError, RowError, RowFault, shown};
 use crate::layout::Layout;
 use crate::mapping::MappedForm;
@@ -135,6 +135,11 @@ impl Import {
     /// Whether a JSON file with this beginning holds rows of an export that is known, and not readings.
     pub fn is_json_export(beginning: &[u8]) -> bool {
         json::is_export(beginning)
+    }
+
+    /// Whether a file with this beginning is a workbook, an archive or the like, as reading it as a table would say by its name.
+    pub fn is_no_text(beginning: &[u8]) -> bool {
+        is_no_text(beginning)
     }
 
     /// What was found out.

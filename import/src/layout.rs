@@ -17,8 +17,20 @@ mod records;
 pub(crate) use binding::Header;
 pub(crate) use records::amount;
 
-/// A column's name without what is only writing: case, and what stands between words.
+/// What takes no room where it is shown: zero-width characters and byte order marks, which copying from pages brings along.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ad}')
+}
+
+/// A column's name without what is only writing: case, what stands between words, and what is not seen.
 pub(crate) fn normalized(name: &str) -> String {
+    let seen: String;
+    let name = if name.contains(is_invisible) {
+        seen = name.replace(is_invisible, "");
+        &seen
+    } else {
+        name
+    };
     let mut out = String::with_capacity(name.len());
     for word in name.split(|c: char| c.is_whitespace() || matches!(c, '_' | '-')).filter(|w| !w.is_empty()) {
         if !out.is_empty() {

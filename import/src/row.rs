@@ -98,15 +98,43 @@ pub(crate) fn meter(name: &str) -> Result<(), String> {
     if name.chars().any(char::is_control) {
         return Err(format!("`{}` holds a control character", shown(name)));
     }
+    not_rounded(name)?;
     match name.chars().count() {
         n if n > LONGEST => Err(format!("has {n} characters, at most {LONGEST} are allowed")),
         _ => Ok(()),
     }
 }
 
+/// Refuses a name such as `8.71687E+17`: spreadsheets make that of long numbers, and so one name of many.
+pub(crate) fn not_rounded(name: &str) -> Result<(), String> {
+    let rounded = name.split_once(['E', 'e']).is_some_and(|(digits, exponent)| {
+        let exponent = exponent.strip_prefix('+').unwrap_or_default();
+        let (whole, rest) = digits.split_once(['.', ',']).unwrap_or((digits, "0"));
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        whole.len() == 1 && number(whole) && number(rest) && number(exponent)
+    });
+    if rounded {
+        return Err(format!(
+            "is `{}`, a number that a spreadsheet has rounded; have its column formatted as text, and export the file again",
+            shown(name)
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_that_spreadsheets_have_rounded_are_no_names() {
+        for name in ["8.71687E+17", "8,71687E+17", "1E+15", "2.5e+12"] {
+            assert!(meter(name).unwrap_err().contains("spreadsheet"), "{name}");
+        }
+        for name in ["871687110000000017", "E+17", "1E17", "12E+3", "E1", "1.5E-3", "3E+", "ES0021E+1"] {
+            assert!(meter(name).is_ok(), "{name}");
+        }
+    }
 
     #[test]
     fn names_that_are_not_allowed_are_told() {

@@ -37,13 +37,18 @@ const CONFIG_VARIABLE: &str = "GALERNA_CONFIG";
 /// The variable with the token of a source that is added.
 pub const TOKEN_VARIABLE: &str = "GALERNA_SOURCE_TOKEN";
 /// Variables that are no settings: those of commands, of the scripts and of tests.
-const OTHER_VARIABLES: [&str; 6] = [
+const OTHER_VARIABLES: [&str; 11] = [
     CONFIG_VARIABLE,
     TOKEN_VARIABLE,
+    "GALERNA_AXE",
     "GALERNA_MONGOD",
+    "GALERNA_MOTO_SERVER",
     "GALERNA_POSTGRES",
+    "GALERNA_PYSTORM_PYTHON",
     "GALERNA_RABBITMQ_SERVER",
     "GALERNA_README_TIMEOUT",
+    "GALERNA_SCHEMATHESIS",
+    "GALERNA_STORM",
 ];
 
 /// Where a value came from.

@@ -37,7 +37,8 @@ async fn the_menu_leads_to_each_page_and_each_action_is_in_view() {
     let tab = phone(&browser, &up.page).await;
     let mut wrong = Vec::new();
     let mut actions = BTreeSet::new();
-    for (name, path) in PAGES {
+    let topology = up.topology().await;
+    for (name, path) in PAGES.into_iter().chain([("topology that runs", topology.as_str())]) {
         tab.open(path).await;
         if let Value::Array(out) = tab.value(OUT_OF_VIEW).await {
             wrong.extend(out.iter().map(|one| format!("{name}: {one}")));

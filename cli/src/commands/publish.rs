@@ -297,13 +297,17 @@ fn form(args: &PublishArgs, input: &mut Box<dyn BufRead + Send>) -> anyhow::Resu
         Some("json") => Some(FileForm::Json),
         _ => None,
     };
+    let beginning = input.fill_buf().context("cannot read the file")?;
+    if Import::is_no_text(beginning) {
+        // Which says what it is.
+        return Ok(FileForm::Csv);
+    }
     let Some(form) = args.form.or(named) else {
         bail!("`{}` does not tell its form; add --form ndjson, json, csv or xml", args.file.display());
     };
     if matches!(form, FileForm::Csv | FileForm::Xml) {
         return Ok(form);
     }
-    let beginning = input.fill_buf().context("cannot read the file")?;
     let export = args.mapping.is_some() || Import::is_json_export(beginning);
     Ok(if export { FileForm::Csv } else { form })
 }

@@ -115,9 +115,11 @@ impl Layout {
         match &self.account_before {
             Some(before) if before.as_str() == name => Ok(before.clone()),
             _ => {
-                let account = AccountId::for_customer(name).map_err(|problem| {
+                let wrong = |problem: String| {
                     RowError::new(line, RowFault::Account, format!("account is wrong: {problem}"))
-                })?;
+                };
+                row::not_rounded(name).map_err(|problem| wrong(format!("it {problem}")))?;
+                let account = AccountId::for_customer(name).map_err(|problem| wrong(problem.to_string()))?;
                 self.account_before = Some(account.clone());
                 Ok(account)
             }

@@ -477,3 +477,31 @@ fn counters_that_others_stored_are_gone_on_from_and_not_changed() {
     assert_eq!(added.errors.len(), 2);
     assert!(added.errors[0].found.contains("402 = 110"), "{}", added.errors[0]);
 }
+
+#[test]
+fn what_copying_and_spreadsheets_leave_behind_is_seen() {
+    let mut store = Store::default();
+    let header = "\u{feff}account\u{a0},\u{200b}meter_id,utility, ts ,va\u{ad}lue,unit\u{feff}\n";
+    let text = format!("{header}A,m,electricity,2026-11-01T00:00:00Z,1,kWh\n");
+    assert_eq!(store.publish(text.into_bytes(), &options()).unwrap().errors(), Vec::<String>::new());
+    assert_eq!(store.values("A", "m", 402), [1.0]);
+
+    let text = "account,meter_id,utility,ts,value,unit\n\
+        A,8.71687E+17,electricity,2026-11-01T01:00:00Z,1,kWh\n\
+        8.71687E+17,m,electricity,2026-11-01T01:00:00Z,1,kWh\n\
+        A,m,electricity,2026-11-01T01:00:00Z,1,kWh\n";
+    let errors = store.publish(text.as_bytes().to_vec(), &options()).unwrap().errors();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    for (error, parts) in errors.iter().zip([["line 2", "meter_id is `8.71687E+17`"], ["line 3", "account"]]) {
+        assert!(parts.iter().all(|part| error.contains(part)) && error.contains("formatted as text"), "{error}");
+    }
+    assert_eq!(store.values("A", "m", 402), [1.0, 2.0]);
+}
+
+#[test]
+fn a_web_page_in_place_of_an_export_is_told() {
+    for page in ["<!DOCTYPE html>\n<p>Please log in<br>", "\u{feff}  <HTML><body>Session over</body></HTML>"] {
+        let refused = Import::open(page.as_bytes().to_vec(), &options()).err().expect("it is no export");
+        assert!(refused.to_string().contains("web page"), "{refused}");
+    }
+}
