@@ -71,7 +71,9 @@ fn other_form(body: &[u8]) -> Option<&'static str> {
     match body {
         [0x1f, 0x8b, ..] => Some("the body is gzip; say so by `content-encoding: gzip`"),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("the body is zstd; say so by `content-encoding: zstd`"),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => Some("the body is UTF-16; send UTF-8"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => {
+            Some("the body is UTF-16; send UTF-8")
+        }
         _ => None,
     }
 }
@@ -100,7 +102,8 @@ fn single(body: &[u8], limits: &Limits) -> Result<Parsed, CallError> {
     let error = match serde_json::from_slice::<&RawValue>(body) {
         Ok(raw) => return Ok(one_by_one(&[raw], limits)),
         Err(error) if is_several(body) => {
-            let message = format!("the body holds several readings ({error}); send them as an array: [{{…}}, {{…}}]");
+            let message =
+                format!("the body holds several readings ({error}); send them as an array: [{{…}}, {{…}}]");
             return Err(CallError::Malformed(message));
         }
         Err(error) => malformed(&error),

@@ -152,7 +152,9 @@ async fn each_page_loads_without_complaints_in_light_dark_and_narrow() {
     let message = up.dead_message().await;
     let (way, topology) = (format!("/trace/{message}"), up.topology().await);
     let mut found = Vec::new();
-    for (name, path) in PAGES.into_iter().chain([("message", way.as_str()), ("topology-that-runs", topology.as_str())]) {
+    for (name, path) in
+        PAGES.into_iter().chain([("message", way.as_str()), ("topology-that-runs", topology.as_str())])
+    {
         for (width, height) in [(1440, 900), (390, 844)] {
             for (dark, look) in [(false, "light"), (true, "dark")] {
                 tab.size(width, height).await;

@@ -492,16 +492,22 @@ fn what_copying_and_spreadsheets_leave_behind_is_seen() {
         A,m,electricity,2026-11-01T01:00:00Z,1,kWh\n";
     let errors = store.publish(text.as_bytes().to_vec(), &options()).unwrap().errors();
     assert_eq!(errors.len(), 2, "{errors:?}");
-    for (error, parts) in errors.iter().zip([["line 2", "meter_id is `8.71687E+17`"], ["line 3", "account"]]) {
-        assert!(parts.iter().all(|part| error.contains(part)) && error.contains("formatted as text"), "{error}");
+    for (error, parts) in errors.iter().zip([["line 2", "meter_id is `8.71687E+17`"], ["line 3", "account"]])
+    {
+        assert!(
+            parts.iter().all(|part| error.contains(part)) && error.contains("formatted as text"),
+            "{error}"
+        );
     }
     assert_eq!(store.values("A", "m", 402), [1.0, 2.0]);
 }
 
 #[test]
 fn a_web_page_in_place_of_an_export_is_told() {
-    for page in ["<!DOCTYPE html>\n<p>Please log in<br>", "\u{feff}  <HTML><body>Session over</body></HTML>"] {
-        let refused = Import::open(page.as_bytes().to_vec(), &options()).err().expect("it is no export");
+    for page in ["<!DOCTYPE html>\n<p>Please log in<br>", "\u{feff}  <HTML><body>Session over</body></HTML>"]
+    {
+        let read = Import::open(page.as_bytes().to_vec(), &options());
+        let refused = read.err().unwrap_or_else(|| panic!("{page} was read"));
         assert!(refused.to_string().contains("web page"), "{refused}");
     }
 }
