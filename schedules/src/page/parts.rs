@@ -22,7 +22,10 @@ pub fn path_of(id: &str) -> String {
 }
 
 fn local(occurrence: &Occurrence) -> Markup {
-    html! { time datetime=(occurrence.at) title=(occurrence.at) { (occurrence.local) } }
+    // On a narrow screen the zone goes to a line of its own.
+    let (time, zone) =
+        occurrence.local.split_at(occurrence.local.find('[').unwrap_or(occurrence.local.len()));
+    html! { time datetime=(occurrence.at) title=(occurrence.at) { (time) wbr; (zone) } }
 }
 
 fn zones() -> Markup {
