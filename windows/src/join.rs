@@ -14,7 +14,7 @@ use crate::late::LateCounts;
 use crate::result::Late;
 use crate::source_clock::EventTimeSettings;
 use crate::sources::{KeyOf, Sources, TimeOf, read_time};
-use crate::store::caught;
+use crate::store::{Hold, caught};
 use crate::time_windows::Slices;
 use crate::window::{MOST_PANES, WindowError, millis};
 
@@ -216,6 +216,12 @@ impl<L: Data, R: Data, K> Join<L, R, K> {
         Ok(())
     }
 
+    /// How often it is to look for senders that are idle.
+    pub(crate) fn tick(&self) -> Option<Duration> {
+        let idle = self.sources.idle_after.filter(|_| self.makes_watermarks)?;
+        Some((idle / 10).clamp(Duration::from_millis(10), Duration::from_secs(1)))
+    }
+
     /// For how long it keeps a tuple at least.
     pub(crate) fn holds_for(&self) -> Duration {
         let stretch = match self.within {
@@ -245,30 +251,44 @@ impl<K: Data, L: Data, R: Data> JoinSink<K, L, R, Anchors> for Sink<'_, K, L, R>
         self.0.joined.emit_anchored(joined, AllAnchors(held));
     }
 
-    fn release(&mut self, held: Anchors) {
+    fn release(&mut self, _: &K, held: Anchors) {
         held.ack();
     }
 }
 
-impl<L: Data, R: Data, K: Data + Eq + Hash> JoinBolt<L, R, K> {
-    pub(crate) fn new(join: Join<L, R, K>) -> Self {
-        let store: Box<dyn JoinStore<K, L, R, Anchors>> = match join.within {
+impl<L: Data, R: Data, K: Data + Eq + Hash> Join<L, R, K> {
+    /// What one task keeps, of whatever its tuples hold.
+    pub(crate) fn open<H: Hold + 'static>(&self) -> Box<dyn JoinStore<K, L, R, H>> {
+        match self.within {
             Some(Within::Window { size, slide }) => {
                 let slices = Slices::new(millis(size), millis(slide), 0);
-                Box::new(WindowJoin::new(slices, join.unmatched, join.limit))
+                Box::new(WindowJoin::new(slices, self.unmatched, self.limit))
             }
             Some(Within::Interval { before, after }) => {
-                Box::new(IntervalJoin::new(millis(before), millis(after), join.unmatched, join.limit))
+                Box::new(IntervalJoin::new(millis(before), millis(after), self.unmatched, self.limit))
             }
             // It is refused before it runs.
-            None => Box::new(IntervalJoin::new(0, 0, join.unmatched, join.limit)),
-        };
-        Self { join, store, sources: None, late: None, kept: Gauge::default() }
+            None => Box::new(IntervalJoin::new(0, 0, self.unmatched, self.limit)),
+        }
+    }
+
+    /// Whether what comes out depends on which of the tuples that are kept have found a partner.
+    pub(crate) fn remembers_matches(&self) -> bool {
+        self.unmatched != Unmatched::None && matches!(self.within, Some(Within::Interval { .. }))
+    }
+
+    /// What a tuple fails with for which there is no room.
+    pub(crate) fn no_room(&self) -> Fault {
+        Fault::transient(format!(
+            "the join keeps {} tuples, as many as it may: raise its `limit`, give it more tasks, or let tuples find each \
+             other within less",
+            self.limit
+        ))
     }
 
     /// When a tuple is, and its key.
-    fn read(&self, tuple: &Side<L, R>) -> Result<(Timestamp, K), Fault> {
-        let Some((left_time, right_time)) = &self.join.time_of else {
+    pub(crate) fn read(&self, tuple: &Side<L, R>) -> Result<(Timestamp, K), Fault> {
+        let Some((left_time, right_time)) = &self.time_of else {
             return Err(Fault::permanent("the join has no times"));
         };
         let at = match tuple {
@@ -276,11 +296,18 @@ impl<L: Data, R: Data, K: Data + Eq + Hash> JoinBolt<L, R, K> {
             Side::Right(tuple) => read_time(right_time, tuple),
         }?;
         let key = caught(|| match tuple {
-            Side::Left(tuple) => (self.join.key_of.0)(tuple),
-            Side::Right(tuple) => (self.join.key_of.1)(tuple),
+            Side::Left(tuple) => (self.key_of.0)(tuple),
+            Side::Right(tuple) => (self.key_of.1)(tuple),
         });
         let key = key.map_err(|fault| Fault::permanent(format!("the key closure {}", fault.reason())))?;
         Ok((at, key))
+    }
+}
+
+impl<L: Data, R: Data, K: Data + Eq + Hash> JoinBolt<L, R, K> {
+    pub(crate) fn new(join: Join<L, R, K>) -> Self {
+        let store = join.open();
+        Self { join, store, sources: None, late: None, kept: Gauge::default() }
     }
 }
 
@@ -299,7 +326,7 @@ impl<L: Data, R: Data, K: Data + Eq + Hash> BatchBolt for JoinBolt<L, R, K> {
         let (tuples, anchors) = batch.into_parts();
         let (sender, now) = (out.sender(), out.context().now());
         for (tuple, anchor) in tuples.into_iter().zip(anchors.into_each()) {
-            let read = self.read(&tuple).and_then(|(at, key)| {
+            let read = self.join.read(&tuple).and_then(|(at, key)| {
                 if let (Some(sources), Some(sender)) = (&mut self.sources, sender) {
                     sources.batch(sender, now)(at)?;
                 }
@@ -315,11 +342,7 @@ impl<L: Data, R: Data, K: Data + Eq + Hash> BatchBolt for JoinBolt<L, R, K> {
             let held = Anchors::from_iter([anchor]);
             match self.store.add(key.clone(), tuple, at, held, &mut Sink(out)) {
                 Ok(()) => {}
-                Err(Rejected::Full(held)) => held.fail(Fault::transient(format!(
-                    "the join keeps {} tuples, as many as it may: raise its `limit`, give it more tasks, or let tuples find each \
-                     other within less",
-                    self.join.limit
-                ))),
+                Err(Rejected::Full(held)) => held.fail(self.join.no_room()),
                 Err(Rejected::TooLate(tuple, held)) => {
                     let late_by = out.watermark().unwrap_or(at).saturating_since(at);
                     if let Some(late) = &mut self.late {

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
 use galerna_topology::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::result::WindowBounds;
 use crate::store::Hold;
 use crate::time_windows::Slices;
 
 /// A tuple of one of the two streams that are joined.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side<L, R> {
     /// Of the first stream.
     Left(L),
@@ -50,8 +51,17 @@ pub(crate) enum Rejected<L, R, H> {
 pub(crate) trait JoinSink<K, L, R, H> {
     /// A pair, and what its tuples hold.
     fn joined(&mut self, joined: Joined<K, L, R>, held: &[&H]);
-    /// A tuple that finds no partner any more.
-    fn release(&mut self, held: H);
+    /// A tuple of this key that finds no partner any more.
+    fn release(&mut self, key: &K, held: H);
+}
+
+/// A tuple that was taken before, and is put back.
+pub(crate) struct TakenBefore<L, R, H> {
+    pub(crate) tuple: Side<L, R>,
+    pub(crate) at: i64,
+    pub(crate) held: H,
+    /// Whether it has found a partner.
+    pub(crate) matched: bool,
 }
 
 /// The join of one task.
@@ -71,6 +81,17 @@ pub(crate) trait JoinStore<K, L, R, H>: Send {
     fn take_all(&mut self) -> Vec<H>;
     /// How many tuples are kept.
     fn len(&self) -> usize;
+    /// Up to where nothing is to be expected any more.
+    fn closed(&self) -> Option<i64>;
+    /// Nothing earlier is to be expected, and what came of that has come out.
+    fn set_closed(&mut self, closed: i64);
+    /// Puts a tuple back, after `closed` was set. Those of a key come in the order in which they were taken.
+    ///
+    /// # Errors
+    /// What it holds, if the tuple finds no partner any more.
+    fn put(&mut self, key: K, taken: TakenBefore<L, R, H>) -> Result<(), H>;
+    /// Forgets a key.
+    fn forget_key(&mut self, key: &K);
 }
 
 /// A tuple that is kept.
@@ -100,6 +121,14 @@ impl<L, R, H> Sides<L, R, H> {
 
     fn len(&self) -> usize {
         self.left.len() + self.right.len()
+    }
+
+    fn put(&mut self, taken: TakenBefore<L, R, H>) {
+        let TakenBefore { tuple, at, held, matched } = taken;
+        match tuple {
+            Side::Left(tuple) => self.left.push(Kept { at, tuple, held, matched }),
+            Side::Right(tuple) => self.right.push(Kept { at, tuple, held, matched }),
+        }
     }
 
     fn into_held(self) -> impl Iterator<Item = H> {
@@ -200,9 +229,10 @@ where
             while let Some(first) = self.panes.first_entry()
                 && self.slices.last_end(*first.key()) <= end
             {
-                for sides in first.remove().into_values() {
+                for (key, sides) in first.remove() {
                     self.kept -= sides.len();
-                    sides.into_held().filter(|held| !held.is_empty()).for_each(|held| sink.release(held));
+                    let held = sides.into_held().filter(|held| !held.is_empty());
+                    held.for_each(|held| sink.release(&key, held));
                 }
             }
         }
@@ -217,6 +247,30 @@ where
 
     fn len(&self) -> usize {
         self.kept
+    }
+
+    fn closed(&self) -> Option<i64> {
+        self.closed
+    }
+
+    fn set_closed(&mut self, closed: i64) {
+        self.closed = Some(closed);
+    }
+
+    fn put(&mut self, key: K, taken: TakenBefore<L, R, H>) -> Result<(), H> {
+        let pane = self.slices.pane_of(taken.at);
+        if self.closed.is_some_and(|closed| self.slices.last_end(pane) <= closed) {
+            return Err(taken.held);
+        }
+        self.kept += 1;
+        self.panes.entry(pane).or_default().entry(key).or_insert_with(Sides::new).put(taken);
+        Ok(())
+    }
+
+    fn forget_key(&mut self, key: &K) {
+        let gone = self.panes.values_mut().filter_map(|pane| pane.remove(key));
+        self.kept -= gone.map(|sides| sides.len()).sum::<usize>();
+        self.panes.retain(|_, pane| !pane.is_empty());
     }
 }
 
@@ -322,13 +376,13 @@ where
                     if !kept.matched && self.unmatched != Unmatched::None {
                         sink.joined(gone(Some(kept.tuple), None), &[&kept.held]);
                     }
-                    sink.release(kept.held);
+                    sink.release(&key, kept.held);
                 }
                 for kept in sides.right.extract_if(.., |kept| kept.at.saturating_add(self.before) == at) {
                     if !kept.matched && self.unmatched == Unmatched::Both {
                         sink.joined(gone(None, Some(kept.tuple)), &[&kept.held]);
                     }
-                    sink.release(kept.held);
+                    sink.release(&key, kept.held);
                 }
                 self.kept -= before - sides.len();
                 if sides.len() == 0 {
@@ -349,200 +403,36 @@ where
     fn len(&self) -> usize {
         self.kept
     }
+
+    fn closed(&self) -> Option<i64> {
+        self.closed
+    }
+
+    fn set_closed(&mut self, closed: i64) {
+        self.closed = Some(closed);
+    }
+
+    fn put(&mut self, key: K, taken: TakenBefore<L, R, H>) -> Result<(), H> {
+        let reach = match &taken.tuple {
+            Side::Left(_) => self.after,
+            Side::Right(_) => self.before,
+        };
+        let expiry = taken.at.saturating_add(reach);
+        if self.closed.is_some_and(|closed| expiry < closed) {
+            return Err(taken.held);
+        }
+        self.kept += 1;
+        self.keys.entry(key.clone()).or_insert_with(Sides::new).put(taken);
+        self.expiries.entry(expiry).or_default().push(key);
+        Ok(())
+    }
+
+    fn forget_key(&mut self, key: &K) {
+        // Its expiries find nothing, or what is put back.
+        self.kept -= self.keys.remove(key).map_or(0, |sides| sides.len());
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    type Key = u8;
-    /// A tuple of each side by number.
-    type Pair = (Key, Option<i64>, Option<usize>, Option<usize>);
-
-    #[derive(Default)]
-    struct Written {
-        pairs: Vec<Pair>,
-        released: Vec<usize>,
-    }
-
-    impl JoinSink<Key, usize, usize, Vec<usize>> for Written {
-        fn joined(&mut self, joined: Joined<Key, usize, usize>, held: &[&Vec<usize>]) {
-            let end = joined.bounds.map(|bounds| match bounds {
-                WindowBounds::Time { end, .. } => end.millis(),
-                WindowBounds::Count { .. } => unreachable!("joins have windows by time"),
-            });
-            let numbers: Vec<usize> = held.iter().flat_map(|held| held.iter().copied()).collect();
-            let expected: Vec<usize> = joined.left.into_iter().chain(joined.right).collect();
-            assert_eq!(numbers, expected, "anchored to its own tuples and no others");
-            assert!(numbers.iter().all(|number| !self.released.contains(number)));
-            self.pairs.push((joined.key, end, joined.left, joined.right));
-        }
-
-        fn release(&mut self, held: Vec<usize>) {
-            self.released.extend(held);
-        }
-    }
-
-    #[derive(Debug, Clone, Copy)]
-    enum Event {
-        Tuple(Key, bool, i64),
-        Watermark(i64),
-    }
-
-    fn events() -> impl Strategy<Value = Vec<Event>> {
-        let event = prop_oneof![
-            6 => (0u8..2, any::<bool>(), -30i64..30).prop_map(|(key, left, off)| (Some((key, left)), off)),
-            2 => (0i64..25).prop_map(|off| (None, off)),
-        ];
-        prop::collection::vec(event, 0..50).prop_map(|steps| {
-            let mut now = 0;
-            let event = |(tuple, off): (Option<(Key, bool)>, i64)| match tuple {
-                Some((key, left)) => Event::Tuple(key, left, now + off),
-                None => {
-                    now += off;
-                    Event::Watermark(now - 10)
-                }
-            };
-            steps.into_iter().map(event).collect()
-        })
-    }
-
-    /// The tuples that were taken: number, key, whether left, time.
-    type Taken = Vec<(usize, Key, bool, i64)>;
-
-    /// Runs a join to the end of its streams.
-    fn run(
-        mut store: impl JoinStore<Key, usize, usize, Vec<usize>>,
-        events: &[Event],
-    ) -> (Written, Taken, Vec<usize>) {
-        let (mut written, mut taken, mut late) = (Written::default(), Vec::new(), Vec::new());
-        for (number, event) in events.iter().enumerate() {
-            match *event {
-                Event::Tuple(key, left, at) => {
-                    let tuple = if left { Side::Left(number) } else { Side::Right(number) };
-                    match store.add(key, tuple, Timestamp::from_millis(at), vec![number], &mut written) {
-                        Ok(()) => taken.push((number, key, left, at)),
-                        Err(Rejected::TooLate(_, held)) => late.extend(held),
-                        Err(Rejected::Full(_)) => panic!("there is no limit"),
-                    }
-                }
-                Event::Watermark(at) => store.advance(Timestamp::from_millis(at), &mut written),
-            }
-        }
-        store.advance(Timestamp::MAX, &mut written);
-        assert_eq!(store.len(), 0);
-        assert_eq!(store.take_all().len(), 0);
-        let mut released = written.released.clone();
-        released.sort_unstable();
-        assert_eq!(released, taken.iter().map(|(number, ..)| *number).collect::<Vec<_>>());
-        written.pairs.sort_unstable();
-        (written, taken, late)
-    }
-
-    fn late_by(events: &[Event], is_late: impl Fn(i64, i64) -> bool) -> Vec<usize> {
-        let mut closed = i64::MIN;
-        let mut late = Vec::new();
-        for (number, event) in events.iter().enumerate() {
-            match *event {
-                Event::Tuple(_, _, at) if is_late(at, closed) => late.push(number),
-                Event::Tuple(..) => {}
-                Event::Watermark(at) => closed = closed.max(at),
-            }
-        }
-        late
-    }
-
-    fn unmatched() -> impl Strategy<Value = Unmatched> {
-        prop_oneof![Just(Unmatched::None), Just(Unmatched::Left), Just(Unmatched::Both)]
-    }
-
-    proptest! {
-        #[test]
-        fn joins_by_interval_are_as_their_model(
-            events in events(), before in 0i64..20, after in 0i64..20, unmatched in unmatched(),
-        ) {
-            let (written, taken, late) = run(IntervalJoin::new(before, after, unmatched, usize::MAX), &events);
-            prop_assert_eq!(late, late_by(&events, |at, closed| at < closed));
-            let (lefts, rights): (Taken, Taken) = taken.into_iter().partition(|tuple| tuple.2);
-            let mut expected: Vec<Pair> = Vec::new();
-            for left in &lefts {
-                for right in rights.iter().filter(|right| right.1 == left.1) {
-                    if left.3 - before <= right.3 && right.3 <= left.3 + after {
-                        expected.push((left.1, None, Some(left.0), Some(right.0)));
-                    }
-                }
-            }
-            let pairs = expected.clone();
-            let alone = |of: &Taken| -> Taken {
-                of.iter().copied().filter(|t| !pairs.iter().any(|p| p.2 == Some(t.0) || p.3 == Some(t.0))).collect()
-            };
-            if unmatched != Unmatched::None {
-                expected.extend(alone(&lefts).into_iter().map(|left| (left.1, None, Some(left.0), None)));
-            }
-            if unmatched == Unmatched::Both {
-                expected.extend(alone(&rights).into_iter().map(|right| (right.1, None, None, Some(right.0))));
-            }
-            expected.sort_unstable();
-            prop_assert_eq!(written.pairs, expected);
-        }
-
-        #[test]
-        fn joins_by_window_are_as_their_model(
-            events in events(), size in 1i64..20, slide in 1i64..20, unmatched in unmatched(),
-        ) {
-            let slide = slide.min(size);
-            let join = WindowJoin::new(Slices::new(size, slide, 0), unmatched, usize::MAX);
-            let (written, taken, late) = run(join, &events);
-            let ends = |at: i64| (at + 1..=at + size).filter(move |end| (end - size).rem_euclid(slide) == 0);
-            prop_assert_eq!(late, late_by(&events, |at, closed| ends(at).all(|end| end <= closed)));
-            // A tuple that comes late for one of its windows is in those that are still open.
-            let mut closed = i64::MIN;
-            let mut windows: BTreeMap<(i64, Key), (Vec<usize>, Vec<usize>)> = BTreeMap::new();
-            for (number, event) in events.iter().enumerate() {
-                match *event {
-                    Event::Watermark(at) => closed = closed.max(at),
-                    Event::Tuple(key, left, at) if taken.iter().any(|taken| taken.0 == number) => {
-                        for end in ends(at).filter(|end| *end > closed) {
-                            let window = windows.entry((end, key)).or_default();
-                            if left { window.0.push(number) } else { window.1.push(number) }
-                        }
-                    }
-                    Event::Tuple(..) => {}
-                }
-            }
-            let mut expected: Vec<Pair> = Vec::new();
-            for ((end, key), (lefts, rights)) in windows {
-                for left in &lefts {
-                    expected.extend(rights.iter().map(|right| (key, Some(end), Some(*left), Some(*right))));
-                }
-                if rights.is_empty() && unmatched != Unmatched::None {
-                    expected.extend(lefts.iter().map(|left| (key, Some(end), Some(*left), None)));
-                }
-                if lefts.is_empty() && unmatched == Unmatched::Both {
-                    expected.extend(rights.iter().map(|right| (key, Some(end), None, Some(*right))));
-                }
-            }
-            expected.sort_unstable();
-            prop_assert_eq!(written.pairs, expected);
-        }
-    }
-
-    #[test]
-    fn at_its_limit_a_join_takes_no_more_until_some_have_gone() {
-        let mut join: IntervalJoin<Key, usize, usize, Vec<usize>> =
-            IntervalJoin::new(5, 5, Unmatched::None, 2);
-        let mut written = Written::default();
-        let mut add = |join: &mut IntervalJoin<_, _, _, _>, number: usize, at: i64| {
-            join.add(1, Side::Left(number), Timestamp::from_millis(at), vec![number], &mut written)
-        };
-        assert!(add(&mut join, 0, 0).is_ok());
-        assert!(add(&mut join, 1, 1).is_ok());
-        assert!(matches!(add(&mut join, 2, 2), Err(Rejected::Full(held)) if held == [2]));
-        let mut gone = Written::default();
-        join.advance(Timestamp::from_millis(6), &mut gone);
-        assert_eq!(gone.released, [0]);
-        assert!(add(&mut join, 3, 6).is_ok());
-    }
-}
+#[path = "join_store_tests.rs"]
+pub(crate) mod tests;

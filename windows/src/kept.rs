@@ -104,16 +104,14 @@ impl<K: Clone + Eq + Hash> Dirty<K> {
 /// So many keys have how far a task is, spread over the key groups: each task of as many has at least one.
 const MARKS: u16 = 64;
 
-/// The parts of one task's windows in its state.
-pub(crate) struct KeptWindows<A> {
-    parts: MapState<i64, KeptPart<A>>,
-    /// Up to where all windows have fired, under keys whose groups are spread evenly.
+/// Up to where a task has fired, in its state: under keys whose groups are spread evenly.
+pub(crate) struct KeptClosed {
     closed: ValueState<i64>,
     marks: Vec<(&'static str, u32)>,
 }
 
-impl<A: Serialize + DeserializeOwned> KeptWindows<A> {
-    pub(crate) fn new(state: &TaskState) -> Result<Self, StateError> {
+impl KeptClosed {
+    pub(crate) fn new(state: &TaskState, name: &'static str) -> Result<Self, StateError> {
         let owned = state.groups();
         let mut wanted: HashSet<u16> =
             (0..MARKS).map(|mark| mark * (galerna_state::KEY_GROUPS as u16 / MARKS)).collect();
@@ -128,7 +126,35 @@ impl<A: Serialize + DeserializeOwned> KeptWindows<A> {
                 marks.push(mark);
             }
         }
-        Ok(Self { parts: state.map("window parts")?, closed: state.value("windows closed")?, marks })
+        Ok(Self { closed: state.value(name)?, marks })
+    }
+
+    /// The least that was written under keys of this task.
+    pub(crate) fn read(&self) -> Result<Option<i64>, StateError> {
+        let mut closed = None;
+        for mark in &self.marks {
+            if let Some(at) = self.closed.get(mark)? {
+                closed = Some(closed.map_or(at, |least: i64| least.min(at)));
+            }
+        }
+        Ok(closed)
+    }
+
+    pub(crate) fn write(&mut self, closed: Option<i64>) -> Result<(), StateError> {
+        let Some(closed) = closed else { return Ok(()) };
+        self.marks.iter().try_for_each(|mark| self.closed.set(mark, &closed))
+    }
+}
+
+/// The parts of one task's windows in its state.
+pub(crate) struct KeptWindows<A> {
+    parts: MapState<i64, KeptPart<A>>,
+    closed: KeptClosed,
+}
+
+impl<A: Serialize + DeserializeOwned> KeptWindows<A> {
+    pub(crate) fn new(state: &TaskState) -> Result<Self, StateError> {
+        Ok(Self { parts: state.map("window parts")?, closed: KeptClosed::new(state, "windows closed")? })
     }
 
     /// Fills windows that are empty.
@@ -142,13 +168,7 @@ impl<A: Serialize + DeserializeOwned> KeptWindows<A> {
                 store.put(key.clone(), number, part);
             }
         }
-        let mut closed = None;
-        for mark in &self.marks {
-            if let Some(at) = self.closed.get(mark)? {
-                closed = Some(closed.map_or(at, |least: i64| least.min(at)));
-            }
-        }
-        if let Some(closed) = closed {
+        if let Some(closed) = self.closed.read()? {
             store.set_closed(closed);
         }
         Ok(())
@@ -195,10 +215,6 @@ impl<A: Serialize + DeserializeOwned> KeptWindows<A> {
 
     /// Writes up to where all windows have fired.
     pub(crate) fn write_closed(&mut self, closed: Option<i64>) -> Result<(), StateError> {
-        let Some(closed) = closed else { return Ok(()) };
-        for mark in &self.marks {
-            self.closed.set(mark, &closed)?;
-        }
-        Ok(())
+        self.closed.write(closed)
     }
 }

@@ -37,8 +37,8 @@
 //! # Ok::<(), BuildError>(())
 //! ```
 //!
-//! Windows hold the roots of their tuples until they have fired. Those declared with `window_in_state` keep their tuples in keyed state
-//! instead, which checkpoints make durable.
+//! Windows and joins hold the roots of their tuples until they have fired. Those declared with `window_in_state` and `join_in_state` keep
+//! their tuples in keyed state instead, which checkpoints make durable.
 //!
 //! The crate must not depend on the engine, but for tests, and reads no clock but that of the topology.
 
@@ -59,12 +59,14 @@ mod flow;
 mod join;
 mod join_store;
 mod kept;
+mod kept_join;
 mod late;
 mod result;
 mod sessions;
 mod source_clock;
 mod sources;
 mod state_deduplicate;
+mod state_join_bolt;
 mod state_window_bolt;
 mod store;
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::flow::Flow;
 use crate::join::{Join, JoinBolt, JoinOutputs};
 use crate::join_store::Side;
 use crate::state_deduplicate::StateDeduplicateBolt;
+use crate::state_join_bolt::StateJoinBolt;
 use crate::state_window_bolt::StateWindowBolt;
 use crate::window::Window;
 use crate::window_bolt::{WindowBolt, WindowOutputs};
@@ -67,6 +68,21 @@ pub trait WindowTopology {
         left: impl Into<Stream<L>>,
         right: impl Into<Stream<R>>,
     ) -> BoltDeclarer<'_, Side<L, R>, JoinOutputs<K, L, R>>;
+
+    /// As [`join`](Self::join), with the tuples in keyed state: their roots are done when they come, and in a topology with checkpoints
+    /// their sources are told when a checkpoint has them. So tuples may wait for partners longer than any message timeout, also over a
+    /// restart. `limit` holds as it does for `join`. No root waits for what it emits: a bolt behind it that fails for good loses a pair.
+    fn join_in_state<L, R, K>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        join: Join<L, R, K>,
+        left: impl Into<Stream<L>>,
+        right: impl Into<Stream<R>>,
+    ) -> BoltDeclarer<'_, Side<L, R>, JoinOutputs<K, L, R>>
+    where
+        L: Data + Serialize + DeserializeOwned,
+        R: Data + Serialize + DeserializeOwned,
+        K: Data + Eq + Hash + Serialize + DeserializeOwned;
 
     /// Declares a bolt that lets each key through once in a while. It gets the stream grouped by that key.
     fn deduplicate<T: Data, K: Data + Eq + Hash>(
@@ -182,16 +198,40 @@ impl WindowTopology for TopologyBuilder {
         right: impl Into<Stream<R>>,
     ) -> BoltDeclarer<'_, Side<L, R>, JoinOutputs<K, L, R>> {
         let (checked, holds_for, makes) = (join.check(), join.holds_for(), join.makes_watermarks);
-        let ((left_key, right_key), idle) = (join.key_of.clone(), join.sources.idle_after);
+        let ((left_key, right_key), tick) = (join.key_of.clone(), join.tick());
         let mut declarer = self
             .batch_bolt(id, move || JoinBolt::new(join.clone()))
             .event_time(event_time_use(true, makes))
             .holds_for(holds_for)
             .key_by_as(left, move |tuple: &L| left_key(tuple), Side::Left)
             .key_by_as(right, move |tuple: &R| right_key(tuple), Side::Right);
-        if let (true, Some(idle)) = (makes, idle) {
-            declarer =
-                declarer.tick_every((idle / 10).clamp(Duration::from_millis(10), Duration::from_secs(1)));
+        if let Some(tick) = tick {
+            declarer = declarer.tick_every(tick);
+        }
+        refuse_if(declarer, checked)
+    }
+
+    fn join_in_state<L, R, K>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        join: Join<L, R, K>,
+        left: impl Into<Stream<L>>,
+        right: impl Into<Stream<R>>,
+    ) -> BoltDeclarer<'_, Side<L, R>, JoinOutputs<K, L, R>>
+    where
+        L: Data + Serialize + DeserializeOwned,
+        R: Data + Serialize + DeserializeOwned,
+        K: Data + Eq + Hash + Serialize + DeserializeOwned,
+    {
+        let (checked, makes) = (join.check(), join.makes_watermarks);
+        let ((left_key, right_key), tick) = (join.key_of.clone(), join.tick());
+        let mut declarer = self
+            .batch_bolt(id, move || StateJoinBolt::new(join.clone()))
+            .event_time(event_time_use(true, makes))
+            .keyed_by_as(left, move |tuple: &L| left_key(tuple), Side::Left)
+            .keyed_by_as(right, move |tuple: &R| right_key(tuple), Side::Right);
+        if let Some(tick) = tick {
+            declarer = declarer.tick_every(tick);
         }
         refuse_if(declarer, checked)
     }

@@ -12,7 +12,7 @@ use galerna_engine::{CheckpointOptions, Engine, EngineOptions, Running};
 use galerna_state::prelude::*;
 use galerna_state::{CheckpointStore, FolderCheckpoints, KeyGroups, StateOptions};
 use galerna_topology::prelude::*;
-use galerna_windows::{EventTime, Fold, Window, WindowBounds, WindowResult, WindowTopology};
+use galerna_windows::{EventTime, Fold, Join, Joined, Window, WindowBounds, WindowResult, WindowTopology};
 
 const FOLDER: &str = "GALERNA_WINDOWS_TEST_FOLDER";
 const MESSAGES: &str = "GALERNA_WINDOWS_TEST_MESSAGES";
@@ -21,6 +21,8 @@ const TEST: &str = "whatever_kills_the_process_each_message_counts_once";
 
 /// Milliseconds of a window.
 const SIZE: i64 = 50;
+/// Milliseconds that two messages of a pair are apart at most.
+const REACH: i64 = 12;
 
 type Message = (String, i64, u64);
 
@@ -125,6 +127,30 @@ impl Bolt for Count {
     }
 }
 
+type Paired = Joined<String, Message, Message>;
+
+/// Counts pairs by their times.
+#[derive(Default)]
+struct Pairs(Option<MapState<(i64, Option<i64>), u64>>);
+
+impl Bolt for Pairs {
+    type Input = Paired;
+    type Outputs = ();
+
+    fn prepare(&mut self, context: &TaskContext) -> Result<(), Fault> {
+        self.0 = Some(context.state()?.map("pairs")?);
+        Ok(())
+    }
+
+    fn execute(&mut self, pair: Paired, _: &mut Emitter<()>) -> Result<(), Fault> {
+        let pairs = self.0.as_mut().ok_or_else(|| Fault::permanent("it was not prepared"))?;
+        let left = pair.left.ok_or_else(|| Fault::permanent("no left one"))?;
+        let times = (left.1, pair.right.map(|right| right.1));
+        let n = pairs.get(&pair.key, &times)?.unwrap_or(0);
+        Ok(pairs.insert(&pair.key, &times, &(n + 1))?)
+    }
+}
+
 async fn submit(folder: &Path, messages: u64, last: bool) -> Running {
     let mut topology = TopologyBuilder::new("killed");
     let acks = folder.join("acks");
@@ -145,7 +171,18 @@ async fn submit(folder: &Path, messages: u64, last: bool) -> Running {
     topology.bolt("results", Results::default).keyed_by(windows.results, key).parallelism(2);
     topology
         .bolt("count", Count::default)
-        .keyed_by(clocked, |message: &Message| message.0.clone())
+        .keyed_by(clocked.clone(), |message: &Message| message.0.clone())
+        .parallelism(2);
+    // Each message with the ones of its key shortly before and after it.
+    let even =
+        topology.filter("even", |message: &Message| message.1 % 2 == 0).shuffle(clocked.clone()).outputs();
+    let join = Join::left(|one: &Message| one.0.clone(), |other: &Message| other.0.clone())
+        .event_time(|one: &Message| one.1, |other: &Message| other.1)
+        .between(Duration::from_millis(REACH as u64), Duration::from_millis(REACH as u64));
+    let pairs = topology.join_in_state("join", join, even, clocked).parallelism(2).outputs();
+    topology
+        .bolt("pairs", Pairs::default)
+        .keyed_by(pairs.joined, |pair: &Paired| pair.key.clone())
         .parallelism(2);
     let store = FolderCheckpoints::open(folder.join("checkpoints"), "killed").await.expect("opened");
     // Acks are lost that are as old as that on a slow machine.
@@ -243,7 +280,8 @@ async fn whatever_kills_the_process_each_message_counts_once() {
         let options = StateOptions { budget_bytes: 64 << 20, spill: None, clock: Arc::new(|| 0) };
         TaskState::new(component, 0, KeyGroups::all(), options).expect("a state")
     };
-    let (counts, results) = (restored("count"), restored("results"));
+    let (counts, results, pairs) = (restored("count"), restored("results"), restored("pairs"));
+    pairs.restore(&store, &manifest).await.expect("restored");
     counts.restore(&store, &manifest).await.expect("restored");
     results.restore(&store, &manifest).await.expect("restored");
     let mut counted: BTreeMap<String, u64> =
@@ -273,6 +311,39 @@ async fn whatever_kills_the_process_each_message_counts_once() {
         wrong.is_empty() && fired.len() == expected.len(),
         "{wrong:?}, {} of {}",
         fired.len(),
+        expected.len()
+    );
+    let mut by_key: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for n in 0..messages {
+        let (key, at, _) = message(n);
+        by_key.entry(key).or_default().push(at);
+    }
+    let mut expected: BTreeMap<(String, i64, Option<i64>), u64> = BTreeMap::new();
+    for (key, times) in &mut by_key {
+        times.sort_unstable();
+        for left in times.iter().filter(|at| *at % 2 == 0) {
+            let (from, until) = (
+                times.partition_point(|at| *at < left - REACH),
+                times.partition_point(|at| *at <= left + REACH),
+            );
+            for right in &times[from..until] {
+                *expected.entry((key.clone(), *left, Some(*right))).or_default() += 1;
+            }
+        }
+    }
+    let found = pairs.map::<(i64, Option<i64>), u64>("pairs").unwrap().collect::<String>().unwrap();
+    let found: BTreeMap<_, _> = found
+        .into_iter()
+        .flat_map(|(key, pairs)| {
+            pairs.into_iter().map(move |((left, right), n)| ((key.clone(), left, right), n))
+        })
+        .filter(|((key, ..), _)| key != "end")
+        .collect();
+    let wrong: Vec<_> = expected.iter().filter(|(pair, n)| found.get(*pair) != Some(*n)).take(10).collect();
+    assert!(
+        wrong.is_empty() && found.len() == expected.len(),
+        "{wrong:?}, {} of {}",
+        found.len(),
         expected.len()
     );
 }

@@ -8,8 +8,8 @@ use galerna_engine::{CheckpointOptions, EngineOptions};
 use galerna_state::{FolderCheckpoints, SimulatedFiles};
 use galerna_topology::prelude::*;
 use galerna_windows::{
-    Aggregate, Collect, Count, Deduplicate, Firing, Late, Summarise, Window, WindowBounds, WindowResult,
-    WindowTopology,
+    Aggregate, Collect, Count, Deduplicate, Firing, Join, Joined, Late, Side, Summarise, Window,
+    WindowBounds, WindowResult, WindowTopology,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -269,5 +269,174 @@ fn what_cannot_be_in_state_is_not_built() {
     let readings = topology.spout("feed", feed.spout()).outputs();
     let day = Window::tumbling(secs(86_400)).event_time(|reading: &Reading| reading.1).lag(secs(3_600));
     let _ = topology.window_in_state("window", day.aggregate(Count), readings).outputs();
+    topology.build().expect("it is fine");
+}
+
+type Order = (String, i64);
+type Payment = (String, i64, u32);
+type Pair = (String, Option<i64>, Option<u32>, Option<WindowBounds>);
+
+/// What comes of a join.
+#[derive(Debug, Default, PartialEq)]
+struct Out {
+    pairs: Vec<Pair>,
+    late: Vec<(String, Duration)>,
+}
+
+struct Joining {
+    orders: Feed<Order>,
+    payments: Feed<Payment>,
+    joined: Seen<Joined<String, Order, Payment>>,
+    late: Seen<Late<String, Side<Order, Payment>>>,
+    run: Run,
+}
+
+impl Joining {
+    async fn start(join: Join<Order, Payment, String>, store: Option<&SimulatedFiles>, tasks: usize) -> Self {
+        let mut options = EngineOptions::default();
+        if let Some(files) = store {
+            let store =
+                FolderCheckpoints::open_on(files.clone(), "checkpoints", "joining").await.expect("opened");
+            options.checkpoints = Some(CheckpointOptions::new(store).every(NEVER));
+        }
+        let harness = Harness::new().with_options(options);
+        let (orders, payments, joined, late) =
+            (harness.feed(), harness.feed(), harness.seen(), harness.seen());
+        let mut topology = TopologyBuilder::new("joining");
+        topology.message_timeout(None);
+        let order = topology.spout("orders", orders.spout()).outputs();
+        let payment = topology.spout("payments", payments.spout()).outputs();
+        let outputs = match store {
+            Some(_) => topology.join_in_state("join", join, order, payment).parallelism(tasks).outputs(),
+            None => topology.join("join", join, order, payment).parallelism(tasks).outputs(),
+        };
+        topology.bolt("joined", joined.bolt()).global(outputs.joined);
+        topology.bolt("late", late.bolt()).global(outputs.late);
+        let run = harness.start(topology.build().expect("it is fine")).await.expect("it starts");
+        Self { orders, payments, joined, late, run }
+    }
+
+    async fn feed(&self, steps: &[(char, &str, i64)]) {
+        for (id, (side, key, at)) in steps.iter().enumerate() {
+            match side {
+                'o' => self.orders.emit(id as u64, ((*key).to_owned(), *at)),
+                _ => self.payments.emit(id as u64, ((*key).to_owned(), *at, id as u32)),
+            }
+            self.run.settle().await;
+        }
+    }
+
+    fn out(&self) -> Out {
+        let pair = |j: Joined<String, Order, Payment>| {
+            (j.key, j.left.map(|l| l.1), j.right.map(|r| r.1 as u32), j.bounds)
+        };
+        Out {
+            pairs: self.joined.values().into_iter().map(pair).collect(),
+            late: self.late.values().into_iter().map(|late| (late.key, late.late_by)).collect(),
+        }
+    }
+
+    fn acked(&self) -> usize {
+        self.orders.acked().len() + self.payments.acked().len()
+    }
+}
+
+#[tokio::test]
+async fn a_join_in_state_is_as_one_in_memory_whenever_it_is_restarted() {
+    let steps = [
+        ('o', "a", 1_000),
+        ('p', "a", 3_000),
+        ('o', "b", 4_000),
+        ('p', "c", 4_500),
+        ('p', "a", 8_000),
+        ('o', "a", 9_000),
+        ('o', "d", 14_000),
+        ('p', "b", 15_000),
+        // Late.
+        ('p', "b", 2_000),
+        ('o', "a", 30_000),
+        ('p', "a", 31_000),
+        ('o', "e", 60_000),
+        ('p', "e", 90_000),
+        ('o', "f", 95_000),
+    ];
+    let timed = |join: Join<Order, Payment, String>| {
+        join.event_time(|order: &Order| order.1, |payment: &Payment| payment.1).lag(Duration::ZERO)
+    };
+    let (left_key, right_key) = (|order: &Order| order.0.clone(), |payment: &Payment| payment.0.clone());
+    let joins = [
+        ("inner, interval", timed(Join::inner(left_key, right_key)).between(secs(2), secs(8))),
+        ("left, interval", timed(Join::left(left_key, right_key)).between(secs(0), secs(10))),
+        ("full, interval", timed(Join::full(left_key, right_key)).between(secs(3), secs(3))),
+        ("left, tumbling", timed(Join::left(left_key, right_key)).tumbling(secs(10))),
+        ("full, sliding", timed(Join::full(left_key, right_key)).sliding(secs(10), secs(5))),
+    ];
+    for (what, join) in joins {
+        let in_memory = Joining::start(join.clone(), None, 1).await;
+        in_memory.feed(&steps).await;
+        let mut expected = in_memory.out();
+        assert!(!expected.pairs.is_empty() && !expected.late.is_empty(), "{what}");
+        expected.pairs.sort_by_key(|pair| format!("{pair:?}"));
+        // What a source had reached is not in state: with a restart between the two words that make the late tuple late, it is not late.
+        for restart in (1..=steps.len()).filter(|restart| *restart != 7) {
+            let (before, after) = steps.split_at(restart);
+            let files = SimulatedFiles::new();
+            let first = Joining::start(join.clone(), Some(&files), 1).await;
+            first.feed(before).await;
+            assert_eq!(first.acked(), 0, "{what}: acks wait for a commit");
+            first.run.running().checkpoint().await.expect("a checkpoint");
+            first.run.settle().await;
+            assert_eq!(first.acked(), before.len(), "{what}: tuples that wait for partners hold no acks");
+            let mut out = first.out();
+            assert!(first.run.drain(secs(10)).await.drained);
+            let second = Joining::start(join.clone(), Some(&files), 1).await;
+            second.feed(after).await;
+            let then = second.out();
+            out.pairs.extend(then.pairs);
+            out.late.extend(then.late);
+            out.pairs.sort_by_key(|pair| format!("{pair:?}"));
+            // Until both sources have said something again, nothing more is complete.
+            let missing: Vec<_> = expected.pairs.iter().filter(|pair| !out.pairs.contains(pair)).collect();
+            let more: Vec<_> = out.pairs.iter().filter(|pair| !expected.pairs.contains(pair)).collect();
+            assert!(more.is_empty(), "{what}, restarted after {restart}: {more:?} of {:?}", expected.pairs);
+            let both_spoke = after.iter().any(|step| step.0 == 'o') && after.iter().any(|step| step.0 == 'p');
+            assert!(missing.is_empty() || !both_spoke, "{what}, restarted after {restart}: {missing:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_join_in_state_at_its_limit_fails_what_has_no_room_also_after_a_restart() {
+    let join = Join::inner(|order: &Order| order.0.clone(), |payment: &Payment| payment.0.clone())
+        .event_time(|order: &Order| order.1, |payment: &Payment| payment.1)
+        .lag(Duration::ZERO)
+        .tumbling(secs(10))
+        .limit(2);
+    let files = SimulatedFiles::new();
+    let first = Joining::start(join.clone(), Some(&files), 1).await;
+    first.feed(&[('o', "a", 1_000), ('p', "a", 1_000)]).await;
+    assert!(first.run.drain(secs(10)).await.drained);
+    let second = Joining::start(join, Some(&files), 1).await;
+    second.feed(&[('o', "a", 2_000)]).await;
+    let failed = second.orders.failed();
+    assert_eq!(failed.len(), 1);
+    assert!(failed[0].failure.reason().starts_with("the join keeps 2 tuples, as many as it may"));
+    second.feed(&[('o', "b", 12_000), ('p', "b", 12_000)]).await;
+    assert_eq!(second.out().pairs.len(), 1, "the pair from before the restart");
+}
+
+#[test]
+fn a_join_in_state_may_wait_longer_than_any_message_timeout() {
+    let harness = Harness::new();
+    let (orders, payments) = (harness.feed::<Order>(), harness.feed::<Payment>());
+    let mut topology = TopologyBuilder::new("patient");
+    topology.message_timeout(secs(1));
+    let order = topology.spout("orders", orders.spout()).outputs();
+    let payment = topology.spout("payments", payments.spout()).outputs();
+    let join = Join::inner(|order: &Order| order.0.clone(), |payment: &Payment| payment.0.clone())
+        .event_time(|order: &Order| order.1, |payment: &Payment| payment.1)
+        .lag(secs(3_600))
+        .between(secs(0), secs(7 * 86_400));
+    topology.join_in_state("join", join, order, payment);
     topology.build().expect("it is fine");
 }
