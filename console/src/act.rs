@@ -257,6 +257,10 @@ pub(super) fn routes(router: Router<Page>, description: &mut OpenApi) -> Router<
     );
     both.add::<source_actions::Rotate>("/sources/rotate", "Replaces a source's token.");
     both.add::<source_actions::Remove>("/sources/remove", "Removes a source.");
+    both.add::<consumption::Recount>(
+        "/sources/recount",
+        "Counts all stored readings of a source anew, by hour, day and month.",
+    );
     both.add::<schedule_actions::Save>(
         "/schedules/save",
         "Makes or replaces a schedule; with `revision` only one that is still at that.",

@@ -52,6 +52,7 @@ mod backends;
 mod body;
 mod cells;
 mod chart;
+mod consumption;
 mod dead_letter_actions;
 mod dead_letters;
 mod deliveries;
@@ -99,6 +100,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use galerna_broker::Broker;
+use galerna_consumption::Calendar;
 use galerna_html::{assets, graph, table};
 use galerna_http::Guard;
 use galerna_lock::Mutex;
@@ -158,6 +160,8 @@ pub struct Parts {
     pub store: Store,
     /// What sources have sent, if a frontend counts it.
     pub statistics: Option<Arc<dyn StatisticsStore>>,
+    /// By the days of which time zone consumption is kept, if it is.
+    pub consumption: Option<Calendar>,
     /// Has changes of sources take effect; none where sources are not kept in the store, and so are not changed here.
     pub sources: Option<Arc<dyn SourceChanges>>,
     /// What fires by the clock; none where nothing does.

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 use super::access::Visitor;
 use super::observer::{MAX_FIRING, within_timeout};
 use super::problem::Problem;
-use super::{Page, notices};
+use super::{Page, consumption, notices};
 
 /// Entries of a page when the call does not say, and the most that it may ask for.
 const LIMIT: usize = 50;
@@ -34,6 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Page> {
         .routes(routes!(deliveries))
         .routes(routes!(alerts))
         .routes(routes!(audit))
+        .routes(routes!(consumed))
         .route("/api/{*rest}", any(unknown))
 }
 
@@ -130,6 +131,17 @@ async fn rules(State(page): State<Page>, asked: Asked<One>) -> Answer {
         let rules = chosen(all, id.as_deref(), "rule", |rule, id| rule.id == id)?;
         Ok(json!({ "rules": rules }))
     };
+    Answer(found.await)
+}
+
+/// What the counters of a source say was used, by hour, day or month.
+#[utoipa::path(get, path = "/api/consumption", tag = "reads",
+    params(consumption::Asked),
+    responses(
+        (status = 409, description = "`conflict`: it is not kept here", body = ref("#/components/schemas/ErrorBody")),
+        (status = 200, description = "`counters`, each with its `bars`", body = Object)))]
+async fn consumed(State(page): State<Page>, asked: Asked<consumption::Asked>) -> Answer {
+    let found = async { consumption::answer(&page, read(asked)?).await };
     Answer(found.await)
 }
 

@@ -15,7 +15,7 @@ use super::layout::{Query, pager, scrolling};
 use super::observer::within_timeout;
 use super::problem::Problem;
 use super::table::{Column, list as cards};
-use super::{Page, Params, format, layout, page_number, param, shown, source_actions};
+use super::{Page, Params, consumption, format, layout, page_number, param, shown, source_actions};
 
 /// Sources on a page.
 const LIMIT: usize = 50;
@@ -205,6 +205,7 @@ async fn show_one(
     if known.is_none() && devices.is_empty() && messages.is_empty() && notices.is_empty() {
         return Err(Problem::Unknown(format!("there is no source `{id}`")));
     }
+    let used = consumption::section(page, &id, devices.first().map(|latest| latest.ts), params).await;
     let content = html! {
         p.crumbs { a href="/sources" { "Sources" } " / " (id) }
         div.title {
@@ -219,6 +220,10 @@ async fn show_one(
         section #messages data-refresh="5" aria-labelledby="messages-title" {
             h2 #messages-title { "Last messages" }
             @if messages.is_empty() { (layout::nothing("None yet.")) } @else { (last_messages(&messages, now)) }
+        }
+        section aria-labelledby="consumption-title" {
+            h2 #consumption-title { "Consumption" }
+            (used)
         }
         section aria-labelledby="devices-title" {
             h2 #devices-title { "Devices " small { "latest reading stored of each" } }

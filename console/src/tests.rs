@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod consumption;
 mod operating;
 mod schedules;
 mod sign_in;
@@ -88,6 +89,7 @@ async fn parts(folder: &tempfile::TempDir, queues: usize) -> Parts {
         broker,
         store,
         statistics: Some(galerna_storage::sqlite::in_memory().unwrap().statistics),
+        consumption: Some(galerna_consumption::Calendar::of("Europe/Berlin").unwrap()),
         workers: Arc::new(NoWorkers),
         topologies: Arc::new(galerna_control::Topologies::new()),
         topology: serde_json::from_str(&topology).unwrap(),

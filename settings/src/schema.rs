@@ -251,6 +251,12 @@ pub(crate) static KEYS: &[Key] = &[
          what is later is stored and not evaluated; 0s: none that is late is evaluated",
     ),
     key(
+        "ingest.consumption_zone",
+        Kind::Text,
+        "",
+        "time zone by whose hours, days and months it is kept what meters' counters say was used, for instance Europe/Berlin; unset, none is kept",
+    ),
+    key(
         "trace.messages",
         Kind::Count(0, 10_000_000),
         "50000",

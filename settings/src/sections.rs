@@ -232,6 +232,8 @@ pub struct Ingest {
     pub not_before: Timestamp,
     /// How late a reading may be, by the readings' times of its device, and still be evaluated by the alert rules in its place.
     pub alert_lateness: Duration,
+    /// By the days of this time zone consumption is kept.
+    pub consumption_zone: Option<String>,
 }
 
 /// The history of messages.

@@ -44,6 +44,7 @@ mod accounts;
 mod address;
 mod alerts;
 mod audit;
+mod consumption;
 mod error;
 mod history;
 mod imports;
@@ -64,6 +65,9 @@ pub use accounts::{Accounts, Sources};
 pub use address::open;
 pub use alerts::{AlertStates, Rules};
 pub use audit::{AuditEntry, AuditLog};
+pub use consumption::{
+    ConsumptionDay, ConsumptionDays, ConsumptionKey, ConsumptionQuery, CounterValue, DayCounts,
+};
 pub use error::{Result, StorageError};
 pub use galerna_lease::{Lease, QueueRecord, QueueState};
 pub use history::{History, Sample};
@@ -109,6 +113,8 @@ pub struct Store {
     pub imports: Arc<dyn Imports>,
     /// What sources have sent.
     pub statistics: Arc<dyn StatisticsStore>,
+    /// What counters have counted, by day.
+    pub consumption: Arc<dyn ConsumptionDays>,
     closing: Arc<dyn Closing>,
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod alert_tables;
 pub(crate) mod alerts;
 pub(crate) mod bench;
 pub(crate) mod config;
+pub(crate) mod consumption;
 mod dead_letters;
 pub(crate) mod maintainer;
 pub(crate) mod multilang;

@@ -21,6 +21,7 @@ use galerna_terminal::{Cell, List, Tone, eprint, print};
 
 use crate::api_client::{Api, path_segment};
 use crate::args::{Reason, Sure};
+use crate::commands::consumption::{self, ConsumptionArgs};
 use crate::form::Form;
 use crate::page_client::actor;
 
@@ -48,7 +49,7 @@ struct Token {
 impl SourcesArgs {
     /// Whether it changes nothing.
     pub(crate) fn reads(&self) -> bool {
-        matches!(self.command, SourcesCommand::List { .. })
+        matches!(self.command, SourcesCommand::List { .. } | SourcesCommand::Consumption(_))
     }
 }
 
@@ -81,6 +82,15 @@ enum SourcesCommand {
         #[command(flatten)]
         reason: Reason,
     },
+    /// Show what the counters of a source say was used, by hour, day or month (`ingest.consumption_zone`; asks the page)
+    Consumption(ConsumptionArgs),
+    /// Count all stored readings of a source anew: those from before consumption was kept, or kept by another time zone (asks the page)
+    Recount {
+        /// The source
+        source: String,
+        #[command(flatten)]
+        reason: Reason,
+    },
     /// Take no more readings from a source; what it sent stays
     Remove {
         /// The source
@@ -97,6 +107,13 @@ enum SourcesCommand {
 /// # Errors
 /// When neither the store can be opened nor the process that has it open answers, or what is asked for contradicts what is there.
 pub(crate) async fn run(args: &SourcesArgs, settings: &Settings) -> anyhow::Result<()> {
+    match &args.command {
+        SourcesCommand::Consumption(asked) => return consumption::show(asked, &args.form, settings).await,
+        SourcesCommand::Recount { source, reason } => {
+            return consumption::recount(source, reason, &args.form, settings).await;
+        }
+        _ => {}
+    }
     let (name, value) = match &settings.frontend.sources {
         Some(sources) => ("frontend.sources", sources),
         None => ("maintainer.accounts", &settings.maintainer.accounts),
@@ -132,6 +149,8 @@ pub(crate) async fn run(args: &SourcesArgs, settings: &Settings) -> anyhow::Resu
                 format!("{} of {} may post no more; what it sent stays", removed.source, removed.account);
             form.done(&json!(removed), &said)
         }
+        // Done above.
+        SourcesCommand::Consumption(_) | SourcesCommand::Recount { .. } => Ok(()),
     }
 }
 

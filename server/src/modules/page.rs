@@ -114,6 +114,7 @@ fn routes(settings: &Settings, parts: PageParts, stop: CancellationToken) -> any
         broker,
         store,
         statistics: Some(statistics),
+        consumption: super::worker::calendar(settings)?,
         sources,
         workers,
         topologies,

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use galerna_bolts::{AlertOptions, StoreOptions};
 use galerna_broker::Broker;
 use galerna_console::{WorkerReports, WorkersView};
+use galerna_consumption::{Calendar, CountedReadings};
 use galerna_control::Topologies;
 use galerna_engine::{EngineOptions, Metrics};
 use galerna_http::ProcessUsage;
@@ -49,6 +50,15 @@ pub(super) fn parameters(settings: &Settings) -> anyhow::Result<ParameterRegistr
     Ok(parameters)
 }
 
+/// By the days of which time zone consumption is kept, if it is.
+///
+/// # Errors
+/// When there is no such time zone.
+pub(super) fn calendar(settings: &Settings) -> anyhow::Result<Option<Calendar>> {
+    let zone = settings.ingest.consumption_zone.as_deref().filter(|zone| !zone.is_empty());
+    zone.map(Calendar::of).transpose().context("`ingest.consumption_zone`")
+}
+
 /// What ingestion works with, under this name.
 pub fn ingestion(
     settings: &Settings,
@@ -58,14 +68,20 @@ pub fn ingestion(
     store: Store,
 ) -> anyhow::Result<Ingestion> {
     let resolver = Arc::new(AccountResolver::new(leases, store.queues.clone()));
-    let parameters = parameters(settings)?;
+    let parameters = Arc::new(parameters(settings)?);
+    let mut store = store;
+    if let Some(calendar) = calendar(settings)? {
+        // Beside the readings it is kept what their counters say.
+        let (readings, days) = (store.readings.clone(), store.consumption.clone());
+        store.readings = Arc::new(CountedReadings::new(readings, days, parameters.clone(), calendar));
+    }
     Ok(Ingestion {
         consumer: name.to_owned(),
         broker,
         account_of: resolver.account_of(),
         leases: resolver,
         store,
-        parameters: Arc::new(parameters),
+        parameters,
         limits: limits(settings),
         leasing: LeasedOptions {
             leases: settings.worker.leases,

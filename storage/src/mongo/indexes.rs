@@ -25,6 +25,7 @@ pub(super) const AUDIT: &str = "audit";
 pub(super) const HISTORY: &str = "history";
 pub(super) const IMPORT_CHUNKS: &str = "import_chunks";
 pub(super) const IMPORT_SEQUENCES: &str = "import_sequences";
+pub(super) const CONSUMPTION: &str = "consumption";
 pub(super) const STATISTICS: &str = "statistics";
 pub(super) const STATISTICS_MESSAGES: &str = "statistics_messages";
 pub(super) const STATISTICS_WRITERS: &str = "statistics_writers";
@@ -35,7 +36,7 @@ const ABSENT: [i32; 2] = [26, 27];
 impl Mongo {
     /// Creates what is missing. The server takes the same definition any number of times, also at once.
     pub(super) async fn create_indexes(&self) -> Result<()> {
-        let wanted: [(&str, &str, RawDocumentBuf); 21] = [
+        let wanted: [(&str, &str, RawDocumentBuf); 22] = [
             // Lets the changes of queue states be read from the index alone.
             (QUEUES, "modified_id", rawdoc! { "modified": 1, "_id": 1 }),
             (DEVICES, "accounts", rawdoc! { "accounts": 1 }),
@@ -56,6 +57,7 @@ impl Mongo {
             (DELIVERIES, "event", rawdoc! { "events.id": 1 }),
             (DELIVERIES, "after", rawdoc! { "after": 1 }),
             (AUDIT, "at", rawdoc! { "at": -1, "_id": -1 }),
+            (CONSUMPTION, "source_zone_day", rawdoc! { "_id.s": 1, "_id.z": 1, "_id.t": 1 }),
             (STATISTICS, "scope", rawdoc! { "_id.k": 1, "_id.i": 1, "_id.b": 1 }),
             // For forgetting.
             (STATISTICS, "age", rawdoc! { "_id.g": 1, "_id.b": 1 }),

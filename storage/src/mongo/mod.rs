@@ -12,6 +12,7 @@ mod accounts;
 mod alerts;
 mod changes;
 mod commands;
+mod consumption;
 mod documents;
 mod imports;
 mod indexes;
@@ -127,6 +128,7 @@ impl Mongo {
             history: store.clone(),
             imports: store.clone(),
             statistics: store.clone(),
+            consumption: store.clone(),
             closing: store,
         }
     }

@@ -7,6 +7,7 @@
 mod accounts;
 mod alerts;
 mod columns;
+mod consumption;
 mod imports;
 mod notifications;
 mod operations;
@@ -158,6 +159,7 @@ impl Sqlite {
             history: store.clone(),
             imports: store.clone(),
             statistics: store.clone(),
+            consumption: store.clone(),
             closing: store,
         }
     }

@@ -131,6 +131,7 @@ pub(super) fn bring_up(conn: &Connection, found: i64) -> rusqlite::Result<()> {
     for (_, change) in changes.into_iter().filter(|(version, _)| (1..=*version).contains(&found)) {
         conn.execute_batch(change)?;
     }
+    conn.execute_batch(super::consumption::TABLES)?;
     conn.execute_batch(super::imports::TABLES)?;
     conn.execute_batch(super::notifications::TABLES)?;
     conn.execute_batch(super::operations::TABLES)?;

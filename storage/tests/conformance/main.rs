@@ -2,6 +2,7 @@
 //! and against a replica set.
 
 mod alerts;
+mod consumption;
 mod imports;
 mod notifications;
 mod operations;
@@ -146,4 +147,9 @@ stores!({
         chunks_are_kept_by_meter_and_number
         a_chunk_that_others_wrote_in_between_is_left
         no_sequence_number_is_given_twice;
+    consumption:
+        a_day_comes_back_as_it_was_kept
+        a_day_that_others_kept_in_between_is_left
+        of_concurrent_keeps_of_one_revision_exactly_one_wins
+        days_are_found_with_the_nearest_around_them;
 }: in_memory, in_a_file, on_mongo, on_a_replica_set);
