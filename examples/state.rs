@@ -25,6 +25,8 @@ impl Spout for Words {
     type MessageId = usize;
     type Outputs = Output<&'static str>;
 
+    const STABLE_IDS: bool = true;
+
     async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
         while self.acked.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.next) {
             self.next += 1;

@@ -113,6 +113,8 @@ impl Spout for FanInSpout {
     type MessageId = Ended;
     type Outputs = Output<Ended>;
 
+    const STABLE_IDS: bool = true;
+
     async fn open(&mut self, _context: &TaskContext) -> Result<(), Fault> {
         self.fan_in =
             Some(FanIn::new(Arc::clone(&self.store), Arc::clone(&self.clock), self.options.clone()));

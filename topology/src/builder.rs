@@ -109,6 +109,7 @@ impl TopologyBuilder {
         };
         let component = self
             .declare::<S::Instance, <S::Instance as Spout>::Outputs>(id, TaskFactory::Spout(Arc::new(make)));
+        component.settings.stable_ids = <S::Instance as Spout>::STABLE_IDS;
         SpoutDeclarer { component, marker: PhantomData }
     }
 

@@ -61,6 +61,8 @@ pub struct ComponentSettings {
     pub holds_for: Option<Duration>,
     /// For a bolt: what watermarks are to it.
     pub event_time: EventTimeUse,
+    /// For a spout: whether it says that its roots have stable ids.
+    pub stable_ids: bool,
     /// For a bolt: whether each of its tasks has keyed state.
     pub keeps_state: bool,
     /// Why it cannot be run, if it cannot.
@@ -122,6 +124,7 @@ impl Default for ComponentSettings {
             holds: None,
             holds_for: None,
             event_time: EventTimeUse::default(),
+            stable_ids: false,
             keeps_state: false,
             refused: None,
         }

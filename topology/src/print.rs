@@ -52,7 +52,8 @@ fn millis(duration: Option<std::time::Duration>) -> String {
 }
 
 impl Topology {
-    /// One line for each component: kind, id, executors, inputs, outputs.
+    /// One line for each component: kind, id, executors, inputs, outputs. Below, where state is kept, one for each spout whose messages may
+    /// count more than once.
     pub fn table(&self) -> String {
         let mut rows =
             vec![["component", "kind", "executors", "inputs", "outputs"].map(String::from).to_vec()];
@@ -83,6 +84,13 @@ impl Topology {
             }
             out.push_str(line.trim_end());
             out.push('\n');
+        }
+        for spout in self.at_least_once() {
+            let _ = writeln!(
+                out,
+                "at least once: `{spout}` does not say that its messages have stable ids (`Spout::STABLE_IDS`); what it delivers again after a \
+                 crash counts again"
+            );
         }
         out
     }

@@ -40,6 +40,10 @@ pub trait Spout: Send + Sized + 'static {
     /// What it emits on.
     type Outputs: Outputs;
 
+    /// Whether it gives every root a stable id ([`Roots::root_with_stable_id`]). Then state that checkpoints keep counts each message
+    /// once, over crashes too; otherwise at least once, which the printed form of a topology that keeps state says.
+    const STABLE_IDS: bool = false;
+
     /// Called once before anything else.
     ///
     /// # Errors

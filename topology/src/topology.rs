@@ -81,6 +81,14 @@ impl Topology {
         self.components.iter().any(|component| component.settings.keeps_state)
     }
 
+    /// Of a topology that keeps state: the spouts that do not say that their roots have stable ids
+    /// ([`Spout::STABLE_IDS`](crate::Spout::STABLE_IDS)). What they deliver again after a crash counts again.
+    pub fn at_least_once(&self) -> Vec<&str> {
+        let without = |component: &&Component| component.factory.is_spout() && !component.settings.stable_ids;
+        let spouts = self.components.iter().filter(without).map(|component| &*component.id);
+        if self.keeps_state() { spouts.collect() } else { Vec::new() }
+    }
+
     /// How long a root of this spout may take; `None` means for ever.
     pub fn message_timeout(&self, spout: &Component) -> Option<Duration> {
         spout.settings.message_timeout.unwrap_or(self.message_timeout)

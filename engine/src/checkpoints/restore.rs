@@ -53,6 +53,13 @@ pub(crate) async fn restore(
             "it keeps state and takes no checkpoints: its state is lost when the process ends"
         );
     }
+    for spout in topology.at_least_once().into_iter().filter(|_| checkpoints.is_some()) {
+        tracing::warn!(
+            topology = &**topology.name(),
+            spout,
+            "the spout does not say that its messages have stable ids (`Spout::STABLE_IDS`): what it delivers again after a crash may count again"
+        );
+    }
     let grace = checkpoints.map_or(0, |options| nanos(options.redelivery));
     let known: Vec<KnownIds> = topology.components().iter().map(|_| KnownIds::new(grace)).collect();
     let Some(CheckpointOptions { store, drop_orphaned, .. }) = checkpoints else {

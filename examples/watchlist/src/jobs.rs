@@ -85,6 +85,8 @@ impl Spout for JobSpout {
     type MessageId = Taken;
     type Outputs = Output<Job>;
 
+    const STABLE_IDS: bool = true;
+
     async fn open(&mut self, _context: &TaskContext) -> Result<(), Fault> {
         self.store = Some((self.open)().or_unavailable()?);
         Ok(())

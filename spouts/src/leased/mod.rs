@@ -318,6 +318,8 @@ impl Spout for LeasedQueues {
     type MessageId = Receipt;
     type Outputs = Output<Incoming>;
 
+    const STABLE_IDS: bool = true;
+
     async fn open(&mut self, context: &TaskContext) -> Result<(), Fault> {
         let (activity, watching) = watch::channel(Activity::Inactive);
         let (arrived, arrivals) = mpsc::channel(ARRIVALS);
