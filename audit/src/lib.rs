@@ -62,6 +62,10 @@ pub enum Action {
     RebalanceTopology,
     /// Take a checkpoint.
     CheckpointTopology,
+    /// Have the executors of a component follow its load, or not any more.
+    AutoscaleTopology,
+    /// End a topology so that another program goes on from its checkpoint.
+    UpgradeTopology,
     /// End a topology.
     KillTopology,
 }
@@ -91,6 +95,8 @@ impl Action {
             Self::DeactivateTopology => "topology.deactivate",
             Self::RebalanceTopology => "topology.rebalance",
             Self::CheckpointTopology => "topology.checkpoint",
+            Self::AutoscaleTopology => "topology.autoscale",
+            Self::UpgradeTopology => "topology.upgrade",
             Self::KillTopology => "topology.kill",
         }
     }
@@ -107,6 +113,8 @@ impl Action {
             | Self::DeactivateTopology
             | Self::RebalanceTopology
             | Self::CheckpointTopology
+            | Self::AutoscaleTopology
+            | Self::UpgradeTopology
             | Self::KillTopology
             | Self::EditSchedule
             | Self::PauseSchedule
@@ -164,6 +172,24 @@ impl Action {
             Self::RebalanceTopology => {
                 format!("{} of topology {on} has {} executors", text("component"), count("to"))
             }
+            Self::AutoscaleTopology => {
+                let all = answer["autoscaled"].as_array().into_iter().flatten();
+                let bounds = all.map(|of| {
+                    let component = of["component"].as_str().unwrap_or_default();
+                    format!("{component} {} to {}", of["min"], of["max"])
+                });
+                let bounds: Vec<String> = bounds.collect();
+                format!(
+                    "executors of topology {on} follow the load: {}",
+                    if bounds.is_empty() { "none".to_owned() } else { bounds.join(", ") }
+                )
+            }
+            Self::UpgradeTopology => match answer["status"].as_str() {
+                None => format!("an upgrade of topology {on} was tried, and nothing changed"),
+                Some(_) => {
+                    format!("topology {on} ends for an upgrade, after checkpoint {}", count("checkpoint"))
+                }
+            },
             Self::CheckpointTopology => format!("checkpoint {} of topology {on} is committed", count("id")),
             Self::KillTopology => format!("topology {on} ends"),
         }

@@ -24,8 +24,8 @@ use super::access::{Visitor, local_path};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::{
-    Feedback, Page, alerts, body, dead_letter_actions, deliveries, dispatching, endpoints, format, observer,
-    openapi, queue_actions, rules, schedule_actions, silences, source_actions, topologies,
+    Feedback, Page, alerts, body, consumption, dead_letter_actions, deliveries, dispatching, endpoints,
+    format, observer, openapi, queue_actions, rules, schedule_actions, silences, source_actions, topologies,
 };
 
 /// What an action did.
@@ -284,6 +284,14 @@ pub(super) fn routes(router: Router<Page>, description: &mut OpenApi) -> Router<
     both.add::<topologies::Rebalance>(
         "/topologies/rebalance",
         "Changes how many tasks of a bolt execute at the same time.",
+    );
+    both.add::<topologies::Autoscale>(
+        "/topologies/autoscale",
+        "Has the executors of a bolt follow its load between bounds, or with `stop` not any more.",
+    );
+    both.add::<On<topologies::Upgrade>>(
+        "/topologies/upgrade",
+        "Takes a checkpoint and ends a topology, so that a new program goes on from there.",
     );
     both.add::<On<topologies::Checkpoint>>(
         "/topologies/checkpoint",

@@ -7,8 +7,8 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use galerna_audit::Action as Audited;
-use galerna_control::page::{Action, list, one, rebalance_fields};
-use galerna_control::{ControlError, Details, Summary, Topologies};
+use galerna_control::page::{Action, autoscale_fields, list, one, rebalance_fields};
+use galerna_control::{Autoscale as Bounds, ControlError, Details, Summary, Topologies};
 use galerna_telemetry::{Peers, TelemetryError};
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -154,6 +154,11 @@ fn buttons(visitor: &Visitor, details: &Details) -> Markup {
                 input type="hidden" name="name" value=(name);
                 (rebalance_fields(details, visitor.may_act()))
             }
+            form.inline method="post" action="/topologies/autoscale" {
+                (form_start(visitor, &back))
+                input type="hidden" name="name" value=(name);
+                (autoscale_fields(details, visitor.may_act()))
+            }
         }
     }
 }
@@ -267,6 +272,20 @@ impl Change for Checkpoint {
     }
 }
 
+/// Ends it after a checkpoint, so that another program goes on from there.
+pub(super) struct Upgrade;
+
+#[async_trait]
+impl Change for Upgrade {
+    const AUDITED: Audited = Audited::UpgradeTopology;
+    const ACTION: Action = Action::Upgrade;
+
+    async fn change(topologies: &Topologies, name: &str) -> Result<Value, ControlError> {
+        let begun = topologies.upgrade(name, galerna_control::Upgrade::default()).await;
+        begun.map(|begun| json!({ "status": "ending", "checkpoint": begun.checkpoint.id.0 }))
+    }
+}
+
 /// Ends it.
 pub(super) struct Kill;
 
@@ -338,5 +357,82 @@ impl Act for Rebalance {
         });
         let outcome = Audited::RebalanceTopology.outcome(&self.name, &answer);
         Ok(Done::with(format!("{outcome}; that took {}", format::millis(pause_ms)), answer))
+    }
+}
+
+/// Executors that follow the load of a component between bounds, or not any more.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Autoscale {
+    name: String,
+    component: String,
+    min: usize,
+    max: usize,
+    #[serde(default)]
+    stop: bool,
+    reason: Option<String>,
+}
+
+#[async_trait]
+impl Act for Autoscale {
+    const NAME: &'static str = Audited::AutoscaleTopology.name();
+
+    fn from_form(fields: &Fields) -> Result<Self, Problem> {
+        let number = |name: &str| {
+            let number = fields.text(name).trim().parse();
+            number.map_err(|_| Problem::Invalid(format!("write `{name}` as a whole number of executors")))
+        };
+        Ok(Self {
+            name: fields.text("name").to_owned(),
+            component: fields.text("component").to_owned(),
+            min: number("min")?,
+            max: number("max")?,
+            stop: fields.given("stop").is_some(),
+            reason: fields.given("reason").map(str::to_owned),
+        })
+    }
+
+    fn target(&self) -> String {
+        self.name.clone()
+    }
+
+    fn why(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    fn question(&self) -> Option<Question> {
+        let Self { name, component, min, max, .. } = self;
+        Some(match self.stop {
+            true => Question {
+                title: format!("Stop autoscaling: {name}?"),
+                text: format!("The executors of `{component}` stay as they are from now on."),
+                verb: "Stop autoscaling",
+            },
+            false => Question {
+                title: format!("Autoscale: {name}?"),
+                text: format!(
+                    "From now on `{component}` has {min} to {max} executors: more while they are busy, fewer while they are not."
+                ),
+                verb: "Autoscale",
+            },
+        })
+    }
+
+    fn back(&self) -> String {
+        format!("/topologies/{}", encoded(&self.name))
+    }
+
+    async fn run(&self, page: &Page, _: &Visitor) -> Result<Done, Problem> {
+        let topologies = here(page)?;
+        let done = match self.stop {
+            true => topologies.stop_autoscale(&self.name, &self.component),
+            false => {
+                topologies.autoscale(&self.name, &self.component, Bounds::between(self.min..=self.max)).await
+            }
+        };
+        done.map_err(|error| problem(&error))?;
+        let autoscaled = topologies.get(&self.name).map_err(|error| problem(&error))?.autoscaled;
+        let answer = serde_json::json!({ "name": self.name, "autoscaled": autoscaled });
+        Ok(Done::with(Audited::AutoscaleTopology.outcome(&self.name, &answer), answer))
     }
 }

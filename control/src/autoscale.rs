@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// How the executors of a component follow its load. That it grows at another share than it shrinks at, and only when the share
@@ -26,6 +27,23 @@ impl Autoscale {
     }
 }
 
+/// A component whose executors follow its load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AutoscaleView {
+    /// The component.
+    pub component: String,
+    /// The fewest executors.
+    pub min: usize,
+    /// The most.
+    pub max: usize,
+    /// From this busy share on there are to be more.
+    pub grow_at: f64,
+    /// Up to this busy share there are to be fewer.
+    pub shrink_at: f64,
+    /// For how long the share must have been so.
+    pub hold_ms: u64,
+}
+
 /// Which way it is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -45,6 +63,17 @@ pub(crate) struct Autoscaler {
 impl Autoscaler {
     pub(crate) fn new(component: String, options: Autoscale) -> Self {
         Self { component, options, tends: None }
+    }
+
+    pub(crate) fn view(&self) -> AutoscaleView {
+        AutoscaleView {
+            component: self.component.clone(),
+            min: *self.options.executors.start(),
+            max: *self.options.executors.end(),
+            grow_at: self.options.grow_at,
+            shrink_at: self.options.shrink_at,
+            hold_ms: u64::try_from(self.options.hold.as_millis()).unwrap_or(u64::MAX),
+        }
     }
 
     /// How many executors there are to be, if not as many as there are; `busy` is their busy share since it was asked last.

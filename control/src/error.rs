@@ -46,6 +46,14 @@ pub enum ControlError {
         /// What the engine says.
         cause: CheckpointFailure,
     },
+    /// The new program would not start from its checkpoint.
+    #[error("topology `{name}` is not upgraded, and runs on: {advice}")]
+    Upgrade {
+        /// The topology.
+        name: Arc<str>,
+        /// What to do.
+        advice: String,
+    },
     /// Bounds between which nothing can be scaled.
     #[error("`{component}` cannot be scaled: {reason}")]
     Autoscale {

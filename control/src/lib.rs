@@ -18,6 +18,7 @@
 //! | `GET /topologies`, `GET /topologies/{name}` | the page |
 //! | `GET /api/v1/topologies`, `GET /api/v1/topologies/{name}` | what runs: components, executors, metrics, why it is slow |
 //! | `POST /api/v1/topologies/{name}/activate`, `deactivate`, `rebalance`, `kill`, `kill/{seconds}` | as in Storm's UI API |
+//! | `POST /api/v1/topologies/{name}/checkpoint`, `upgrade`, `autoscale` | a checkpoint, an end from which another program goes on, executors that follow the load |
 //! | `GET /openapi.json` | the description of the API |
 //! | `GET /healthz`, `/readyz`, `/metrics` | for whoever watches the process |
 //!
@@ -41,13 +42,15 @@ mod recent;
 pub mod routes;
 mod server;
 mod topologies;
+mod upgrade;
 mod view;
 mod why_slow;
 
-pub use autoscale::Autoscale;
+pub use autoscale::{Autoscale, AutoscaleView};
 pub use error::ControlError;
 pub use server::{ControlOptions, Listen, ServeControlError, serve};
 pub use topologies::{Status, Topologies};
+pub use upgrade::{BegunUpgrade, StateView, Upgrade, UpgradeView};
 pub use view::{
     CheckpointView, ComponentView, Details, EndView, ErrorView, LatencyView, Summary, WatermarkView,
 };

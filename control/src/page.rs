@@ -16,8 +16,10 @@ use galerna_html::{assets, frame};
 use galerna_http::ApiError;
 use maud::{Markup, html};
 
+use crate::autoscale::Autoscale;
 use crate::error::ControlError;
 use crate::topologies::{Status, Topologies};
+use crate::upgrade::Upgrade;
 use crate::view::{ComponentView, Details, Summary};
 
 /// What can be done with a topology from a page.
@@ -29,6 +31,8 @@ pub enum Action {
     Deactivate,
     /// Take a checkpoint.
     Checkpoint,
+    /// Take a checkpoint, and end it so that another program goes on from there.
+    Upgrade,
     /// End it.
     Kill,
 }
@@ -37,12 +41,15 @@ impl Action {
     /// What can be done with it now.
     pub fn on(details: &Details) -> impl Iterator<Item = Self> {
         let actions: &[Self] = match details.summary.status {
-            Status::Active => &[Self::Deactivate, Self::Checkpoint, Self::Kill],
-            Status::Inactive => &[Self::Activate, Self::Checkpoint, Self::Kill],
+            Status::Active => &[Self::Deactivate, Self::Checkpoint, Self::Upgrade, Self::Kill],
+            Status::Inactive => &[Self::Activate, Self::Checkpoint, Self::Upgrade, Self::Kill],
             Status::Ending | Status::Finished | Status::Killed => &[],
         };
         let takes = details.checkpoints.is_some();
-        actions.iter().copied().filter(move |action| takes || *action != Self::Checkpoint)
+        actions
+            .iter()
+            .copied()
+            .filter(move |action| takes || !matches!(action, Self::Checkpoint | Self::Upgrade))
     }
 
     /// Its name in paths.
@@ -51,12 +58,13 @@ impl Action {
             Self::Activate => "activate",
             Self::Deactivate => "deactivate",
             Self::Checkpoint => "checkpoint",
+            Self::Upgrade => "upgrade",
             Self::Kill => "kill",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Activate, Self::Deactivate, Self::Checkpoint, Self::Kill]
+        [Self::Activate, Self::Deactivate, Self::Checkpoint, Self::Upgrade, Self::Kill]
             .into_iter()
             .find(|action| action.as_str() == text)
     }
@@ -67,6 +75,7 @@ impl Action {
             Self::Activate => "Activate",
             Self::Deactivate => "Deactivate",
             Self::Checkpoint => "Take a checkpoint",
+            Self::Upgrade => "End for an upgrade",
             Self::Kill => "Kill",
         }
     }
@@ -75,7 +84,7 @@ impl Action {
     pub fn class(self) -> &'static str {
         match self {
             Self::Activate => "primary",
-            Self::Deactivate | Self::Checkpoint => "plain",
+            Self::Deactivate | Self::Checkpoint | Self::Upgrade => "plain",
             Self::Kill => "danger",
         }
     }
@@ -92,6 +101,10 @@ impl Action {
             Self::Checkpoint => {
                 format!("What `{name}` has done so far is written, and acked to its sources.")
             }
+            Self::Upgrade => format!(
+                "A checkpoint is taken, and `{name}` ends, so that a new program goes on from there. What that would make of the state is \
+                 told by `galerna topology upgrade {name} --dry-run --declares FILE`."
+            ),
             Self::Kill => format!(
                 "`{name}` emits nothing any more; what is pending is waited for, for its message timeout at most, and then it \
                  is gone from this process."
@@ -219,6 +232,10 @@ pub fn one(details: &Details, buttons: &Markup) -> Markup {
         p.narrow.hint { "The graph is shown on a wider screen; the components below say the same." }
         h2 { "Components" }
         (components(details))
+        @if !details.states.is_empty() {
+            h2 { "State" }
+            (states(details))
+        }
         h2 { "Failures" }
         (failures(details))
     }
@@ -247,10 +264,11 @@ fn components(details: &Details) -> Markup {
         } else {
             format!("{} of {} tasks", c.executors, c.tasks)
         };
+        let bounds = details.autoscaled.iter().find(|of| of.component == c.id);
         let shown = [
             html! { (c.id) },
             html! { (c.kind) @if let Some(with) = &c.fused_with { span.dim { " in the task of " (with) } } },
-            html! { (executors) },
+            html! { (executors) @if let Some(of) = bounds { span.dim { ", follow the load from " (of.min) " to " (of.max) } } },
             html! { (rate(c.rate)) },
             html! { (format::count(if c.is_spout() { c.emitted } else { c.executed })) },
             html! { (format::count(c.acked)) },
@@ -283,6 +301,45 @@ fn state(c: &ComponentView) -> Markup {
     }
 }
 
+/// What its components keep, and the checkpoints of that.
+fn states(details: &Details) -> Markup {
+    let columns = [
+        Column::name("Component"),
+        Column::text("State"),
+        Column::text("Kind"),
+        Column::number("Version"),
+        Column::text("Migrates from"),
+    ];
+    let rows = details.states.iter().map(|of| {
+        let from: Vec<String> = of.migrates_from.iter().map(u32::to_string).collect();
+        [
+            html! { (of.component) },
+            html! { (of.state) },
+            html! { (of.kind) },
+            html! { (of.version) },
+            html! { (if from.is_empty() { "–".to_owned() } else { from.join(", ") }) },
+        ]
+    });
+    html! {
+        @match &details.checkpoints {
+            None => { p { "It takes no checkpoints: its state is lost when the process ends." } }
+            Some(of) => {
+                p {
+                    @match of.last {
+                        Some(last) => { "Checkpoint " (last) ", " (format::bytes(of.state_bytes as f64)) ", " (uptime(of.age_ms)) " ago." }
+                        None => { "No checkpoint yet." }
+                    }
+                    @if let Some(error) = &of.last_error { " " b data-tone="bad" { "The last one came to nothing: " (shortened(error, 400)) } }
+                }
+                @if !of.at_least_once.is_empty() {
+                    p data-tone="warn" { "At least once: " (of.at_least_once.join(", ")) " gave messages without stable ids, so what is delivered again after a crash counts again." }
+                }
+            }
+        }
+        (cards("State", &columns, rows))
+    }
+}
+
 fn failures(details: &Details) -> Markup {
     let failing: Vec<_> =
         details.component_metrics.iter().filter(|c| c.failures() > 0 || c.last_error.is_some()).collect();
@@ -311,6 +368,7 @@ pub fn routes(topologies: Topologies) -> Router {
         .route("/topologies", get(show_list))
         .route("/topologies/{name}", get(show_one))
         .route("/topologies/{name}/rebalance", get(ask_rebalance).post(rebalance))
+        .route("/topologies/{name}/autoscale", get(ask_autoscale).post(autoscale))
         .route("/topologies/{name}/{action}", get(ask).post(act))
         .route("/assets/{file}", get(asset))
         .with_state(topologies)
@@ -406,6 +464,73 @@ async fn rebalance(
     }
 }
 
+/// The fields of a form that has executors follow the load, and its button.
+pub fn autoscale_fields(details: &Details, may: bool) -> Markup {
+    let most = details.rebalanced().iter().map(|c| c.tasks).max().unwrap_or(1);
+    html! {
+        label.inline { "Follow the load of " select name="component" {
+            @for c in details.rebalanced() { option value=(c.id) { (c.id) " (" (c.tasks) " tasks)" } }
+        } }
+        label { span.sr { "The fewest executors" } input type="number" name="min" min="1" max=(most) value="1" required; }
+        label { span.sr { "The most executors" } input type="number" name="max" min="1" max=(most) value=(most) required; }
+        button type="submit" disabled[!may] { "Autoscale" }
+        @if !details.autoscaled.is_empty() { button type="submit" name="stop" value="true" disabled[!may] { "Stop autoscaling" } }
+    }
+}
+
+/// Between which bounds executors are to follow the load, or that they are not to any more.
+#[derive(serde::Deserialize)]
+struct Bounds {
+    component: String,
+    min: usize,
+    max: usize,
+    #[serde(default)]
+    stop: bool,
+}
+
+async fn ask_autoscale(
+    State(topologies): State<Topologies>,
+    Path(name): Path<String>,
+    Query(bounds): Query<Bounds>,
+) -> Response {
+    let back = format!("/topologies/{}", encoded(&name));
+    let Bounds { component, min, max, stop } = bounds;
+    let action =
+        format!("{back}/autoscale?component={}&min={min}&max={max}&stop={stop}", encoded(&component));
+    let content = html! {
+        div.card.confirm {
+            h1 { "Autoscale: " (name) }
+            @if stop { p { "The executors of `" (component) "` stay as they are from now on." } }
+            @else { p { "From now on `" (component) "` has " (min) " to " (max) " executors: more while they are busy, fewer while they are not." } }
+            form.stack method="post" action=(action) {
+                div.buttons {
+                    button.primary type="submit" { (if stop { "Stop autoscaling" } else { "Autoscale" }) }
+                    a.button href=(back) { "Cancel" }
+                }
+            }
+        }
+    };
+    framed(&topologies, "Autoscale", Some(&name), &content)
+}
+
+async fn autoscale(
+    State(topologies): State<Topologies>,
+    Path(name): Path<String>,
+    Query(bounds): Query<Bounds>,
+) -> Response {
+    let done = match bounds.stop {
+        true => topologies.stop_autoscale(&name, &bounds.component),
+        false => {
+            let options = Autoscale::between(bounds.min..=bounds.max);
+            topologies.autoscale(&name, &bounds.component, options).await
+        }
+    };
+    match done {
+        Ok(()) => Redirect::to(&format!("/topologies/{}", encoded(&name))).into_response(),
+        Err(error) => missing(&topologies, error),
+    }
+}
+
 /// What is not there, as a page.
 fn missing(topologies: &Topologies, error: ControlError) -> Response {
     let text = error.to_string();
@@ -429,6 +554,7 @@ async fn show_one(State(topologies): State<Topologies>, Path(name): Path<String>
         }
         @if !details.rebalanced().is_empty() && !details.summary.status.is_over() {
             form.inline method="get" action={ "/topologies/" (encoded(&name)) "/rebalance" } { (rebalance_fields(&details, true)) }
+            form.inline method="get" action={ "/topologies/" (encoded(&name)) "/autoscale" } { (autoscale_fields(&details, true)) }
         }
     };
     let content = html! { section #topology data-refresh="2" { (one(&details, &buttons)) } };
@@ -460,6 +586,7 @@ async fn act(State(topologies): State<Topologies>, Path((name, action)): Path<(S
         Some(Action::Activate) => topologies.activate(&name),
         Some(Action::Deactivate) => topologies.deactivate(&name),
         Some(Action::Checkpoint) => topologies.checkpoint(&name).await.map(drop),
+        Some(Action::Upgrade) => topologies.upgrade(&name, Upgrade::default()).await.map(drop),
         Some(Action::Kill) => topologies.begin_kill(&name, None),
         None => Err(ControlError::Unknown(name.as_str().into())),
     };

@@ -7,13 +7,16 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use galerna_engine::{CheckpointFailure, RebalanceError};
 use galerna_http::{ApiError, JsonBody};
+use galerna_state::DeclaredState;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::autoscale::Autoscale;
 use crate::error::ControlError;
 use crate::topologies::Topologies;
+use crate::upgrade::Upgrade;
 
 /// The longest time to wait at a kill: a day.
 const LONGEST_WAIT: u64 = 86_400;
@@ -27,6 +30,8 @@ pub fn rest(topologies: Topologies) -> OpenApiRouter {
         .routes(routes!(deactivate))
         .routes(routes!(rebalance))
         .routes(routes!(checkpoint))
+        .routes(routes!(upgrade))
+        .routes(routes!(autoscale))
         .routes(routes!(kill))
         .routes(routes!(kill_within))
         .with_state(topologies)
@@ -45,10 +50,11 @@ impl From<ControlError> for ApiError {
                 _ => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_executors"),
             },
             ControlError::Checkpoint { cause, .. } => match cause {
-                CheckpointFailure::Off => (StatusCode::CONFLICT, "no_checkpoints"),
+                CheckpointFailure::Off | CheckpointFailure::None => (StatusCode::CONFLICT, "no_checkpoints"),
                 CheckpointFailure::Ended => (StatusCode::CONFLICT, "ending"),
                 _ => (StatusCode::SERVICE_UNAVAILABLE, "no_checkpoint"),
             },
+            ControlError::Upgrade { .. } => (StatusCode::CONFLICT, "would_not_start"),
             ControlError::Autoscale { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_bounds"),
             ControlError::Start { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "not_started"),
         };
@@ -63,6 +69,14 @@ struct Why {
     /// For the audit log, which reads it itself where there is one.
     #[serde(default, rename = "reason")]
     _reason: Option<String>,
+}
+
+/// How long to wait for what is pending.
+fn waiting(seconds: u64) -> Result<Duration, ApiError> {
+    Some(seconds).filter(|seconds| *seconds <= LONGEST_WAIT).map(Duration::from_secs).ok_or_else(|| {
+        let message = format!("the time to wait is in whole seconds, from 0 to {LONGEST_WAIT}");
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_wait", message)
+    })
 }
 
 type Answer = Result<Json<Value>, ApiError>;
@@ -190,6 +204,122 @@ async fn checkpoint(State(topologies): State<Topologies>, name: Name, _: JsonBod
     )
 }
 
+/// What an upgrade is to do.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpgradeBody {
+    /// Only say what would become of each state.
+    #[serde(default)]
+    dry_run: bool,
+    /// The states that the new program declares; without them those of the one that runs.
+    declares: Option<Vec<DeclaredState>>,
+    /// The new program drops the state of components that it does not have.
+    #[serde(default)]
+    drop_orphaned: bool,
+    /// How long to wait for what is pending.
+    wait_seconds: Option<u64>,
+    #[serde(default, rename = "reason")]
+    _reason: Option<String>,
+}
+
+/// Takes a checkpoint and ends the topology, so that another program goes on from it; or, as a dry run, says what that would make of it.
+#[utoipa::path(post, path = "/api/v1/topologies/{name}/upgrade",
+    params(("name" = String, Path, description = "the topology")),
+    request_body(content = Object, description = "`dry_run`; `declares`: the states of the new program, as `Engine::declared_states` gives them, without \
+        which nothing is compared; `drop_orphaned`: it may lose the state of components that it does not have; `wait_seconds`: for what is pending, 86400 at most",
+        example = json!({"dry_run": true, "declares": [{"component": "count", "state": "count", "kind": "value", "version": 2, "migrates_from": [1]}]})),
+    responses(
+        (status = 200, description = "of a dry run: what becomes of each state, of the last checkpoint", body = Object, example = json!({"name": "words", "checkpoint": 12,
+            "starts": true, "orphaned_components": [], "states": [{"component": "count", "state": "count", "fate": "migrated", "versions": [1, 2], "bytes": 4096, "reason": null}],
+            "advice": ["It starts from this checkpoint."]})),
+        (status = 202, description = "a checkpoint is taken, and the topology ends; ask for it to see when it has", body = Object,
+            example = json!({"name": "words", "status": "ending", "checkpoint": 12, "plan": null})),
+        (status = 404, description = "`unknown_topology`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 409, description = "`no_checkpoints`; `would_not_start`: from that checkpoint, so that the topology runs on; `ending`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`wrong_shape`; `invalid_wait`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 503, description = "`no_checkpoint`: none could be taken, so that the topology runs on", body = ref("#/components/schemas/ErrorBody"))))]
+async fn upgrade(
+    State(topologies): State<Topologies>,
+    name: Name,
+    JsonBody(body): JsonBody<UpgradeBody>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let name = text(name)?;
+    if body.dry_run {
+        let declares = match body.declares {
+            Some(declares) => declares,
+            None => topologies.get(&name)?.states,
+        };
+        let plan = topologies.plan_upgrade(&name, &declares).await?;
+        return Ok((StatusCode::OK, body_of(&plan)?));
+    }
+    let wait = body.wait_seconds.map(waiting).transpose()?;
+    let begun = topologies
+        .upgrade(&name, Upgrade { declares: body.declares, drop_orphaned: body.drop_orphaned, wait })
+        .await?;
+    let status = topologies.get(&name)?.summary.status;
+    let answer =
+        json!({ "name": name, "status": status, "checkpoint": begun.checkpoint.id.0, "plan": begun.plan });
+    Ok((StatusCode::ACCEPTED, Json(answer)))
+}
+
+/// Between which bounds executors are to follow a component's load.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AutoscaleBody {
+    component: String,
+    /// The fewest and the most; without both they stay as they are from now on.
+    min: Option<usize>,
+    max: Option<usize>,
+    grow_at: Option<f64>,
+    shrink_at: Option<f64>,
+    hold_seconds: Option<u64>,
+    #[serde(default, rename = "reason")]
+    _reason: Option<String>,
+}
+
+/// Has the executors of a component follow its load, between bounds, or not any more.
+#[utoipa::path(post, path = "/api/v1/topologies/{name}/autoscale",
+    params(("name" = String, Path, description = "the topology")),
+    request_body(content = Object, description = "the component with the fewest and the most executors, and perhaps the busy shares at which there are to be more or \
+        fewer and for how long; without `min` and `max` they stay as they are from now on",
+        example = json!({"component": "count", "min": 1, "max": 4, "grow_at": 0.8, "shrink_at": 0.3, "hold_seconds": 10})),
+    responses(
+        (status = 200, description = "all components of the topology whose executors follow their load", body = Object,
+            example = json!({"name": "words", "autoscaled": [{"component": "count", "min": 1, "max": 4, "grow_at": 0.8, "shrink_at": 0.3, "hold_ms": 10_000}]})),
+        (status = 404, description = "`unknown_topology`, `unknown_component`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 409, description = "`fixed`: its executors are; `ending`", body = ref("#/components/schemas/ErrorBody")),
+        (status = 422, description = "`wrong_shape`; `invalid_bounds`, `invalid_executors`: between which nothing can be scaled", body = ref("#/components/schemas/ErrorBody"))))]
+async fn autoscale(
+    State(topologies): State<Topologies>,
+    name: Name,
+    JsonBody(body): JsonBody<AutoscaleBody>,
+) -> Answer {
+    let name = text(name)?;
+    let invalid =
+        |message: &str| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_bounds", message.to_owned());
+    match (body.min, body.max) {
+        (None, None) => topologies.stop_autoscale(&name, &body.component)?,
+        (Some(min), Some(max)) => {
+            let mut options = Autoscale::between(min..=max);
+            options.grow_at = body.grow_at.unwrap_or(options.grow_at);
+            options.shrink_at = body.shrink_at.unwrap_or(options.shrink_at);
+            if let Some(seconds) = body.hold_seconds {
+                options.hold = Some(seconds)
+                    .filter(|seconds| *seconds <= LONGEST_WAIT)
+                    .map(Duration::from_secs)
+                    .ok_or_else(|| invalid("`hold_seconds` is a day at most: 86400"))?;
+            }
+            topologies.autoscale(&name, &body.component, options).await?;
+        }
+        _ => {
+            return Err(invalid(
+                "give both `min` and `max`, or neither to have the executors stay as they are",
+            ));
+        }
+    }
+    body_of(&json!({ "name": name, "autoscaled": topologies.get(&name)?.autoscaled }))
+}
+
 /// Ends the topology: nothing is emitted any more, and what is pending is waited for, for as long as the longest message timeout.
 #[utoipa::path(post, path = "/api/v1/topologies/{name}/kill",
     params(("name" = String, Path, description = "the topology")),
@@ -226,11 +356,7 @@ async fn kill_within(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let Path((name, seconds)) =
         path.map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, "invalid_path", e.body_text()))?;
-    let seconds =
-        seconds.parse::<u64>().ok().filter(|seconds| *seconds <= LONGEST_WAIT).ok_or_else(|| {
-            let message = format!("the time to wait is in whole seconds, from 0 to {LONGEST_WAIT}");
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_wait", message)
-        })?;
-    topologies.begin_kill(&name, Some(Duration::from_secs(seconds)))?;
+    let wait = waiting(seconds.parse::<u64>().unwrap_or(u64::MAX))?;
+    topologies.begin_kill(&name, Some(wait))?;
     Ok((StatusCode::ACCEPTED, done(&topologies, &name)?))
 }

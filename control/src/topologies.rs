@@ -9,14 +9,16 @@ use galerna_engine::{
     CheckpointReport, DrainReport, Engine, EngineOptions, Metrics, Rebalanced, Running, TopologyHandle,
 };
 use galerna_lock::Mutex;
+use galerna_state::DeclaredState;
 use galerna_topology::Topology;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::autoscale::{Autoscale, Autoscaler};
+use crate::autoscale::{Autoscale, AutoscaleView, Autoscaler};
 use crate::error::ControlError;
 use crate::recent::Recent;
+use crate::upgrade::{BegunUpgrade, Upgrade, UpgradeView};
 use crate::view::{Details, Summary};
 
 /// How often a topology is looked at for its rates.
@@ -164,6 +166,19 @@ impl Entry {
             State::Over { metrics, .. } => return metrics.clone(),
         };
         handle.metrics()
+    }
+
+    /// The states that its components declare, of one that runs.
+    pub(crate) fn states(&self) -> Vec<DeclaredState> {
+        match &*self.state.lock() {
+            State::Runs { handle, .. } => handle.declared_states(),
+            State::Over { .. } => Vec::new(),
+        }
+    }
+
+    /// Components whose executors follow their load.
+    pub(crate) fn autoscaled(&self) -> Vec<AutoscaleView> {
+        self.scalers.lock().iter().map(Autoscaler::view).collect()
     }
 
     pub(crate) fn report(&self) -> Option<DrainReport> {
@@ -375,6 +390,62 @@ impl Topologies {
         taken.map_err(|cause| ControlError::Checkpoint { name: entry.name.clone(), cause })
     }
 
+    /// What a program that declares these states would make of the last checkpoint of one.
+    ///
+    /// # Errors
+    /// If there is none of this name, it ends or has ended, takes no checkpoints, or has none yet.
+    pub async fn plan_upgrade(
+        &self,
+        name: &str,
+        declares: &[DeclaredState],
+    ) -> Result<UpgradeView, ControlError> {
+        let entry = self.entry(name)?;
+        let planned = entry.handle()?.plan_upgrade(declares).await;
+        let (checkpoint, plan) =
+            planned.map_err(|cause| ControlError::Checkpoint { name: entry.name.clone(), cause })?;
+        Ok(UpgradeView::new(&entry.name, checkpoint, &plan))
+    }
+
+    /// Has one end so that another program goes on where it was: takes a checkpoint, looks whether the new program would start from it, and
+    /// begins to end the topology, as [`begin_kill`](Self::begin_kill) does. When it has ended, its last checkpoint has all that it did.
+    ///
+    /// # Errors
+    /// If there is none of this name, it ends or has ended, or the checkpoint came to nothing; [`ControlError::Upgrade`] if the new program
+    /// would not start from it. The topology runs on then.
+    pub async fn upgrade(&self, name: &str, upgrade: Upgrade) -> Result<BegunUpgrade, ControlError> {
+        let checkpoint = self.checkpoint(name).await?;
+        let plan = match &upgrade.declares {
+            Some(declares) => Some(self.plan_upgrade(name, declares).await?),
+            None => None,
+        };
+        if let Some(plan) = &plan
+            && !plan.starts
+            && !(upgrade.drop_orphaned && plan.starts_dropping_orphaned())
+        {
+            let advice = plan.advice.join(" ");
+            return Err(ControlError::Upgrade { name: self.entry(name)?.name.clone(), advice });
+        }
+        self.begin_kill(name, upgrade.wait)?;
+        Ok(BegunUpgrade { checkpoint, plan })
+    }
+
+    /// Has the executors of a component stay as they are from now on, unless somebody changes them.
+    ///
+    /// # Errors
+    /// If there is none of this name, it ends or has ended; [`ControlError::Autoscale`] if they do not follow its load.
+    pub fn stop_autoscale(&self, name: &str, component: &str) -> Result<(), ControlError> {
+        let entry = self.entry(name)?;
+        entry.handle()?;
+        let mut scalers = entry.scalers.lock();
+        let before = scalers.len();
+        scalers.retain(|scaler| scaler.component != component);
+        if scalers.len() == before {
+            let reason = "its executors do not follow its load";
+            return Err(ControlError::Autoscale { component: component.to_owned(), reason });
+        }
+        Ok(())
+    }
+
     /// Has the executors of a component follow its load from now on, looked at once a second; instead of how they did before.
     ///
     /// # Errors
@@ -388,6 +459,10 @@ impl Topologies {
         let refused = |reason| Err(ControlError::Autoscale { component: component.to_owned(), reason });
         if options.executors.is_empty() {
             return refused("the fewest executors are more than the most");
+        }
+        let shares = 0.0..=1.0;
+        if !shares.contains(&options.shrink_at) || !shares.contains(&options.grow_at) {
+            return refused("busy shares are from 0 to 1");
         }
         if options.shrink_at >= options.grow_at {
             return refused("it would shrink at a share at which it grows");

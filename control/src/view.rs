@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use galerna_engine::{CheckpointMetrics, ComponentMetrics, Latency, SpoutState, WatermarkMetrics};
 use galerna_html::graph::Graph;
+use galerna_state::DeclaredState;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::autoscale::AutoscaleView;
 use crate::recent::Recent;
 use crate::topologies::{Entry, Status};
 use crate::why_slow::{Situation, why_slow};
@@ -58,6 +60,12 @@ pub struct Details {
     pub checkpoints: Option<CheckpointView>,
     /// Its components, in the order of declaration.
     pub component_metrics: Vec<ComponentView>,
+    /// Components whose executors follow their load.
+    #[serde(default)]
+    pub autoscaled: Vec<AutoscaleView>,
+    /// The states that its components declare.
+    #[serde(default)]
+    pub states: Vec<DeclaredState>,
     /// As it was declared: components with what they subscribe to.
     pub declared: serde_json::Value,
     /// How it ended, when it has.
@@ -83,6 +91,9 @@ pub struct CheckpointView {
     pub held_acks: u64,
     /// Why the last one came to nothing, if it did.
     pub last_error: Option<String>,
+    /// Spouts that gave roots without a stable id: what they deliver again after the process ended counts again.
+    #[serde(default)]
+    pub at_least_once: Vec<String>,
 }
 
 impl From<&CheckpointMetrics> for CheckpointView {
@@ -96,6 +107,7 @@ impl From<&CheckpointMetrics> for CheckpointView {
             state_bytes: of.state_bytes,
             held_acks: of.held_acks,
             last_error: of.last_error.clone(),
+            at_least_once: of.at_least_once.clone(),
         }
     }
 }
@@ -340,6 +352,8 @@ impl Details {
             queued_bytes: metrics.queued_bytes,
             checkpoints,
             component_metrics: components,
+            autoscaled: entry.autoscaled(),
+            states: entry.states(),
             declared: serde_json::from_str(&entry.declared).unwrap_or_default(),
             ended: entry.report().map(|report| EndView {
                 drained: report.drained,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use galerna_state::CheckpointId;
+use galerna_state::{CheckpointId, DeclaredState, UpgradePlan, plan_declared};
 use galerna_topology::{Clock, Topology};
 
 use crate::checkpoints::{CheckpointFailure, CheckpointReport};
@@ -97,6 +97,26 @@ impl TopologyHandle {
             Some(checkpoints) => checkpoints.request().await,
             None => Err(CheckpointFailure::Off),
         }
+    }
+
+    /// The states that its components declare, by component and name.
+    pub fn declared_states(&self) -> Vec<DeclaredState> {
+        crate::running::declared(&self.shared)
+    }
+
+    /// What a topology that declares these states ([`Engine::declared_states`](crate::Engine::declared_states)) would make of the last
+    /// checkpoint that is stored, and which that is.
+    ///
+    /// # Errors
+    /// [`CheckpointFailure::Off`] in a topology without checkpoints, [`CheckpointFailure::None`] when there is none yet, or that the store
+    /// failed.
+    pub async fn plan_upgrade(
+        &self,
+        declared: &[DeclaredState],
+    ) -> Result<(CheckpointId, UpgradePlan), CheckpointFailure> {
+        let Some(checkpoints) = &self.shared.checkpoints else { return Err(CheckpointFailure::Off) };
+        let latest = checkpoints.store.latest().await?.ok_or(CheckpointFailure::None)?;
+        Ok((latest.id, plan_declared(&latest, declared)))
     }
 
     /// The last checkpoint that was committed or, before there is one, restored.

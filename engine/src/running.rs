@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use galerna_state::CheckpointId;
+use galerna_state::{CheckpointId, DeclaredState, Manifest, TaskState};
 use galerna_topology::runtime::{BatchPool, BoxFuture, Destination, Loads};
 use galerna_topology::{Clock, Topology};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::ack_sender::AckMessage;
 use crate::async_worker::AsyncWorker;
 use crate::checkpoints::{
-    CheckpointFailure, CheckpointOptions, CheckpointReport, Checkpoints, Coordinator, Epoch,
+    CheckpointFailure, CheckpointOptions, CheckpointReport, Checkpoints, Coordinator, Epoch, Incoming,
     KeyedStateOptions, Restored, Status, restore,
 };
 use crate::clock::TokioClock;
@@ -119,69 +120,7 @@ impl Engine {
     /// # Panics
     /// Outside of a tokio runtime with time enabled.
     pub async fn submit(topology: Topology, options: EngineOptions) -> Result<Running, EngineError> {
-        let clock = options.clock.clone().unwrap_or_else(|| Arc::new(TokioClock::new()));
-        let plan = Plan::new(&topology, options.fuse, options.checkpoints.is_some());
-        let Restored { states, manifest, known } =
-            restore(&topology, &*clock, &options.state, options.checkpoints.as_ref()).await?;
-        let components = topology.components();
-        let per_task = |component: &galerna_topology::Component| {
-            (0..component.settings.tasks()).map(|_| Arc::<TaskStats>::default()).collect()
-        };
-        let lanes = plan.workers.iter().map(|worker| (components[worker.head].settings.queue, worker.group));
-        let lanes = Lanes::new(lanes, Budget::new(options.queued_bytes), options.feedback_bytes);
-        let (ledgers, acks): (Vec<_>, Vec<_>) = plan.spouts.iter().map(|_| unbounded()).unzip();
-        let tasks = components.iter().map(|component| component.settings.tasks()).sum();
-        let (checkpoints, passed) = options
-            .checkpoints
-            .as_ref()
-            .map(|options| {
-                let last = manifest.as_ref().map(|manifest| manifest.id);
-                Checkpoints::new(tasks, known, options, Arc::new(Status::new(last, clock.now())))
-            })
-            .unzip();
-        let per_epoch = |component: &galerna_topology::Component| {
-            (0..component.settings.tasks()).map(|_| Epoch::default()).collect()
-        };
-        let executors = plan.executors(components, clock.now());
-        let shared = Arc::new(Shared {
-            states,
-            state_clock: options.state.clock.clone(),
-            epochs: components.iter().map(per_epoch).collect(),
-            checkpoints,
-            clock,
-            in_flight: Arc::default(),
-            mode: watch::Sender::new(if options.active { Mode::Active } else { Mode::Inactive }),
-            stats: components.iter().map(per_task).collect(),
-            task_metrics: components
-                .iter()
-                .map(|component| (0..component.settings.tasks()).map(|_| Arc::default()).collect())
-                .collect(),
-            loads: components.iter().map(|component| Loads::new(component.settings.tasks())).collect(),
-            pools: components
-                .iter()
-                .map(|c| c.inputs.iter().map(|_| BatchPool::default()).collect())
-                .collect(),
-            lanes,
-            executors,
-            ledgers: ledgers.into(),
-            stable_ids: plan.spouts.iter().map(|_| StableIds::default()).collect(),
-            plan,
-            topology: topology.clone(),
-        });
-        let destinations = shared.plan.targets.iter().map(|target| {
-            let component = topology.components()[target.component].id.clone();
-            Destination { component, task: target.task }
-        });
-        let destinations = destinations.collect();
-        let builder = TaskBuilder {
-            shared: shared.clone(),
-            peers: Arc::new(topology.tasks()),
-            destinations,
-            seed: options.seed.unwrap_or_else(|| RandomState::new().hash_one(0u64)),
-            start_timeout: options.start_timeout,
-            close_timeout: options.close_timeout,
-            failed: Arc::default(),
-        };
+        let Prepared { shared, builder, acks, passed, manifest } = prepare(&topology, &options).await?;
         let Started { bolts, spouts: opened } = builder.start().await?;
 
         let mut workers = Vec::new();
@@ -236,6 +175,111 @@ impl Engine {
             shared,
         })
     }
+
+    /// The states that the components of a topology declare, by component and name: what `plan_declared` compares with a checkpoint that
+    /// another process has. For that, one task of each component that keeps state is made, prepared without anything restored, and closed
+    /// again; spouts are not opened and nothing runs.
+    ///
+    /// # Errors
+    /// If a task cannot be made or prepared in time, or panics meanwhile.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time enabled.
+    pub async fn declared_states(
+        topology: &Topology,
+        options: &EngineOptions,
+    ) -> Result<Vec<DeclaredState>, EngineError> {
+        let options = EngineOptions { checkpoints: None, ..options.clone() };
+        let Prepared { shared, builder, .. } = prepare(topology, &options).await?;
+        builder
+            .prepare_and_close(|plan| {
+                plan.task == 0 && topology.components()[plan.component].settings.keeps_state
+            })
+            .await?;
+        Ok(declared(&shared))
+    }
+}
+
+/// The states that tasks have declared, each once.
+pub(crate) fn declared(shared: &Shared) -> Vec<DeclaredState> {
+    let mut declared: Vec<DeclaredState> = shared.states.values().flat_map(TaskState::declared).collect();
+    declared.sort_by(|one, other| (&one.component, &one.state).cmp(&(&other.component, &other.state)));
+    declared.dedup();
+    declared
+}
+
+/// A topology whose tasks can be made.
+struct Prepared {
+    shared: Arc<Shared>,
+    builder: TaskBuilder,
+    /// By number of the spout's task.
+    acks: Vec<mpsc::UnboundedReceiver<(u64, AckMessage)>>,
+    passed: Option<Incoming>,
+    manifest: Option<Manifest>,
+}
+
+async fn prepare(topology: &Topology, options: &EngineOptions) -> Result<Prepared, EngineError> {
+    let clock = options.clock.clone().unwrap_or_else(|| Arc::new(TokioClock::new()));
+    let plan = Plan::new(topology, options.fuse, options.checkpoints.is_some());
+    let Restored { states, manifest, known } =
+        restore(topology, &*clock, &options.state, options.checkpoints.as_ref()).await?;
+    let components = topology.components();
+    let per_task = |component: &galerna_topology::Component| {
+        (0..component.settings.tasks()).map(|_| Arc::<TaskStats>::default()).collect()
+    };
+    let lanes = plan.workers.iter().map(|worker| (components[worker.head].settings.queue, worker.group));
+    let lanes = Lanes::new(lanes, Budget::new(options.queued_bytes), options.feedback_bytes);
+    let (ledgers, acks): (Vec<_>, Vec<_>) = plan.spouts.iter().map(|_| unbounded()).unzip();
+    let tasks = components.iter().map(|component| component.settings.tasks()).sum();
+    let (checkpoints, passed) = options
+        .checkpoints
+        .as_ref()
+        .map(|options| {
+            let last = manifest.as_ref().map(|manifest| manifest.id);
+            Checkpoints::new(tasks, known, options, Arc::new(Status::new(last, clock.now())))
+        })
+        .unzip();
+    let per_epoch = |component: &galerna_topology::Component| {
+        (0..component.settings.tasks()).map(|_| Epoch::default()).collect()
+    };
+    let executors = plan.executors(components, clock.now());
+    let shared = Arc::new(Shared {
+        states,
+        state_clock: options.state.clock.clone(),
+        epochs: components.iter().map(per_epoch).collect(),
+        checkpoints,
+        clock,
+        in_flight: Arc::default(),
+        mode: watch::Sender::new(if options.active { Mode::Active } else { Mode::Inactive }),
+        stats: components.iter().map(per_task).collect(),
+        task_metrics: components
+            .iter()
+            .map(|component| (0..component.settings.tasks()).map(|_| Arc::default()).collect())
+            .collect(),
+        loads: components.iter().map(|component| Loads::new(component.settings.tasks())).collect(),
+        pools: components.iter().map(|c| c.inputs.iter().map(|_| BatchPool::default()).collect()).collect(),
+        lanes,
+        executors,
+        ledgers: ledgers.into(),
+        stable_ids: plan.spouts.iter().map(|_| StableIds::default()).collect(),
+        plan,
+        topology: topology.clone(),
+    });
+    let destinations = shared.plan.targets.iter().map(|target| {
+        let component = topology.components()[target.component].id.clone();
+        Destination { component, task: target.task }
+    });
+    let destinations = destinations.collect();
+    let builder = TaskBuilder {
+        shared: shared.clone(),
+        peers: Arc::new(topology.tasks()),
+        destinations,
+        seed: options.seed.unwrap_or_else(|| RandomState::new().hash_one(0u64)),
+        start_timeout: options.start_timeout,
+        close_timeout: options.close_timeout,
+        failed: Arc::default(),
+    };
+    Ok(Prepared { shared, builder, acks, passed, manifest })
 }
 
 struct Task {

@@ -155,6 +155,21 @@ impl TaskBuilder {
         Ok(started)
     }
 
+    /// Makes some of the bolts ready, and closes them again.
+    pub(crate) async fn prepare_and_close(
+        &self,
+        which: impl Fn(TaskPlan) -> bool,
+    ) -> Result<(), EngineError> {
+        let threads = Semaphore::new(MOST_THREADS);
+        for (worker, plan) in self.shared.plan.workers.iter().enumerate() {
+            for (slot, &member) in plan.members.iter().enumerate().filter(|(_, member)| which(**member)) {
+                let (_, _, ready) = self.prepare(worker, slot, member, &threads).await?;
+                ready.close(self.close_timeout).await;
+            }
+        }
+        Ok(())
+    }
+
     async fn prepare(
         &self,
         worker: usize,

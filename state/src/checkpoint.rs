@@ -26,7 +26,9 @@ pub use self::manifest::{BlockPlace, ComponentManifest, Manifest, StateManifest}
 pub use self::mongo::{MongoCheckpointOptions, MongoCheckpoints};
 #[cfg(feature = "simulation")]
 pub use self::simulated::{SimulatedFiles, Unsynced};
-pub use self::upgrade::{PlannedState, StateDeclaration, StateFate, UpgradePlan, plan_upgrade};
+pub use self::upgrade::{
+    DeclaredState, PlannedState, StateDeclaration, StateFate, UpgradePlan, plan_declared, plan_upgrade,
+};
 use crate::{KeyGroups, Part, PartState};
 
 /// The number of a checkpoint; later ones of a topology have higher ones.

@@ -72,8 +72,9 @@ mod value;
 pub use bolts::{KeyedBolt, StateContext};
 pub use checkpoint::{
     BlockPlace, CheckpointEntry, CheckpointError, CheckpointId, CheckpointStore, Collected,
-    ComponentManifest, DiskFiles, FileSystem, FolderCheckpoints, FolderLock, Manifest, PlannedState,
-    StateDeclaration, StateFate, StateManifest, StoredPart, UpgradePlan, plan_upgrade,
+    ComponentManifest, DeclaredState, DiskFiles, FileSystem, FolderCheckpoints, FolderLock, Manifest,
+    PlannedState, StateDeclaration, StateFate, StateManifest, StoredPart, UpgradePlan, plan_declared,
+    plan_upgrade,
 };
 #[cfg(feature = "mongodb")]
 pub use checkpoint::{MongoCheckpointOptions, MongoCheckpoints};

@@ -135,27 +135,15 @@ impl StateSpec {
 
     /// What is wrong with the declaration itself.
     pub(crate) fn problem(&self) -> Option<String> {
-        if self.name.is_empty() || self.name.len() > 255 {
-            return Some("give it a name of 1 to 255 bytes".to_owned());
-        }
-        if self.version == 0 {
-            return Some("versions count from 1".to_owned());
-        }
         if self.time_to_live.is_some_and(|time| time.as_millis() == 0) {
             return Some("a time to live is at least a millisecond".to_owned());
         }
-        let beyond = self.migrations.keys().find(|from| **from == 0 || **from >= self.version)?;
-        Some(format!(
-            "it has a migration from version {beyond}, which leads to none of its versions 1 to {}",
-            self.version
-        ))
+        problem(&self.name, self.version, &self.migrates_from())
     }
 
-    /// The versions to migrate from, one after the other, or the one that nothing leads on from.
-    pub(crate) fn path(&self, found: u32) -> Result<Vec<u32>, u32> {
-        (found..self.version)
-            .map(|from| if self.migrations.contains_key(&from) { Ok(from) } else { Err(from) })
-            .collect()
+    /// The versions from which there is a migration.
+    pub(crate) fn migrates_from(&self) -> Vec<u32> {
+        self.migrations.keys().copied().collect()
     }
 
     /// One step; `Err` says why it refused.
@@ -165,6 +153,20 @@ impl StateSpec {
             None => Err("there is no such migration".to_owned()),
         }
     }
+}
+
+/// What is wrong with a declaration.
+pub(crate) fn problem(name: &str, version: u32, migrates_from: &[u32]) -> Option<String> {
+    if name.is_empty() || name.len() > 255 {
+        return Some("give it a name of 1 to 255 bytes".to_owned());
+    }
+    if version == 0 {
+        return Some("versions count from 1".to_owned());
+    }
+    let beyond = migrates_from.iter().find(|from| **from == 0 || **from >= version)?;
+    Some(format!(
+        "it has a migration from version {beyond}, which leads to none of its versions 1 to {version}"
+    ))
 }
 
 impl fmt::Debug for StateSpec {

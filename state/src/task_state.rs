@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::block::read_block;
 use crate::cell::Cell;
 use crate::cells::{Declared, Place, TaskCells};
+use crate::checkpoint::DeclaredState;
 use crate::key_group::hash_key;
 use crate::pending::Pending;
 use crate::spec::{StateKind, StateSpec};
@@ -177,6 +178,16 @@ impl TaskState {
             .collect()
     }
 
+    /// The states that were declared, by name.
+    pub fn declared(&self) -> Vec<DeclaredState> {
+        let cells = self.cells.lock();
+        let states = cells.states.iter();
+        let mut declared: Vec<DeclaredState> =
+            states.map(|state| DeclaredState::new(&cells.component, state.kind, &state.spec)).collect();
+        declared.sort_unstable_by(|one, other| one.state.cmp(&other.state));
+        declared
+    }
+
     /// Drops states that nobody has declared.
     pub fn drop_undeclared(&self) {
         self.cells.lock().pending.clear();
@@ -324,19 +335,5 @@ pub(crate) fn check_restorable(
     found: StateKind,
     version: u32,
 ) -> Result<Vec<u32>, StateError> {
-    let (component, state) = (component.to_owned(), spec.name().to_owned());
-    if found != kind {
-        return Err(StateError::Kind { component, state, found, declared: kind });
-    }
-    let known = spec.current_version();
-    if version > known {
-        return Err(StateError::Newer { component, state, found: version, known });
-    }
-    spec.path(version).map_err(|missing| StateError::NoMigration {
-        component,
-        state,
-        found: version,
-        known,
-        missing,
-    })
+    DeclaredState::new(component, kind, spec).steps_from(found, version)
 }

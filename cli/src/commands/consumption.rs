@@ -5,8 +5,8 @@ use galerna_settings::Settings;
 use galerna_terminal::{Cell, List};
 use serde_json::{Value, json};
 
-use crate::commands::alert_tables::{items, text};
 use crate::args::Reason;
+use crate::commands::alert_tables::{items, text};
 use crate::commands::queues::because;
 use crate::form::Form;
 use crate::page_client::PageApi;

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use clap::Subcommand;
-use galerna_control::{ComponentView, Details, Status, Summary};
+use galerna_control::{ComponentView, Details, Status, Summary, UpgradeView};
 use galerna_settings::Settings;
 use galerna_terminal::{Cell, List, Tone, duration, print, table, thousands};
 use serde::de::DeserializeOwned;
@@ -53,6 +53,54 @@ pub(crate) enum TopologiesCommand {
         #[command(flatten)]
         reason: Reason,
     },
+    /// Have the executors of a component follow its load between bounds, or with --stop stay as they are
+    Autoscale {
+        /// The topology
+        name: String,
+        /// The component
+        component: String,
+        /// The fewest executors
+        #[arg(long, required_unless_present = "stop")]
+        min: Option<usize>,
+        /// The most executors
+        #[arg(long, required_unless_present = "stop")]
+        max: Option<usize>,
+        /// From this busy share on there are to be more [default: 0.8]
+        #[arg(long)]
+        grow_at: Option<f64>,
+        /// Up to this busy share there are to be fewer [default: 0.3]
+        #[arg(long)]
+        shrink_at: Option<f64>,
+        /// For so many seconds the share must have been so [default: 10]
+        #[arg(long, value_name = "SECONDS")]
+        hold: Option<u64>,
+        /// The executors stay as they are from now on
+        #[arg(long, conflicts_with_all = ["min", "max", "grow_at", "shrink_at", "hold"])]
+        stop: bool,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Take a checkpoint and end one, so that a new program goes on from there; --dry-run says what that would make of the state
+    Upgrade {
+        /// The topology
+        name: String,
+        /// Change nothing: say of each state whether it would be claimed, migrated, orphaned or refused
+        #[arg(long)]
+        dry_run: bool,
+        /// What the new program declares: the JSON of `Engine::declared_states`, in this file or with `-` from standard input
+        #[arg(long, value_name = "FILE")]
+        declares: Option<std::path::PathBuf>,
+        /// The new program drops the state of components that it does not have
+        #[arg(long)]
+        drop_orphaned: bool,
+        /// Wait for so many seconds at most for what is pending [default: its message timeout]
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
+        wait: Option<u64>,
+        #[command(flatten)]
+        reason: Reason,
+        #[command(flatten)]
+        sure: Sure,
+    },
     /// Take a checkpoint now, and wait until it is committed
     Checkpoint {
         /// The topology
@@ -77,7 +125,7 @@ pub(crate) enum TopologiesCommand {
 impl TopologiesCommand {
     /// Whether it changes nothing.
     pub(crate) fn reads(&self) -> bool {
-        matches!(self, Self::List | Self::Show { .. })
+        matches!(self, Self::List | Self::Show { .. } | Self::Upgrade { dry_run: true, .. })
     }
 }
 
@@ -121,6 +169,54 @@ pub(crate) async fn run(command: &TopologiesCommand, form: &Form, settings: &Set
             );
             form.done(&answer, &told)
         }
+        TopologiesCommand::Autoscale {
+            name,
+            component,
+            min,
+            max,
+            grow_at,
+            shrink_at,
+            hold,
+            stop,
+            reason,
+        } => {
+            let body = match stop {
+                true => json!({ "component": component }),
+                false => json!({
+                    "component": component, "min": min, "max": max, "grow_at": grow_at, "shrink_at": shrink_at, "hold_seconds": hold,
+                }),
+            };
+            let answer = api.post(&path(name, "/autoscale"), &said(body, reason)).await?;
+            let told = match (stop, min, max) {
+                (false, Some(min), Some(max)) => {
+                    format!("{component} of {name} follows its load with {min} to {max} executors")
+                }
+                _ => format!("{component} of {name} keeps the executors that it has"),
+            };
+            form.done(&answer, &told)
+        }
+        TopologiesCommand::Upgrade { name, dry_run: true, declares, .. } => {
+            let declares = declares.as_deref().map(declared).transpose()?;
+            let body = json!({ "dry_run": true, "declares": declares });
+            let answer = api.post(&path(name, "/upgrade"), &body).await?;
+            let plan: UpgradeView = understood(answer.clone())?;
+            form.one(&answer, name, || print_plan(&plan))
+        }
+        TopologiesCommand::Upgrade { name, declares, drop_orphaned, wait, reason, sure, .. } => {
+            let declares = declares.as_deref().map(declared).transpose()?;
+            let question =
+                format!("Upgrade {name}? It ends after a checkpoint, until the new program is started.");
+            ensure!(sure.is_said(&question)?, "nothing is changed");
+            let body = json!({ "declares": declares, "drop_orphaned": drop_orphaned, "wait_seconds": wait });
+            let answer = api.post(&path(name, "/upgrade"), &said(body, reason)).await?;
+            let checkpoint = &answer["checkpoint"];
+            form.done(
+                &answer,
+                &format!(
+                    "checkpoint {checkpoint} of {name} is committed, and it ends; when `galerna topology show {name}` says so, start the new program"
+                ),
+            )
+        }
         TopologiesCommand::Checkpoint { name, reason } => {
             let answer = api.post(&path(name, "/checkpoint"), &said(json!({}), reason)).await?;
             let (id, took) = (&answer["id"], answer["took_ms"].as_f64().unwrap_or_default());
@@ -134,6 +230,37 @@ pub(crate) async fn run(command: &TopologiesCommand, form: &Form, settings: &Set
             form.done(&answer, &format!("{name} ends; `galerna topology show {name}` tells when it has"))
         }
     }
+}
+
+/// What a program has said that it declares.
+fn declared(file: &std::path::Path) -> anyhow::Result<Value> {
+    use anyhow::Context;
+    let text = match file.to_str() {
+        Some("-") => std::io::read_to_string(std::io::stdin()),
+        _ => std::fs::read_to_string(file),
+    };
+    let text = text.with_context(|| format!("{} cannot be read", file.display()))?;
+    serde_json::from_str(&text).with_context(|| {
+        format!("{} is not the JSON that `Engine::declared_states` gives of a topology", file.display())
+    })
+}
+
+fn print_plan(plan: &UpgradeView) -> anyhow::Result<()> {
+    print(format!("checkpoint {} of {}", plan.checkpoint, plan.name))?;
+    let mut rows = table(&["component", "state", "would be", "versions", "bytes", "why"]);
+    for state in &plan.states {
+        let versions: Vec<String> = state.versions.iter().map(u32::to_string).collect();
+        rows.add_row([
+            state.component.clone(),
+            state.state.clone(),
+            state.fate.clone(),
+            versions.join(" -> "),
+            thousands(state.bytes),
+            state.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    print(rows)?;
+    plan.advice.iter().try_for_each(print)
 }
 
 fn said(body: Value, reason: &Reason) -> Value {

@@ -131,6 +131,7 @@ fn it_tells_how_old_the_last_checkpoint_is_and_why_there_is_none() {
         state_bytes: 0,
         held_acks,
         last_error: last_error.map(str::to_owned),
+        at_least_once: Vec::new(),
     };
     let components = [spout("no data", 0)];
     for (checkpoints, told) in [

@@ -59,6 +59,7 @@ impl Checkpoints {
             requests,
             wanted: tokio::sync::Notify::new(),
             known,
+            store: options.store.clone(),
             most_held: options.held_acks.max(1),
             status,
         };

@@ -24,13 +24,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use galerna_lock::Mutex;
-use galerna_state::{CheckpointId, Part, StateError, TaskState};
+use galerna_state::{CheckpointId, CheckpointStore, Part, StateError, TaskState};
 use galerna_topology::Fault;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use self::alignment::Alignment;
-pub(crate) use self::coordinator::Coordinator;
 use self::coordinator::Request;
+pub(crate) use self::coordinator::{Coordinator, Incoming};
 pub(crate) use self::known_ids::KnownIds;
 pub use self::options::{CheckpointOptions, KeyedStateOptions, SpillPlaces};
 pub(crate) use self::restore::{Restored, restore};
@@ -83,6 +83,8 @@ pub(crate) struct Checkpoints {
     wanted: Notify,
     /// By component; of spouts.
     pub(crate) known: Vec<KnownIds>,
+    /// Where they are.
+    pub(crate) store: Arc<dyn CheckpointStore>,
     /// Acks that may wait in each spout task.
     pub(crate) most_held: usize,
     pub(crate) status: Arc<Status>,

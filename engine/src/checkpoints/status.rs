@@ -30,6 +30,9 @@ pub enum CheckpointFailure {
     /// None are taken.
     #[error("the topology takes no checkpoints: say where they are to be in `EngineOptions::checkpoints`")]
     Off,
+    /// None is stored yet.
+    #[error("there is no checkpoint yet: take one first")]
+    None,
     /// The topology ends.
     #[error("the topology ended before the checkpoint was committed")]
     Ended,

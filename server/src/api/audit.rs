@@ -7,7 +7,7 @@
 //! | `POST /stop`, `/start` | `dispatcher.stop`, `dispatcher.start` |
 //! | `PUT /strategy` | `dispatcher.strategy` |
 //! | `POST /queue/<id>/dead/replay`, `/dead/discard` | `dead_letters.replay`, `dead_letters.discard` |
-//! | `POST /api/v1/topologies/<name>/activate`, `/deactivate`, `/rebalance`, `/checkpoint`, `/kill`, `/kill/<seconds>` | `topology.activate` … |
+//! | `POST /api/v1/topologies/<name>/activate`, `/deactivate`, `/rebalance`, `/checkpoint`, `/autoscale`, `/upgrade`, `/kill`, `/kill/<seconds>` | `topology.activate` … |
 //! | `POST /sources`, `/sources/<id>/rotate`, `/sources/<id>/remove` | `source.add`, `source.rotate`, `source.remove` |
 //! | `POST /schedules`, `PUT /schedules/<id>` | `schedule.add`, `schedule.edit` |
 //! | `POST /schedules/<id>/pause`, `/resume`, `/trigger`, `/backfill`, `/remove` | `schedule.pause`, … |
@@ -40,7 +40,7 @@ use utoipa::openapi::{Object, OpenApi, RefOr, Required, Type};
 const ANSWER: usize = 4 << 20;
 
 /// All actions: how the API is asked for each.
-const ROUTES: [(Method, &str, Action); 23] = [
+const ROUTES: [(Method, &str, Action); 25] = [
     (Method::POST, "/queue/{id}/pause", Action::Pause),
     (Method::POST, "/queue/{id}/unpause", Action::Unpause),
     (Method::POST, "/stop", Action::Stop),
@@ -62,6 +62,8 @@ const ROUTES: [(Method, &str, Action); 23] = [
     (Method::POST, "/api/v1/topologies/{name}/deactivate", Action::DeactivateTopology),
     (Method::POST, "/api/v1/topologies/{name}/rebalance", Action::RebalanceTopology),
     (Method::POST, "/api/v1/topologies/{name}/checkpoint", Action::CheckpointTopology),
+    (Method::POST, "/api/v1/topologies/{name}/autoscale", Action::AutoscaleTopology),
+    (Method::POST, "/api/v1/topologies/{name}/upgrade", Action::UpgradeTopology),
     (Method::POST, "/api/v1/topologies/{name}/kill", Action::KillTopology),
     (Method::POST, "/api/v1/topologies/{name}/kill/{seconds}", Action::KillTopology),
 ];
