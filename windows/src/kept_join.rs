@@ -58,6 +58,11 @@ impl<K: Clone, L, R> JoinSink<K, L, R, Kept> for Step<K, L, R> {
     }
 }
 
+/// What comes out.
+pub(crate) type Out<K, L, R> = Vec<Joined<K, L, R>>;
+/// A tuple by its number: when it is, and itself.
+type Numbered<L, R> = (u64, (i64, Side<L, R>));
+
 /// Why a tuple was not taken.
 pub(crate) enum NotTaken<L, R> {
     TooLate(Side<L, R>),
@@ -117,7 +122,7 @@ where
     }
 
     /// Puts the tuples of a key into the store, which has none of it.
-    fn put(&mut self, key: &K, mut tuples: Vec<(u64, (i64, Side<L, R>))>) -> Result<(), StateError> {
+    fn put(&mut self, key: &K, mut tuples: Vec<Numbered<L, R>>) -> Result<(), StateError> {
         tuples.sort_unstable_by_key(|(number, _)| *number);
         for (number, (at, tuple)) in tuples {
             self.next = self.next.max(number.saturating_add(1));
@@ -142,7 +147,7 @@ where
         key: &K,
         tuple: Side<L, R>,
         at: Timestamp,
-    ) -> Result<Vec<Joined<K, L, R>>, NotTaken<L, R>> {
+    ) -> Result<Out<K, L, R>, NotTaken<L, R>> {
         let number = self.next;
         let kept = (at.millis(), tuple.clone());
         let mut step = Step::default();
@@ -180,7 +185,7 @@ where
     }
 
     /// Nothing earlier than `watermark` is to be expected: what comes of that, and what could not be written of it.
-    pub(crate) fn advance(&mut self, watermark: Timestamp) -> (Vec<Joined<K, L, R>>, Result<(), StateError>) {
+    pub(crate) fn advance(&mut self, watermark: Timestamp) -> (Out<K, L, R>, Result<(), StateError>) {
         let mut step = Step::default();
         self.store.advance(watermark, &mut step);
         self.unremoved.append(&mut step.released);
