@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use galerna_state::{CheckpointId, CheckpointStore};
 use galerna_topology::runtime::{
     AsyncBoltTask, BoltTask, BoxFuture, Destinations, RouteSetup, SpoutTask, Subscription, TaskSetup,
 };
@@ -37,6 +38,8 @@ pub(crate) struct TaskBuilder {
     pub(crate) close_timeout: Duration,
     /// Whether a task could not be made ready: those that are made ready later are closed at once.
     pub(crate) failed: Arc<AtomicBool>,
+    /// Where checkpoints are, and the one that was restored.
+    pub(crate) checkpoints: Option<(Arc<dyn CheckpointStore>, Option<CheckpointId>)>,
 }
 
 /// The bolts of a worker, prepared.
@@ -119,6 +122,8 @@ impl TaskBuilder {
             while let Some(bolt) = bolts.next().await {
                 ready.push(bolt?);
             }
+            // Whoever ran it before commits nothing more. Only now, when it is known that there is somebody to take over.
+            self.claim().await?;
             let mut spouts: FuturesUnordered<Making<'_>> = FuturesUnordered::new();
             for (number, &plan) in self.shared.plan.spouts.iter().enumerate() {
                 spouts.push(Box::pin(self.open(number, plan)));
@@ -168,6 +173,14 @@ impl TaskBuilder {
             }
         }
         Ok(())
+    }
+
+    async fn claim(&self) -> Result<(), EngineError> {
+        let Some((store, restored)) = &self.checkpoints else { return Ok(()) };
+        store.claim(*restored).await.map_err(|error| EngineError::Restore {
+            topology: self.shared.topology.name().clone(),
+            reason: error.to_string(),
+        })
     }
 
     async fn prepare(

@@ -3,6 +3,7 @@
 use galerna_topology::{BoltDeclarer, Data, IntoInput, Outputs, Stream, TaskContext};
 use serde::Serialize;
 
+use crate::key_group::hash_key;
 use crate::{KeyGroup, StateError, TaskState};
 
 /// The state of a task, by its context.
@@ -41,8 +42,18 @@ pub trait KeyedBolt<I> {
     ) -> Self;
 }
 
-fn group<K: Serialize>(key: &K) -> u16 {
-    KeyGroup::of(key).map_or(0, KeyGroup::number)
+/// Its upper bits are the key group's number.
+fn hash<K: Serialize>(key: &K) -> u64 {
+    rmp_serde::to_vec(key).map_or(0, |encoded| hash_key(&encoded))
+}
+
+/// The key as text.
+fn named<K: Serialize>(key: &K) -> String {
+    match serde_json::to_value(key) {
+        Ok(serde_json::Value::String(text)) => text,
+        Ok(other) => other.to_string(),
+        Err(_) => format!("a key of group {}", KeyGroup::of_hash(hash(key)).number()),
+    }
 }
 
 impl<I: Send + 'static, O: Outputs> KeyedBolt<I> for BoltDeclarer<'_, I, O> {
@@ -51,7 +62,12 @@ impl<I: Send + 'static, O: Outputs> KeyedBolt<I> for BoltDeclarer<'_, I, O> {
         stream: impl Into<Stream<T>>,
         key: impl Fn(&T) -> K + Clone + Send + Sync + 'static,
     ) -> Self {
-        self.keeps_state().by_key_group(stream, move |tuple: &T| group(&key(tuple)))
+        let name = key.clone();
+        self.keeps_state().by_key_group(
+            stream,
+            move |tuple: &T| hash(&key(tuple)),
+            move |tuple: &T| named(&name(tuple)),
+        )
     }
 
     fn keyed_by_as<T: Data, K: Serialize>(
@@ -60,7 +76,13 @@ impl<I: Send + 'static, O: Outputs> KeyedBolt<I> for BoltDeclarer<'_, I, O> {
         key: impl Fn(&T) -> K + Clone + Send + Sync + 'static,
         into_input: impl Fn(T) -> I + Send + Sync + 'static,
     ) -> Self {
-        self.keeps_state().by_key_group_as(stream, move |tuple: &T| group(&key(tuple)), into_input)
+        let name = key.clone();
+        self.keeps_state().by_key_group_as(
+            stream,
+            move |tuple: &T| hash(&key(tuple)),
+            move |tuple: &T| named(&name(tuple)),
+            into_input,
+        )
     }
 }
 

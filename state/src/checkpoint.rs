@@ -96,6 +96,16 @@ pub struct Collected {
 /// [`commit`]: CheckpointStore::commit
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
+    /// From now on this process alone commits, after the checkpoint that it was restored from, if there is one: commits of
+    /// others fail, also those that were begun before. A store that only one process can open has nothing to do.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Conflict`] when another process has committed one since.
+    async fn claim(&self, restored: Option<CheckpointId>) -> Result<(), CheckpointError> {
+        let _ = restored;
+        Ok(())
+    }
+
     /// Begins a checkpoint, in place of one that was begun and not committed.
     ///
     /// # Errors

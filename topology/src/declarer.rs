@@ -10,7 +10,7 @@ use crate::component::{Component, EventTimeUse, Threads};
 use crate::grouping::{
     All, Custom, CustomGrouping, Direct, Distribute, Fields, Global, Grouped, Grouping, PartialKey, Shuffle,
 };
-use crate::hot_keys::spelled;
+use crate::hot_keys::{shortened, spelled};
 use crate::input::{Input, IntoInput, convert, discard, split};
 use crate::outputs::{Data, Outputs};
 use crate::runtime::{Route, RouteSetup};
@@ -215,7 +215,7 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         self.subscribe(stream.into(), Grouping::Fields, move |setup| {
             let (key, name) = (key.clone(), key.clone());
             let hash = move |value: &T| StableHasher::hash(key(value));
-            Fields::sampled(setup, hash, move |value: &T| spelled(name(value)))
+            Fields::new(setup, hash, move |value: &T| spelled(name(value)))
         })
     }
 
@@ -228,7 +228,7 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         self.subscribe(stream.into(), Grouping::Fields, move |setup| {
             let (key, name) = (key.clone(), key.clone());
             let hash = move |value: &T| StableHasher::hash(&key(value));
-            Fields::sampled(setup, hash, move |value: &T| spelled(&name(value)))
+            Fields::new(setup, hash, move |value: &T| spelled(&name(value)))
         })
     }
 
@@ -243,20 +243,24 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
         let distribute = move |setup: &RouteSetup| {
             let (key, name) = (key.clone(), key.clone());
             let hash = move |value: &T| StableHasher::hash(&key(value));
-            Fields::sampled(setup, hash, move |value: &T| spelled(&name(value)))
+            Fields::new(setup, hash, move |value: &T| spelled(&name(value)))
         };
         self.subscribe_as(stream.into(), Grouping::Fields, distribute, false, into_input)
     }
 
-    /// Subscribes: each tuple to the task that has the state of its key group, which the closure tells: below
-    /// [`KEY_GROUPS`](crate::KEY_GROUPS).
+    /// Subscribes: each tuple to the task that has the state of its key group, which the upper 12 bits of the key's hash tell, of
+    /// [`KEY_GROUPS`](crate::KEY_GROUPS). `name` is the key as text, for who looks at which keys are frequent.
     pub fn by_key_group<T: Data + IntoInput<I>>(
         self,
         stream: impl Into<Stream<T>>,
-        group: impl Fn(&T) -> u16 + Clone + Send + Sync + 'static,
+        hash: impl Fn(&T) -> u64 + Clone + Send + Sync + 'static,
+        name: impl Fn(&T) -> String + Clone + Send + Sync + 'static,
     ) -> Self {
         let direct = TypeId::of::<T>() == TypeId::of::<I>();
-        let route = move |_: &RouteSetup| Fields::new(key_group_hash(group.clone()));
+        let route = move |setup: &RouteSetup| {
+            let (hash, name) = (hash.clone(), name.clone());
+            Fields::new(setup, hash, move |value: &T| shortened(name(value))).by_key_group()
+        };
         self.subscribe_as(stream.into(), Grouping::KeyGroup, route, direct, IntoInput::<I>::into_input)
     }
 
@@ -265,10 +269,14 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
     pub fn by_key_group_as<T: Data>(
         self,
         stream: impl Into<Stream<T>>,
-        group: impl Fn(&T) -> u16 + Clone + Send + Sync + 'static,
+        hash: impl Fn(&T) -> u64 + Clone + Send + Sync + 'static,
+        name: impl Fn(&T) -> String + Clone + Send + Sync + 'static,
         into_input: impl Fn(T) -> I + Send + Sync + 'static,
     ) -> Self {
-        let route = move |_: &RouteSetup| Fields::new(key_group_hash(group.clone()));
+        let route = move |setup: &RouteSetup| {
+            let (hash, name) = (hash.clone(), name.clone());
+            Fields::new(setup, hash, move |value: &T| shortened(name(value))).by_key_group()
+        };
         self.subscribe_as(stream.into(), Grouping::KeyGroup, route, false, into_input)
     }
 
@@ -310,11 +318,4 @@ impl<I: Send + 'static, O: Outputs> BoltDeclarer<'_, I, O> {
     ) -> Self {
         self.subscribe(stream.into(), Grouping::Custom, move |_| Custom::new(grouping.clone()))
     }
-}
-
-/// A hash that gives a tuple to the task which has its key group, as the groups are shared out: group `g` of `n` tasks is task
-/// `g * n / KEY_GROUPS`'s.
-fn key_group_hash<T>(group: impl Fn(&T) -> u16) -> impl Fn(&T) -> u64 {
-    const SHIFT: u32 = 64 - crate::KEY_GROUPS.trailing_zeros();
-    move |value| u64::from(group(value)) << SHIFT
 }

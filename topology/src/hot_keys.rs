@@ -153,9 +153,14 @@ impl Hasher for Spelled {
 pub(crate) fn spelled<K: Hash + ?Sized>(key: &K) -> String {
     let mut text = Spelled::default();
     key.hash(&mut text);
-    match text.0.char_indices().nth(NAME) {
-        Some((end, _)) => format!("{}…", &text.0[..end]),
-        None => text.0,
+    shortened(text.0)
+}
+
+/// As much of a text as a key is shown by.
+pub(crate) fn shortened(text: String) -> String {
+    match text.char_indices().nth(NAME) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 

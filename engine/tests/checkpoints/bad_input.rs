@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_engine::{CheckpointOptions, Engine, EngineError, EngineOptions, Running};
-use galerna_state::prelude::*;
-use galerna_state::{FolderCheckpoints, SimulatedFiles};
+use galerna_state::{FolderCheckpoints, KeyedBolt, SimulatedFiles};
 use galerna_topology::prelude::*;
 
 use crate::source::Source;
-use crate::words::{Shape, until, words};
+use crate::words::{Count, Shape, counts_of, until, words};
 
 const NEVER: Duration = Duration::from_secs(100_000);
 
@@ -87,70 +86,6 @@ async fn a_checkpoint_cut_in_half_is_refused_with_what_to_do() {
     }
 }
 
-/// A bolt with a state of this name and version.
-fn other(id: &'static str, state: &'static str, version: u32) -> Topology {
-    struct Other(StateSpec);
-    impl Bolt for Other {
-        type Input = String;
-        type Outputs = ();
-
-        fn prepare(&mut self, context: &TaskContext) -> Result<(), Fault> {
-            context.state()?.value::<u64>(&self.0)?;
-            Ok(())
-        }
-
-        fn execute(&mut self, _: String, _: &mut Emitter<()>) -> Result<(), Fault> {
-            Ok(())
-        }
-    }
-    let mut topology = TopologyBuilder::new("words");
-    let sent = topology.spout("source", Source::default().spout(true)).outputs();
-    let spec = StateSpec::new(state).version(version);
-    topology.bolt(id, move || Other(spec.clone())).keyed_by(sent, String::clone);
-    topology.build().unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn state_that_the_program_does_not_know_is_refused_with_what_to_do() {
-    // Written by version 2 of the state.
-    let files = SimulatedFiles::new();
-    let (source, spec) = (Source::default(), StateSpec::new("count").version(2));
-    let running = submit(&files, newer(&source, spec), false).await.unwrap();
-    source.send("word");
-    until("it is counted", || running.metrics().checkpoints.unwrap().held_acks == 1).await;
-    running.drain(Duration::from_secs(30)).await;
-    let newer = error(&files, other("count", "count", 1)).await;
-    assert!(newer.contains("could not start task 0 of `count`") && newer.contains("version 2"), "{newer}");
-
-    let orphaned = error(&files, other("total", "count", 1)).await;
-    assert!(orphaned.contains("has state of `count`, which the topology does not have"), "{orphaned}");
-    submit(&files, other("total", "count", 1), true).await.unwrap().stop().await;
-    // Its last checkpoint had no state of it.
-    submit(&files, other("count", "count", 1), true).await.unwrap();
-}
-
-fn newer(source: &Source, spec: StateSpec) -> Topology {
-    struct Newer(StateSpec, Option<ValueState<u64>>);
-    impl Bolt for Newer {
-        type Input = String;
-        type Outputs = ();
-
-        fn prepare(&mut self, context: &TaskContext) -> Result<(), Fault> {
-            self.1 = Some(context.state()?.value(&self.0)?);
-            Ok(())
-        }
-
-        fn execute(&mut self, word: String, _: &mut Emitter<()>) -> Result<(), Fault> {
-            self.1.as_mut().ok_or_else(|| Fault::permanent("it was not prepared"))?.set(&word, &1)?;
-            Ok(())
-        }
-    }
-    let mut topology = TopologyBuilder::new("words");
-    let sent = topology.spout("source", source.spout(true)).outputs();
-    topology.bolt("count", move || Newer(spec.clone(), None)).keyed_by(sent, String::clone);
-    topology.build().unwrap()
-}
-
 /// Says no to a checkpoint, or panics at it, while it is told to.
 struct Unwilling(Arc<std::sync::atomic::AtomicU8>);
 
@@ -193,4 +128,56 @@ async fn a_bolt_that_cannot_take_part_costs_the_checkpoint_and_nothing_else() {
     running.checkpoint().await.unwrap();
     until("all is acked", || source.is_empty()).await;
     assert_eq!(running.metrics().component("unwilling").unwrap().errors, 2);
+}
+
+/// One number for each of the other keys, and all others for the hot one, as fast as they are taken.
+struct Lopsided {
+    next: u64,
+}
+
+const HOT: u64 = 1_000_000;
+const OTHERS: u64 = 10;
+
+impl Spout for Lopsided {
+    type MessageId = u64;
+    type Outputs = Output<String>;
+
+    async fn next(&mut self, out: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+        let at = self.next;
+        if at >= HOT + OTHERS {
+            return Ok(Next::Done);
+        }
+        self.next += 1;
+        let word = match (at % (HOT / OTHERS), at / (HOT / OTHERS)) {
+            (0, other) if other < OTHERS => format!("other-{other}"),
+            _ => "hot".to_owned(),
+        };
+        out.root(at).emit(word);
+        Ok(Next::Ready)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_a_million_times_hotter_than_the_others_is_named_and_all_are_counted() {
+    let files = SimulatedFiles::new();
+    let mut topology = TopologyBuilder::new("words");
+    let words = topology.spout("source", || Lopsided { next: 0 }).max_pending(10_000).outputs();
+    topology.bolt("count", Count::default).keyed_by(words, String::clone).parallelism(4);
+    let store = FolderCheckpoints::open_on(files.clone(), "checkpoints", "words").await.unwrap();
+    let checkpoints = CheckpointOptions::new(store).every(Duration::from_millis(200));
+    let options = EngineOptions { checkpoints: Some(checkpoints), ..EngineOptions::default() };
+    let running = Engine::submit(topology.build().unwrap(), options).await.unwrap();
+    running.finished().await;
+    let report = running.drain(Duration::from_secs(60)).await;
+    assert!(report.drained, "{report:#?}");
+    let count = report.metrics.component("count").unwrap();
+    let hot = count.hot_key.as_ref().expect("it is named");
+    assert!(hot.key.contains("hot") && hot.share > 0.99, "{hot:?}");
+    assert_eq!((report.metrics.component("source").unwrap().acked, count.errors), (HOT + OTHERS, 0));
+    let store = FolderCheckpoints::open_on(files, "checkpoints", "words").await.unwrap();
+    let manifest = galerna_state::CheckpointStore::latest(&store).await.unwrap();
+    let mut counts = counts_of(&store, manifest.as_ref()).await;
+    assert_eq!(counts.remove("hot"), Some(HOT));
+    assert_eq!(counts.len() as u64, OTHERS);
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
 }

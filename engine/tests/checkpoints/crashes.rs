@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use crate::place::Place;
 use crate::source::Source;
 use crate::words::{Shape, counts, start, until};
 
 /// Runs a topology with this seed, which crashes now and then.
-async fn run(seed: u64) {
+async fn run(seed: u64, place: &Place) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let folder = tempfile::tempdir().expect("a folder");
     let source = Source::default();
     let crashes = random.usize(2..6);
     for crash in 0..crashes {
@@ -20,7 +20,7 @@ async fn run(seed: u64) {
             fails: random.bool(),
             stable: true,
         };
-        let running = start(folder.path(), &source, shape, Duration::from_millis(random.u64(1..20))).await;
+        let running = start(place, &source, shape, Duration::from_millis(random.u64(1..20))).await;
         for _ in 0..random.usize(1..8) {
             for _ in 0..random.usize(1..400) {
                 source.send(format!("word-{}", random.u32(0..50)));
@@ -39,12 +39,19 @@ async fn run(seed: u64) {
             assert!(report.drained, "seed {seed}: {report:#?}");
         }
     }
-    assert_eq!(counts(folder.path()).await, source.counts(), "seed {seed}");
+    assert_eq!(counts(place).await, source.counts(), "seed {seed}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_message_counts_once_whatever_crashes() {
     for seed in 0..12 {
-        run(seed).await;
+        run(seed, &Place::folder().await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_message_counts_once_whatever_crashes_with_checkpoints_in_mongodb() {
+    for seed in 100..108 {
+        run(seed, &Place::mongo().await).await;
     }
 }

@@ -4,6 +4,10 @@
 mod alignment;
 mod bad_input;
 mod crashes;
+mod mongodb;
+mod place;
+mod power;
+mod restarts;
 mod rules;
 mod source;
 mod words;

@@ -6,16 +6,23 @@ use galerna_engine::testing::Harness;
 use galerna_engine::{CheckpointFailure, Engine, EngineOptions};
 use galerna_topology::prelude::*;
 
+use crate::place::{Place, on_both};
 use crate::source::Source;
 use crate::words::{Count, Shape, counts, start, until};
 
+on_both! {
+    acks_wait_for_the_checkpoint_that_has_their_effects
+    a_topology_that_drains_takes_a_last_checkpoint
+    what_is_delivered_again_is_acked_and_does_not_count_again
+    state_survives_a_panic_of_its_task
+    who_gives_no_stable_ids_is_named
+}
+
 const NEVER: Duration = Duration::from_secs(100_000);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn acks_wait_for_the_checkpoint_that_has_their_effects() {
-    let folder = tempfile::tempdir().unwrap();
+async fn acks_wait_for_the_checkpoint_that_has_their_effects(place: &Place) {
     let source = Source::default();
-    let running = start(folder.path(), &source, Shape::default(), NEVER).await;
+    let running = start(place, &source, Shape::default(), NEVER).await;
     (0..100).for_each(|n| source.send(format!("word-{}", n % 7)));
     let held = || running.metrics().checkpoints.unwrap().held_acks;
     until("all is counted", || held() == 100).await;
@@ -31,15 +38,13 @@ async fn acks_wait_for_the_checkpoint_that_has_their_effects() {
     assert_eq!((next.id.0, next.written_bytes), (2, 0));
     assert_eq!(next.state_bytes, report.state_bytes);
     drop(running);
-    assert_eq!(counts(folder.path()).await, source.counts());
+    assert_eq!(counts(place).await, source.counts());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topology_that_drains_takes_a_last_checkpoint() {
-    let folder = tempfile::tempdir().unwrap();
+async fn a_topology_that_drains_takes_a_last_checkpoint(place: &Place) {
     let source = Source::default();
     for round in 1..=2u64 {
-        let running = start(folder.path(), &source, Shape { waits: true, ..Shape::default() }, NEVER).await;
+        let running = start(place, &source, Shape { waits: true, ..Shape::default() }, NEVER).await;
         (0..50).for_each(|n| source.send(format!("word-{}", n % 7)));
         until("all is counted", || running.metrics().checkpoints.unwrap().held_acks == 50).await;
         let report = running.drain(Duration::from_secs(30)).await;
@@ -47,15 +52,13 @@ async fn a_topology_that_drains_takes_a_last_checkpoint() {
         assert_eq!(report.metrics.component("source").unwrap().acked, 50);
         assert_eq!(source.numbers().1 as u64, 50 * round);
     }
-    assert_eq!(counts(folder.path()).await, source.counts());
+    assert_eq!(counts(place).await, source.counts());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_delivered_again_is_acked_and_does_not_count_again() {
-    let folder = tempfile::tempdir().unwrap();
+async fn what_is_delivered_again_is_acked_and_does_not_count_again(place: &Place) {
     let source = Source::default();
     let mut random = fastrand::Rng::with_seed(1);
-    let running = start(folder.path(), &source, Shape::default(), NEVER).await;
+    let running = start(place, &source, Shape::default(), NEVER).await;
     (0..100).for_each(|_| source.send("word"));
     until("all is counted", || running.metrics().checkpoints.unwrap().held_acks == 100).await;
     running.checkpoint().await.unwrap();
@@ -64,19 +67,17 @@ async fn what_is_delivered_again_is_acked_and_does_not_count_again() {
     // The last acks were lost on their way.
     source.disconnect(60, &mut random);
     assert_eq!(source.numbers().1, 40);
-    let running = start(folder.path(), &source, Shape::default(), NEVER).await;
+    let running = start(place, &source, Shape::default(), NEVER).await;
     until("all is delivered again", || source.numbers().2 == 160).await;
     until("all is acked again, without another checkpoint", || source.is_empty()).await;
     assert_eq!(running.metrics().component("count").unwrap().executed, 0);
     running.drain(Duration::from_secs(30)).await;
-    assert_eq!(counts(folder.path()).await, source.counts());
+    assert_eq!(counts(place).await, source.counts());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn state_survives_a_panic_of_its_task() {
-    let folder = tempfile::tempdir().unwrap();
+async fn state_survives_a_panic_of_its_task(place: &Place) {
     let source = Source::default();
-    let running = start(folder.path(), &source, Shape::default(), Duration::from_millis(5)).await;
+    let running = start(place, &source, Shape::default(), Duration::from_millis(5)).await;
     for n in 0..40 {
         source.send(format!("word-{}", n % 7));
         source.send(format!("panics-{}", n % 5));
@@ -84,16 +85,13 @@ async fn state_survives_a_panic_of_its_task() {
     until("all is acked", || source.is_empty()).await;
     let report = running.drain(Duration::from_secs(30)).await;
     assert_eq!(report.metrics.component("count").unwrap().restarts, 5);
-    assert_eq!(counts(folder.path()).await, source.counts());
+    assert_eq!(counts(place).await, source.counts());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_gives_no_stable_ids_is_named() {
-    let folder = tempfile::tempdir().unwrap();
+async fn who_gives_no_stable_ids_is_named(place: &Place) {
     let source = Source::default();
     let running =
-        start(folder.path(), &source, Shape { stable: false, ..Shape::default() }, Duration::from_millis(5))
-            .await;
+        start(place, &source, Shape { stable: false, ..Shape::default() }, Duration::from_millis(5)).await;
     source.send("word");
     until("all is acked", || source.is_empty()).await;
     assert_eq!(running.metrics().checkpoints.unwrap().at_least_once, ["source"]);

@@ -1,20 +1,17 @@
 //! A topology that counts words in state.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use galerna_engine::{CheckpointOptions, Engine, EngineOptions, Running};
 use galerna_state::prelude::*;
-use galerna_state::{CheckpointError, CheckpointStore, FolderCheckpoints, KeyGroups, StateOptions};
+use galerna_state::{CheckpointStore, KeyGroups, Manifest, StateOptions};
 use galerna_topology::prelude::*;
 
+use crate::place::{PATIENCE, Place};
 use crate::source::Source;
-
-/// How long a test waits for something, in real time.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Resolves when the condition holds.
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -114,35 +111,31 @@ impl Bolt for Check {
     }
 }
 
-/// The folder, once nobody else has it.
-pub(crate) async fn open(folder: &Path) -> FolderCheckpoints {
-    let start = Instant::now();
-    loop {
-        match FolderCheckpoints::open(folder, "words").await {
-            Err(CheckpointError::InUse { .. }) if start.elapsed() < PATIENCE => {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            opened => return opened.expect("opened"),
-        }
-    }
-}
-
-pub(crate) async fn start(folder: &Path, source: &Source, shape: Shape, interval: Duration) -> Running {
+/// A topology of words, with its checkpoints in this place.
+pub(crate) async fn start(place: &Place, source: &Source, shape: Shape, interval: Duration) -> Running {
     // Acks are lost that are as old as that on a slow machine.
     let redelivery = Duration::from_secs(600);
     let checkpoints =
-        CheckpointOptions { redelivery, ..CheckpointOptions::new(open(folder).await).every(interval) };
+        CheckpointOptions { redelivery, ..CheckpointOptions::shared(place.open().await).every(interval) };
     let options = EngineOptions { checkpoints: Some(checkpoints), ..EngineOptions::default() };
     Engine::submit(words(source, shape), options).await.expect("submitted")
 }
 
-/// What the last checkpoint in a folder says of the counts.
-pub(crate) async fn counts(folder: &Path) -> BTreeMap<String, u64> {
-    let store = open(folder).await;
+/// What the last checkpoint says of the counts.
+pub(crate) async fn counts(place: &Place) -> BTreeMap<String, u64> {
+    let store = place.open().await;
+    counts_of(&*store, store.latest().await.expect("read").as_ref()).await
+}
+
+/// What a checkpoint says of the counts.
+pub(crate) async fn counts_of(
+    store: &dyn CheckpointStore,
+    manifest: Option<&Manifest>,
+) -> BTreeMap<String, u64> {
     let options = StateOptions { budget_bytes: 64 << 20, spill: None, clock: Arc::new(|| 0) };
     let state = TaskState::new("count", 0, KeyGroups::all(), options).expect("a state");
-    if let Some(manifest) = store.latest().await.expect("read") {
-        state.restore(&store, &manifest).await.expect("restored");
+    if let Some(manifest) = manifest {
+        state.restore(store, manifest).await.expect("restored");
     }
     let counts = state.value::<u64>("count").expect("a handle").collect().expect("read");
     counts.into_iter().collect()

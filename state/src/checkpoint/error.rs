@@ -103,12 +103,12 @@ pub enum CheckpointError {
         /// The number.
         id: CheckpointId,
     },
-    /// Another process wrote a checkpoint of this number: two run the same topology.
+    /// Another process has committed a checkpoint since, or goes on from the last one: two run the same topology.
     #[error(
-        "another process has written checkpoint {id} of topology `{topology}`; let only one process run it"
+        "another process has written checkpoint {id} of topology `{topology}`, or goes on from it; let only one process run it"
     )]
     Conflict {
-        /// The number.
+        /// The number of the other's.
         id: CheckpointId,
         /// The topology.
         topology: String,

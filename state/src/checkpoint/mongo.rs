@@ -1,8 +1,14 @@
 //! Checkpoints in MongoDB.
 //!
 //! `checkpoint_chunks` has the files, each in documents `{topology, file, offset, end, data}` of at most 8 MiB;
-//! `checkpoints` has one document `{topology, checkpoint, file, length, files, …}` for each committed checkpoint, whose `file` is its
-//! manifest. Inserting that document is the commit. Every write is acknowledged by a majority and journaled.
+//! `checkpoints` has one document `{topology, checkpoint, follows, writer, file, length, files, …}` for each committed checkpoint, whose
+//! `file` is its manifest. Inserting that document is the commit. Every write is acknowledged by a majority and journaled.
+//!
+//! Each checkpoint `follows` another, and each is followed by at most one. Who goes on from a checkpoint first inserts a document
+//! `{topology, checkpoint, follows, writer, claim: true}`, so that whoever had written it can commit nothing more; its own first commit
+//! takes that document's place.
+
+mod claims;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -10,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Document, doc};
 use futures_util::TryStreamExt;
@@ -22,6 +29,7 @@ use mongodb::options::{
 };
 use mongodb::{Client, Collection, IndexModel};
 
+use self::claims::{Head, Newest};
 use super::folder::blocks_name;
 use super::{
     CheckpointEntry, CheckpointError, CheckpointId, CheckpointStore, Collected, Manifest, StoredPart,
@@ -30,6 +38,8 @@ use crate::Part;
 
 /// Data of one document; documents may have 16 MiB.
 const CHUNK_BYTES: usize = 8 << 20;
+
+const COMMITTING: &str = "committing a checkpoint to";
 
 const CHUNKS: &str = "checkpoint_chunks";
 const CHECKPOINTS: &str = "checkpoints";
@@ -63,6 +73,8 @@ pub struct MongoCheckpoints {
     writer: String,
     /// The checkpoint that was begun.
     begun: Mutex<Option<CheckpointId>>,
+    /// What the next commit comes after; nothing as long as nobody asked.
+    head: Mutex<Option<Head>>,
 }
 
 impl std::fmt::Debug for MongoCheckpoints {
@@ -126,14 +138,21 @@ impl MongoCheckpoints {
             checkpoints: database.collection_with_options(CHECKPOINTS, settings),
             topology,
             timeout: options.timeout,
-            writer: bson::oid::ObjectId::new().to_hex(),
+            writer: ObjectId::new().to_hex(),
             begun: Mutex::new(None),
+            head: Mutex::new(None),
         };
-        for (collection, keys) in [
-            (&store.chunks, doc! { "topology": 1, "file": 1, "offset": 1 }),
-            (&store.checkpoints, doc! { "topology": 1, "checkpoint": 1 }),
+        for (collection, keys, only) in [
+            (&store.chunks, doc! { "topology": 1, "file": 1, "offset": 1 }, None),
+            (&store.checkpoints, doc! { "topology": 1, "checkpoint": 1 }, None),
+            // Earlier versions wrote none.
+            (
+                &store.checkpoints,
+                doc! { "topology": 1, "follows": 1 },
+                Some(doc! { "follows": { "$exists": true } }),
+            ),
         ] {
-            let unique = IndexOptions::builder().unique(true).build();
+            let unique = IndexOptions::builder().unique(true).partial_filter_expression(only).build();
             let index = IndexModel::builder().keys(keys).options(unique).build();
             store.call("creating an index of", collection.name(), collection.create_index(index)).await?;
         }
@@ -153,24 +172,20 @@ impl MongoCheckpoints {
         if *self.begun.lock() == Some(id) { Ok(()) } else { Err(CheckpointError::NotBegun { id }) }
     }
 
-    /// Inserts a document whose key must be new.
+    /// Inserts a document; whether its keys were new.
     async fn insert(
         &self,
-        id: CheckpointId,
         attempted: &'static str,
         collection: &Collection<Document>,
         document: Document,
-    ) -> Result<(), CheckpointError> {
+    ) -> Result<bool, CheckpointError> {
         let insert = async {
             match collection.insert_one(document).await {
                 Err(error) if code(&error) == Some(DUPLICATE_KEY) => Ok(false),
                 inserted => inserted.map(|_| true),
             }
         };
-        match self.call(attempted, collection.name(), insert).await? {
-            true => Ok(()),
-            false => Err(CheckpointError::Conflict { id, topology: self.topology.clone() }),
-        }
+        self.call(attempted, collection.name(), insert).await
     }
 
     async fn put_file(&self, id: CheckpointId, file: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
@@ -186,7 +201,9 @@ impl MongoCheckpoints {
                 "end": (offset + chunk.len()) as i64,
                 "data": Binary { subtype: BinarySubtype::Generic, bytes: chunk.to_vec() },
             };
-            self.insert(id, "writing to", &self.chunks, document).await?;
+            if !self.insert("writing to", &self.chunks, document).await? {
+                return Err(self.conflict(id.0 as i64));
+            }
         }
         Ok(())
     }
@@ -239,7 +256,7 @@ impl MongoCheckpoints {
 
     /// The committed checkpoints, oldest first.
     async fn committed(&self) -> Result<Vec<(CheckpointId, Document)>, CheckpointError> {
-        let found = self.checkpoints.find(doc! { "topology": &self.topology }).sort(doc! { "checkpoint": 1 });
+        let found = self.checkpoints.find(self.committed_ones()).sort(doc! { "checkpoint": 1 });
         let mut cursor = self.call("reading", CHECKPOINTS, found).await?;
         let mut all = Vec::new();
         while let Some(document) = self.call("reading", CHECKPOINTS, cursor.try_next()).await? {
@@ -254,8 +271,12 @@ impl MongoCheckpoints {
         CheckpointError::Unknown { id, place: format!("{CHECKPOINTS} of topology `{}`", self.topology) }
     }
 
+    fn committed_ones(&self) -> Document {
+        doc! { "topology": &self.topology, "claim": { "$exists": false } }
+    }
+
     fn of(&self, id: CheckpointId) -> Document {
-        doc! { "topology": &self.topology, "checkpoint": id.0 as i64 }
+        doc! { "topology": &self.topology, "checkpoint": id.0 as i64, "claim": { "$exists": false } }
     }
 }
 
@@ -282,13 +303,25 @@ fn number(file: &str) -> Option<CheckpointId> {
 
 #[async_trait]
 impl CheckpointStore for MongoCheckpoints {
+    async fn claim(&self, restored: Option<CheckpointId>) -> Result<(), CheckpointError> {
+        self.claim_after(restored.map_or(0, |id| id.0 as i64)).await
+    }
+
     async fn begin(&self) -> Result<CheckpointId, CheckpointError> {
-        let newest =
-            self.checkpoints.find_one(doc! { "topology": &self.topology }).sort(doc! { "checkpoint": -1 });
-        let newest = self.call("reading", CHECKPOINTS, newest).await?;
-        let newest = newest
-            .and_then(|found| found.get_i64("checkpoint").ok())
-            .map(|id| CheckpointId(id.unsigned_abs()));
+        let newest = self.newest().await?;
+        let committed =
+            newest.as_ref().map_or(0, |newest| newest.claim_of().unwrap_or(newest.number)).unsigned_abs();
+        let head = newest.as_ref().map_or(Head::Checkpoint(0), Newest::head);
+        {
+            let mut own = self.head.lock();
+            match &newest {
+                Some(newest) if !newest.own && own.is_some_and(|own| own != head) => {
+                    return Err(self.conflict(newest.number));
+                }
+                // A commit whose answer was lost is its own, too.
+                _ => *own = Some(head),
+            }
+        }
         let last = self
             .chunks
             .find_one(doc! { "topology": &self.topology })
@@ -297,7 +330,7 @@ impl CheckpointStore for MongoCheckpoints {
         let last = self.call("reading", CHUNKS, last).await?;
         let last = last.and_then(|found| found.get_str("file").ok().and_then(number));
         let mut begun = self.begun.lock();
-        let id = CheckpointId(newest.max(last).max(*begun).map_or(1, |last| last.0 + 1));
+        let id = CheckpointId(last.max(*begun).map_or(committed, |last| last.0.max(committed)) + 1);
         *begun = Some(id);
         Ok(id)
     }
@@ -319,22 +352,40 @@ impl CheckpointStore for MongoCheckpoints {
         let bytes = manifest.encode().map_err(|problem| CheckpointError::Incomplete { id, problem })?;
         let file = format!("{:020}.manifest.{}", id.0, self.writer);
         self.put_file(id, &file, &bytes).await?;
-        let mut document = self.of(id);
-        document.extend(doc! {
+        let head = (*self.head.lock()).unwrap_or(Head::Checkpoint(0));
+        let (Head::Claim { follows, .. } | Head::Checkpoint(follows)) = head;
+        let document = doc! {
+            "topology": &self.topology,
+            "checkpoint": id.0 as i64,
+            "follows": follows,
+            "writer": &self.writer,
             "file": file,
             "length": bytes.len() as i64,
             "files": manifest.files().iter().map(|file| file.to_string()).collect::<Vec<_>>(),
             "taken_at": bson::DateTime::from_millis(manifest.taken_at),
             "bytes": manifest.bytes() as i64,
-        });
-        self.insert(id, "committing a checkpoint to", &self.checkpoints, document).await?;
+        };
+        let committed = match head {
+            Head::Claim { document: claim, .. } => {
+                let of = doc! { "_id": claim, "writer": &self.writer, "claim": true };
+                let replaced = self.checkpoints.replace_one(of, document);
+                self.call(COMMITTING, CHECKPOINTS, replaced).await?.matched_count == 1
+            }
+            Head::Checkpoint(_) => self.insert(COMMITTING, &self.checkpoints, document).await?,
+        };
+        // One that was begun before many of another process, whose oldest are gone, does not collide with them.
+        let newest = self.newest().await?;
+        if !committed || newest.as_ref().map(|newest| newest.number) != Some(id.0 as i64) {
+            let other = newest.map(|newest| newest.claim_of().unwrap_or(newest.number));
+            return Err(self.conflict(other.unwrap_or_default()));
+        }
+        *self.head.lock() = Some(Head::Checkpoint(id.0 as i64));
         *self.begun.lock() = None;
         Ok(())
     }
 
     async fn latest(&self) -> Result<Option<Manifest>, CheckpointError> {
-        let newest =
-            self.checkpoints.find_one(doc! { "topology": &self.topology }).sort(doc! { "checkpoint": -1 });
+        let newest = self.checkpoints.find_one(self.committed_ones()).sort(doc! { "checkpoint": -1 });
         let Some(document) = self.call("reading", CHECKPOINTS, newest).await? else { return Ok(None) };
         let id = document.get_i64("checkpoint").unwrap_or_default().unsigned_abs();
         self.decode(CheckpointId(id), &document).await.map(Some)
@@ -360,7 +411,16 @@ impl CheckpointStore for MongoCheckpoints {
     async fn delete(&self, id: CheckpointId) -> Result<(), CheckpointError> {
         let deleted =
             self.call("deleting from", CHECKPOINTS, self.checkpoints.delete_one(self.of(id))).await?;
-        if deleted.deleted_count == 1 { Ok(()) } else { Err(self.unknown(id)) }
+        if deleted.deleted_count == 0 {
+            return Err(self.unknown(id));
+        }
+        let claims = doc! { "topology": &self.topology, "follows": id.0 as i64, "claim": true };
+        self.call("deleting from", CHECKPOINTS, self.checkpoints.delete_many(claims)).await?;
+        let mut head = self.head.lock();
+        if *head == Some(Head::Checkpoint(id.0 as i64)) {
+            *head = None;
+        }
+        Ok(())
     }
 
     async fn collect(&self, keep: NonZeroUsize) -> Result<Collected, CheckpointError> {

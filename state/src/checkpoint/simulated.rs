@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use galerna_lock::Mutex;
 
@@ -21,13 +21,22 @@ pub enum Unsynced {
 }
 
 /// A file system in memory for tests. Clones are the same one. Operations that change something are counted from 1.
+///
+/// When syncing a file fails, what was written to it is never durable, however often it is synced after that, until it is written anew:
+/// so systems do that drop what they could not write.
 #[derive(Clone, Default)]
-pub struct SimulatedFiles(Arc<Mutex<Disk>>);
+pub struct SimulatedFiles {
+    disk: Arc<Mutex<Disk>>,
+    /// The restart after which it is of use, if only until the next one.
+    mounted: Option<u64>,
+}
 
 #[derive(Default)]
 struct Inode {
     now: Vec<u8>,
     synced: Vec<u8>,
+    /// Syncing it failed since it was written.
+    dropped: bool,
 }
 
 #[derive(Default)]
@@ -40,11 +49,12 @@ struct Disk {
     off_after: Option<u64>,
     fails: BTreeMap<u64, io::ErrorKind>,
     room: Option<u64>,
+    restarts: u64,
 }
 
 impl std::fmt::Debug for SimulatedFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let disk = self.0.lock();
+        let disk = self.disk.lock();
         f.debug_struct("SimulatedFiles")
             .field("names", &disk.names.keys().collect::<Vec<_>>())
             .field("operations", &disk.operations)
@@ -58,34 +68,41 @@ impl SimulatedFiles {
         Self::default()
     }
 
+    /// The same file system for a process that ends when the power fails: after the next restart all that it still does are errors.
+    #[must_use]
+    pub fn mount(&self) -> Self {
+        let restarts = self.disk.lock().restarts;
+        Self { disk: self.disk.clone(), mounted: Some(restarts) }
+    }
+
     /// How many operations there were.
     pub fn operations(&self) -> u64 {
-        self.0.lock().operations
+        self.disk.lock().operations
     }
 
     /// The power fails when this operation is done: all that follow are errors, until [`SimulatedFiles::restart`].
     pub fn lose_power_after(&self, operation: u64) {
-        self.0.lock().off_after = Some(operation);
+        self.disk.lock().off_after = Some(operation);
     }
 
     /// This operation fails and does nothing; one that writes has written half.
     pub fn fail(&self, operation: u64, kind: io::ErrorKind) {
-        self.0.lock().fails.insert(operation, kind);
+        self.disk.lock().fails.insert(operation, kind);
     }
 
     /// All files together have at most so many bytes; `None`: there is room for all.
     pub fn limit(&self, bytes: Option<u64>) {
-        self.0.lock().room = bytes;
+        self.disk.lock().room = bytes;
     }
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.0.lock().bytes()
+        self.disk.lock().bytes()
     }
 
     /// The power is back.
     pub fn restart(&self, unsynced: Unsynced) {
-        let disk = &mut *self.0.lock();
+        let disk = &mut *self.disk.lock();
         let mut random = match unsynced {
             Unsynced::Mixed(seed) => seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             _ => 1,
@@ -127,6 +144,17 @@ impl SimulatedFiles {
         disk.synced = names;
         disk.off_after = None;
         disk.fails.clear();
+        disk.restarts += 1;
+    }
+
+    /// The disk, if it has power and this process had it all the time.
+    fn powered(&self) -> io::Result<MutexGuard<'_, Disk>> {
+        let disk = self.disk.lock();
+        let restarted = self.mounted.is_some_and(|restarts| restarts != disk.restarts);
+        if restarted || disk.off_after.is_some_and(|last| disk.operations >= last) {
+            return Err(io::Error::other("the power is off"));
+        }
+        Ok(disk)
     }
 
     /// Changes a file behind everybody's back.
@@ -134,7 +162,7 @@ impl SimulatedFiles {
     /// # Errors
     /// `NotFound`.
     pub fn damage(&self, file: &Path, damage: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
-        let disk = &mut *self.0.lock();
+        let disk = &mut *self.disk.lock();
         let inode = disk.inode(file)?;
         damage(&mut disk.inodes[inode].now);
         disk.inodes[inode].synced = disk.inodes[inode].now.clone();
@@ -147,22 +175,14 @@ impl Disk {
         self.names.values().map(|inode| self.inodes[*inode].now.len() as u64).sum()
     }
 
-    fn power(&self) -> io::Result<()> {
-        if self.off_after.is_some_and(|last| self.operations >= last) {
-            return Err(io::Error::other("the power is off"));
-        }
-        Ok(())
-    }
-
     /// Counts an operation; the error that it is to fail with.
-    fn operate(&mut self) -> io::Result<Option<io::ErrorKind>> {
-        self.power()?;
+    fn operate(&mut self) -> Option<io::ErrorKind> {
         self.operations += 1;
-        Ok(self.fails.get(&self.operations).copied())
+        self.fails.get(&self.operations).copied()
     }
 
     fn operate_or_fail(&mut self) -> io::Result<()> {
-        self.operate()?.map_or(Ok(()), |kind| Err(kind.into()))
+        self.operate().map_or(Ok(()), |kind| Err(kind.into()))
     }
 
     fn inode(&self, file: &Path) -> io::Result<usize> {
@@ -172,7 +192,7 @@ impl Disk {
 
 impl FileSystem for SimulatedFiles {
     fn create_folder(&self, _folder: &Path) -> io::Result<()> {
-        self.0.lock().operate_or_fail()
+        self.powered()?.operate_or_fail()
     }
 
     fn lock(&self, _folder: &Path) -> io::Result<Option<FolderLock>> {
@@ -180,8 +200,8 @@ impl FileSystem for SimulatedFiles {
     }
 
     fn write(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
-        let disk = &mut *self.0.lock();
-        let mut failure = disk.operate()?;
+        let disk = &mut *self.powered()?;
+        let mut failure = disk.operate();
         let inode = match disk.names.get(file) {
             Some(inode) => *inode,
             None => {
@@ -191,6 +211,7 @@ impl FileSystem for SimulatedFiles {
             }
         };
         disk.inodes[inode].now.clear();
+        disk.inodes[inode].dropped = false;
         let mut written = if failure.is_some() { bytes.len() / 2 } else { bytes.len() };
         if let Some(room) = disk.room {
             let left = room.saturating_sub(disk.bytes()) as usize;
@@ -204,15 +225,22 @@ impl FileSystem for SimulatedFiles {
     }
 
     fn sync_file(&self, file: &Path) -> io::Result<()> {
-        let disk = &mut *self.0.lock();
-        disk.operate_or_fail()?;
+        let disk = &mut *self.powered()?;
+        let failure = disk.operate();
         let inode = disk.inode(file)?;
-        disk.inodes[inode].synced = disk.inodes[inode].now.clone();
+        let inode = &mut disk.inodes[inode];
+        if let Some(kind) = failure {
+            inode.dropped = true;
+            return Err(kind.into());
+        }
+        if !inode.dropped {
+            inode.synced = inode.now.clone();
+        }
         Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let disk = &mut *self.0.lock();
+        let disk = &mut *self.powered()?;
         disk.operate_or_fail()?;
         let inode = disk.inode(from)?;
         disk.names.remove(from);
@@ -221,7 +249,7 @@ impl FileSystem for SimulatedFiles {
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        let disk = &mut *self.0.lock();
+        let disk = &mut *self.powered()?;
         disk.operate_or_fail()?;
         let inside = |name: &Path| name.parent() == Some(folder);
         disk.synced.retain(|name, _| !inside(name));
@@ -233,20 +261,18 @@ impl FileSystem for SimulatedFiles {
     }
 
     fn remove(&self, file: &Path) -> io::Result<()> {
-        let disk = &mut *self.0.lock();
+        let disk = &mut *self.powered()?;
         disk.operate_or_fail()?;
         disk.names.remove(file).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn read(&self, file: &Path) -> io::Result<Vec<u8>> {
-        let disk = self.0.lock();
-        disk.power()?;
+        let disk = self.powered()?;
         Ok(disk.inodes[disk.inode(file)?].now.clone())
     }
 
     fn read_at(&self, file: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>> {
-        let disk = self.0.lock();
-        disk.power()?;
+        let disk = self.powered()?;
         let bytes = &disk.inodes[disk.inode(file)?].now;
         let end = offset.checked_add(length).and_then(|end| usize::try_from(end).ok());
         let part = end.and_then(|end| bytes.get(offset as usize..end));
@@ -254,8 +280,7 @@ impl FileSystem for SimulatedFiles {
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let disk = self.0.lock();
-        disk.power()?;
+        let disk = self.powered()?;
         let names = disk.names.keys().filter(|name| name.parent() == Some(folder));
         Ok(names
             .filter_map(|name| name.file_name())

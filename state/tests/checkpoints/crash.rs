@@ -11,11 +11,11 @@ const KEEP: NonZeroUsize = NonZeroUsize::new(2).expect("not 0");
 
 /// What happened before the power failed.
 #[derive(Default)]
-struct Story {
+pub(crate) struct Story {
     /// Every checkpoint whose commit began, with what it holds.
-    attempted: Vec<(CheckpointId, Content)>,
+    pub(crate) attempted: Vec<(CheckpointId, Content)>,
     /// The last one whose commit returned.
-    committed: Option<CheckpointId>,
+    pub(crate) committed: Option<CheckpointId>,
     /// How many commits returned.
     commits: usize,
 }
@@ -40,7 +40,7 @@ async fn run(files: &SimulatedFiles, story: &mut Story) -> Result<(), galerna_st
 }
 
 /// Everything that is still listed can be restored, and holds what it held.
-async fn check_all(store: &FolderCheckpoints, story: &Story, when: &str) {
+pub(crate) async fn check_all(store: &FolderCheckpoints, story: &Story, when: &str) {
     let entries = store.list().await.expect("listed");
     for entry in &entries {
         let manifest = entry.manifest.as_ref().unwrap_or_else(|error| panic!("{when}: {error}"));
@@ -58,7 +58,7 @@ async fn check_all(store: &FolderCheckpoints, story: &Story, when: &str) {
 }
 
 /// After a restart: what was committed is there, and work goes on, on the same folder.
-async fn check_restart(files: &SimulatedFiles, story: &mut Story, when: &str) {
+pub(crate) async fn check_restart(files: &SimulatedFiles, story: &mut Story, when: &str) {
     let store = open(files).await.unwrap_or_else(|error| panic!("{when}: {error}"));
     check_all(&store, story, when).await;
     let mut topology = Topology::recover(&store, 1).await;

@@ -5,6 +5,7 @@ mod damage;
 mod folder;
 mod kill;
 mod mongo;
+mod power;
 mod stores;
 mod upgrade;
 

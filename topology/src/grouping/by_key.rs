@@ -12,10 +12,12 @@ use crate::stable_hasher::{StableHasher, reduce};
 const SAMPLED: usize = 61;
 
 /// By key.
-pub(crate) struct Fields<F, N = Unnamed> {
+pub(crate) struct Fields<F, N> {
     key: F,
+    /// The bits of the key's hash that say which task it goes to.
+    routed_by: u64,
     chosen: Vec<u32>,
-    sampling: Option<Sampling<N>>,
+    sampling: Sampling<N>,
 }
 
 /// Which keys are frequent.
@@ -27,41 +29,20 @@ struct Sampling<N> {
     left: usize,
 }
 
-impl<F> Fields<F> {
-    pub(crate) fn new(key: F) -> Self {
-        Self { key, chosen: Vec::new(), sampling: None }
-    }
-}
-
 impl<F, N> Fields<F, N> {
-    /// As `new`, for keys that have a text.
-    pub(crate) fn sampled(setup: &RouteSetup, key: F, name: N) -> Self {
+    pub(crate) fn new(setup: &RouteSetup, key: F, name: N) -> Self {
         let sampling = Sampling { hot_keys: setup.loads.hot_keys().clone(), name, left: SAMPLED };
-        Self { key, chosen: Vec::new(), sampling: Some(sampling) }
+        Self { key, routed_by: u64::MAX, chosen: Vec::new(), sampling }
+    }
+
+    /// Gives a tuple to the task which has its key group, the upper bits of the hash, as the groups are shared out: group `g` of
+    /// `n` tasks is task `g * n / KEY_GROUPS`'s.
+    pub(crate) fn by_key_group(self) -> Self {
+        Self { routed_by: u64::MAX << (64 - crate::KEY_GROUPS.trailing_zeros()), ..self }
     }
 }
 
-/// Keys that have no text.
-pub(crate) struct Unnamed;
-
-impl<T> NameKey<T> for Unnamed {
-    fn name(&self, _: &T) -> String {
-        String::new()
-    }
-}
-
-/// The text of a tuple's key.
-pub(crate) trait NameKey<T>: Send {
-    fn name(&self, value: &T) -> String;
-}
-
-impl<T, N: Fn(&T) -> String + Send> NameKey<T> for N {
-    fn name(&self, value: &T) -> String {
-        self(value)
-    }
-}
-
-impl<T: Data, F: Fn(&T) -> u64 + Send, N: NameKey<T>> Distribute<T> for Fields<F, N> {
+impl<T: Data, F: Fn(&T) -> u64 + Send, N: Fn(&T) -> String + Send> Distribute<T> for Fields<F, N> {
     fn distribute(
         &mut self,
         targets: &mut Targets<T>,
@@ -72,21 +53,19 @@ impl<T: Data, F: Fn(&T) -> u64 + Send, N: NameKey<T>> Distribute<T> for Fields<F
         into: &mut Staged,
     ) {
         let n = targets.len();
-        let Self { key, chosen, sampling } = self;
-        if let Some(sampling) = sampling {
-            match values.get(sampling.left) {
-                Some(value) => {
-                    sampling.left = SAMPLED;
-                    sampling.hot_keys.sample(key(value), || sampling.name.name(value));
-                }
-                None => sampling.left -= values.len(),
+        let Self { key, routed_by, chosen, sampling } = self;
+        match values.get(sampling.left) {
+            Some(value) => {
+                sampling.left = SAMPLED;
+                sampling.hot_keys.sample(key(value), || (sampling.name)(value));
             }
+            None => sampling.left -= values.len(),
         }
         if n == 1 {
             targets.push_all(0, values, lineage, into);
             return;
         }
-        choose(values, lineage, chosen, into, |value| reduce(key(value), n));
+        choose(values, lineage, chosen, into, |value| reduce(key(value) & *routed_by, n));
         targets.distribute(values, lineage, chosen, shares, into);
     }
 }
@@ -179,7 +158,9 @@ mod tests {
         let root = |n| RootId::new(0, n);
         let mut shares = ShareRng::new(7);
         for batch in [1, 2, 3, 5, 1_000] {
-            let mut route = Grouped::new(setup(batch), Fields::new(|n: &u64| StableHasher::hash(n)));
+            let setup = setup(batch);
+            let fields = Fields::new(&setup, |n: &u64| StableHasher::hash(n), u64::to_string);
+            let mut route = Grouped::new(setup, fields);
             let mut into = Staged::default();
             let mut held: BTreeMap<RootId, u64> = BTreeMap::new();
             for round in 0..40 {
