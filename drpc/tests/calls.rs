@@ -131,6 +131,71 @@ async fn a_call_whose_tuples_all_end_without_a_result_says_so() {
     running.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_caller_hears_of_a_message_timeout_of_a_panic_and_of_a_topology_that_is_killed() {
+    let drpc = Drpc::new(DrpcOptions::default());
+    let mut topology = TopologyBuilder::new("bad");
+    topology.message_timeout(Duration::from_secs(3));
+    let calls = topology.spout("calls", DrpcSpout::new(&drpc, "bad")).outputs();
+    let answered = topology
+        .map_async("answer", 8, |(text, caller): Call| async move {
+            match &*text {
+                "slow" | "killed" => wait((text, caller)).await,
+                text => panic!("no {text} please"),
+            }
+        })
+        .shuffle(calls)
+        .outputs();
+    topology.bolt("return", ReturnResults).shuffle(answered);
+    let running = Engine::submit(topology.build().unwrap(), EngineOptions::default()).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let DrpcError::Failed { reason, kind, .. } = drpc.execute("bad", "slow").await.unwrap_err() else {
+        panic!("it failed")
+    };
+    assert_eq!((&*reason, kind), ("timeout", FaultKind::Transient));
+    assert!(began.elapsed() < Duration::from_secs(5), "it does not wait for the deadline of the call");
+    let DrpcError::Failed { component, reason, .. } = drpc.execute("bad", "thirteen").await.unwrap_err()
+    else {
+        panic!("it failed")
+    };
+    assert_eq!(&*component, "answer");
+    assert!(reason.contains("no thirteen please"), "{reason}");
+    let caller = drpc.clone();
+    let call = tokio::spawn(async move { caller.execute("bad", "killed").await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    running.stop().await;
+    let told = call.await.unwrap().unwrap_err();
+    assert!(matches!(told, DrpcError::Failed { .. } | DrpcError::Inactive(_)), "{told}");
+}
+
+#[tokio::test]
+async fn of_several_results_the_first_counts_and_two_topologies_share_a_function() {
+    let drpc = Drpc::new(DrpcOptions::default());
+    let mut all = Vec::new();
+    for name in ["one", "other"] {
+        let mut topology = TopologyBuilder::new(name);
+        let calls = topology.spout("calls", DrpcSpout::new(&drpc, "twice")).outputs();
+        let answered = topology
+            .flat_map("answers", |(text, caller): Call| {
+                [(format!("{text} once"), caller.clone()), (text, caller)]
+            })
+            .shuffle(calls)
+            .outputs();
+        topology.bolt("return", ReturnResults).shuffle(answered);
+        all.push(Engine::submit(topology.build().unwrap(), EngineOptions::default()).await.unwrap());
+    }
+    for n in 0..100 {
+        assert_eq!(drpc.execute("twice", n.to_string()).await, Ok(format!("{n} once")));
+    }
+    // While one of them is there, calls are answered.
+    all.remove(0).stop().await;
+    for n in 0..10 {
+        assert_eq!(drpc.execute("twice", n.to_string()).await, Ok(format!("{n} once")));
+    }
+    all.remove(0).stop().await;
+    assert_eq!(drpc.execute("twice", "a").await, Err(DrpcError::Inactive("twice".into())));
+}
+
 /// Serves the calls; returns the base URL.
 async fn served(drpc: &Drpc) -> String {
     galerna_tls::install_default_provider();

@@ -278,9 +278,10 @@ async fn prepare(topology: &Topology, options: &EngineOptions) -> Result<Prepare
         start_timeout: options.start_timeout,
         close_timeout: options.close_timeout,
         failed: Arc::default(),
-        checkpoints: options.checkpoints.as_ref().map(|checkpoints| {
-            (checkpoints.store.clone(), manifest.as_ref().map(|manifest| manifest.id))
-        }),
+        checkpoints: options
+            .checkpoints
+            .as_ref()
+            .map(|checkpoints| (checkpoints.store.clone(), manifest.as_ref().map(|manifest| manifest.id))),
     };
     Ok(Prepared { shared, builder, acks, passed, manifest })
 }

@@ -13,7 +13,8 @@ pub struct EventTimeSettings {
     /// How long a source may be silent until nobody waits for it any more; `None` means for ever. 60 s unless set.
     pub idle_after: Option<Duration>,
     /// How far a timestamp may be before or after the latest one of its source. What is farther off cannot be a time at all, and
-    /// fails. 3,650 days unless set.
+    /// fails, until more of them in a row agree with each other than had come before: then it was those that were wrong. 3,650 days
+    /// unless set.
     pub most_jump: Duration,
 }
 
@@ -45,10 +46,18 @@ pub struct Implausible {
     pub most: Duration,
 }
 
+fn apart(one: Timestamp, other: Timestamp) -> Duration {
+    if one < other { other.saturating_since(one) } else { one.saturating_since(other) }
+}
+
 /// What is known of one source: how far it has come, and whether it is silent.
 #[derive(Debug, Clone)]
 pub struct SourceClock {
     latest: Option<Timestamp>,
+    /// How many timestamps agree with that.
+    agreed: u64,
+    /// Those since that do not, but with each other: the latest, and how many.
+    others: Option<(Timestamp, u64)>,
     heard: Duration,
     idle: bool,
 }
@@ -56,7 +65,7 @@ pub struct SourceClock {
 impl SourceClock {
     /// Of a source of which nothing has been heard since `now` of the topology's clock.
     pub fn new(now: Duration) -> Self {
-        Self { latest: None, heard: now, idle: false }
+        Self { latest: None, agreed: 0, others: None, heard: now, idle: false }
     }
 
     /// A tuple has come. Returns whether that may have moved the watermark.
@@ -73,15 +82,33 @@ impl SourceClock {
         self.heard = now;
         let Some(latest) = self.latest else {
             self.latest = Some(at);
+            self.agreed = 1;
             return Ok(true);
         };
-        let off = if at < latest { latest.saturating_since(at) } else { at.saturating_since(latest) };
+        let off = apart(at, latest);
         if off > settings.most_jump {
-            return Err(Implausible { at, latest, off, most: settings.most_jump });
+            return self.doubt(at, settings).ok_or(Implausible { at, latest, off, most: settings.most_jump });
         }
+        self.agreed += 1;
+        self.others = None;
         let moved = at > latest || self.idle;
         self.latest = Some(latest.max(at));
         Ok(moved)
+    }
+
+    /// A timestamp has come that does not agree with those before. Whether it was those that were wrong, or it is not known.
+    #[cold]
+    fn doubt(&mut self, at: Timestamp, settings: &EventTimeSettings) -> Option<bool> {
+        let (latest, count) = match self.others {
+            Some((latest, count)) if apart(at, latest) <= settings.most_jump => (latest.max(at), count + 1),
+            _ => (at, 1),
+        };
+        self.others = Some((latest, count));
+        if count <= self.agreed {
+            return None;
+        }
+        *self = Self { latest: Some(latest), agreed: count, others: None, ..*self };
+        Some(true)
     }
 
     /// What the source says now; nothing as long as it has said nothing and may still.
@@ -160,5 +187,24 @@ mod tests {
             "the timestamp 1799990000000 ms is 10000s before the latest of its source, 1800000000000 ms, and at most 3600s can be: \
              correct the timestamp closure or the sender's clock, or raise `most_jump`"
         );
+    }
+
+    #[test]
+    fn a_first_timestamp_that_is_wrong_is_not_believed_for_ever() {
+        let (mut source, settings) = (SourceClock::new(secs(0)), settings());
+        let of = |millis| Timestamp::from_millis(millis);
+        let mut observe = |at| source.observe(of(at), secs(1), &settings).is_ok();
+        // A device whose clock is not set yet, and then is.
+        assert_eq!(
+            [0, 1_800_000_000_000, 1_800_000_001_000, 1_800_000_000_500].map(&mut observe),
+            [true, false, true, true]
+        );
+        // The more have come, the more it takes to say otherwise, and they have to agree.
+        let later = 1_900_000_000_000;
+        assert_eq!([later, later + 1, 0, later, later + 1, later + 2].map(&mut observe), [false; 6]);
+        assert!(observe(1_800_000_002_000));
+        assert_eq!([later, later + 1, later + 2, later + 3].map(&mut observe), [false; 4]);
+        assert!(observe(later + 4));
+        assert_eq!(source.latest(), Some(of(later + 4)));
     }
 }

@@ -4,7 +4,9 @@ mod building;
 mod event_time;
 mod in_state;
 mod joins;
+mod rebalancing;
 mod restarts;
+mod storm;
 mod windows;
 
 use galerna_topology::Timestamp;
