@@ -1,9 +1,10 @@
 //! Calls of the API of a running dispatcher.
 
+use std::error::Error;
 use std::time::Duration;
 
 use anyhow::Context;
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use crate::failure::NoAnswer;
@@ -12,10 +13,12 @@ use galerna_audit::ACTOR;
 
 /// The longest that a call may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that a connection may take, before another dispatcher is asked.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client of one dispatcher.
+/// A client of the dispatchers: the first that answers is asked.
 pub(crate) struct Api {
-    url: String,
+    urls: Vec<String>,
     token: Option<String>,
     /// Who is named in the audit log.
     actor: String,
@@ -32,12 +35,12 @@ pub(crate) struct Refused {
 }
 
 impl Api {
-    /// A client of the dispatcher at `url`; connects at the first call.
-    pub(crate) fn new(url: &str, token: Option<&str>) -> anyhow::Result<Self> {
+    /// A client of the dispatchers at `urls`, with commas between them; connects at the first call.
+    pub(crate) fn new(urls: &str, token: Option<&str>) -> anyhow::Result<Self> {
         galerna_tls::install_default_provider();
-        let client = Client::builder().timeout(TIMEOUT).build().context("cannot make an HTTP client")?;
+        let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT).build().context("cannot make an HTTP client")?;
         Ok(Self {
-            url: url.trim_end_matches('/').to_owned(),
+            urls: urls.split(',').map(|url| url.trim().trim_end_matches('/').to_owned()).collect(),
             token: token.map(str::to_owned),
             actor: actor(),
             client,
@@ -46,43 +49,61 @@ impl Api {
 
     /// `GET`.
     pub(crate) async fn get(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
-        self.call(self.request(Method::GET, path).query(query)).await
+        self.call(Method::GET, path, |request| request.query(query)).await
     }
 
     /// `POST` of a JSON body.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        self.call(self.request(Method::POST, path).json(body)).await
+        self.call(Method::POST, path, |request| request.json(body)).await
     }
 
     /// `PUT` of a JSON body.
     pub(crate) async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        self.call(self.request(Method::PUT, path).json(body)).await
+        self.call(Method::PUT, path, |request| request.json(body)).await
     }
 
     /// `POST` of NDJSON.
     pub(crate) async fn post_lines(&self, path: &str, lines: Vec<u8>) -> anyhow::Result<Value> {
-        let request = self.request(Method::POST, path).header("content-type", "application/x-ndjson");
-        self.call(request.body(lines)).await
+        let typed = |request: RequestBuilder| request.header("content-type", "application/x-ndjson");
+        self.call(Method::POST, path, |request| typed(request).body(lines.clone())).await
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.client.request(method, format!("{}{path}", self.url)).header(ACTOR, &self.actor);
-        match &self.token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
+    /// Asks one dispatcher after the other, until one can be connected to: what was sent to one is not sent to another.
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        filled: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> anyhow::Result<Value> {
+        let mut causes = Vec::new();
+        for url in &self.urls {
+            let request = self.client.request(method.clone(), format!("{url}{path}")).header(ACTOR, &self.actor);
+            let request = match &self.token {
+                Some(token) => request.bearer_auth(token),
+                None => request,
+            };
+            match filled(request).send().await {
+                Ok(answer) => return self.read(url, answer).await,
+                Err(error) => {
+                    let mut cause: &dyn Error = &error;
+                    while let Some(inner) = cause.source() {
+                        cause = inner;
+                    }
+                    causes.push(format!("{url} ({cause})"));
+                    if !error.is_connect() {
+                        break;
+                    }
+                }
+            }
         }
+        let message = format!(
+            "no dispatcher answers at {}; start one with `galerna up`, or name another with --dispatcher",
+            causes.join(", ")
+        );
+        Err(NoAnswer { message }.into())
     }
 
-    async fn call(&self, request: RequestBuilder) -> anyhow::Result<Value> {
-        let url = &self.url;
-        let answer = request.send().await.map_err(|e| {
-            let cause = std::iter::successors(std::error::Error::source(&e), |e| e.source()).last();
-            let cause = cause.map_or_else(|| e.to_string(), ToString::to_string);
-            let message = format!(
-                "no dispatcher answers at {url} ({cause}); start one with `galerna up`, or name another with --dispatcher"
-            );
-            NoAnswer { message }
-        })?;
+    async fn read(&self, url: &str, answer: Response) -> anyhow::Result<Value> {
         let status = answer.status();
         let text = answer.text().await.with_context(|| format!("the answer of {url} was cut"))?;
         let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);

@@ -1,5 +1,7 @@
 //! A typed client of a dispatcher elsewhere.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +25,9 @@ use galerna_lease::{GrantedLease, LeaseError, Leases, NextRequest, Release, Rene
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// After so long without a word a connection is probed, and as often again: one that is gone is noticed after four of them.
+const KEEPALIVE: Duration = Duration::from_secs(3);
+
 /// The header that says of a call that its caller writes it to the audit log.
 pub const AUDITED: &str = "x-audited";
 
@@ -33,9 +38,9 @@ pub struct ClientOptions {
     pub token: Option<String>,
     /// How long one attempt may take, beside the wait that `next` asks for.
     pub timeout: Duration,
-    /// How often a call is tried that may be tried again.
+    /// How often a call is tried that may be tried again: at least once at each address.
     pub attempts: u32,
-    /// Pause before the second attempt; it doubles up to 5 s, and each is cut by a random part of up to a half.
+    /// Pause after all addresses were tried; it doubles up to 5 s, and each is cut by a random part of up to a half.
     pub backoff: Duration,
     /// The caller writes what it asks for to the audit log itself: each call says so with the header [`AUDITED`], and the
     /// other side does not write it once more.
@@ -58,8 +63,11 @@ impl Default for ClientOptions {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The address is no `http://` or `https://` URL.
-    #[error("dispatcher address `{0}` is no http or https URL; write for instance http://127.0.0.1:8010")]
+    /// An address is no `http://` or `https://` URL.
+    #[error(
+        "dispatcher address `{0}` is no http or https URL; write for instance http://127.0.0.1:8010, and several with commas \
+         between them"
+    )]
     Address(String),
     /// The HTTP client cannot be set up.
     #[error("HTTP client cannot be set up: {0}")]
@@ -70,11 +78,87 @@ pub enum ClientError {
 ///
 /// A call that fails is tried again with growing, jittered pauses; so is `next`, whose request carries an id: when the
 /// answer that was lost was a lease, the caller is given it again.
+///
+/// All dispatchers of one store know the same leases, so a client may know several: it asks one for as long as it answers,
+/// then the next, and all its clones go with it. A call that its caller gives up before there is an answer counts as not
+/// answered, so that who waits no longer than one attempt does not ask a silent dispatcher again.
 #[derive(Debug, Clone)]
 pub struct DispatcherClient {
     http: reqwest::Client,
-    base: Url,
+    addresses: Arc<Addresses>,
     options: ClientOptions,
+}
+
+/// The dispatchers that there are, and which of them is asked.
+#[derive(Debug)]
+struct Addresses {
+    all: Vec<Url>,
+    current: AtomicUsize,
+}
+
+impl Addresses {
+    /// The one to ask.
+    fn ask(&self) -> Asked<'_> {
+        Asked { addresses: self, at: self.current.load(Ordering::Relaxed), answered: false }
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.all.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// An address that is being asked. Dropped without an answer, the next is asked from then on.
+struct Asked<'a> {
+    addresses: &'a Addresses,
+    at: usize,
+    answered: bool,
+}
+
+impl Asked<'_> {
+    fn url(&self) -> &Url {
+        // `current` is always one of them, and there is one at least.
+        &self.addresses.all[self.at % self.addresses.all.len()]
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let count = self.addresses.all.len();
+        if self.answered || count == 1 {
+            return;
+        }
+        let next = (self.at + 1) % count;
+        // Unless another call has left it already.
+        let current = &self.addresses.current;
+        if current.compare_exchange(self.at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let (left, now) = (&self.addresses.all[self.at], &self.addresses.all[next]);
+            tracing::info!(%left, %now, "a dispatcher does not answer; another is asked");
+        }
+    }
+}
+
+/// What is called: the path below a dispatcher's address, and the query.
+#[derive(Debug, Clone, Default)]
+struct Target<'a> {
+    segments: Vec<&'a str>,
+    query: Vec<(&'static str, String)>,
+}
+
+impl<'a> Target<'a> {
+    fn of(segments: impl Into<Vec<&'a str>>) -> Self {
+        Self { segments: segments.into(), query: Vec::new() }
+    }
+
+    fn at(&self, base: &Url) -> Url {
+        let mut url = base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(&self.segments);
+        }
+        if !self.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&self.query);
+        }
+        url
+    }
 }
 
 /// How a call ended, short of success.
@@ -86,32 +170,34 @@ enum CallError {
 }
 
 impl DispatcherClient {
-    /// A client of the dispatcher at `address`, for instance `http://127.0.0.1:8010`.
+    /// A client of the dispatcher at `address`, for instance `http://127.0.0.1:8010`; of several, with commas between
+    /// their addresses, the first is asked first.
     ///
     /// # Errors
-    /// [`ClientError`] when the address is no URL.
+    /// [`ClientError`] when an address is no URL.
     pub fn new(address: &str, options: ClientOptions) -> Result<Self, ClientError> {
         galerna_tls::install_default_provider();
-        let wrong = || ClientError::Address(address.to_owned());
-        let mut base: Url = address.parse().map_err(|_| wrong())?;
-        if !matches!(base.scheme(), "http" | "https") {
-            return Err(wrong());
-        }
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
+        let parts = address.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let all = parts.map(parse_address).collect::<Result<Vec<_>, _>>()?;
+        if all.is_empty() {
+            return Err(ClientError::Address(address.to_owned()));
         }
         let http = reqwest::Client::builder()
             .connect_timeout(options.timeout)
+            // A connection on which a call waits for a lease says nothing when the other side is gone.
+            .tcp_keepalive(KEEPALIVE)
+            .tcp_keepalive_interval(KEEPALIVE)
+            .tcp_keepalive_retries(3)
             .tcp_nodelay(true)
             .pool_max_idle_per_host(256)
             .build()
             .map_err(|e| ClientError::Http(e.to_string()))?;
-        Ok(Self { http, base, options })
+        Ok(Self { http, addresses: Arc::new(Addresses { all, current: AtomicUsize::new(0) }), options })
     }
 
-    /// The dispatcher's address.
+    /// The address of the dispatcher that is asked now.
     pub fn address(&self) -> &Url {
-        &self.base
+        &self.addresses.all[self.addresses.current.load(Ordering::Relaxed) % self.addresses.all.len()]
     }
 
     /// Blocks a queue until it is unpaused.
@@ -135,8 +221,8 @@ impl DispatcherClient {
     /// # Errors
     /// As [`Self::pause`].
     pub async fn queue(&self, queue: &QueueName) -> Result<QueueView, AdminError> {
-        let url = self.url(&["queue", queue.as_str()]);
-        self.call(Method::GET, url, None::<&()>).await.map_err(|e| e.admin(Some(queue)))
+        let target = Target::of(["queue", queue.as_str()]);
+        self.call(Method::GET, target, None::<&()>).await.map_err(|e| e.admin(Some(queue)))
     }
 
     /// The last transitions of a queue that the dispatcher has written.
@@ -144,8 +230,8 @@ impl DispatcherClient {
     /// # Errors
     /// [`AdminError`] when it is unknown or the dispatcher unavailable.
     pub async fn transitions(&self, queue: &QueueName) -> Result<Transitions, AdminError> {
-        let url = self.url(&["queue", queue.as_str(), "transitions"]);
-        self.call(Method::GET, url, None::<&()>).await.map_err(|e| e.admin(Some(queue)))
+        let target = Target::of(["queue", queue.as_str(), "transitions"]);
+        self.call(Method::GET, target, None::<&()>).await.map_err(|e| e.admin(Some(queue)))
     }
 
     /// A page of queues.
@@ -154,22 +240,12 @@ impl DispatcherClient {
     /// [`AdminError`] when the query is refused or the dispatcher unavailable.
     pub async fn status(&self, query: &StatusQuery) -> Result<StatusPage, AdminError> {
         query.check()?;
-        let mut url = self.url(&["queue", "status"]);
-        {
-            let mut pairs = url.query_pairs_mut();
-            let texts = [("state", &query.state), ("search", &query.search), ("sort", &query.sort)];
-            for (key, value) in texts {
-                if let Some(value) = value {
-                    pairs.append_pair(key, value);
-                }
-            }
-            for (key, value) in [("page", query.page), ("limit", query.limit)] {
-                if let Some(value) = value {
-                    pairs.append_pair(key, &value.to_string());
-                }
-            }
-        }
-        self.call(Method::GET, url, None::<&()>).await.map_err(|e| e.admin(None))
+        let mut target = Target::of(["queue", "status"]);
+        let texts = [("state", &query.state), ("search", &query.search), ("sort", &query.sort)];
+        target.query.extend(texts.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))));
+        let numbers = [("page", query.page), ("limit", query.limit)];
+        target.query.extend(numbers.into_iter().filter_map(|(key, value)| Some((key, value?.to_string()))));
+        self.call(Method::GET, target, None::<&()>).await.map_err(|e| e.admin(None))
     }
 
     /// Stops the giving of leases.
@@ -178,7 +254,7 @@ impl DispatcherClient {
     /// [`AdminError::Unavailable`] when the dispatcher is unavailable.
     pub async fn stop(&self) -> Result<(), AdminError> {
         let answer: Result<Running, CallError> =
-            self.call(Method::POST, self.url(&["stop"]), None::<&()>).await;
+            self.call(Method::POST, Target::of(["stop"]), None::<&()>).await;
         answer.map(drop).map_err(|e| e.admin(None))
     }
 
@@ -188,7 +264,7 @@ impl DispatcherClient {
     /// As [`Self::stop`].
     pub async fn start(&self) -> Result<(), AdminError> {
         let answer: Result<Running, CallError> =
-            self.call(Method::POST, self.url(&["start"]), None::<&()>).await;
+            self.call(Method::POST, Target::of(["start"]), None::<&()>).await;
         answer.map(drop).map_err(|e| e.admin(None))
     }
 
@@ -198,7 +274,7 @@ impl DispatcherClient {
     /// As [`Self::stop`].
     pub async fn strategy(&self) -> Result<(StrategyName, StrategyName), AdminError> {
         let answer: Result<StrategyAnswer, CallError> =
-            self.call(Method::GET, self.url(&["strategy"]), None::<&()>).await;
+            self.call(Method::GET, Target::of(["strategy"]), None::<&()>).await;
         answer.map(|a| (a.strategy, a.configured)).map_err(|e| e.admin(None))
     }
 
@@ -208,7 +284,7 @@ impl DispatcherClient {
     /// As [`Self::stop`].
     pub async fn set_strategy(&self, strategy: StrategyName) -> Result<(), AdminError> {
         let answer: Result<StrategyAnswer, CallError> = self
-            .call(Method::PUT, self.url(&["strategy"]), Some(&StrategyBody { strategy, reason: None }))
+            .call(Method::PUT, Target::of(["strategy"]), Some(&StrategyBody { strategy, reason: None }))
             .await;
         answer.map(drop).map_err(|e| e.admin(None))
     }
@@ -219,16 +295,16 @@ impl DispatcherClient {
     /// As [`Self::stop`].
     pub async fn hint(&self, queues: &[QueueName]) -> Result<usize, AdminError> {
         let body = HintBody { queues: queues.to_vec() };
-        let url = self.url(&["queue", "hint"]);
-        match self.attempt(Method::POST, url, Some(&body), self.options.timeout, 1).await {
+        match self.attempt(Method::POST, &Target::of(["queue", "hint"]), Some(&body), self.options.timeout, 1).await {
             Ok(answer) => Ok(answer.map_or(0, |a: HintAnswer| a.known)),
             Err(error) => Err(error.admin(None)),
         }
     }
 
-    /// Whether the dispatcher answers and is ready.
+    /// Whether the dispatcher that is asked answers and is ready.
     pub async fn is_ready(&self) -> bool {
-        let call = self.http.get(self.url(&["readyz"])).timeout(self.options.timeout);
+        let url = Target::of(["readyz"]).at(self.address());
+        let call = self.http.get(url).timeout(self.options.timeout);
         call.send().await.is_ok_and(|a| a.status().is_success())
     }
 
@@ -238,26 +314,18 @@ impl DispatcherClient {
         what: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<QueueView, AdminError> {
-        let url = self.url(&["queue", queue.as_str(), what]);
-        self.call(Method::POST, url, Some(body)).await.map_err(|e| e.admin(Some(queue)))
-    }
-
-    fn url(&self, segments: &[&str]) -> Url {
-        let mut url = self.base.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(segments);
-        }
-        url
+        let target = Target::of(["queue", queue.as_str(), what]);
+        self.call(Method::POST, target, Some(body)).await.map_err(|e| e.admin(Some(queue)))
     }
 
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
-        url: Url,
+        target: Target<'_>,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, CallError> {
         let limit = self.options.timeout;
-        let answer: Option<T> = self.retry(method, url, |_| body, limit).await?;
+        let answer: Option<T> = self.retry(method, target, |_| body, limit).await?;
         answer.ok_or_else(|| CallError::Transport("the answer is empty".to_owned()))
     }
 
@@ -265,25 +333,43 @@ impl DispatcherClient {
     async fn retry<T: DeserializeOwned, B: Serialize + Sync>(
         &self,
         method: Method,
-        url: Url,
+        target: Target<'_>,
         body: impl Fn(u32) -> Option<B>,
         limit: Duration,
     ) -> Result<Option<T>, CallError> {
+        let addresses = self.addresses.count();
+        let attempts = self.options.attempts.max(addresses);
         let mut backoff = Pauses::new(self.options.backoff, LONGEST_PAUSE.max(self.options.backoff)).begin();
         let mut attempt = 1;
         loop {
-            let answer =
-                self.attempt(method.clone(), url.clone(), body(attempt).as_ref(), limit, attempt).await;
+            let answer = self.attempt(method.clone(), &target, body(attempt).as_ref(), limit, attempt).await;
             match answer {
-                Err(error) if error.is_transient() && attempt < self.options.attempts => {}
+                Err(error) if error.is_transient() && attempt < attempts => {}
                 answer => return answer,
             }
-            tokio::time::sleep(backoff.pause()).await;
+            // Another address is asked at once.
+            if attempt % addresses == 0 {
+                tokio::time::sleep(backoff.pause()).await;
+            }
             attempt += 1;
         }
     }
 
     async fn attempt<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &Target<'_>,
+        body: Option<&(impl Serialize + Sync)>,
+        limit: Duration,
+        attempt: u32,
+    ) -> Result<Option<T>, CallError> {
+        let mut asked = self.addresses.ask();
+        let answer = self.send(method, target.at(asked.url()), body, limit, attempt).await;
+        asked.answered = answer.as_ref().err().is_none_or(|error| !error.is_transient());
+        answer
+    }
+
+    async fn send<T: DeserializeOwned>(
         &self,
         method: Method,
         url: Url,
@@ -319,6 +405,18 @@ impl DispatcherClient {
         };
         Err(CallError::Answered { status, code, message, attempt })
     }
+}
+
+fn parse_address(address: &str) -> Result<Url, ClientError> {
+    let wrong = || ClientError::Address(address.to_owned());
+    let mut base: Url = address.parse().map_err(|_| wrong())?;
+    if !matches!(base.scheme(), "http" | "https") {
+        return Err(wrong());
+    }
+    if !base.path().ends_with('/') {
+        base.set_path(&format!("{}/", base.path()));
+    }
+    Ok(base)
 }
 
 /// An error with its causes: the outer one rarely says what happened.
@@ -390,22 +488,22 @@ impl Leases for DispatcherClient {
                 retry: request.retry || attempt > 1,
             })
         };
-        let url = self.url(&["queue", "next"]);
+        let target = Target::of(["queue", "next"]);
         let limit = self.options.timeout + request.wait;
         if count == 1 {
             let lease: Option<GrantedLease> =
-                self.retry(Method::POST, url, body, limit).await.map_err(|e| e.lease(None))?;
+                self.retry(Method::POST, target, body, limit).await.map_err(|e| e.lease(None))?;
             Ok(lease.into_iter().collect())
         } else {
             let leases: Option<LeasesBody> =
-                self.retry(Method::POST, url, body, limit).await.map_err(|e| e.lease(None))?;
+                self.retry(Method::POST, target, body, limit).await.map_err(|e| e.lease(None))?;
             Ok(leases.map_or_else(Vec::new, |b| b.leases))
         }
     }
 
     async fn renew(&self, queue: &QueueName, epoch: u64) -> Result<Renewed, LeaseError> {
-        let url = self.url(&["queue", queue.as_str(), "renew"]);
-        self.call(Method::POST, url, Some(&RenewBody { epoch }))
+        let target = Target::of(["queue", queue.as_str(), "renew"]);
+        self.call(Method::POST, target, Some(&RenewBody { epoch }))
             .await
             .map_err(|e| e.lease(Some((queue, epoch))))
     }
@@ -414,9 +512,9 @@ impl Leases for DispatcherClient {
     /// holder has it no more either way.
     async fn release(&self, release: &Release) -> Result<(), LeaseError> {
         let Release { queue, epoch, empty } = release;
-        let url = self.url(&["queue", queue.as_str(), "release"]);
+        let target = Target::of(["queue", queue.as_str(), "release"]);
         let body = ReleaseBody { epoch: *epoch, empty: *empty };
-        let answer: Result<QueueView, CallError> = self.call(Method::POST, url, Some(&body)).await;
+        let answer: Result<QueueView, CallError> = self.call(Method::POST, target, Some(&body)).await;
         match answer {
             Err(CallError::Answered { code, attempt, .. }) if code == "stale_epoch" && attempt > 1 => Ok(()),
             other => other.map(drop).map_err(|e| e.lease(Some((queue, *epoch)))),

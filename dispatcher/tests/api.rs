@@ -336,6 +336,49 @@ async fn a_client_without_a_dispatcher_says_so_after_its_attempts() {
     assert!(DispatcherClient::new("ftp://x", ClientOptions::default()).is_err());
 }
 
+/// A listener that takes connections and never answers, and one that refuses them.
+async fn silent_and_refusing() -> (TcpListener, [String; 2]) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let gone = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addresses = [&silent, &gone].map(|l| format!("http://{}", l.local_addr().expect("an address")));
+    (silent, addresses)
+}
+
+#[tokio::test]
+async fn a_client_of_several_dispatchers_goes_on_with_one_that_answers() {
+    let (_stage, _d, s) = staged(&[("D1", 5), ("D2", 5)]).await;
+    let (_silent, [silent, refusing]) = silent_and_refusing().await;
+    let options = ClientOptions { timeout: Duration::from_millis(500), attempts: 1, ..ClientOptions::default() };
+    let client = DispatcherClient::new(&format!("{silent}, {refusing},{}", s.base), options).expect("a client");
+    let other = client.clone();
+    let request = NextRequest { consumer: "w1".into(), count: 1, ..NextRequest::default() };
+    let lease = client.next(request).await.expect("the third is asked within the call").remove(0);
+    assert_eq!(client.address().as_str(), format!("{}/", s.base));
+    assert_eq!(other.address(), client.address(), "a clone need not find out by itself");
+    other.renew(&lease.queue, lease.epoch).await.expect("renewed");
+    assert!(client.is_ready().await);
+    // When that one is gone, the others are asked again.
+    drop(s.stop);
+    s.served.await.expect("it does not panic").expect("it served");
+    let unavailable = client.renew(&lease.queue, lease.epoch).await;
+    assert!(matches!(unavailable, Err(LeaseError::Unavailable(_))), "{unavailable:?}");
+    let wrong = DispatcherClient::new(&format!("{silent},ftp://x"), ClientOptions::default());
+    assert!(wrong.expect_err("it is no http").to_string().contains("ftp://x"));
+    assert!(DispatcherClient::new(" , ", ClientOptions::default()).is_err());
+}
+
+#[tokio::test]
+async fn a_call_that_its_caller_gives_up_leaves_a_silent_dispatcher() {
+    let (_stage, _d, s) = staged(&[("D1", 5)]).await;
+    let (_silent, [silent, _]) = silent_and_refusing().await;
+    let client =
+        DispatcherClient::new(&format!("{silent},{}", s.base), ClientOptions::default()).expect("a client");
+    // As a renewal is: it is given up by its caller no later than by the client.
+    let given_up = tokio::time::timeout(Duration::from_millis(200), client.queue(&queue("D1"))).await;
+    assert!(given_up.is_err());
+    assert_eq!(client.queue(&queue("D1")).await.expect("the other answers").queue, "D1");
+}
+
 #[tokio::test]
 async fn a_shutdown_sends_those_home_who_wait_and_answers_the_others() {
     let (_stage, d, mut s) = staged(&[]).await;

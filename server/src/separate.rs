@@ -108,7 +108,9 @@ pub(crate) fn dispatcher_client(settings: &Settings) -> anyhow::Result<Dispatche
 }
 
 fn dispatcher_options(settings: &Settings) -> ClientOptions {
-    ClientOptions { token: settings.api.token.clone(), ..ClientOptions::default() }
+    // Two attempts fit into what is left of a lease when it is renewed.
+    let timeout = modules::timing(settings).request_timeout;
+    ClientOptions { token: settings.api.token.clone(), timeout, ..ClientOptions::default() }
 }
 
 /// A dispatcher of its own.

@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Time,
     /// One of these words, or a URL with one of these schemes.
     Url { words: &'static [&'static str], schemes: &'static [&'static str] },
+    /// Nothing, or URLs with one of these schemes and commas between them, which stay one text.
+    Urls { schemes: &'static [&'static str] },
 }
 
 /// A setting.
@@ -104,7 +106,12 @@ pub(crate) static KEYS: &[Key] = &[
     ),
     key("api.listen", Kind::Listen, "127.0.0.1:7676", "address of the dispatcher's API"),
     secret("api.token", "token that every API call must carry; required to listen beyond loopback"),
-    key("dispatcher.url", HTTP, "http://127.0.0.1:7676", "the dispatcher that workers and commands talk to"),
+    key(
+        "dispatcher.url",
+        Kind::Urls { schemes: &["http", "https"] },
+        "http://127.0.0.1:7676",
+        "the dispatchers that workers, frontends, pages and commands talk to: the first that answers is asked",
+    ),
     key("dispatcher.strategy", Kind::Choice(&["fifo", "lru", "fair"]), "lru", "how the next queue is chosen"),
     key("dispatcher.lease", Kind::Span(500, DAY), "60s", "length of a lease"),
     key("maintainer.listen", Kind::Listen, "127.0.0.1:7677", "address at which the maintainer answers pings"),
@@ -363,17 +370,23 @@ impl Kind {
                 literal.parse().map(Value::Listen).or_else(|_| allowed())
             }
             Self::Time => Timestamp::parse(text).map(Value::Time).or_else(|_| allowed()),
-            Self::Url { words, schemes } => {
-                let known = text.split_once("://").filter(|(scheme, _)| schemes.contains(scheme));
-                match known {
-                    _ if words.contains(&text) => Ok(Value::Text(text.to_owned())),
-                    Some((scheme, rest)) if !names_host(rest) => {
-                        Err(format!("{self} and names a host, such as {scheme}://localhost"))
-                    }
-                    Some(_) if !text.contains(char::is_whitespace) => Ok(Value::Text(text.to_owned())),
-                    _ => allowed(),
-                }
+            Self::Url { words, .. } if words.contains(&text) => Ok(Value::Text(text.to_owned())),
+            Self::Url { schemes, .. } => self.check_url(text, schemes).map(|()| Value::Text(text.to_owned())),
+            Self::Urls { schemes } => {
+                let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+                parts.iter().try_for_each(|part| self.check_url(part, schemes))?;
+                Ok(Value::Text(parts.join(",")))
             }
+        }
+    }
+
+    fn check_url(self, text: &str, schemes: &[&str]) -> Result<(), String> {
+        match text.split_once("://").filter(|(scheme, _)| schemes.contains(scheme)) {
+            Some((scheme, rest)) if !names_host(rest) => {
+                Err(format!("{self} and names a host, such as {scheme}://localhost"))
+            }
+            Some(_) if !text.contains(char::is_whitespace) => Ok(()),
+            _ => Err(self.to_string()),
         }
     }
 }
@@ -397,14 +410,17 @@ impl fmt::Display for Kind {
                 for word in words.iter().filter(|w| !w.is_empty()) {
                     write!(f, "`{word}` or ")?;
                 }
-                write!(f, "a URL that begins with ")?;
-                for (i, scheme) in schemes.iter().enumerate() {
-                    write!(f, "{}{scheme}://", if i == 0 { "" } else { " or " })?;
-                }
-                Ok(())
+                write!(f, "a URL that begins with {}", either(schemes))
+            }
+            Self::Urls { schemes } => {
+                write!(f, "one or more, with commas between them, each a URL that begins with {}", either(schemes))
             }
         }
     }
+}
+
+fn either(schemes: &[&str]) -> String {
+    schemes.iter().map(|scheme| format!("{scheme}://")).collect::<Vec<_>>().join(" or ")
 }
 
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", SECOND), ("m", 60 * SECOND), ("h", HOUR), ("d", DAY)];

@@ -76,13 +76,20 @@ pub struct Api {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dispatcher {
-    /// The dispatcher that workers and commands talk to.
+    /// The dispatchers that workers, frontends, pages and commands talk to, with commas between them.
     #[serde(default)]
     pub url: String,
     /// How the next queue is chosen.
     pub strategy: StrategyName,
     /// Length of a lease.
     pub lease: Duration,
+}
+
+impl Dispatcher {
+    /// Each address of [`Self::url`].
+    pub fn urls(&self) -> impl Iterator<Item = &str> {
+        self.url.split(',').map(str::trim).filter(|url| !url.is_empty())
+    }
 }
 
 /// How the queues' states are kept fresh.

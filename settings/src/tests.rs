@@ -143,6 +143,18 @@ fn what_is_left_empty_is_none_and_commas_part_a_list() {
 }
 
 #[test]
+fn dispatchers_are_named_with_commas_between_them_and_each_is_a_url() {
+    let load = |urls| Settings::load(&Inputs { flags: vec![flag("dispatcher.url", urls)], ..Inputs::default() });
+    let settings = load("http://a:7676, https://b/api ,").unwrap();
+    assert_eq!(settings.dispatcher.url, "http://a:7676,https://b/api");
+    assert_eq!(settings.dispatcher.urls().collect::<Vec<_>>(), ["http://a:7676", "https://b/api"]);
+    for wrong in ["http://a:7676,b:7676", "http://a:7676,http://:7676", "http://a:7676 http://b:7676"] {
+        let said = load(wrong).unwrap_err().to_string();
+        assert!(said.contains("dispatcher.url") && said.contains("commas"), "{said}");
+    }
+}
+
+#[test]
 fn secrets_are_not_in_the_debug_form() {
     let flags =
         vec![flag("api.token", "0123456789abcdef"), flag("broker.url", "amqp://guest:hunter2@localhost")];

@@ -1,6 +1,6 @@
 //! `galerna trace`: the history of a message, or of all messages of a call.
 //!
-//! The process at `dispatcher.url` is asked, and all of `page.workers`. Each keeps the history of the last `trace.messages` calls in
+//! The processes at `dispatcher.url` are asked, and all of `page.workers`. Each keeps the history of the last `trace.messages` calls in
 //! its memory, for as long as it runs; a process that was started anew knows nothing of what was before. The id itself lasts
 //! longer: dead letters, rejected readings and alert events have it in the broker and the store.
 
@@ -17,7 +17,7 @@ use crate::args::TraceArgs;
 /// # Errors
 /// When nobody knows the message.
 pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> anyhow::Result<()> {
-    let mut urls = vec![settings.dispatcher.url.clone()];
+    let mut urls: Vec<String> = settings.dispatcher.urls().map(str::to_owned).collect();
     urls.extend(settings.page.workers.iter().cloned());
     let asking = RemoteHistory::new(urls, settings.api.token.clone())?;
     let (steps, problems) = asking.ask(&args.id).await;

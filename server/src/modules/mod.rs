@@ -33,7 +33,7 @@ pub(crate) use worker::WorkerTopologies;
 pub use worker::{Workers, ingestion, validator};
 
 /// The timeouts of the lease protocol, the same in every module.
-fn timing(settings: &Settings) -> Timing {
+pub(crate) fn timing(settings: &Settings) -> Timing {
     Timing::with_lease(settings.dispatcher.lease)
 }
 
