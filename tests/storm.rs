@@ -1,8 +1,10 @@
-//! Topologies on Storm, on a cluster within one JVM, come to the same results as here.
+//! Topologies on Storm, on a cluster within one JVM, come to the same results as here. `tests/storm-cluster` runs the ingestion of these on
+//! a whole cluster.
 
 mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,6 +20,11 @@ use tempfile::TempDir;
 /// The longest that Storm may take, far beyond what it does on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(300);
 
+/// A program that submits Flux files to a cluster which runs already, and then waits: `tests/storm-cluster` names one.
+fn submit() -> Option<OsString> {
+    std::env::var_os("GALERNA_STORM_SUBMIT")
+}
+
 /// A cluster that runs Flux files, in a JVM that ends when this is dropped.
 struct Storm {
     jvm: Child,
@@ -28,8 +35,16 @@ impl Storm {
     fn run(folder: &Path, files: &[PathBuf]) -> Self {
         let log = folder.join("storm.log");
         let output = File::create(&log).unwrap();
-        let jvm = Command::new("java")
-            .args(["-XX:TieredStopAtLevel=1", "-Xmx1g", "-cp", &storm_class_path(), "galerna.storm.LocalRun"])
+        let mut command = submit().map_or_else(
+            || {
+                let mut java = Command::new("java");
+                java.args(["-XX:TieredStopAtLevel=1", "-Xmx1g", "-cp", &storm_class_path()]);
+                java.arg("galerna.storm.LocalRun");
+                java
+            },
+            Command::new,
+        );
+        let jvm = command
             .args(files)
             .current_dir(folder)
             .env("RESULTS", folder)
@@ -286,8 +301,10 @@ async fn the_ingestion_stores_refuses_and_alerts_on_storm_as_in_a_worker() {
 
     let there = Plant::new().await;
     let command = there.arguments(&[]).join(" ");
-    let command = format!("{} {command}", env!("CARGO_BIN_EXE_galerna"));
-    let mut command_line = there.arguments(&["topology", "flux", "--message-pack", "--command"]);
+    // On a cluster of its own machines the program comes with the topology.
+    let program = if submit().is_some() { "sh galerna.sh" } else { env!("CARGO_BIN_EXE_galerna") };
+    let command = format!("{program} {command}");
+    let mut command_line = there.arguments(&["topology", "flux", "--message-pack", "--workers", "2", "--command"]);
     command_line.push(&command);
     let yaml = system::run_well(there.folder.path(), &command_line);
     let components: Value = serde_norway::from_str(&yaml).unwrap();

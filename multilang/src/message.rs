@@ -23,7 +23,7 @@ pub const TICK_STREAM: &str = "__tick";
 pub const SYSTEM_COMPONENT: &str = "__system";
 
 /// What a tuple is called in messages: a text or a number, which goes back as it came.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(untagged)]
 pub enum Id {
     /// A text.
@@ -39,6 +39,37 @@ impl Id {
             Self::Text(text) => text.parse().ok(),
             Self::Number(number) => number.as_i64(),
         }
+    }
+}
+
+/// By hand, as there are several in each message: of an untagged enum serde would first copy each.
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrNumber;
+        impl Visitor<'_> for TextOrNumber {
+            type Value = Id;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an id: a text or a number")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Id, E> {
+                Ok(Id::from(text))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Id, E> {
+                Ok(Id::Number(number.into()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Id, E> {
+                Ok(Id::Number(number.into()))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Id, E> {
+                Number::from_f64(number).map(Id::Number).ok_or_else(|| E::custom("an id that is no number"))
+            }
+        }
+        deserializer.deserialize_any(TextOrNumber)
     }
 }
 
@@ -395,25 +426,89 @@ impl Serialize for FromChild {
 }
 
 /// One anchor or a list of them.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(Id),
-    Many(Vec<Id>),
+struct Anchors(Vec<Id>);
+
+impl<'de> Deserialize<'de> for Anchors {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Anchors;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an id, or a list of ids")
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, ids: A) -> Result<Anchors, A::Error> {
+                Vec::deserialize(de::value::SeqAccessDeserializer::new(ids)).map(Anchors)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Anchors, E> {
+                Ok(Anchors(vec![Id::from(text)]))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Anchors, E> {
+                Ok(Anchors(vec![Id::Number(number.into())]))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Anchors, E> {
+                Ok(Anchors(vec![Id::Number(number.into())]))
+            }
+        }
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+/// The commands that there are; others by their names.
+enum CommandName {
+    Emit,
+    Ack,
+    Fail,
+    Log,
+    Error,
+    Metrics,
+    Sync,
+    Unknown(String),
+}
+
+impl<'de> Deserialize<'de> for CommandName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = CommandName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a command")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<CommandName, E> {
+                Ok(match name {
+                    "emit" => CommandName::Emit,
+                    "ack" => CommandName::Ack,
+                    "fail" => CommandName::Fail,
+                    "log" => CommandName::Log,
+                    "error" => CommandName::Error,
+                    "metrics" => CommandName::Metrics,
+                    "sync" => CommandName::Sync,
+                    _ => CommandName::Unknown(name.to_owned()),
+                })
+            }
+        }
+        deserializer.deserialize_str(Name)
+    }
 }
 
 /// All fields that a message from a child may have.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct FromChildFields {
-    command: Option<String>,
+    command: Option<CommandName>,
     pid: Option<i64>,
     frames: Option<String>,
     tuple: Option<Vec<Value>>,
     id: Option<Id>,
     stream: Option<String>,
     task: Option<i64>,
-    anchors: Option<OneOrMany>,
+    anchors: Option<Anchors>,
     need_task_ids: Option<bool>,
     msg: Option<Value>,
     level: Option<Value>,
@@ -434,31 +529,27 @@ impl FromChildFields {
             let frames = self.frames.as_deref().map(Frames::by_name).transpose()?;
             return Ok(FromChild::Pid { pid, frames });
         };
-        let id = |id: Option<Id>| id.ok_or_else(|| format!("`{command}` without `id`"));
-        Ok(match &*command {
-            "emit" => FromChild::Emit(Emit {
+        let id = |name: &str, id: Option<Id>| id.ok_or_else(|| format!("`{name}` without `id`"));
+        Ok(match command {
+            CommandName::Emit => FromChild::Emit(Emit {
                 values: self.tuple.ok_or("`emit` without `tuple`")?,
                 id: self.id,
                 stream: self.stream,
                 // Storm's classes send 0 for none.
                 task: self.task.filter(|task| *task != 0),
-                anchors: match self.anchors {
-                    None => Vec::new(),
-                    Some(OneOrMany::One(anchor)) => vec![anchor],
-                    Some(OneOrMany::Many(anchors)) => anchors,
-                },
+                anchors: self.anchors.map_or_else(Vec::new, |anchors| anchors.0),
                 need_task_ids: self.need_task_ids.unwrap_or(true),
             }),
-            "ack" => FromChild::Ack(id(self.id)?),
-            "fail" => FromChild::Fail(id(self.id)?),
-            "log" => FromChild::Log { text: text(self.msg), level: LogLevel::of(self.level.as_ref()) },
-            "error" => FromChild::Error(text(self.msg)),
-            "metrics" => FromChild::Metric {
+            CommandName::Ack => FromChild::Ack(id("ack", self.id)?),
+            CommandName::Fail => FromChild::Fail(id("fail", self.id)?),
+            CommandName::Log => FromChild::Log { text: text(self.msg), level: LogLevel::of(self.level.as_ref()) },
+            CommandName::Error => FromChild::Error(text(self.msg)),
+            CommandName::Metrics => FromChild::Metric {
                 name: self.name.ok_or("`metrics` without `name`")?,
                 value: self.params.unwrap_or_default(),
             },
-            "sync" => FromChild::Sync,
-            _ => FromChild::Unknown(command),
+            CommandName::Sync => FromChild::Sync,
+            CommandName::Unknown(command) => FromChild::Unknown(command),
         })
     }
 }

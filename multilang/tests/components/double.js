@@ -93,7 +93,7 @@ function answer(message) {
   const doubled = message.tuple.map((value) => (typeof value === 'number' ? value * 2 : value + value));
   return [
     { command: 'emit', anchors: [message.id], tuple: doubled, need_task_ids: false },
-    { command: 'metrics', name: 'last_doubled', params: message.tuple[1] },
+    { command: 'metrics', name: 'last_doubled', params: message.tuple.at(-1) },
     { command: 'ack', id: message.id },
   ];
 }
