@@ -304,7 +304,8 @@ async fn the_ingestion_stores_refuses_and_alerts_on_storm_as_in_a_worker() {
     // On a cluster of its own machines the program comes with the topology.
     let program = if submit().is_some() { "sh galerna.sh" } else { env!("CARGO_BIN_EXE_galerna") };
     let command = format!("{program} {command}");
-    let mut command_line = there.arguments(&["topology", "flux", "--message-pack", "--workers", "2", "--command"]);
+    let mut command_line =
+        there.arguments(&["topology", "flux", "--message-pack", "--workers", "2", "--command"]);
     command_line.push(&command);
     let yaml = system::run_well(there.folder.path(), &command_line);
     let components: Value = serde_norway::from_str(&yaml).unwrap();

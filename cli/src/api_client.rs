@@ -38,7 +38,11 @@ impl Api {
     /// A client of the dispatchers at `urls`, with commas between them; connects at the first call.
     pub(crate) fn new(urls: &str, token: Option<&str>) -> anyhow::Result<Self> {
         galerna_tls::install_default_provider();
-        let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT).build().context("cannot make an HTTP client")?;
+        let client = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TIMEOUT)
+            .build()
+            .context("cannot make an HTTP client")?;
         Ok(Self {
             urls: urls.split(',').map(|url| url.trim().trim_end_matches('/').to_owned()).collect(),
             token: token.map(str::to_owned),
@@ -77,7 +81,8 @@ impl Api {
     ) -> anyhow::Result<Value> {
         let mut causes = Vec::new();
         for url in &self.urls {
-            let request = self.client.request(method.clone(), format!("{url}{path}")).header(ACTOR, &self.actor);
+            let request =
+                self.client.request(method.clone(), format!("{url}{path}")).header(ACTOR, &self.actor);
             let request = match &self.token {
                 Some(token) => request.bearer_auth(token),
                 None => request,

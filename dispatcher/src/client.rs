@@ -295,7 +295,10 @@ impl DispatcherClient {
     /// As [`Self::stop`].
     pub async fn hint(&self, queues: &[QueueName]) -> Result<usize, AdminError> {
         let body = HintBody { queues: queues.to_vec() };
-        match self.attempt(Method::POST, &Target::of(["queue", "hint"]), Some(&body), self.options.timeout, 1).await {
+        match self
+            .attempt(Method::POST, &Target::of(["queue", "hint"]), Some(&body), self.options.timeout, 1)
+            .await
+        {
             Ok(answer) => Ok(answer.map_or(0, |a: HintAnswer| a.known)),
             Err(error) => Err(error.admin(None)),
         }

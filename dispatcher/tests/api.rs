@@ -348,8 +348,10 @@ async fn silent_and_refusing() -> (TcpListener, [String; 2]) {
 async fn a_client_of_several_dispatchers_goes_on_with_one_that_answers() {
     let (_stage, _d, s) = staged(&[("D1", 5), ("D2", 5)]).await;
     let (_silent, [silent, refusing]) = silent_and_refusing().await;
-    let options = ClientOptions { timeout: Duration::from_millis(500), attempts: 1, ..ClientOptions::default() };
-    let client = DispatcherClient::new(&format!("{silent}, {refusing},{}", s.base), options).expect("a client");
+    let options =
+        ClientOptions { timeout: Duration::from_millis(500), attempts: 1, ..ClientOptions::default() };
+    let client =
+        DispatcherClient::new(&format!("{silent}, {refusing},{}", s.base), options).expect("a client");
     let other = client.clone();
     let request = NextRequest { consumer: "w1".into(), count: 1, ..NextRequest::default() };
     let lease = client.next(request).await.expect("the third is asked within the call").remove(0);

@@ -542,7 +542,9 @@ impl FromChildFields {
             }),
             CommandName::Ack => FromChild::Ack(id("ack", self.id)?),
             CommandName::Fail => FromChild::Fail(id("fail", self.id)?),
-            CommandName::Log => FromChild::Log { text: text(self.msg), level: LogLevel::of(self.level.as_ref()) },
+            CommandName::Log => {
+                FromChild::Log { text: text(self.msg), level: LogLevel::of(self.level.as_ref()) }
+            }
             CommandName::Error => FromChild::Error(text(self.msg)),
             CommandName::Metrics => FromChild::Metric {
                 name: self.name.ok_or("`metrics` without `name`")?,

@@ -373,7 +373,8 @@ impl Kind {
             Self::Url { words, .. } if words.contains(&text) => Ok(Value::Text(text.to_owned())),
             Self::Url { schemes, .. } => self.check_url(text, schemes).map(|()| Value::Text(text.to_owned())),
             Self::Urls { schemes } => {
-                let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+                let parts: Vec<&str> =
+                    text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
                 parts.iter().try_for_each(|part| self.check_url(part, schemes))?;
                 Ok(Value::Text(parts.join(",")))
             }
@@ -413,7 +414,11 @@ impl fmt::Display for Kind {
                 write!(f, "a URL that begins with {}", either(schemes))
             }
             Self::Urls { schemes } => {
-                write!(f, "one or more, with commas between them, each a URL that begins with {}", either(schemes))
+                write!(
+                    f,
+                    "one or more, with commas between them, each a URL that begins with {}",
+                    either(schemes)
+                )
             }
         }
     }

@@ -144,7 +144,8 @@ fn what_is_left_empty_is_none_and_commas_part_a_list() {
 
 #[test]
 fn dispatchers_are_named_with_commas_between_them_and_each_is_a_url() {
-    let load = |urls| Settings::load(&Inputs { flags: vec![flag("dispatcher.url", urls)], ..Inputs::default() });
+    let load =
+        |urls| Settings::load(&Inputs { flags: vec![flag("dispatcher.url", urls)], ..Inputs::default() });
     let settings = load("http://a:7676, https://b/api ,").unwrap();
     assert_eq!(settings.dispatcher.url, "http://a:7676,https://b/api");
     assert_eq!(settings.dispatcher.urls().collect::<Vec<_>>(), ["http://a:7676", "https://b/api"]);

@@ -58,11 +58,11 @@ mod storm;
 mod supervisor;
 
 pub use accessibility::axe_script;
-pub use mongo::Mongo;
+pub use mongo::{Mongo, mongod_program};
 pub use openapi::check_openapi;
 pub use postgres::Postgres;
 pub use pystorm::pystorm_python;
-pub use rabbitmq::RabbitMq;
+pub use rabbitmq::{RabbitMq, rabbitmq_program};
 pub use s3::S3;
 pub use storm::storm_class_path;
 

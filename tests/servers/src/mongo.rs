@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bson::{Document, doc};
@@ -42,6 +43,15 @@ pub struct Mongo {
 enum Server {
     Named { uri: String },
     Private { supervisor: Supervisor, port: u16, replica_set: bool },
+}
+
+/// The program `mongod`, for tests that lay out servers of their own.
+///
+/// # Panics
+/// When there is none, saying what to run.
+#[must_use]
+pub fn mongod_program() -> PathBuf {
+    SEARCH.program()
 }
 
 impl Mongo {

@@ -98,6 +98,22 @@ impl Search {
     }
 }
 
+impl Search {
+    /// The program, for whoever starts servers of it by himself.
+    ///
+    /// # Panics
+    /// As [`Self::origin`]; and when there is only Docker.
+    pub(crate) fn program(&self) -> PathBuf {
+        match self.origin() {
+            Origin::Program(program) => program,
+            Origin::Image(_) => panic!(
+                "this test starts {} by itself, which Docker does not do; run `scripts/servers`, or name the program in {}",
+                self.name, self.program_variable
+            ),
+        }
+    }
+}
+
 /// The programs of the newest version in a folder of versions.
 fn newest(versions: &'static str) -> Option<PathBuf> {
     let found = std::fs::read_dir(versions).ok()?.flatten();

@@ -251,6 +251,15 @@ impl fmt::Display for RabbitMq {
     }
 }
 
+/// The program `rabbitmq-server`, for tests that lay out servers of their own.
+///
+/// # Panics
+/// When there is none, saying what to run.
+#[must_use]
+pub fn rabbitmq_program() -> PathBuf {
+    beside_wrapper(&SEARCH.program())
+}
+
 /// The management API where it usually is: on the same host with the same user, on port 15672.
 fn management_beside(amqp: &str) -> String {
     let rest = amqp.split_once("://").map_or(amqp, |(_, rest)| rest);
