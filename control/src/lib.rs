@@ -48,6 +48,8 @@ mod why_slow;
 
 pub use autoscale::{Autoscale, AutoscaleView};
 pub use error::ControlError;
+/// The menu of a program whose pages stand beside the topologies'.
+pub use galerna_html::frame::Menu;
 pub use server::{ControlOptions, Listen, ServeControlError, serve};
 pub use topologies::{Status, Topologies};
 pub use upgrade::{BegunUpgrade, StateView, Upgrade, UpgradeView};

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use galerna_html::cells::{Cells, Tone, capacity_tone};
 use galerna_html::format::{self, plural, shortened};
+use galerna_html::frame::Menu;
 use galerna_html::graph::NodeState;
 use galerna_html::query::{encoded, nothing, scrolling};
 use galerna_html::table::{Column, Row, list as cards};
@@ -364,6 +365,11 @@ fn failures(details: &Details) -> Markup {
 
 /// The page by itself: `/topologies`, `/topologies/{name}`, what can be done there, and its assets.
 pub fn routes(topologies: Topologies) -> Router {
+    routes_beside(topologies, None)
+}
+
+/// The same with the menu of a program.
+pub(crate) fn routes_beside(topologies: Topologies, menu: Option<Menu>) -> Router {
     Router::new()
         .route("/topologies", get(show_list))
         .route("/topologies/{name}", get(show_one))
@@ -371,7 +377,7 @@ pub fn routes(topologies: Topologies) -> Router {
         .route("/topologies/{name}/autoscale", get(ask_autoscale).post(autoscale))
         .route("/topologies/{name}/{action}", get(ask).post(act))
         .route("/assets/{file}", get(asset))
-        .with_state(topologies)
+        .with_state(Shown { topologies, menu })
 }
 
 async fn asset(Path(file): Path<String>) -> Response {
@@ -381,9 +387,19 @@ async fn asset(Path(file): Path<String>) -> Response {
     }
 }
 
-/// A page with the topologies in its menu.
-fn framed(topologies: &Topologies, title: &str, here: Option<&str>, content: &Markup) -> Response {
-    let all = topologies.list();
+/// What the page is made of.
+#[derive(Clone)]
+struct Shown {
+    topologies: Topologies,
+    menu: Option<Menu>,
+}
+
+/// A page with the program's menu, or with the topologies in its menu.
+fn framed(shown: &Shown, title: &str, here: Option<&str>, content: &Markup) -> Response {
+    if let Some(menu) = &shown.menu {
+        return frame::document(title, None, &menu.body("/topologies", content)).into_response();
+    }
+    let all = shown.topologies.list();
     let body = html! {
         a.skip href="#content" { "Skip to the content" }
         header.top {
@@ -404,13 +420,13 @@ fn framed(topologies: &Topologies, title: &str, here: Option<&str>, content: &Ma
     frame::document(title, None, &body).into_response()
 }
 
-async fn show_list(State(topologies): State<Topologies>) -> Response {
-    let all = topologies.list();
+async fn show_list(State(shown): State<Shown>) -> Response {
+    let all = shown.topologies.list();
     let content = html! {
         div.title { h1 { "Topologies" } p.dim { (format::count(all.len() as u64)) " in this process" } }
         section #topologies data-refresh="2" { (list(&all, |t| format!("/topologies/{}", encoded(&t.name)))) }
     };
-    framed(&topologies, "Topologies", None, &content)
+    framed(&shown, "Topologies", None, &content)
 }
 
 /// The fields of a form that changes executors, and its button.
@@ -432,7 +448,7 @@ struct Wanted {
 }
 
 async fn ask_rebalance(
-    State(topologies): State<Topologies>,
+    State(shown): State<Shown>,
     Path(name): Path<String>,
     Query(wanted): Query<Wanted>,
 ) -> Response {
@@ -450,17 +466,17 @@ async fn ask_rebalance(
             }
         }
     };
-    framed(&topologies, "Rebalance", Some(&name), &content)
+    framed(&shown, "Rebalance", Some(&name), &content)
 }
 
 async fn rebalance(
-    State(topologies): State<Topologies>,
+    State(shown): State<Shown>,
     Path(name): Path<String>,
     Query(wanted): Query<Wanted>,
 ) -> Response {
-    match topologies.rebalance(&name, &wanted.component, wanted.executors).await {
+    match shown.topologies.rebalance(&name, &wanted.component, wanted.executors).await {
         Ok(_) => Redirect::to(&format!("/topologies/{}", encoded(&name))).into_response(),
-        Err(error) => missing(&topologies, error),
+        Err(error) => missing(&shown, error),
     }
 }
 
@@ -489,7 +505,7 @@ struct Bounds {
 }
 
 async fn ask_autoscale(
-    State(topologies): State<Topologies>,
+    State(shown): State<Shown>,
     Path(name): Path<String>,
     Query(bounds): Query<Bounds>,
 ) -> Response {
@@ -510,29 +526,29 @@ async fn ask_autoscale(
             }
         }
     };
-    framed(&topologies, "Autoscale", Some(&name), &content)
+    framed(&shown, "Autoscale", Some(&name), &content)
 }
 
 async fn autoscale(
-    State(topologies): State<Topologies>,
+    State(shown): State<Shown>,
     Path(name): Path<String>,
     Query(bounds): Query<Bounds>,
 ) -> Response {
     let done = match bounds.stop {
-        true => topologies.stop_autoscale(&name, &bounds.component),
+        true => shown.topologies.stop_autoscale(&name, &bounds.component),
         false => {
             let options = Autoscale::between(bounds.min..=bounds.max);
-            topologies.autoscale(&name, &bounds.component, options).await
+            shown.topologies.autoscale(&name, &bounds.component, options).await
         }
     };
     match done {
         Ok(()) => Redirect::to(&format!("/topologies/{}", encoded(&name))).into_response(),
-        Err(error) => missing(&topologies, error),
+        Err(error) => missing(&shown, error),
     }
 }
 
 /// What is not there, as a page.
-fn missing(topologies: &Topologies, error: ControlError) -> Response {
+fn missing(shown: &Shown, error: ControlError) -> Response {
     let text = error.to_string();
     let status = ApiError::from(error).status();
     let content = html! {
@@ -540,13 +556,13 @@ fn missing(topologies: &Topologies, error: ControlError) -> Response {
         div.notice data-tone="bad" role="alert" { (text) }
         p { a href="/topologies" { "All topologies" } }
     };
-    (status, framed(topologies, "Not done", None, &content)).into_response()
+    (status, framed(shown, "Not done", None, &content)).into_response()
 }
 
-async fn show_one(State(topologies): State<Topologies>, Path(name): Path<String>) -> Response {
-    let details = match topologies.get(&name) {
+async fn show_one(State(shown): State<Shown>, Path(name): Path<String>) -> Response {
+    let details = match shown.topologies.get(&name) {
         Ok(details) => details,
-        Err(error) => return missing(&topologies, error),
+        Err(error) => return missing(&shown, error),
     };
     let buttons = html! {
         @for action in Action::on(&details) {
@@ -558,12 +574,12 @@ async fn show_one(State(topologies): State<Topologies>, Path(name): Path<String>
         }
     };
     let content = html! { section #topology data-refresh="2" { (one(&details, &buttons)) } };
-    framed(&topologies, &name, Some(&name), &content)
+    framed(&shown, &name, Some(&name), &content)
 }
 
-async fn ask(State(topologies): State<Topologies>, Path((name, action)): Path<(String, String)>) -> Response {
+async fn ask(State(shown): State<Shown>, Path((name, action)): Path<(String, String)>) -> Response {
     let (action, back) = (Action::parse(&action), format!("/topologies/{}", encoded(&name)));
-    let (Some(action), Ok(_)) = (action, topologies.get(&name)) else {
+    let (Some(action), Ok(_)) = (action, shown.topologies.get(&name)) else {
         return Redirect::to(&back).into_response();
     };
     let content = html! {
@@ -578,20 +594,20 @@ async fn ask(State(topologies): State<Topologies>, Path((name, action)): Path<(S
             }
         }
     };
-    framed(&topologies, action.verb(), Some(&name), &content)
+    framed(&shown, action.verb(), Some(&name), &content)
 }
 
-async fn act(State(topologies): State<Topologies>, Path((name, action)): Path<(String, String)>) -> Response {
+async fn act(State(shown): State<Shown>, Path((name, action)): Path<(String, String)>) -> Response {
     let done = match Action::parse(&action) {
-        Some(Action::Activate) => topologies.activate(&name),
-        Some(Action::Deactivate) => topologies.deactivate(&name),
-        Some(Action::Checkpoint) => topologies.checkpoint(&name).await.map(drop),
-        Some(Action::Upgrade) => topologies.upgrade(&name, Upgrade::default()).await.map(drop),
-        Some(Action::Kill) => topologies.begin_kill(&name, None),
+        Some(Action::Activate) => shown.topologies.activate(&name),
+        Some(Action::Deactivate) => shown.topologies.deactivate(&name),
+        Some(Action::Checkpoint) => shown.topologies.checkpoint(&name).await.map(drop),
+        Some(Action::Upgrade) => shown.topologies.upgrade(&name, Upgrade::default()).await.map(drop),
+        Some(Action::Kill) => shown.topologies.begin_kill(&name, None),
         None => Err(ControlError::Unknown(name.as_str().into())),
     };
     match done {
         Ok(()) => Redirect::to(&format!("/topologies/{}", encoded(&name))).into_response(),
-        Err(error) => missing(&topologies, error),
+        Err(error) => missing(&shown, error),
     }
 }

@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use galerna_html::frame::Menu;
 use galerna_http::browser::{is_loopback, same_site};
 use galerna_http::openapi::{add_error, operations, served};
 use galerna_http::{ApiError, Guard, ServeError, ServeOptions, check_exposure, readiness, serve_until};
@@ -46,6 +47,8 @@ pub struct ControlOptions {
     pub shutdown: CancellationToken,
     /// Routes to serve beside it, described with the others.
     pub beside: OpenApiRouter,
+    /// The program's menu, for the page; `/topologies` is its own path there. A list of the topologies unless set.
+    pub menu: Option<Menu>,
     /// Whose metrics are served, with those of the topologies; those of the process unless set.
     pub registry: Option<Registry>,
 }
@@ -151,7 +154,9 @@ fn router(
         OpenApiRouter::new().routes(routes!(readyz)).routes(routes!(show_metrics)).with_state(registry);
     let described = process.merge(routes::rest(topologies.clone())).merge(options.beside.clone());
     let (api, _) = served(described, describe);
-    let pages = page::routes(topologies).route("/", get(|| async { Redirect::to("/topologies") }));
+    let home = options.menu.as_ref().map_or("/topologies", Menu::home).to_owned();
+    let pages = page::routes_beside(topologies, options.menu.clone())
+        .route("/", get(move || async move { Redirect::to(&home) }));
     let all = guard.protect(api.merge(pages), OPEN);
     Ok(all
         .layer(middleware::from_fn(galerna_http::browser::headers))

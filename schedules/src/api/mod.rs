@@ -22,6 +22,7 @@ mod routes;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use galerna_html::frame::Menu;
 use galerna_model::Timestamp;
 use serde_json::Value;
 
@@ -46,6 +47,7 @@ pub trait PayloadCheck: Send + Sync {
 pub struct SchedulesApi {
     schedules: Schedules,
     payloads: Option<Arc<dyn PayloadCheck>>,
+    menu: Arc<Menu>,
 }
 
 impl std::fmt::Debug for SchedulesApi {
@@ -59,7 +61,8 @@ impl std::fmt::Debug for SchedulesApi {
 impl From<Schedules> for SchedulesApi {
     /// Takes any payload.
     fn from(schedules: Schedules) -> Self {
-        Self { schedules, payloads: None }
+        let menu = Arc::new(Menu::new("Galerna").entry("Schedules", "/schedules"));
+        Self { schedules, payloads: None, menu }
     }
 }
 
@@ -69,6 +72,18 @@ impl SchedulesApi {
     pub fn checking(mut self, payloads: Arc<dyn PayloadCheck>) -> Self {
         self.payloads = Some(payloads);
         self
+    }
+
+    /// The same, whose pages have the program's menu; their own path there is `/schedules`.
+    #[must_use]
+    pub fn beside(mut self, menu: Menu) -> Self {
+        self.menu = Arc::new(menu);
+        self
+    }
+
+    /// What the pages have as menu.
+    pub(crate) fn menu(&self) -> &Menu {
+        &self.menu
     }
 
     async fn check(&self, definition: &Definition) -> Result<(), ScheduleError> {

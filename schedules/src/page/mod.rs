@@ -18,7 +18,7 @@
 //! reach them may act: put the program's own access control around them. A form or call that a browser sends from another site is
 //! refused. The pages work without script; with it they stay up to date.
 //!
-//! A program with a frame of its own shows [`list`], [`one`] and [`edit`] in it, at the same paths.
+//! [`SchedulesApi::beside`] gives them the program's menu. A program with a frame of its own shows [`list`], [`one`] and [`edit`] in it, at the same paths.
 
 mod form;
 mod parts;
@@ -81,13 +81,8 @@ async fn asset(Path(file): Path<String>) -> Response {
     }
 }
 
-fn framed(status: StatusCode, title: &str, content: &Markup) -> Response {
-    let body = html! {
-        a.skip href="#content" { "Skip to the content" }
-        header.top { a.brand href="/schedules" { (assets::mark()) span { "Galerna" } } (frame::menu_button()) }
-        nav.pages aria-label="Pages" { ul { li { a href="/schedules" aria-current="page" { "Schedules" } } } }
-        main #content tabindex="-1" { (content) }
-    };
+fn framed(api: &SchedulesApi, status: StatusCode, title: &str, content: &Markup) -> Response {
+    let body = api.menu().body("/schedules", content);
     (status, frame::document_with_assets("/schedules/assets", title, None, &body)).into_response()
 }
 
@@ -125,13 +120,13 @@ fn status_of(error: &ScheduleError) -> StatusCode {
     }
 }
 
-fn refused(error: &ScheduleError) -> Response {
+fn refused(api: &SchedulesApi, error: &ScheduleError) -> Response {
     let content = html! {
         h1 { "Not done" }
         div.notice data-tone="bad" role="alert" { (error) }
         p { a.button href="/schedules" { "Schedules" } }
     };
-    framed(status_of(error), "Not done", &content)
+    framed(api, status_of(error), "Not done", &content)
 }
 
 fn named(fields: &Fields) -> Result<ScheduleId, ScheduleError> {
@@ -146,16 +141,16 @@ async fn list_page(State(api): State<SchedulesApi>, asked: RawQuery) -> Response
     let fields = query(asked);
     let after = match fields.given("after").map(ScheduleId::new).transpose() {
         Ok(after) => after,
-        Err(bad) => return refused(&bad.into()),
+        Err(bad) => return refused(&api, &bad.into()),
     };
     match api.list(after.as_ref(), ROWS + 1).await {
-        Err(error) => refused(&error.into()),
+        Err(error) => refused(&api, &error.into()),
         Ok(mut found) => {
             let more = found.len() > ROWS;
             found.truncate(ROWS);
             let next = found.last().filter(|_| more).map(|last| last.id.to_string());
             let content = html! { (told(&fields)) (list(&found, next.as_deref(), &forms())) };
-            framed(StatusCode::OK, "Schedules", &content)
+            framed(&api, StatusCode::OK, "Schedules", &content)
         }
     }
 }
@@ -167,10 +162,10 @@ async fn show_page(State(api): State<SchedulesApi>, asked: RawQuery) -> Response
         Err(error) => Err(error),
     };
     match view {
-        Err(error) => refused(&error),
+        Err(error) => refused(&api, &error),
         Ok(view) => {
             let content = html! { (told(&fields)) (one(&view, &forms())) };
-            framed(StatusCode::OK, view.id.as_str(), &content)
+            framed(&api, StatusCode::OK, view.id.as_str(), &content)
         }
     }
 }
@@ -221,8 +216,8 @@ impl Edited {
 
 async fn edit_page(State(api): State<SchedulesApi>, asked: RawQuery) -> Response {
     match Edited::asked(&api, query(asked)).await {
-        Ok(edited) => framed(StatusCode::OK, "Edit a schedule", &edited.page(&forms())),
-        Err(error) => refused(&error),
+        Ok(edited) => framed(&api, StatusCode::OK, "Edit a schedule", &edited.page(&forms())),
+        Err(error) => refused(&api, &error),
     }
 }
 
@@ -247,30 +242,30 @@ async fn save(State(api): State<SchedulesApi>, body: Bytes) -> Response {
         Err(ScheduleError::Bad(bad)) => {
             let known = fields.given("known").is_some();
             let edited = Edited { problem: Some(bad), ..Edited::of(&api, fields, known) };
-            framed(StatusCode::UNPROCESSABLE_ENTITY, "Edit a schedule", &edited.page(&forms()))
+            framed(&api, StatusCode::UNPROCESSABLE_ENTITY, "Edit a schedule", &edited.page(&forms()))
         }
-        Err(error) => refused(&error),
+        Err(error) => refused(&api, &error),
     }
 }
 
-fn done(result: Result<&'static str, ScheduleError>, fields: &Fields) -> Response {
+fn done(api: &SchedulesApi, result: Result<&'static str, ScheduleError>, fields: &Fields) -> Response {
     match result {
         Ok("removed") => Redirect::to("/schedules?done=removed").into_response(),
         Ok(done) => Redirect::to(&format!("{}&done={done}", path_of(fields.text("id")))).into_response(),
-        Err(error) => refused(&error),
+        Err(error) => refused(api, &error),
     }
 }
 
 async fn pause(State(api): State<SchedulesApi>, body: Bytes) -> Response {
     let fields = Fields::parse(&body);
     let paused = async { api.pause(&named(&fields)?, fields.text("note")).await.map(|_| "paused") };
-    done(paused.await, &fields)
+    done(&api, paused.await, &fields)
 }
 
 async fn resume(State(api): State<SchedulesApi>, body: Bytes) -> Response {
     let fields = Fields::parse(&body);
     let resumed = async { api.resume(&named(&fields)?).await.map(|_| "resumed") };
-    done(resumed.await, &fields)
+    done(&api, resumed.await, &fields)
 }
 
 fn overlap(fields: &Fields) -> Result<Option<Overlap>, ScheduleError> {
@@ -283,7 +278,7 @@ async fn trigger(State(api): State<SchedulesApi>, body: Bytes) -> Response {
         let (_, outcome) = api.trigger(&named(&fields)?, overlap(&fields)?).await?;
         Ok(outcome.and_then(Outcome::reason).unwrap_or("triggered"))
     };
-    done(triggered.await, &fields)
+    done(&api, triggered.await, &fields)
 }
 
 /// The times of a form that backfills.
@@ -300,11 +295,11 @@ pub async fn backfilled(api: &SchedulesApi, fields: &Fields) -> Result<usize, Sc
 
 async fn backfill(State(api): State<SchedulesApi>, body: Bytes) -> Response {
     let fields = Fields::parse(&body);
-    done(backfilled(&api, &fields).await.map(|_| "backfilled"), &fields)
+    done(&api, backfilled(&api, &fields).await.map(|_| "backfilled"), &fields)
 }
 
 async fn remove(State(api): State<SchedulesApi>, body: Bytes) -> Response {
     let fields = Fields::parse(&body);
     let removed = async { api.remove(&named(&fields)?).await.map(|()| "removed") };
-    done(removed.await, &fields)
+    done(&api, removed.await, &fields)
 }
