@@ -6,7 +6,8 @@
 //! - [`DelayStore`] keeps items with their due times, on disk rather than in memory: claimed in batches when they are due, by one process
 //!   at a time, tried again by the kind of their fault, in order by key;
 //! - [`DelaySpout`] emits items into a topology when they are due;
-//! - [`RateLimits`] are held to by all processes that share them, with a rate and a burst, by key, several at once.
+//! - [`RateLimits`] are held to by all processes that share them, with a rate and a burst, by key, several at once;
+//! - with the feature `api`, `api::ParkedApi` is routes and a page for what is parked, for a program to embed.
 //!
 //! ```
 //! # #[cfg(feature = "embedded")]
@@ -39,6 +40,8 @@
 //!
 //! The crate knows no engine and no broker.
 
+#[cfg(feature = "api")]
+pub mod api;
 mod delay;
 mod error;
 mod item;
