@@ -143,6 +143,8 @@ impl DelayStore {
         }
         for taken in &taken {
             self.held.insert(taken.item.id.clone(), Held { epoch: taken.epoch, since: asked });
+            let (id, attempt) = (taken.item.id.as_str(), taken.attempt);
+            tracing::trace!(target: "galerna::trace::delayed", id, "claimed, attempt {attempt}");
         }
         Ok(taken)
     }
@@ -179,7 +181,14 @@ impl DelayStore {
             }
         }
         let gone = outcomes.into_iter().zip(ours);
-        Ok(gone.map(|(settled, ours)| if ours { settled } else { Settled::Gone }).collect())
+        let settled: Vec<_> =
+            gone.map(|(settled, ours)| if ours { settled } else { Settled::Gone }).collect();
+        if tracing::enabled!(target: "galerna::trace::delayed", tracing::Level::TRACE) {
+            for ((taken, result), settled) in ended.iter().zip(&settled) {
+                tell(&taken.item.id, result, *settled);
+            }
+        }
+        Ok(settled)
     }
 
     fn end_of(&self, taken: &Taken, result: &Result<(), Fault>) -> (Settled, AttemptEnd) {
@@ -236,5 +245,21 @@ impl DelayStore {
     /// When the store fails.
     pub async fn is_empty(&self) -> Result<bool, DelayError> {
         Ok(self.len().await? == 0)
+    }
+}
+
+/// A step in the history of an item.
+fn tell(id: &str, result: &Result<(), Fault>, settled: Settled) {
+    let what = match settled {
+        Settled::Done => "done".to_owned(),
+        Settled::Again(due) => format!("tried again at {due}"),
+        Settled::Parked => "parked".to_owned(),
+        Settled::Gone => "the claim was lost".to_owned(),
+    };
+    match result {
+        Ok(()) => tracing::trace!(target: "galerna::trace::delayed", id, "{what}"),
+        Err(fault) => {
+            tracing::trace!(target: "galerna::trace::delayed", id, failed = true, "{what}: {fault}")
+        }
     }
 }

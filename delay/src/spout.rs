@@ -153,7 +153,8 @@ impl Spout for DelaySpout {
         let full = taken.len() == room && room > 0;
         self.unsettled += taken.len();
         for taken in taken {
-            out.root(taken.clone()).emit(taken);
+            let id = taken.item.id.clone();
+            out.root_with_stable_id(taken.clone(), id).emit(taken);
         }
         if full {
             return Ok(Next::Ready);

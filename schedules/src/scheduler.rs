@@ -248,6 +248,7 @@ impl Scheduler {
             for firing in claimed {
                 let held = Held { id: firing.id.clone(), since: asked, told_to_stop: false, lapsed: false };
                 self.held.insert((record.id.clone(), firing.epoch), held);
+                tell(&firing.id, false, format_args!("claimed, attempt {}", firing.attempt));
                 tick.claimed.push(firing);
             }
             if !more {
@@ -313,7 +314,12 @@ impl Scheduler {
         firing: &Firing,
         result: &Result<(), Fault>,
     ) -> Result<Finished, StoreError> {
-        self.settle(firing, |change| change.finish(firing.epoch, result)).await
+        let finished = self.settle(firing, |change| change.finish(firing.epoch, result)).await?;
+        match result {
+            Ok(()) => tell(&firing.id, false, format_args!("done")),
+            Err(fault) => tell(&firing.id, true, format_args!("failed: {fault}")),
+        }
+        Ok(finished)
     }
 
     /// Gives a firing back that was not begun; it does not count as an attempt.
@@ -384,5 +390,13 @@ impl Scheduler {
         let compiled = Compiled { created, revision, occurrences: occurrences.clone() };
         self.compiled.insert(record.id.clone(), compiled);
         occurrences
+    }
+}
+
+/// A step in the history of a firing.
+fn tell(id: &FiringId, failed: bool, what: std::fmt::Arguments<'_>) {
+    if tracing::enabled!(target: "galerna::trace::schedules", tracing::Level::TRACE) {
+        let id = id.to_string();
+        tracing::trace!(target: "galerna::trace::schedules", id = id.as_str(), failed, "{what}");
     }
 }

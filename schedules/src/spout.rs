@@ -123,7 +123,8 @@ impl Spout for ScheduleSpout {
         for order in self.taken.drain(..) {
             if let Order::Run(firing) = order {
                 self.unsettled += 1;
-                out.root(firing.clone()).emit(firing);
+                let id = firing.id.to_string();
+                out.root_with_stable_id(firing.clone(), id).emit(firing);
             }
         }
         driver.set_room(self.in_flight);

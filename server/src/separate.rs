@@ -12,7 +12,7 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{message_history, routes};
+use crate::api::routes;
 use crate::backends::{broker, must_be_shared, store};
 use crate::metrics;
 use crate::module::{Readiness, run};
@@ -46,7 +46,7 @@ fn history_beside(settings: &Settings, listener: &TcpListener) -> anyhow::Result
         tracing::warn!("without `api.token` the history of messages is not told to other machines");
         return Ok(Router::new());
     }
-    Ok(guard.protect(message_history::routes().into(), &[]))
+    Ok(guard.protect(galerna_telemetry::api::routes().into(), &[]))
 }
 
 /// The registry of metrics of this process.

@@ -1,5 +1,6 @@
 //! Takes down what modules tell of messages.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ struct Recorder {
 
 impl<S: Subscriber> Layer<S> for Recorder {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let Some(place) = event.metadata().target().strip_prefix(TARGET) else { return };
+        let Some(module) = event.metadata().target().strip_prefix(TARGET) else { return };
         let mut fields = Fields::default();
         event.record(&mut fields);
         if fields.id.is_empty() || fields.id.len() > ID_BYTES {
@@ -45,6 +46,7 @@ impl<S: Subscriber> Layer<S> for Recorder {
         // Of messages that no frontend made it is when they were validated, which is told anyway.
         let received = fields.received.map(Timestamp).filter(|_| is_call(call));
         let what = fields.what.0.into();
+        let place = fields.place.map_or(Cow::Borrowed(module), Cow::Owned);
         let step = RecordedStep { at: SystemClock.now(), place, what, failed: fields.failed, part };
         if let Some(export) = &self.export {
             export.send(call, &step);
@@ -58,6 +60,8 @@ impl<S: Subscriber> Layer<S> for Recorder {
 #[derive(Default)]
 struct Fields {
     id: String,
+    /// The component, of what is told for many.
+    place: Option<String>,
     received: Option<i64>,
     failed: bool,
     what: Text,
@@ -67,6 +71,7 @@ impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "id" => value.clone_into(&mut self.id),
+            "place" => self.place = Some(value.to_owned()),
             "message" => self.what.push(value),
             _ => {}
         }
@@ -126,6 +131,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::trace!(target: "galerna::trace::store", id = "m", "{} readings stored", 3);
             tracing::trace!(target: "galerna::trace::queues", id = "m", "acked");
+            tracing::trace!(target: "galerna::trace::call", id = "called", place = "fetch", "done");
             tracing::trace!(target: "galerna::elsewhere", id = "m", "not told");
             tracing::trace!(target: "galerna::trace::store", id = "", "of nobody");
             tracing::trace!(target: "galerna::trace::reject", id = "long", "{}", "ä".repeat(1_000));
@@ -133,6 +139,7 @@ mod tests {
         let history = ring.history("m");
         let told: Vec<_> = history.iter().map(|step| (&*step.place, &*step.what)).collect();
         assert_eq!(told, [("store", "3 readings stored"), ("queues", "acked")]);
+        assert_eq!(ring.history("called")[0].place, "fetch", "the component, not what it told by");
         assert_eq!(ring.history("long")[0].what, "ä".repeat(WHAT_BYTES / 2));
         assert!(ring.history("").is_empty());
     }

@@ -11,22 +11,27 @@
 //! rejected readings, alert events and deliveries in the store. Who wants it for longer sends it to a collector
 //! (`trace.otlp`, `otlp.rs`).
 //!
+//! Schedules, delayed work and `map_async` tell theirs in the same way: a firing and an item of delayed work have histories by their ids, to
+//! which each component that calls something for them adds its step. A program of its own records them with [`ProgramTelemetry`].
+//!
 //! *Who tells it.* `GET /trace/<id>` on the API of `up` and `demo`, and on the services of a worker, a notifier and a frontend of
 //! their own; a frontend that can be reached from other machines only when there is an `api.token`.
 //! `galerna trace` and the page of a process of its own ask those that they know of ([`RemoteHistory`]).
 
+#[cfg(feature = "api")]
+pub mod api;
 mod error;
 mod layer;
 mod log;
 mod otlp;
 mod peers;
+mod program;
 mod ring;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use galerna_model::Timestamp;
-use galerna_settings::Settings;
 use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
 use tracing_subscriber::Layer;
@@ -36,6 +41,7 @@ pub use error::TelemetryError;
 pub use log::start;
 pub use otlp::{Exporter, RunningExporter};
 pub use peers::{PeerError, Peers};
+pub use program::ProgramTelemetry;
 use ring::Ring;
 
 /// What modules tell of messages stands under these targets; the rest of the target is the place.
@@ -74,13 +80,16 @@ pub fn process_name(kind: &str) -> String {
 }
 
 /// The layer that records the history of messages, and what exports it; nothing when both are turned off.
-fn history_layer<S>(settings: &Settings) -> (Option<impl Layer<S> + use<S>>, Option<Exporter>)
+fn history_layer<S>(
+    kept: usize,
+    otlp: Option<&str>,
+    service: &'static str,
+) -> (Option<impl Layer<S> + use<S>>, Option<Exporter>)
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let kept = settings.trace.messages;
     let ring = (kept > 0).then(|| RING.get_or_init(|| Arc::new(Ring::new(kept))).clone());
-    let (export, exporter) = settings.trace.otlp.as_deref().map(Exporter::new).unzip();
+    let (export, exporter) = otlp.map(|url| Exporter::new(url, service)).unzip();
     let layer = (ring.is_some() || export.is_some()).then(|| layer::recorder(ring, export));
     (layer, exporter)
 }

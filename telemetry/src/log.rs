@@ -32,7 +32,8 @@ pub fn start(settings: &Settings) -> Result<Option<Exporter>, TelemetryError> {
         LogFormat::Json => log.json().with_current_span(false).with_filter(filter).boxed(),
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
     };
-    let (histories, exporter) = crate::history_layer(settings);
+    let (histories, exporter) =
+        crate::history_layer(settings.trace.messages, settings.trace.otlp.as_deref(), "galerna");
     tracing_subscriber::registry().with(log).with(histories).try_init()?;
     Ok(exporter)
 }

@@ -96,6 +96,8 @@ impl Drops {
 /// Sends ways to a collector.
 pub struct Exporter {
     url: String,
+    /// What the collector knows the program by.
+    service: &'static str,
     steps: mpsc::Receiver<(String, RecordedStep)>,
     drops: Arc<Drops>,
     instance: String,
@@ -126,14 +128,15 @@ impl RunningExporter {
 
 impl Exporter {
     /// For the collector at this base URL; it sends nothing before it is [started](Self::start).
-    pub(super) fn new(url: &str) -> (Sender, Self) {
+    pub(super) fn new(url: &str, service: &'static str) -> (Sender, Self) {
         let (sender, steps) = mpsc::channel(STEPS);
         let drops = Arc::new(Drops::default());
         let exporter = Self {
             url: format!("{}/v1/traces", url.trim_end_matches('/')),
+            service,
             steps,
             drops: drops.clone(),
-            instance: process_name("galerna"),
+            instance: process_name(service),
             spans: 0,
             open: HashMap::new(),
             ready: VecDeque::new(),
@@ -248,7 +251,7 @@ impl Exporter {
     /// `ExportTraceServiceRequest`
     fn request(&self, spans: Vec<Value>) -> Value {
         let resource = [
-            attribute("service.name", "galerna"),
+            attribute("service.name", self.service),
             attribute("service.version", env!("CARGO_PKG_VERSION")),
             attribute("service.instance.id", &self.instance),
         ];
@@ -336,12 +339,12 @@ mod tests {
     const CALL: &str = "015f3b2f4c00a1b2c3d4e5f60718";
 
     fn step(part: Option<u32>, at: i64, place: &'static str, what: &str) -> RecordedStep {
-        RecordedStep { at: Timestamp(at), place, what: what.into(), failed: false, part }
+        RecordedStep { at: Timestamp(at), place: place.into(), what: what.into(), failed: false, part }
     }
 
     fn spans(call: &str, steps: &[RecordedStep]) -> Vec<Value> {
         let mut spans = Vec::new();
-        Exporter::new("http://localhost:4318").1.spans_of(call, steps, &mut spans);
+        Exporter::new("http://localhost:4318", "galerna").1.spans_of(call, steps, &mut spans);
         spans
     }
 
@@ -398,7 +401,7 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_dropped_and_counted() {
-        let (sender, mut exporter) = Exporter::new("http://localhost:4318");
+        let (sender, mut exporter) = Exporter::new("http://localhost:4318", "galerna");
         for n in 0..STEPS + 7 {
             sender.send("m", &step(None, n as i64, "queues", "delivered"));
         }

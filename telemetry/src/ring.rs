@@ -1,5 +1,6 @@
 //! The ways of the last messages, in memory.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ const TRACED_CALL_ID: usize = 60;
 #[derive(Debug, Clone)]
 pub(super) struct RecordedStep {
     pub(super) at: Timestamp,
-    pub(super) place: &'static str,
+    pub(super) place: Cow<'static, str>,
     pub(super) what: Box<str>,
     /// Whether it went wrong.
     pub(super) failed: bool,
@@ -128,7 +129,7 @@ impl Ring {
         }
         told.extend(steps.into_iter().filter(asked).map(|step| Step {
             at: step.at,
-            place: step.place.to_owned(),
+            place: step.place.into_owned(),
             what: step.what.into(),
             message: message_id(call, step.part),
         }));
@@ -143,7 +144,7 @@ mod tests {
     const CALL: &str = "015f3b2f4c00a1b2c3d4e5f60718";
 
     fn step(part: Option<u32>, at: i64, place: &'static str) -> RecordedStep {
-        RecordedStep { at: Timestamp(at), place, what: "did".into(), failed: false, part }
+        RecordedStep { at: Timestamp(at), place: place.into(), what: "did".into(), failed: false, part }
     }
 
     #[test]

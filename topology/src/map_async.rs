@@ -282,11 +282,19 @@ impl<F> Tries<F> {
     {
         let mut backoff = self.calls.backoff();
         let mut left = self.calls.retries;
+        // By what the message is known outside, if anybody listens.
+        let told = tracing::enabled!(target: "galerna::trace::call", tracing::Level::TRACE);
+        let message = told.then(|| anchor.stable_id()).flatten();
         loop {
             if let Some(interval) = self.calls.interval {
                 self.turns.wait(interval, &**self.context.clock()).await;
             }
-            let (kind, fault) = match self.try_once(input.clone()).await {
+            let began = self.context.clock().now();
+            let ended = self.try_once(input.clone()).await;
+            if let Some(id) = &message {
+                self.tell(id, self.context.clock().now().saturating_sub(began), ended.as_ref().err());
+            }
+            let (kind, fault) = match ended {
                 Ok(value) => return (anchor, Ok(value)),
                 Err(failed) => failed,
             };
@@ -297,6 +305,17 @@ impl<F> Tries<F> {
             anchor.reset_timeout();
             self.context.sleep(backoff.next().unwrap_or(self.calls.pauses.1)).await;
             anchor.reset_timeout();
+        }
+    }
+
+    /// A step in the history of a message.
+    fn tell(&self, id: &str, took: Duration, failed: Option<&(FailureKind, Fault)>) {
+        let place = self.context.component();
+        match failed {
+            None => tracing::trace!(target: "galerna::trace::call", id, place, "done in {took:?}"),
+            Some((_, fault)) => {
+                tracing::trace!(target: "galerna::trace::call", id, place, failed = true, "failed after {took:?}: {fault}");
+            }
         }
     }
 

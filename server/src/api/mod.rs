@@ -2,7 +2,6 @@
 //! written to the audit log ([`audit`]).
 
 pub(crate) mod audit;
-pub(crate) mod message_history;
 pub(crate) mod routes;
 pub(crate) mod sources;
 

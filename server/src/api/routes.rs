@@ -36,7 +36,6 @@ use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::message_history;
 use crate::intervals::{WorkerCheck, publish_values, read_lines, rehearse_values};
 use crate::modules::Workers;
 use crate::publish::{Directory, Outgoing, Owner, Target, publish_lines};
@@ -68,7 +67,7 @@ pub(crate) fn router(
 
 /// What a worker of its own tells of its topologies, and of the history of messages.
 pub(crate) fn workers(workers: Workers) -> OpenApiRouter {
-    OpenApiRouter::new().routes(routes!(engine)).with_state(workers).merge(message_history::routes())
+    OpenApiRouter::new().routes(routes!(engine)).with_state(workers).merge(galerna_telemetry::api::routes())
 }
 
 /// What the routes work on.

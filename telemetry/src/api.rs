@@ -1,4 +1,4 @@
-//! `GET /trace/<id>`: what this process knows of the history of a message.
+//! `GET /trace/<id>`: what this process knows of the history of a message, for programs to serve.
 
 use axum::Json;
 use axum::extract::Path;
@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// `GET /trace/<id>` of this process.
-pub(crate) fn routes() -> OpenApiRouter {
+pub fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     OpenApiRouter::new().routes(routes!(history))
 }
 
@@ -22,8 +22,8 @@ pub(crate) fn routes() -> OpenApiRouter {
             "steps": [{"at": "2017-01-01T00:00:00.000Z", "where": "store", "what": "100 readings stored",
                 "message": "015f3b2f4c00a1b2c3d4e5f60718.0"}]})),
         (status = 404, description = "`unknown_message`: it is unknown or too old", body = ref("#/components/schemas/ErrorBody"))))]
-pub(crate) async fn history(Path(message): Path<String>) -> Result<Json<Value>, ApiError> {
-    let steps = galerna_telemetry::history(&message);
+async fn history(Path(message): Path<String>) -> Result<Json<Value>, ApiError> {
+    let steps = crate::history(&message);
     if steps.is_empty() {
         let why = "nothing is known here of this message: it is unknown, too old, or still on its way";
         return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_message", why));
