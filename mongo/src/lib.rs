@@ -1,7 +1,7 @@
 //! What stores that keep their records in MongoDB have in common: which failures pass, for all of them ([`is_transient`]); and for those
-//! of schedules, fan-ins and delayed work also connecting, durable collections and answers in time.
+//! of schedules, fan-ins, delayed work and notification lists also connecting, durable collections and answers in time.
 //!
-//! Each change of these three is a guarded update of one document, so no transactions are needed: a standalone server serves as well as
+//! Each change of these is a guarded update of one document, so no transactions are needed: a standalone server serves as well as
 //! a replica set. Writes are acknowledged by a majority and journaled, and no call waits longer than [`TIMEOUT`].
 //!
 //! *Boundary:* no other crate of the workspace; what failed of a record is said by whose record it is.
@@ -9,7 +9,6 @@
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use bson::Document;
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::{Acknowledgment, ClientOptions, CollectionOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
@@ -93,6 +92,9 @@ pub enum CallError {
     /// There was no answer within [`TIMEOUT`].
     #[error("MongoDB did not answer in {TIMEOUT:?}")]
     NoAnswer,
+    /// The address names no database.
+    #[error("the address names no database; write for instance mongodb://localhost/database")]
+    NoDatabase,
     /// The driver or the server failed.
     #[error("{}", .0.kind)]
     Failed(#[from] Error),
@@ -103,6 +105,7 @@ impl CallError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NoAnswer => true,
+            Self::NoDatabase => false,
             Self::Failed(error) => is_transient(error),
         }
     }
@@ -132,16 +135,29 @@ impl CallError {
 /// # Errors
 /// When the address is wrong. Whether the server answers is seen at the first call.
 pub async fn connect(uri: &str) -> Result<Database, CallError> {
+    database(uri, Some("galerna")).await
+}
+
+/// The same for an address that has to name its database.
+///
+/// # Errors
+/// As [`connect`], and when the address names none.
+pub async fn connect_named(uri: &str) -> Result<Database, CallError> {
+    database(uri, None).await
+}
+
+async fn database(uri: &str, usual: Option<&str>) -> Result<Database, CallError> {
     let mut options = ClientOptions::parse(uri).await?;
     options.app_name.get_or_insert_with(|| "galerna".to_owned());
     options.connect_timeout.get_or_insert(Duration::from_secs(5));
     options.server_selection_timeout.get_or_insert(Duration::from_secs(5));
-    let database = options.default_database.clone().unwrap_or_else(|| "galerna".to_owned());
+    let named = options.default_database.clone();
+    let database = named.or_else(|| usual.map(str::to_owned)).ok_or(CallError::NoDatabase)?;
     Ok(Client::with_options(options)?.database(&database))
 }
 
 /// A collection whose writes are acknowledged by a majority and journaled.
-pub fn durable(database: &Database, name: &str) -> Collection<Document> {
+pub fn durable<T: Send + Sync>(database: &Database, name: &str) -> Collection<T> {
     let durable = WriteConcern::builder()
         .w(Acknowledgment::Majority)
         .journal(true)
