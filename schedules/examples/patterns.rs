@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
     match case.as_str() {
         "fan-in" => fan_in(amqp, folder.path(), number).await,
         "firing" => firing(amqp, folder.path(), number).await,
-        "rate" => rate(folder.path(), number).await,
+        "rate" => rate(amqp, folder.path(), number).await,
         "cut" => cut(amqp, folder.path()).await,
         "cut-begin" => cut_begin(amqp, Path::new(&std::env::var("FOLDER")?)).await,
         "eta" => eta(folder.path(), number).await,
@@ -178,27 +178,42 @@ async fn firing(amqp: &str, folder: &Path, number: u64) -> anyhow::Result<()> {
     tokio::join!(running, counting).1
 }
 
-/// Calls a second under a limit that lets all through, by four who ask.
-async fn rate(folder: &Path, number: u64) -> anyhow::Result<()> {
-    let limits = Arc::new(RateLimits::open(&folder.join("limits.db"), Arc::new(SystemClock))?);
-    let done = Arc::new(AtomicU64::new(0));
+/// Calls a second under a limit that lets all through: each a message of a queue, which asks and is acked when it has made its call.
+async fn rate(amqp: &str, folder: &Path, number: u64) -> anyhow::Result<()> {
+    let (broker, queue) = queue(amqp, "patterns-rate").await?;
+    let limits = RateLimits::open(&folder.join("limits.db"), Arc::new(SystemClock))?;
+    let limit = [Limit::new("calls", "host", 900_000, Duration::from_secs(1))];
+    let calls = usize::try_from(number)?;
     let began = Instant::now();
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..64 {
-        let (limits, done) = (Arc::clone(&limits), Arc::clone(&done));
-        tasks.spawn(async move {
-            let limit = [Limit::new("calls", "host", 900_000, Duration::from_secs(1))];
-            while done.fetch_add(1, Ordering::Relaxed) < number {
+    let publishing = async {
+        for from in (0..calls).step_by(1_000) {
+            let messages = (from..calls.min(from + 1_000)).map(|n| (queue.clone(), part("call", n)));
+            broker.publish(messages.collect()).await?;
+        }
+        anyhow::Ok(())
+    };
+    let calling = async {
+        let mut consumer = broker.consume(&queue, 1_000).await?;
+        let mut left = calls;
+        while left > 0 {
+            let deliveries = consumer.receive(1_000, Duration::from_secs(30)).await?;
+            ensure!(!deliveries.is_empty(), "{left} calls did not come");
+            let asked = deliveries.iter().map(|_| async {
                 while let Permit::After(wait) = limits.ask(&limit).await? {
                     tokio::time::sleep(wait).await;
                 }
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
+                anyhow::Ok(())
+            });
+            futures_util::future::try_join_all(asked).await?;
+            left -= deliveries.len();
+            consumer
+                .settle(deliveries.into_iter().map(|delivery| (delivery.tag, Outcome::Ack)).collect())
+                .await?;
+        }
+        consumer.close().await?;
+        anyhow::Ok(())
+    };
+    tokio::try_join!(publishing, calling)?;
     println!("RESULT rate {:.0}", f64::from(u32::try_from(number)?) / began.elapsed().as_secs_f64());
     Ok(())
 }
