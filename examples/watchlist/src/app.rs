@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use galerna_control::{ControlOptions, Topologies, serve};
+use galerna_delay::api::ParkedApi;
 use galerna_delay::{DelayStore, RateLimits};
 use galerna_engine::EngineOptions;
 use galerna_model::SystemClock;
+use galerna_schedules::api::SchedulesApi;
 use galerna_schedules::sqlite::SqliteSchedules;
 use galerna_schedules::{Definition, Policy, Retry, ScheduleError, ScheduleId, ScheduleStore, Schedules};
 use tokio::net::TcpListener;
@@ -21,7 +23,7 @@ use crate::jobs::{Load, OpenJobs};
 use crate::polite::Polite;
 use crate::store::Store;
 use crate::topology::{Parts, Task, job_options};
-use crate::{Config, SqliteStore, page};
+use crate::{Config, PostgresStore, SqliteStore, page};
 
 /// So long has what is on its way to end when the process is to stop.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -32,6 +34,9 @@ pub struct Options {
     /// The folder for its stores
     #[arg(long, default_value = "watchlist-data", env = "WATCHLIST_FOLDER")]
     pub folder: PathBuf,
+    /// Keeps posts, counts and alerts in this PostgreSQL database, and not in the folder: `postgres://USER@HOST/DATABASE`
+    #[arg(long, env = "WATCHLIST_POSTGRES", hide_env_values = true)]
+    pub postgres: Option<String>,
     /// The page's address
     #[arg(long, default_value = "127.0.0.1:8091", env = "WATCHLIST_LISTEN")]
     pub listen: SocketAddr,
@@ -81,7 +86,10 @@ impl Watchlist {
             Arc::new(SqliteSchedules::open(&folder.join("schedules.sqlite"))?);
         let schedules = Schedules::new(Arc::clone(&schedule_store), Arc::new(SystemClock));
         see_to(&schedules, &options, &config).await?;
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.join("posts.sqlite"))?);
+        let store: Arc<dyn Store> = match &options.postgres {
+            Some(url) => Arc::new(PostgresStore::open(url).await.context("--postgres")?),
+            None => Arc::new(SqliteStore::open(&folder.join("posts.sqlite"))?),
+        };
         let (file, lease) = (folder.join("jobs.sqlite"), options.lease);
         let jobs: OpenJobs =
             Arc::new(move || DelayStore::open(&file, Arc::new(SystemClock), job_options(lease)));
@@ -118,7 +126,12 @@ impl Watchlist {
         let control = ControlOptions {
             token: options.token.clone(),
             shutdown: stop.clone(),
-            beside: page::router(shown).merge(galerna_schedules::router(schedules.clone())).into(),
+            beside: page::router(shown)
+                .merge(galerna_schedules::router(SchedulesApi::from(schedules.clone()).beside(page::menu())))
+                .merge(ParkedApi::new(Arc::clone(&enqueue)).beside(page::menu()).of("Page").router())
+                .merge(axum::Router::from(galerna_telemetry::api::routes()))
+                .into(),
+            menu: Some(page::menu()),
             registry: None,
         };
         let of_page = topologies.clone();
@@ -153,6 +166,7 @@ impl Watchlist {
         }
         self.stop.cancel();
         drop(self.page.await);
+        self.store.close().await;
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::keywords::{KeywordError, KeywordGroup, Keywords};
+use crate::reading;
 
 /// Settings that make no sense.
 #[derive(Debug, thiserror::Error)]
@@ -181,6 +182,12 @@ impl Config {
                 let reason = "it is crawled once a second at most, and at least one page".to_owned();
                 return wrong(format!("every of {}", source.name), reason);
             }
+            if let Err(error) = reading::check(&source.select) {
+                return wrong(format!("select of {}", source.name), error.to_string());
+            }
+        }
+        if let Some(webhook) = self.webhook.as_ref().filter(|url| !matches!(url.scheme(), "http" | "https")) {
+            return wrong("webhook".to_owned(), format!("{webhook} is no web address"));
         }
         for rule in &self.alerts {
             if !self.keywords.contains_key(&rule.keyword) {
@@ -226,5 +233,36 @@ pub(crate) mod address {
 
     pub(super) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
         deserialize(deserializer).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOUND: &str =
+        "[[sources]]\nname = \"a\"\nkind = \"html\"\ngroup = \"g\"\nurl = \"https://example.org/\"\n";
+    const KEYWORDS: &str = "[keywords.security]\nwords = [\"CVE\"]\n";
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_field_before_anything_is_fetched() {
+        for (text, field) in [
+            (format!("{SOUND}{KEYWORDS}"), None),
+            (format!("{SOUND}select = {{ post = \"a[[\" }}\n{KEYWORDS}"), Some("select of a")),
+            (format!("{SOUND}select = {{ next = \"\" }}\n{KEYWORDS}"), Some("select of a")),
+            (format!("webhook = \"ftp://example.org/\"\n{SOUND}{KEYWORDS}"), Some("webhook")),
+            (format!("per_minute = 0\n{SOUND}{KEYWORDS}"), Some("per_minute")),
+            (format!("{SOUND}pages = 0\n{KEYWORDS}"), Some("every of a")),
+            (format!("{SOUND}{SOUND}{KEYWORDS}"), Some("name `a`")),
+        ] {
+            let config: Config = toml::from_str(&text).expect("TOML of this form");
+            match (config.check(), field) {
+                (Ok(_), None) => {}
+                (Err(ConfigError::Wrong { field: found, .. }), Some(field)) => {
+                    assert_eq!(found, field, "{text}")
+                }
+                (other, _) => panic!("{text}: {other:?}"),
+            }
+        }
     }
 }

@@ -39,6 +39,9 @@ pub struct DemoOptions {
     /// The folder for the stores; a temporary one unless named
     #[arg(long)]
     pub folder: Option<PathBuf>,
+    /// Keeps posts, counts and alerts in this PostgreSQL database, which must be empty
+    #[arg(long, hide_env_values = true)]
+    pub postgres: Option<String>,
     /// The page's address
     #[arg(long, default_value = "127.0.0.1:8091")]
     pub listen: SocketAddr,
@@ -210,6 +213,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<bool> {
 
     let stores = Options {
         folder,
+        postgres: options.postgres.clone(),
         listen: options.listen,
         token: None,
         lease: Duration::from_secs(30),

@@ -6,8 +6,7 @@ use galerna_model::Timestamp;
 
 use crate::config::Rule;
 use crate::keywords::Keywords;
-use crate::sqlite::day_of;
-use crate::store::{Alert, Mapped, Store, StoreError, Target};
+use crate::store::{Alert, Mapped, Store, StoreError, Target, day_of};
 
 /// Versions that are counted in one transaction.
 const AT_ONCE: u32 = 500;

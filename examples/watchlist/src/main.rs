@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use galerna_telemetry::ProgramTelemetry;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use watchlist::demo::DemoOptions;
-use watchlist::{Config, Options, Watchlist};
+use watchlist::{Config, Options, ParkedOptions, Watchlist};
 
 /// Crawls groups' posts, counts keywords in them, and alerts once when a threshold is reached.
 #[derive(Debug, Parser)]
@@ -27,16 +27,32 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Lists pages that cannot be fetched and are tried no more, tries them again, or drops them
+    Parked(ParkedOptions),
     /// Crawls a local site with recorded posts, offline, and an independent count of what came out
     Demo(DemoOptions),
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match arguments.command {
+async fn main() -> ExitCode {
+    match told(Arguments::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn told(command: Command) -> anyhow::Result<ExitCode> {
+    let telemetry = ProgramTelemetry::start("watchlist", "warn")?;
+    let ended = run(command).await;
+    telemetry.finish().await;
+    ended
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Serve { config, options } => {
             let mut terminate = signal(SignalKind::terminate())?;
             let watchlist = Watchlist::start(options, Config::read(&config)?).await?;
@@ -46,6 +62,11 @@ async fn main() -> anyhow::Result<ExitCode> {
                 interrupted = tokio::signal::ctrl_c() => interrupted?,
             }
             watchlist.stop().await;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Parked(options) => {
+            let lines = watchlist::parked(options).await?;
+            println!("{}", if lines.is_empty() { "nothing is parked".to_owned() } else { lines.join("\n") });
             Ok(ExitCode::SUCCESS)
         }
         Command::Demo(options) => {

@@ -9,16 +9,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use galerna_delay::DelayStore;
-use galerna_html::assets;
-use galerna_html::frame::document;
-use galerna_html::query::scrolling;
+use galerna_html::format;
+use galerna_html::frame::{Menu, document};
+use galerna_html::query::nothing;
+use galerna_html::table::{Column, list};
 use galerna_model::{Clock as _, SystemClock};
 use galerna_schedules::Schedules;
 use maud::{Markup, html};
 
 use crate::jobs::Load;
-use crate::sqlite::day_of;
-use crate::store::Store;
+use crate::store::{Store, day_of};
 
 /// Lines of each list.
 const LINES: usize = 100;
@@ -40,6 +40,15 @@ impl Shown {
     ) -> Self {
         Self { schedules, store, jobs, load }
     }
+}
+
+/// The menu of all pages.
+pub(crate) fn menu() -> Menu {
+    Menu::new("Watchlist")
+        .entry("Watchlist", "/watchlist")
+        .entry("Parked", "/parked")
+        .entry("Schedules", "/schedules")
+        .entry("Topology", "/topologies")
 }
 
 /// The page, and targets and alerts as JSON.
@@ -75,69 +84,72 @@ async fn alerts(State(shown): State<Arc<Shown>>) -> Response {
 }
 
 async fn page(State(shown): State<Arc<Shown>>) -> Response {
-    match body(&shown).await {
-        // What is shown changes all the time.
-        Ok(body) => ([("refresh", "5")], document("Watchlist", None, &body)).into_response(),
+    match content(&shown).await {
+        Ok((parked, content)) => {
+            let body = menu().counted("/parked", parked).body("/watchlist", &content);
+            document("Watchlist", None, &body).into_response()
+        }
         Err(error) => failed(error),
     }
 }
 
-async fn body(shown: &Shown) -> anyhow::Result<Markup> {
+/// How many pages are parked, and what is shown.
+async fn content(shown: &Shown) -> anyhow::Result<(u64, Markup)> {
     let counts = shown.store.counts().await?;
     let schedules = shown.schedules.list(None, LINES).await?;
-    let parked = shown.jobs.parked(LINES).await?;
+    let parked = shown.jobs.parked(1_000).await?.len() as u64;
     let alerts = shown.store.alerts(20).await?;
     let targets = shown.store.targets(&recent()).await?;
-    let load = |value: &std::sync::atomic::AtomicUsize| value.load(Ordering::Relaxed);
-    Ok(html! {
-        header.top { a.brand href="/topologies" { (assets::mark()) span { "Galerna" } } }
-        main #content {
-            h1 { "Watchlist" }
-            h2 { "Workers" }
-            p {
-                (load(&shown.load.busy)) " of " (load(&shown.load.workers)) " workers busy, "
-                (load(&shown.load.backlog)) " pages to fetch; there have been " (load(&shown.load.most)) " workers at most."
-            }
-            p {
-                (counts.posts) " posts in " (counts.versions) " versions, of which " (counts.unmapped)
-                " are not counted yet; " (counts.alerts) " alerts, " (counts.undelivered) " not delivered."
-            }
-            h2 { "Parked pages" }
-            @if parked.is_empty() { p { "None." } } @else {
-                (scrolling("Parked pages", &html! { table {
-                    thead { tr { th { "page" } th { "attempts" } th { "reason" } } }
-                    tbody { @for page in &parked { tr { td { (page.id) } td { (page.attempts) } td { (page.reason) } } } }
-                } }))
-            }
+    let load = |value: &std::sync::atomic::AtomicUsize| format::count(value.load(Ordering::Relaxed) as u64);
+    let facts = [
+        ("workers busy", format!("{} of {}", load(&shown.load.busy), load(&shown.load.workers))),
+        ("workers at most", load(&shown.load.most)),
+        ("pages to fetch", load(&shown.load.backlog)),
+        ("pages parked", format::count(parked)),
+        ("posts", format::count(counts.posts)),
+        ("versions", format::count(counts.versions)),
+        ("not counted yet", format::count(counts.unmapped)),
+        ("alerts", format::count(counts.alerts)),
+        ("not delivered", format::count(counts.undelivered)),
+    ];
+    let alert_columns =
+        [Column::name("Day"), Column::text("Group"), Column::wrapped("Alert"), Column::text("Rule")];
+    let alert_rows = alerts.iter().map(|alert| {
+        [html! { (alert.day) }, html! { (alert.group) }, html! { (alert.text) }, html! { (alert.rule) }]
+    });
+    let schedule_columns =
+        [Column::name("Schedule"), Column::text("Next"), Column::number("Open"), Column::wrapped("Ended")];
+    let schedule_rows = schedules.iter().map(|record| {
+        let id = record.id.as_str();
+        [
+            html! { a href=(galerna_schedules::page::path_of(id)) { (id) } },
+            html! { @if let Some(next) = &record.next { (next.nominal) } @else { "–" } },
+            html! { (record.open.len()) },
+            html! { @for (outcome, count) in &record.counts { span.pair { (outcome) " " b.num { (format::count(*count)) } } " " } },
+        ]
+    });
+    let target_columns =
+        [Column::name("Day"), Column::text("Group"), Column::text("Keyword"), Column::number("Count")];
+    let target_rows = targets.iter().rev().take(LINES).map(|target| {
+        [
+            html! { (target.day) },
+            html! { (target.group) },
+            html! { (target.keyword) },
+            html! { (format::count(target.count)) },
+        ]
+    });
+    let content = html! {
+        div.title { h1 { "Watchlist" } }
+        section #watchlist data-refresh="5" {
+            dl.facts { @for (name, value) in &facts { div { dt { (name) } dd { b.num { (value) } } } } }
+            @if parked > 0 { p { a href="/parked" { "Pages that cannot be fetched" } " wait for somebody to look at them." } }
             h2 { "Alerts" }
-            @if alerts.is_empty() { p { "None." } } @else {
-                ul { @for alert in &alerts { li { (alert.text) " (" (alert.rule) ")" } } }
-            }
+            @if alerts.is_empty() { (nothing("No threshold has been reached.")) } @else { (list("Alerts", &alert_columns, alert_rows)) }
             h2 { "Schedules" }
-            (scrolling("Schedules", &html! { table {
-                thead { tr { th { "schedule" } th { "next" } th { "open" } th { "ended" } } }
-                tbody {
-                    @for record in &schedules {
-                        tr {
-                            td { (record.id.as_str()) }
-                            td { @if let Some(next) = &record.next { (next.nominal) } @else { "–" } }
-                            td { (record.open.len()) }
-                            td { @for (outcome, count) in &record.counts { (count) " " (outcome) " " } }
-                        }
-                    }
-                }
-            } }))
+            (list("Schedules", &schedule_columns, schedule_rows))
             h2 { "Targets of the last four weeks" }
-            @if targets.is_empty() { p { "None." } } @else {
-                (scrolling("Targets", &html! { table {
-                    thead { tr { th { "day" } th { "group" } th { "keyword" } th { "count" } } }
-                    tbody {
-                        @for target in targets.iter().rev().take(LINES) {
-                            tr { td { (target.day) } td { (target.group) } td { (target.keyword) } td { (target.count) } }
-                        }
-                    }
-                } }))
-            }
+            @if targets.is_empty() { (nothing("No keyword was counted.")) } @else { (list("Targets", &target_columns, target_rows)) }
         }
-    })
+    };
+    Ok((parked, content))
 }

@@ -8,7 +8,7 @@ use galerna_delay::{Limit, Permit, RateLimits};
 use galerna_lock::Mutex;
 use galerna_topology::prelude::{Fault, OrFault as _};
 use reqwest::StatusCode;
-use reqwest::header::{ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use reqwest::header::{ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER};
 use robotstxt::DefaultMatcher;
 use tokio::time::{Instant, sleep};
 use url::Url;
@@ -21,6 +21,8 @@ pub(crate) const AGENT: &str = "galerna-watchlist";
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// So long is a `robots.txt` as good as new (RFC 9309 allows a day).
 const ROBOTS: Duration = Duration::from_secs(3_600);
+/// No host is left alone for longer, whatever it says.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 /// The longest answer that is read.
 const LONGEST: usize = 8 << 20;
 /// What of a `robots.txt` is read: RFC 9309 asks for at least so much.
@@ -47,6 +49,8 @@ pub(crate) struct Polite {
     per_minute: u32,
     /// The `robots.txt` of each host, and since when.
     robots: Arc<Mutex<HashMap<String, Robots>>>,
+    /// Hosts that want no request before then.
+    closed: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 impl Polite {
@@ -54,7 +58,7 @@ impl Polite {
         galerna_tls::install_default_provider();
         let agent = format!("{AGENT}/{}", env!("CARGO_PKG_VERSION"));
         let http = reqwest::Client::builder().timeout(TIMEOUT).user_agent(agent).build()?;
-        Ok(Self { http, limits, per_minute, robots: Arc::default() })
+        Ok(Self { http, limits, per_minute, robots: Arc::default(), closed: Arc::default() })
     }
 
     /// A page, unless it is as it was.
@@ -84,13 +88,29 @@ impl Polite {
 
     async fn send(&self, url: &Url, headers: HeaderMap) -> Result<reqwest::Response, Fault> {
         let host = url.authority().to_owned();
-        let limit = Limit::new("requests a minute", host, self.per_minute, Duration::from_secs(60)).burst(1);
+        let until = self.closed.lock().get(&host).copied();
+        if let Some(left) = until.map(|until| until.saturating_duration_since(Instant::now()))
+            && !left.is_zero()
+        {
+            return Err(Fault::unavailable(format!("{host} wants no request for {} s more", left.as_secs())));
+        }
+        let limit = Limit::new("requests a minute", host.clone(), self.per_minute, Duration::from_secs(60)).burst(1);
         while let Permit::After(wait) =
             self.limits.ask(std::slice::from_ref(&limit)).await.or_unavailable()?
         {
             sleep(wait).await;
         }
-        self.http.get(url.clone()).headers(headers).send().await.or_unavailable()
+        match self.http.get(url.clone()).headers(headers).send().await {
+            // However often it is tried.
+            Err(error) if error.is_builder() || error.is_redirect() => Err(error).or_permanent(),
+            answer => {
+                let answer = answer.or_unavailable()?;
+                if let Some(wait) = wait(&answer) {
+                    self.closed.lock().insert(host, Instant::now() + wait);
+                }
+                Ok(answer)
+            }
+        }
     }
 
     /// The `robots.txt` of a page's host.
@@ -117,6 +137,15 @@ impl Polite {
     }
 }
 
+/// For how long the host wants no other request.
+fn wait(answer: &reqwest::Response) -> Option<Duration> {
+    if !matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        return None;
+    }
+    let seconds = answer.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
+}
+
 fn refused(url: &Url, status: StatusCode) -> Fault {
     let reason = format!("{url} answers {status}");
     let later = status.is_server_error()
@@ -133,4 +162,59 @@ async fn body(mut answer: reqwest::Response, longest: usize) -> Result<Vec<u8>, 
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use galerna_model::SystemClock;
+    use galerna_topology::prelude::FaultKind;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn served(router: Router) -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/page", listener.local_addr().unwrap());
+        tokio::spawn(axum::serve(listener, router).into_future());
+        Url::parse(&url).unwrap()
+    }
+
+    fn polite() -> Polite {
+        let limits = RateLimits::in_memory(Arc::new(SystemClock)).unwrap();
+        Polite::new(Arc::new(limits), 60_000).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_host_that_wants_no_request_for_an_hour_gets_none() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&asked);
+        let page = get(move || async move {
+            counted.fetch_add(1, Ordering::Relaxed);
+            (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3600")])
+        });
+        let url = served(Router::new().route("/page", page)).await;
+        let polite = polite();
+        for said in ["answers 429", "wants no request for", "wants no request for"] {
+            let fault = polite.get(&url, &Validators::default()).await.unwrap_err();
+            assert_eq!(fault.kind(), FaultKind::Unavailable);
+            assert!(fault.reason().contains(said), "{fault}");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_page_that_leads_in_a_circle_fails_for_good_and_a_server_that_is_not_there_does_not() {
+        let circle = get(|| async { (StatusCode::FOUND, [("location", "/page")]) });
+        let url = served(Router::new().route("/page", circle)).await;
+        let fault = polite().get(&url, &Validators::default()).await.unwrap_err();
+        assert_eq!(fault.kind(), FaultKind::Permanent, "{fault}");
+        let nobody = Url::parse("http://127.0.0.1:1/page").unwrap();
+        let fault = polite().get(&nobody, &Validators::default()).await.unwrap_err();
+        assert_eq!(fault.kind(), FaultKind::Unavailable, "{fault}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Reading posts off a page.
 
 use galerna_model::Timestamp;
-use scraper::{ElementRef, Html, Selector};
+use scraper::{ElementRef, Html, Node, Selector};
 use serde::Deserialize;
 use url::Url;
 
@@ -60,13 +60,21 @@ pub fn read(kind: SourceKind, select: &Select, url: &Url, body: &[u8]) -> Result
 }
 
 fn next_of(url: &Url, next: Option<&str>) -> Result<Option<Url>, ReadError> {
-    next.map(|next| url.join(next).map_err(|_| ReadError::Next(next.to_owned()))).transpose()
+    let joined = |next: &str| url.join(next).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    next.map(|next| joined(next).ok_or_else(|| ReadError::Next(next.to_owned()))).transpose()
+}
+
+fn selector(text: &str) -> Result<Selector, ReadError> {
+    Selector::parse(text).map_err(|error| ReadError::Selector(text.to_owned(), error.to_string()))
+}
+
+/// Whether all selectors are some.
+pub(crate) fn check(select: &Select) -> Result<(), ReadError> {
+    let Select { post, time, author, text, next } = select;
+    [post, time, author, text, next].into_iter().try_for_each(|text| selector(text).map(drop))
 }
 
 fn html(select: &Select, url: &Url, body: &str) -> Result<Listing, ReadError> {
-    let selector = |text: &str| {
-        Selector::parse(text).map_err(|error| ReadError::Selector(text.to_owned(), error.to_string()))
-    };
     let (post, time, author) = (selector(&select.post)?, selector(&select.time)?, selector(&select.author)?);
     let (text, next) = (selector(&select.text)?, selector(&select.next)?);
     let page = Html::parse_document(body);
@@ -91,9 +99,38 @@ fn html(select: &Select, url: &Url, body: &str) -> Result<Listing, ReadError> {
     Ok(Listing { posts, next: next_of(url, next)? })
 }
 
-/// The text of an element, its white space as one space.
+/// What breaks no word: text in it goes on where that before it ended.
+const INLINE: &[&str] = &[
+    "a", "abbr", "b", "bdi", "bdo", "cite", "code", "data", "del", "dfn", "em", "font", "i", "ins", "kbd", "mark", "q", "s", "samp",
+    "small", "span", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr",
+];
+/// How many elements around a text are looked at: nobody nests more of those that break no word.
+const AROUND: usize = 64;
+
+/// The text of an element, its white space as one space. Words that markup runs through stay whole, those of different paragraphs apart.
 fn words(element: ElementRef<'_>) -> String {
-    let text: String = element.text().collect::<Vec<_>>().join(" ");
+    let (mut text, mut paragraph) = (String::new(), None);
+    for node in element.descendants() {
+        let name = |node: &Node| node.as_element().map(|element| element.name().to_owned());
+        match node.value() {
+            Node::Element(element) if matches!(element.name(), "br" | "hr" | "img") => text.push(' '),
+            Node::Text(part) => {
+                let around = || node.ancestors().take(AROUND);
+                if around().filter_map(|node| name(node.value())).any(|name| matches!(&*name, "script" | "style")) {
+                    continue;
+                }
+                let is_in = around()
+                    .find(|node| name(node.value()).is_none_or(|name| !INLINE.contains(&&*name)))
+                    .map(|node| node.id());
+                if is_in != paragraph {
+                    text.push(' ');
+                    paragraph = is_in;
+                }
+                text.push_str(part);
+            }
+            _ => {}
+        }
+    }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -105,12 +142,20 @@ struct Feed {
 
 #[derive(Deserialize)]
 struct Item {
-    id: String,
-    date_published: Timestamp,
+    id: Id,
+    date_published: Option<Timestamp>,
     content_text: Option<String>,
     content_html: Option<String>,
     #[serde(default)]
     authors: Vec<Author>,
+}
+
+/// JSON Feed has readers take a number for its text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Id {
+    Text(String),
+    Number(serde_json::Number),
 }
 
 #[derive(Deserialize)]
@@ -122,13 +167,19 @@ fn api(url: &Url, body: &[u8]) -> Result<Listing, ReadError> {
     let feed: Feed = serde_json::from_slice(body).map_err(|error| ReadError::Json(error.to_string()))?;
     let mut posts = Vec::with_capacity(feed.items.len());
     for item in feed.items {
+        let id = match item.id {
+            Id::Text(text) => text,
+            Id::Number(number) => number.to_string(),
+        };
+        let at =
+            item.date_published.ok_or_else(|| ReadError::Part { post: id.clone(), part: "date_published" })?;
         let text = match (item.content_text, item.content_html) {
             (Some(text), _) => text.split_whitespace().collect::<Vec<_>>().join(" "),
             (None, Some(html)) => words(Html::parse_fragment(&html).root_element()),
-            (None, None) => return Err(ReadError::Part { post: item.id, part: "text" }),
+            (None, None) => return Err(ReadError::Part { post: id, part: "text" }),
         };
         let author = item.authors.into_iter().find_map(|author| author.name).unwrap_or_default();
-        posts.push(Post { id: item.id, at: item.date_published, author, text });
+        posts.push(Post { id, at, author, text });
     }
     Ok(Listing { posts, next: next_of(url, feed.next_url.as_deref())? })
 }
@@ -150,6 +201,39 @@ mod tests {
         let listing = read_html(page).unwrap();
         assert_eq!(listing.next.unwrap().as_str(), "http://site/groups/a?page=2");
         assert_eq!((listing.posts[0].id.as_str(), listing.posts[0].text.as_str()), ("7", "one two & three"));
+    }
+
+    #[test]
+    fn words_are_where_a_reader_sees_them_whatever_the_markup() {
+        for (html, text) in [
+            ("secu<b>ri</b>ty <i>CVE</i>-2026", "security CVE-2026"),
+            ("<p>one</p><p>two</p>three", "one two three"),
+            ("one<br>two<hr>three<img src=x>four", "one two three four"),
+            ("a<script>var cve = 1</script>b<style>cve {}</style>c", "abc"),
+            ("<ul><li>one<li>two</ul>", "one two"),
+            ("broken <b>bold <p>and</b> on </div></div> & &lt;tag&gt; &nosuch; <", "broken bold and on & <tag> &nosuch; <"),
+            ("<a href='x'><span>https://</span><span>example.org</span></a>", "https://example.org"),
+            ("<!-- cve -->nothing", "nothing"),
+            ("", ""),
+        ] {
+            let page = format!(
+                "<article id=7><time datetime='2026-05-01T12:00:00Z'></time><section class=text>{html}</section></article>"
+            );
+            assert_eq!(read_html(&page).unwrap().posts[0].text, text, "{html}");
+        }
+        // Nobody writes so, and it takes no more than its length.
+        let deep = format!("{}cve", "<b>".repeat(50_000));
+        let page = format!("<article id=7><time datetime='2026-05-01T12:00:00Z'></time><p class=text>{deep}");
+        assert_eq!(read_html(&page).unwrap().posts[0].text, "cve");
+    }
+
+    #[test]
+    fn a_link_that_leads_out_of_the_web_is_an_error() {
+        for href in ["file:///etc/passwd", "javascript:void(0)", "http://"] {
+            let page = format!("<a rel=next href='{href}'>older</a>");
+            assert!(matches!(read_html(&page), Err(ReadError::Next(next)) if next == href));
+        }
+        assert_eq!(read_html("<a rel=next>older</a>").unwrap().next, None);
     }
 
     #[test]

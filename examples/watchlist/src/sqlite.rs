@@ -1,17 +1,15 @@
 //! The store in an SQLite file.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use async_trait::async_trait;
-use galerna_model::Timestamp;
-use galerna_sqlite::{Format, Limits, OpenError, Plain, Writer};
+use galerna_sqlite::{Format, Limits, OpenError, Plain, SqliteError, Writer};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use sha2::{Digest as _, Sha256};
 
 use crate::store::{
-    Alert, Counts, Mapped, Page, Post, Saved, Store, StoreError, Target, Validators, Version,
+    Alert, Counts, Mapped, Page, Saved, Store, StoreError, Target, Validators, Version, day_of, hash_of,
+    name_of, record_of,
 };
 
 const FORMAT: Format = Format {
@@ -65,26 +63,11 @@ impl SqliteStore {
         mut work: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let done = self.writer.write(move |stored| work(stored.connection())).await;
-        done.map_err(|error| StoreError { attempted, cause: error.to_string() })
+        done.map_err(|error: SqliteError| {
+            let passes = error.is_transient();
+            StoreError { attempted, passes, cause: error.cause }
+        })
     }
-}
-
-/// The name of a post among those of all sources.
-pub(crate) fn name_of(source: &str, post: &Post) -> String {
-    format!("{source}/{}", post.id)
-}
-
-/// The day of a time, in UTC.
-pub(crate) fn day_of(at: Timestamp) -> String {
-    at.to_string().chars().take_while(|c| *c != 'T').collect()
-}
-
-/// What tells versions apart.
-pub(crate) fn hash_of(post: &Post) -> String {
-    Sha256::digest(post.text.as_bytes()).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn version_of(row: &Row<'_>) -> rusqlite::Result<Version> {
@@ -227,9 +210,7 @@ impl Store for SqliteStore {
     async fn raise(&self, alerts: Vec<Alert>) -> Result<u64, StoreError> {
         let mut records = Vec::with_capacity(alerts.len());
         for alert in alerts {
-            let record = serde_json::to_string(&alert)
-                .map_err(|error| StoreError { attempted: "raising an alert", cause: error.to_string() })?;
-            records.push((alert.id, record));
+            records.push((alert.id.clone(), record_of(&alert)?));
         }
         self.run("raising alerts", move |connection| {
             let mut raised = 0;
@@ -281,5 +262,9 @@ impl Store for SqliteStore {
             })
         })
         .await
+    }
+
+    async fn close(&self) {
+        self.writer.close();
     }
 }

@@ -1,11 +1,13 @@
 //! What is kept: posts with their versions, counts, and alerts.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use async_trait::async_trait;
 use galerna_model::Timestamp;
 use galerna_topology::prelude::Fault;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// A post as a source has it now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,15 +130,45 @@ pub struct Counts {
 pub struct StoreError {
     /// What was tried.
     pub attempted: &'static str,
+    /// Whether the same may succeed later.
+    pub passes: bool,
     /// What the database said.
     pub cause: String,
 }
 
 impl StoreError {
-    /// As a bolt fails with it: the tuple has no part in it.
+    /// As a bolt fails with it: what passes, the tuple has no part in.
     pub(crate) fn fault(&self) -> Fault {
-        Fault::unavailable(self.to_string())
+        let text = self.to_string();
+        if self.passes { Fault::unavailable(text) } else { Fault::transient(text) }
     }
+}
+
+/// The name of a post among those of all sources.
+pub(crate) fn name_of(source: &str, post: &Post) -> String {
+    format!("{source}/{}", post.id)
+}
+
+/// The day of a time, in UTC.
+pub(crate) fn day_of(at: Timestamp) -> String {
+    at.to_string().chars().take_while(|c| *c != 'T').collect()
+}
+
+/// An alert as it is stored.
+pub(crate) fn record_of(alert: &Alert) -> Result<String, StoreError> {
+    serde_json::to_string(alert).map_err(|error| StoreError {
+        attempted: "raising an alert",
+        passes: false,
+        cause: error.to_string(),
+    })
+}
+
+/// What tells versions apart.
+pub(crate) fn hash_of(post: &Post) -> String {
+    Sha256::digest(post.text.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Where it is kept. Each call is one transaction.
@@ -162,4 +194,6 @@ pub trait Store: Send + Sync + 'static {
     async fn alerts(&self, most: u32) -> Result<Vec<Alert>, StoreError>;
     /// How much there is.
     async fn counts(&self) -> Result<Counts, StoreError>;
+    /// Lets go of everything; later calls fail.
+    async fn close(&self);
 }

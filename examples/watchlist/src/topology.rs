@@ -15,8 +15,7 @@ use crate::config::{Rule, Source};
 use crate::jobs::{Job, JobSpout, Load, OpenJobs};
 use crate::keywords::Keywords;
 use crate::polite::{Answer, Polite};
-use crate::sqlite::day_of;
-use crate::store::{Alert, Page, Store};
+use crate::store::{Alert, Page, Store, day_of};
 use crate::{Scale, etl, read};
 
 /// Alerts that are delivered in one run; the rest in the next.

@@ -8,12 +8,13 @@ use std::time::Duration;
 use galerna_model::SystemClock;
 use galerna_schedules::sqlite::SqliteSchedules;
 use galerna_schedules::{ScheduleId, Schedules};
+use galerna_test_servers::Postgres;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 use watchlist::demo::{Expected, Receiver, expected_alerts, expected_targets, groups};
-use watchlist::{Site, SqliteStore, Store as _};
+use watchlist::{PostgresStore, Site, SqliteStore, Store};
 
 /// On a machine that compiles meanwhile.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -26,9 +27,9 @@ fn command() -> Command {
 }
 
 /// Starts a process that counts every second, and waits until its page is there.
-async fn serve(folder: &Path, config: &Path) -> Child {
+async fn serve(folder: &Path, config: &Path, more: &[&str]) -> Child {
     let mut command = command();
-    command.arg("serve").arg("--config").arg(config).arg("--folder").arg(folder);
+    command.arg("serve").arg("--config").arg(config).arg("--folder").arg(folder).args(more);
     command.args(["--listen", "127.0.0.1:0", "--lease", "1s", "--look-back", "36500"]);
     command.args(["--hourly", "* * * * * *", "--daily", "*/3 * * * * *"]);
     let mut child = command.spawn().expect("watchlist can be run");
@@ -39,13 +40,27 @@ async fn serve(folder: &Path, config: &Path) -> Child {
 }
 
 /// What is counted.
-async fn targets(store: &SqliteStore) -> Expected {
+async fn targets(store: &dyn Store) -> Expected {
     let targets = store.targets("").await.expect("it answers");
     targets.into_iter().map(|target| ((target.keyword, target.group, target.day), target.count)).collect()
 }
 
 #[tokio::test]
 async fn killed_twenty_times_at_random_no_post_is_lost_or_doubled_and_no_alert_comes_twice() {
+    killed(20, None).await;
+}
+
+#[tokio::test]
+async fn on_postgresql_neither_when_the_database_is_killed_too() {
+    killed(6, Some(&Postgres::start().await)).await;
+}
+
+async fn killed(rounds: u32, postgres: Option<&Postgres>) {
+    let url = match postgres {
+        Some(server) => Some(server.database().await),
+        None => None,
+    };
+    let more = url.as_deref().map_or_else(Vec::new, |url| vec!["--postgres", url]);
     let posts = recorded_posts::posts().expect("the file is whole");
     let groups = groups(&posts);
     let site = Arc::new(Site::new(posts).delay(Duration::from_millis(50)));
@@ -66,20 +81,29 @@ async fn killed_twenty_times_at_random_no_post_is_lost_or_doubled_and_no_alert_c
     text += include_str!("../src/demo.toml").split("[[alerts]]\nname = \"twice").next().expect("a part");
     std::fs::write(&config, text).expect("it can be written");
 
-    for round in 0..20 {
-        let mut child = serve(folder.path(), &config).await;
+    for round in 0..rounds {
+        let mut child = serve(folder.path(), &config, &more).await;
         sleep(Duration::from_millis(fastrand::u64(500..4_000))).await;
+        if let Some(server) = postgres.filter(|_| round % 2 == 1) {
+            server.kill().await;
+            sleep(Duration::from_millis(fastrand::u64(100..1_000))).await;
+            server.restart().await;
+            sleep(Duration::from_millis(fastrand::u64(100..1_000))).await;
+        }
         child.kill().await.expect("it is killed");
-        if round == 10 {
+        if round == rounds / 2 {
             site.edit(3, "Edited: a security vulnerability, CVE-0000-0000.");
         }
     }
-    let mut child = serve(folder.path(), &config).await;
+    let mut child = serve(folder.path(), &config, &more).await;
     let posts = site.posts();
     let expected = expected_targets(&posts);
     let mut alerts = expected_alerts(&expected).expect("days are days");
     alerts.retain(|id| id.starts_with("many-in-a-day/"));
-    let store = SqliteStore::open(&folder.path().join("posts.sqlite")).expect("it is Galerna's");
+    let store: Box<dyn Store> = match &url {
+        Some(url) => Box::new(PostgresStore::open(url).await.expect("it is watchlist's")),
+        None => Box::new(SqliteStore::open(&folder.path().join("posts.sqlite")).expect("it is Galerna's")),
+    };
     let all_there = async {
         loop {
             let counts = store.counts().await.expect("it answers");
@@ -87,7 +111,7 @@ async fn killed_twenty_times_at_random_no_post_is_lost_or_doubled_and_no_alert_c
                 && counts.unmapped == 0
                 && counts.undelivered == 0
                 && alerts.iter().all(|id| receiver.came().contains_key(id))
-                && targets(&store).await == expected
+                && targets(&*store).await == expected
             {
                 return;
             }
@@ -116,11 +140,21 @@ async fn killed_twenty_times_at_random_no_post_is_lost_or_doubled_and_no_alert_c
 }
 
 #[tokio::test]
+async fn on_postgresql_the_demo_counts_the_same() {
+    let url = Postgres::shared().await.database().await;
+    demo(&["--postgres", &url]).await;
+}
+
+#[tokio::test]
 async fn the_demo_counts_what_came_out_and_ends_with_success() {
+    demo(&[]).await;
+}
+
+async fn demo(more: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("r.json");
     let mut command = command();
-    command.args(["demo", "--exit", "--listen", "127.0.0.1:0", "--report"]).arg(&file);
+    command.args(["demo", "--exit", "--listen", "127.0.0.1:0", "--report"]).arg(&file).args(more);
     let output = timeout(PATIENCE, command.output()).await.expect("it ends").expect("it runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let report: serde_json::Value =
