@@ -15,6 +15,7 @@ use channels::service::{Channels, Options};
 use channels::web;
 use clap::{Args, Parser, Subcommand};
 use galerna_model::{Clock, SystemClock};
+use galerna_telemetry::ProgramTelemetry;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -105,12 +106,6 @@ struct WrittenAccount {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = runtime.context("starting the runtime").and_then(|runtime| runtime.block_on(run()));
     match ended {
@@ -123,13 +118,21 @@ fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let telemetry = ProgramTelemetry::start("channels", "warn")?;
+    let ended = run_command(arguments.command).await;
+    telemetry.finish().await;
+    ended
+}
+
+async fn run_command(command: Command) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     tokio::spawn(async move {
         told_to_end().await;
         stopping.cancel();
     });
-    match Arguments::parse().command {
+    match command {
         Command::Serve(arguments) => serve(arguments, stop).await,
         Command::Demo(arguments) => run_demo(arguments, stop).await,
         Command::Local { listen } => {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use galerna_lock::Mutex;
 use galerna_model::Clock;
-use reqwest::{Method, RequestBuilder};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -205,6 +206,12 @@ fn segment(text: &str) -> String {
     path
 }
 
+/// Whether what comes are server-sent events, and no page that says something else.
+fn are_events(answer: &Response) -> bool {
+    let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+}
+
 #[async_trait]
 impl Network for Mastodon {
     async fn whoami(&self, account: &Account) -> Result<Author, NetworkError> {
@@ -252,8 +259,12 @@ impl Network for Mastodon {
             .request(account, Method::GET, &base, &format!("/api/v1/streaming/{path}"))
             .header("accept", "text/event-stream")
             .query(query.as_slice());
-        let answer = self.send(account, Class::Stream, &source.to_string(), request).await?;
-        Ok(Some(Box::new(Events::new(answer))))
+        match self.send(account, Class::Stream, &source.to_string(), request).await {
+            Ok(answer) if are_events(&answer) => Ok(Some(Box::new(Events::new(answer)))),
+            // Servers of this API that stream by WebSocket only are asked for pages.
+            Ok(_) | Err(NetworkError::NotFound(_) | NetworkError::Refused { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn post(

@@ -1,4 +1,4 @@
-//! The page: channels, what they logged, posts, schedules, accounts and notices. It works without script; sections renew themselves with it.
+//! The page: channels, what they logged, posts, accounts and notices. It works without script; sections renew themselves with it.
 
 mod lists;
 
@@ -9,10 +9,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use galerna_html::frame::Menu;
 use galerna_html::query::encoded;
-use galerna_html::{assets, format, frame};
+use galerna_html::{format, frame};
 use galerna_http::{ApiError, Params};
-use galerna_schedules::Definition;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,12 +21,15 @@ use crate::channel::{Account, Channel};
 use crate::progress::Phase;
 use crate::service::{ChannelView, Channels, ChannelsError};
 use crate::store::LogQuery;
-use crate::web::{self, schedule_id};
+use crate::web;
 
 type Shared = State<Arc<Channels>>;
 
 /// Channels on one page of the list.
 const SHOWN: usize = 50;
+
+/// The page of notices.
+const NOTICES: &str = "/channels/notices";
 
 /// Entries on one page of the log.
 const LOGGED: usize = 50;
@@ -40,9 +43,8 @@ pub fn routes(channels: Arc<Channels>) -> Router {
         .route("/channels/new", get(new))
         .route("/channels/log", get(log))
         .route("/channels/posts", get(posts).post(change_post))
-        .route("/channels/schedules", get(schedules).post(edit_schedule))
         .route("/channels/accounts", get(accounts).post(edit_account))
-        .route("/channels/notices", get(notices).post(read_notices))
+        .route(NOTICES, get(notices).post(read_notices))
         .with_state(channels)
 }
 
@@ -77,37 +79,22 @@ fn bad(reason: String) -> NotDone {
     NotDone(StatusCode::UNPROCESSABLE_ENTITY, reason)
 }
 
+/// The menu of all pages, those of schedules and topologies among them.
+pub(crate) fn menu() -> Menu {
+    Menu::new("Channels")
+        .entry("Channels", "/channels")
+        .entry("Log", "/channels/log")
+        .entry("Posts", "/channels/posts")
+        .entry("Schedules", "/schedules")
+        .entry("Accounts", "/channels/accounts")
+        .entry("Notices", NOTICES)
+        .entry("Topology", "/topologies")
+}
+
 /// A page with the menu.
 async fn framed(channels: &Channels, title: &str, here: &str, content: Markup) -> Result<Markup, NotDone> {
     let (_, unread) = channels.context().store.notices(0).await.map_err(ChannelsError::from)?;
-    let entries = [
-        ("Channels", "/channels", 0),
-        ("Log", "/channels/log", 0),
-        ("Posts", "/channels/posts", 0),
-        ("Schedules", "/channels/schedules", 0),
-        ("Accounts", "/channels/accounts", 0),
-        ("Notices", "/channels/notices", unread),
-        ("Topology", "/topologies", 0),
-    ];
-    let body = html! {
-        a.skip href="#content" { "Skip to the content" }
-        header.top {
-            a.brand href="/channels" { (assets::mark()) span { "Channels" } }
-            (frame::menu_button())
-        }
-        nav.pages aria-label="Pages" {
-            ul {
-                @for (name, path, count) in entries {
-                    li { a href=(path) aria-current=[(path == here).then_some("page")] {
-                        (name)
-                        @if count > 0 { " " span.live data-tone="warn" { (format::count(count)) } }
-                    } }
-                }
-            }
-        }
-        main #content tabindex="-1" { (content) }
-    };
-    Ok(frame::document(title, None, &body))
+    Ok(frame::document(title, None, &menu().counted(NOTICES, unread).body(here, &content)))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -277,59 +264,6 @@ async fn change_post(State(channels): Shared, Form(change): Form<PostChange>) ->
     Ok(Redirect::to("/channels/posts"))
 }
 
-const POST_EXAMPLE: &str = r#"{
-  "timing": { "cron": { "expression": "0 8 * * MON-FRI", "timezone": "Europe/Madrid" } },
-  "payload": { "account": "main", "text": "Good morning", "hashtags": ["morning"], "visibility": "public" }
-}"#;
-
-async fn schedules(State(channels): Shared) -> Result<Markup, NotDone> {
-    let Json(all) = web::schedules(State(Arc::clone(&channels))).await?;
-    let content = html! {
-        div.title { h1 { "Schedules" } p.dim { "of posts; what is saved holds from its next time on. Times are in UTC." } }
-        section #schedules { (lists::schedules(&all)) }
-        div.card {
-            h2 { "Add a schedule" }
-            form.stack method="post" {
-                label for="id" { "Name" }
-                input #id name="id" required;
-                label for="definition" { "When, and what is posted, as JSON" }
-                textarea #definition name="definition" rows="5" spellcheck="false" { (POST_EXAMPLE) }
-                div.buttons { button.primary type="submit" name="what" value="save" { "Add" } }
-            }
-        }
-    };
-    framed(&channels, "Schedules", "/channels/schedules", content).await
-}
-
-#[derive(Debug, Deserialize)]
-struct ScheduleChange {
-    id: String,
-    #[serde(default)]
-    definition: String,
-    what: String,
-    revision: Option<u64>,
-}
-
-async fn edit_schedule(
-    State(channels): Shared,
-    Form(change): Form<ScheduleChange>,
-) -> Result<Redirect, NotDone> {
-    let id = schedule_id(change.id)?;
-    let schedules = channels.schedules();
-    match change.what.as_str() {
-        "remove" => schedules.remove(&id).await.map_err(ChannelsError::from)?,
-        "pause" => drop(schedules.pause(&id, "paused on the page").await.map_err(ChannelsError::from)?),
-        "resume" => drop(schedules.resume(&id).await.map_err(ChannelsError::from)?),
-        "trigger" => drop(schedules.trigger(&id, None).await.map_err(ChannelsError::from)?),
-        _ => {
-            let definition: Definition =
-                serde_json::from_str(&change.definition).map_err(|error| bad(error.to_string()))?;
-            channels.put_schedule(id, definition, change.revision).await?;
-        }
-    }
-    Ok(Redirect::to("/channels/schedules"))
-}
-
 async fn accounts(State(channels): Shared) -> Result<Markup, NotDone> {
     let content = html! {
         div.title { h1 { "Accounts" } }
@@ -367,7 +301,7 @@ async fn notices(State(channels): Shared) -> Result<Markup, NotDone> {
         }
         section #notices data-refresh="5" { (lists::notices(&all)) }
     };
-    framed(&channels, "Notices", "/channels/notices", content).await
+    framed(&channels, "Notices", NOTICES, content).await
 }
 
 #[derive(Debug, Deserialize)]

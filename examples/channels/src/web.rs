@@ -5,6 +5,7 @@ mod metrics;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
@@ -12,7 +13,8 @@ use axum::{Json, Router};
 use galerna_control::ControlOptions;
 use galerna_delay::Parked;
 use galerna_http::{ApiError, JsonBody, Params};
-use galerna_schedules::{Definition, Record, ScheduleError, ScheduleId};
+use galerna_schedules::api::{PayloadCheck, SchedulesApi};
+use galerna_schedules::{BadSchedule, ScheduleError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -61,14 +63,12 @@ fn api(channels: Arc<Channels>) -> Router {
         .route("/api/posts/retry", post(retry_post))
         .route("/api/posts/drop", post(drop_post))
         .route("/api/posts/resume", post(resume_post))
-        .route("/api/schedules", get(schedules))
-        .route("/api/schedules/{*id}", put(put_schedule).delete(remove_schedule))
         .route("/api/notices", get(notices))
         .route("/api/notices/read", post(read_notices))
         .with_state(channels)
 }
 
-/// Serves the page (`/channels`) and the API (`/api/…`), beside the topology's own page, API and metrics, until `shutdown`. Without a
+/// Serves the page (`/channels`) and the API (`/api/…`), beside the schedules' and the topology's own pages, APIs and metrics, until `shutdown`. Without a
 /// token only this machine is served.
 ///
 /// # Errors
@@ -81,9 +81,15 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let registry = galerna_http::metrics::process_registry(env!("CARGO_PKG_VERSION"))?;
     registry.register(Box::new(metrics::Counts::new(Arc::downgrade(channels))?))?;
-    let routes = api(Arc::clone(channels)).merge(page::routes(Arc::clone(channels)));
-    let options =
-        ControlOptions { token, shutdown, beside: OpenApiRouter::from(routes), registry: Some(registry) };
+    let schedules = SchedulesApi::from(channels.schedules().clone())
+        .checking(Arc::new(PostCheck(Arc::clone(channels))))
+        .beside(page::menu());
+    let routes = api(Arc::clone(channels))
+        .merge(page::routes(Arc::clone(channels)))
+        .merge(galerna_schedules::router(schedules));
+    let beside = OpenApiRouter::from(routes).merge(galerna_telemetry::api::routes());
+    let menu = Some(page::menu());
+    let options = ControlOptions { token, shutdown, beside, menu, registry: Some(registry) };
     Ok(galerna_control::serve(listener, channels.topologies().clone(), options).await?)
 }
 
@@ -266,65 +272,19 @@ async fn resume_post(
     Ok(Json(json!({})))
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct ScheduleView {
-    #[serde(flatten)]
-    pub(crate) record: Record,
-    pub(crate) upcoming: Vec<galerna_model::Timestamp>,
-    pub(crate) ended: Vec<galerna_schedules::Ended>,
-}
+/// Posts that cannot be sent are no schedules.
+struct PostCheck(Arc<Channels>);
 
-pub(crate) async fn schedules(State(channels): Shared) -> Result<Json<Vec<ScheduleView>>, ApiError> {
-    let schedules = channels.schedules();
-    let mut views = Vec::new();
-    for record in schedules.list(None, 200).await.map_err(|e| ChannelsError::from(ScheduleError::from(e)))? {
-        let upcoming = schedules.upcoming(&record.id, 10).await.map_err(ChannelsError::from)?;
-        let ended = schedules.history(&record.id, None, 10).await;
-        let ended = ended.map_err(|e| ChannelsError::from(ScheduleError::from(e)))?;
-        views.push(ScheduleView { record, upcoming, ended });
+#[async_trait]
+impl PayloadCheck for PostCheck {
+    async fn check(&self, payload: &Value) -> Result<(), BadSchedule> {
+        let post = ScheduledPost::of(payload).map_err(|reason| BadSchedule { field: "payload", reason })?;
+        if self.0.context().accounts.get(&post.account).is_none() {
+            let reason = format!("there is no account `{}`; add it first", post.account);
+            return Err(BadSchedule { field: "payload.account", reason });
+        }
+        Ok(())
     }
-    Ok(Json(views))
-}
-
-/// A schedule of posts, as it is written.
-struct NewSchedule {
-    /// When, and how it behaves; its payload is the post.
-    definition: Definition,
-    /// Only if it is still at this revision.
-    revision: Option<u64>,
-}
-
-pub(crate) fn schedule_id(id: String) -> Result<ScheduleId, ApiError> {
-    ScheduleId::new(id)
-        .map_err(|error| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_definition", error.to_string()))
-}
-
-async fn put_schedule(
-    State(channels): Shared,
-    Path(id): Path<String>,
-    JsonBody(body): JsonBody<Value>,
-) -> Result<Json<Record>, ApiError> {
-    let new: NewSchedule = parse_schedule(body)?;
-    let post = ScheduledPost::of(&new.definition.payload)
-        .map_err(|message| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_definition", message))?;
-    if channels.context().accounts.get(&post.account).is_none() {
-        return Err(ChannelsError::NotFound { what: "account", name: post.account }.into());
-    }
-    Ok(Json(channels.put_schedule(schedule_id(id)?, new.definition, new.revision).await?))
-}
-
-fn parse_schedule(mut body: Value) -> Result<NewSchedule, ApiError> {
-    let bad = |message: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_definition", message);
-    let object = body.as_object_mut().ok_or_else(|| bad("the body is no object".to_owned()))?;
-    let revision = object.remove("revision").map(serde_json::from_value).transpose();
-    let revision = revision.map_err(|error| bad(format!("revision: {error}")))?;
-    let definition = serde_json::from_value(body).map_err(|error| bad(error.to_string()))?;
-    Ok(NewSchedule { definition, revision })
-}
-
-async fn remove_schedule(State(channels): Shared, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    channels.schedules().remove(&schedule_id(id)?).await.map_err(ChannelsError::from)?;
-    Ok(Json(json!({})))
 }
 
 #[derive(Debug, Serialize)]

@@ -235,13 +235,29 @@ async fn the_api_changes_channels_while_they_run_and_says_what_is_wrong() {
     assert_eq!(list["channels"][0]["progress"]["phase"], "off", "{list}");
     let (_, log) = call("GET", "/api/log?text=editor", json!({})).await;
     assert_eq!(log.as_array().unwrap().len(), 1, "{log}");
+    let schedule = |account: &str, text: &str| {
+        let definition =
+            json!({ "timing": {"every": {"interval": "1h"}}, "payload": {"account": account, "text": text} });
+        json!({ "id": "hourly", "definition": definition })
+    };
+    for (body, expected) in [
+        (schedule("nobody", "hello"), 422),
+        (schedule("main", " "), 422),
+        (schedule("main", "hello"), 200),
+        (schedule("main", "hello"), 409),
+    ] {
+        let (status, answer) = call("POST", "/api/schedules", body).await;
+        assert_eq!(status, expected, "{answer}");
+    }
     // Its pages, and those of its topology with the metrics of both.
     for (path, has) in [
         ("/channels", "one"),
         ("/channels/one/one", "Definition"),
         ("/channels/log?text=editor", "Advanced Text Editor"),
         ("/channels/posts", "Servers have refused nothing"),
-        ("/channels/schedules", "Add a schedule"),
+        ("/schedules", "href=\"/channels/notices\""),
+        ("/schedules/edit", "Add a schedule"),
+        ("/topologies", "href=\"/channels/notices\""),
         ("/channels/accounts", "main"),
         ("/channels/notices", "Nothing to tell"),
         ("/topologies/channels", "record"),

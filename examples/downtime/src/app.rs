@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use galerna_control::{ControlOptions, Topologies, serve};
+use galerna_control::{ControlOptions, Menu, Topologies, serve};
 use galerna_engine::EngineOptions;
 use galerna_model::Clock;
+use galerna_schedules::api::SchedulesApi;
 use galerna_schedules::sqlite::SqliteSchedules;
 use galerna_schedules::{Definition, Policy, Retry, ScheduleError, ScheduleId, ScheduleStore, Schedules};
 use tokio::net::TcpListener;
@@ -145,9 +146,20 @@ impl App {
         stop: impl Future<Output = ()> + Send,
     ) -> anyhow::Result<bool> {
         let shutdown = CancellationToken::new();
-        let beside = routes(self.api.clone()).merge(galerna_schedules::router(self.schedules).into());
-        let control =
-            ControlOptions { token: self.token, shutdown: shutdown.clone(), beside, registry: None };
+        let menu = Menu::new("Downtime")
+            .entry("Lines", "/lines")
+            .entry("Schedules", "/schedules")
+            .entry("Topology", "/topologies");
+        let schedules = SchedulesApi::from(self.schedules).beside(menu.clone());
+        let control = ControlOptions {
+            token: self.token,
+            shutdown: shutdown.clone(),
+            beside: routes(self.api.clone())
+                .merge(galerna_schedules::router(schedules).into())
+                .merge(galerna_telemetry::api::routes()),
+            menu: Some(menu),
+            registry: None,
+        };
         let served = {
             let mut serving = std::pin::pin!(serve(listener, self.topologies.clone(), control));
             tokio::select! {

@@ -25,9 +25,19 @@ pub struct List {
 }
 
 impl List {
+    /// The address with this [`key`], as it is written here.
+    pub fn find(&self, wanted: &str) -> Option<&str> {
+        // Without a copy of each in lower case, as long as all are ASCII.
+        let is_wanted = |contact: &str| match contact.is_ascii() {
+            true => contact.eq_ignore_ascii_case(wanted),
+            false => key(contact) == wanted,
+        };
+        self.contacts.iter().map(String::as_str).find(|contact| is_wanted(contact))
+    }
+
     /// Whether an address with this [`key`] is in it.
     pub fn has(&self, wanted: &str) -> bool {
-        self.contacts.iter().any(|contact| key(contact) == wanted)
+        self.find(wanted).is_some()
     }
 }
 
@@ -107,6 +117,9 @@ pub fn check_name(name: &str) -> Result<(), Refused> {
         "the name has control characters"
     } else if name.trim() != name {
         "the name begins or ends with a space"
+    } else if matches!(name, "." | "..") {
+        // Clients take them out of paths.
+        "the name is `.` or `..`, which no path can name"
     } else {
         return Ok(());
     };
@@ -160,6 +173,21 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_found_in_whatever_case() {
+        let contacts = ["Ada@Example.com", "jürgen@example.com", "ada@example.org"].map(str::to_owned);
+        let list = List { name: "maintenance".to_owned(), contacts: contacts.into() };
+        for (wanted, found) in [
+            ("ADA@example.COM", Some("Ada@Example.com")),
+            ("JÜRGEN@EXAMPLE.COM", Some("jürgen@example.com")),
+            ("ada@example.org", Some("ada@example.org")),
+            ("ada@example.net", None),
+            ("", None),
+        ] {
+            assert_eq!(list.find(&key(wanted)), found, "{wanted}");
+        }
+    }
+
+    #[test]
     fn a_name_is_short_and_visible() {
         let long = "x".repeat(101);
         for (name, ok) in [
@@ -168,6 +196,9 @@ mod tests {
             ("", false),
             (" x", false),
             ("a\tb", false),
+            (".", false),
+            ("..", false),
+            ("...", true),
             (&long, false),
         ] {
             assert_eq!(check_name(name).is_ok(), ok, "{name}");

@@ -12,6 +12,7 @@ use downtime::demo;
 
 use downtime::topology::Smtp;
 use galerna_model::SystemClock;
+use galerna_telemetry::ProgramTelemetry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
@@ -119,11 +120,22 @@ impl Serve {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match Command::parse().what {
+async fn main() -> ExitCode {
+    match run(Command::parse().what).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(what: What) -> anyhow::Result<ExitCode> {
+    let telemetry = ProgramTelemetry::start("downtime", "info")?;
+    let ended = match what {
         What::Demo(args) => demo::run(args).await,
         What::Serve(serve) => serve.run().await,
-    }
+    };
+    telemetry.finish().await;
+    ended
 }

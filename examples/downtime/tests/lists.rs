@@ -87,3 +87,28 @@ async fn lists_in_a_file_are_there_after_it_was_closed() {
     let list = lists.get("maintenance").await.expect("the store answers").expect("it is there");
     assert_eq!(list.contacts, ["ada@example.com"]);
 }
+
+#[tokio::test]
+async fn what_fails_for_good_in_mongodb_is_told_from_what_passes() {
+    let mongo = Mongo::start().await;
+    let server = mongo.uri().trim_end_matches('/').to_owned();
+    let failed = |url: String| async move { MongoLists::open(&url).await.expect_err("it cannot be opened") };
+    let nameless = failed(server.clone()).await;
+    assert!(!nameless.passes && nameless.cause.contains("names no database"), "{nameless}");
+    assert!(!failed("mongodb://".to_owned()).await.passes);
+
+    let url = format!("{server}/downtime");
+    let lists = MongoLists::open(&url).await.expect("it opens");
+    // What another program has written there is none.
+    let database = galerna_mongo::connect_named(&url).await.expect("an address");
+    let foreign = database.collection::<bson::Document>("notification_lists");
+    foreign.insert_one(bson::doc! { "_id": "foreign", "contacts": 3 }).await.expect("it is written");
+    let error = lists.get("foreign").await.expect_err("it is no list");
+    assert!(!error.passes, "{error}");
+
+    mongo.kill().await;
+    let error = lists.get("maintenance").await.expect_err("nobody is there");
+    assert!(error.passes, "{error}");
+    mongo.restart().await;
+    assert_eq!(lists.get("maintenance").await, Ok(None));
+}

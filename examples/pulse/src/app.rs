@@ -10,6 +10,7 @@ use galerna_control::{ControlOptions, Topologies, serve};
 use galerna_engine::EngineOptions;
 use galerna_fan_in::{FanInStore, sqlite::SqliteFanIns};
 use galerna_model::{Clock as _, SystemClock};
+use galerna_schedules::api::SchedulesApi;
 use galerna_schedules::sqlite::SqliteSchedules;
 use galerna_schedules::{
     Definition, Overlap, Policy, Record, Retry, ScheduleError, ScheduleId, ScheduleStore, Schedules, Timing,
@@ -140,7 +141,11 @@ impl Pulse {
         let control = ControlOptions {
             token: options.token.clone(),
             shutdown: stop.clone(),
-            beside: own.merge(galerna_schedules::router(schedules.clone())).into(),
+            beside: own
+                .merge(galerna_schedules::router(SchedulesApi::from(schedules.clone()).beside(page::menu())))
+                .merge(axum::Router::from(galerna_telemetry::api::routes()))
+                .into(),
+            menu: Some(page::menu()),
             registry: None,
         };
         let shown = topologies.clone();

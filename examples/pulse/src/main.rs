@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use galerna_telemetry::ProgramTelemetry;
 use pulse::demo::DemoOptions;
 use pulse::{Options, Pulse};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Compares the last posts of many accounts in a chart, again and again.
 #[derive(Debug, Parser)]
@@ -25,11 +25,25 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match arguments.command {
+async fn main() -> ExitCode {
+    match told(Arguments::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn told(command: Command) -> anyhow::Result<ExitCode> {
+    let telemetry = ProgramTelemetry::start("pulse", "info")?;
+    let ended = run(command).await;
+    telemetry.finish().await;
+    ended
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Serve(options) => {
             let mut terminate = signal(SignalKind::terminate())?;
             let pulse = Pulse::start(*options).await?;

@@ -7,8 +7,10 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use galerna_html::assets;
-use galerna_html::frame::document;
+use galerna_html::format;
+use galerna_html::frame::{Menu, document};
+use galerna_html::query::nothing;
+use galerna_html::table::{Column, list};
 use galerna_schedules::{ScheduleId, Schedules};
 use maud::html;
 
@@ -21,6 +23,14 @@ struct Shown {
     schedules: Schedules,
     id: ScheduleId,
     objects: Objects,
+}
+
+/// The menu of all pages.
+pub(crate) fn menu() -> Menu {
+    Menu::new("Pulse")
+        .entry("Pulse", "/pulse")
+        .entry("Schedules", "/schedules")
+        .entry("Topology", "/topologies")
 }
 
 /// The page, and the files that it shows.
@@ -46,48 +56,52 @@ async fn page(State(shown): State<Arc<Shown>>) -> Response {
         Err(error) => return failed(error),
     };
     let latest = ended.iter().find(|ended| ended.outcome.name() == "done").map(|ended| Round::of(&ended.id));
-    let body = html! {
-        header.top { a.brand href="/topologies" { (assets::mark()) span { "Galerna" } } }
-        main #content {
-                h1 { "Pulse" }
-                @match latest {
-                    Some(latest) => {
-                        img src={ "/pulse/charts/" (latest) ".svg" } alt={ "The accounts compared in round " (latest) };
-                    }
-                    None => p { "There is no chart yet: the first round has not ended." }
+    let columns = [
+        Column::name("Round"),
+        Column::text("Outcome"),
+        Column::number("Attempts"),
+        Column::wrapped("Why"),
+        Column::actions(),
+    ];
+    let open = record.open.iter().map(|firing| {
+        [
+            html! { (firing.nominal) },
+            html! { "open" },
+            html! { (firing.attempts) },
+            html! { (firing.fault.as_deref().unwrap_or("")) },
+            html! {},
+        ]
+    });
+    let over = ended.iter().map(|ended| {
+        let (round, done) = (Round::of(&ended.id), ended.outcome.name() == "done");
+        [
+            html! { (ended.id.nominal) },
+            html! { (ended.outcome) },
+            html! { (ended.attempts) },
+            html! { (ended.fault.as_deref().unwrap_or("")) },
+            html! { @if done { @for form in ["svg", "png", "csv"] {
+                a href={ "/pulse/charts/" (round) "." (form) } { (form) span.sr { " of " (ended.id.nominal) } } " "
+            } } },
+        ]
+    });
+    let content = html! {
+        div.title { h1 { "Pulse" } }
+        section #rounds data-refresh="5" {
+            @match latest {
+                Some(latest) => a href={ "/pulse/charts/" (latest) ".svg" } {
+                    img.chart src={ "/pulse/charts/" (latest) ".svg" } alt={ "The accounts compared in round " (latest) };
                 }
-                h2 { "Rounds" }
-                p {
-                    @for (outcome, count) in &record.counts { (count) " " (outcome) ", " }
-                    (record.open.len()) " open"
-                }
-                table {
-                    thead { tr { th { "round" } th { "outcome" } th { "attempts" } th { "files" } } }
-                    tbody {
-                        @for firing in &record.open {
-                            tr { td { (firing.nominal) } td { "open" } td { (firing.attempts) } td { (firing.fault.as_deref().unwrap_or("")) } }
-                        }
-                        @for ended in &ended {
-                            @let round = Round::of(&ended.id);
-                            tr {
-                                td { (ended.id.nominal) }
-                                td { (ended.outcome) }
-                                td { (ended.attempts) }
-                                td {
-                                    @if ended.outcome.name() == "done" {
-                                        @for form in ["svg", "png", "csv"] {
-                                            a href={ "/pulse/charts/" (round) "." (form) } { (form) } " "
-                                        }
-                                    } @else { (ended.fault.as_deref().unwrap_or("")) }
-                                }
-                            }
-                        }
-                    }
-                }
+                None => (nothing("There is no chart yet: the first round has not ended.")),
+            }
+            h2 { "Rounds" }
+            dl.facts {
+                div { dt { "open" } dd { b.num { (format::count(record.open.len() as u64)) } } }
+                @for (outcome, count) in &record.counts { div { dt { (outcome) } dd { b.num { (format::count(*count)) } } } }
+            }
+            (list("Rounds", &columns, open.chain(over)))
         }
     };
-    // What is shown changes with each round.
-    ([("refresh", "5")], document("Pulse", None, &body)).into_response()
+    document("Pulse", None, &menu().body("/pulse", &content)).into_response()
 }
 
 async fn chart(State(shown): State<Arc<Shown>>, Path(file): Path<String>) -> Response {

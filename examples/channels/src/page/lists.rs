@@ -11,7 +11,7 @@ use crate::accounts::AccountView;
 use crate::progress::Phase;
 use crate::service::ChannelView;
 use crate::store::{LogEntry, Notice, Post};
-use crate::web::{Found, PostList, ScheduleView};
+use crate::web::{Found, PostList};
 
 fn tone(phase: &Phase) -> Tone {
     match phase {
@@ -273,39 +273,6 @@ pub(super) fn posts(all: &PostList) -> Markup {
         @if all.refused.is_empty() { (nothing("Servers have refused nothing.")) } @else { (list("Refused", &refused, refused_rows)) }
         h2 { "Latest" }
         @if all.latest.is_empty() { (nothing("Nothing was posted.")) } @else { (list("Latest", &latest, latest_rows)) }
-    }
-}
-
-pub(super) fn schedules(all: &[ScheduleView]) -> Markup {
-    html! {
-        @if all.is_empty() { (nothing("There are no schedules.")) }
-        @for view in all {
-            @let record = &view.record;
-            div.card {
-                h2 { (record.id.to_string()) " " @if record.paused.is_some() { (pill("paused", Tone::Warn)) } }
-                dl.facts {
-                    div { dt { "next" } dd { @for at in &view.upcoming { span.pair { (time(*at)) } " " } @if view.upcoming.is_empty() { "none" } } }
-                    div { dt { "ended" } dd { @for ended in &view.ended { span.pair { (time(ended.id.nominal)) " " b { (ended.outcome.to_string()) } } " " } } }
-                    @for (outcome, count) in &record.counts { div { dt { (outcome) } dd { b.num { (format::count(*count)) } } } }
-                }
-                form.stack method="post" {
-                    input type="hidden" name="id" value=(record.id.to_string());
-                    input type="hidden" name="revision" value=(record.revision);
-                    label { "When, and what is posted"
-                        textarea name="definition" rows="8" spellcheck="false" {
-                            (serde_json::to_string_pretty(&record.definition).unwrap_or_default())
-                        }
-                    }
-                    div.buttons {
-                        button.primary type="submit" name="what" value="save" { "Save" }
-                        button type="submit" name="what" value="trigger" { "Post now" }
-                        @if record.paused.is_some() { button type="submit" name="what" value="resume" { "Resume" } }
-                        @else { button type="submit" name="what" value="pause" { "Pause" } }
-                        button.danger type="submit" name="what" value="remove" { "Remove" }
-                    }
-                }
-            }
-        }
     }
 }
 

@@ -146,11 +146,9 @@ pub(super) async fn get_contact(
     State(api): State<Api>,
     Path((name, address)): Path<(String, String)>,
 ) -> Result<Json<ContactBody>, ApiError> {
-    let wanted = key(&address);
     let list = list(&api, &name).await?;
-    let found = list.contacts.iter().find(|contact| key(contact) == wanted);
-    found
-        .map(|address| Json(ContactBody { address: address.clone() }))
+    list.find(&key(&address))
+        .map(|address| Json(ContactBody { address: address.to_owned() }))
         .ok_or_else(|| not_found("contact", &address))
 }
 

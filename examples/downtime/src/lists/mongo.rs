@@ -5,24 +5,17 @@
 
 use std::future::IntoFuture;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
-use mongodb::error::{Error, ErrorKind, WriteFailure};
-use mongodb::options::{Acknowledgment, CollectionOptions, WriteConcern};
-use mongodb::{Client, Collection};
+use galerna_mongo::CallError;
+use mongodb::Collection;
+use mongodb::error::Error;
 use serde::{Deserialize, Serialize};
 
 use super::{Added, Contact, List, Lists, Removed};
 use crate::store::StoreError;
-
-/// Longest time that a call waits for the server.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A document with this id is there already.
-const DUPLICATE_KEY: i32 = 11000;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
@@ -50,19 +43,15 @@ pub struct MongoLists {
     lists: Collection<Stored>,
 }
 
+fn failed(attempted: &'static str) -> impl Fn(CallError) -> StoreError {
+    move |error| StoreError { attempted, passes: error.is_transient(), cause: error.to_string() }
+}
+
 async fn in_time<T>(
     attempted: &'static str,
     call: impl IntoFuture<Output = Result<T, Error>>,
 ) -> Result<T, StoreError> {
-    let failed = |passes, cause| StoreError { attempted, passes, cause };
-    match tokio::time::timeout(TIMEOUT, call.into_future()).await {
-        Ok(answer) => answer.map_err(|error| failed(true, error.to_string())),
-        Err(_) => Err(failed(true, format!("MongoDB did not answer within {} s", TIMEOUT.as_secs()))),
-    }
-}
-
-fn is_duplicate(error: &Error) -> bool {
-    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(write)) if write.code == DUPLICATE_KEY)
+    galerna_mongo::in_time(call).await.map_err(failed(attempted))
 }
 
 impl MongoLists {
@@ -73,19 +62,8 @@ impl MongoLists {
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let attempted = "opening MongoDB";
         galerna_tls::install_default_provider();
-        let client = in_time(attempted, Client::with_uri_str(url)).await?;
-        let database = client.default_database().ok_or(StoreError {
-            attempted,
-            passes: false,
-            cause: "the URL names no database; write for instance mongodb://localhost/downtime".to_owned(),
-        })?;
-        let durable = WriteConcern::builder()
-            .w(Acknowledgment::Majority)
-            .journal(true)
-            .w_timeout(Duration::from_secs(5))
-            .build();
-        let options = CollectionOptions::builder().write_concern(durable).build();
-        let lists = database.collection_with_options("notification_lists", options);
+        let database = galerna_mongo::connect_named(url).await.map_err(failed(attempted))?;
+        let lists = galerna_mongo::durable(&database, "notification_lists");
         in_time(attempted, database.run_command(doc! { "ping": 1 })).await?;
         Ok(Self { lists })
     }
@@ -121,14 +99,11 @@ impl Lists for MongoLists {
 
     async fn create(&self, name: &str) -> Result<Added, StoreError> {
         let list = Stored { name: name.to_owned(), contacts: Vec::new() };
-        let inserted = async {
-            match self.lists.insert_one(&list).await {
-                Ok(_) => Ok(Added::Yes),
-                Err(error) if is_duplicate(&error) => Ok(Added::Exists),
-                Err(error) => Err(error),
-            }
-        };
-        in_time("adding a list", inserted).await
+        match galerna_mongo::in_time(self.lists.insert_one(&list)).await {
+            Ok(_) => Ok(Added::Yes),
+            Err(error) if error.is_duplicate() => Ok(Added::Exists),
+            Err(error) => Err(failed("adding a list")(error)),
+        }
     }
 
     async fn remove(&self, name: &str) -> Result<bool, StoreError> {

@@ -3,14 +3,11 @@
 //! What concerns one line is serialised by its row in `lines`, which every transaction that changes it locks first, in the order of the
 //! names: so no two processes derive from different states, and none waits for another in a circle.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use galerna_model::Timestamp;
-use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
+use galerna_postgres::{Step as Migration, is_transient};
+use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{PgConnection, Row};
-use sqlx_core::migrate::{Migration, MigrationType, Migrator};
-use sqlx_core::sql_str::SqlSafeStr;
 
 use super::{
     Claim, Delivery, DeliveryStatus, DowntimeQuery, DowntimeStore, Notice, Recipient, Recorded, Step,
@@ -21,8 +18,8 @@ use crate::event::Event;
 use crate::line::{Downtime, Effects, Line, NewNotice, Observation};
 
 /// The migrations, by their versions. What was published is not changed; what is new is appended.
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "downtimes", include_str!("../../migrations/0001_downtimes.sql"))];
+const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, name: "downtimes", sql: include_str!("../../migrations/0001_downtimes.sql") }];
 
 /// An open store.
 #[derive(Debug, Clone)]
@@ -31,22 +28,7 @@ pub struct PostgresDowntimes {
 }
 
 fn failed(attempted: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
-    move |error| {
-        let passes = match &error {
-            sqlx::Error::Database(told) => {
-                // Serialization, deadlock, resources, operator intervention, shutdown.
-                let code = told.code().unwrap_or_default();
-                ["40", "53", "57", "08"].iter().any(|class| code.starts_with(class))
-            }
-            sqlx::Error::Io(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-            | sqlx::Error::Tls(_) => true,
-            _ => false,
-        };
-        StoreError { attempted, passes, cause: error.to_string() }
-    }
+    move |error| StoreError { attempted, passes: is_transient(&error), cause: error.to_string() }
 }
 
 fn decoded<T>(found: Result<T, String>) -> Result<T, sqlx::Error> {
@@ -244,17 +226,9 @@ impl PostgresDowntimes {
     /// # Errors
     /// When the server does not answer or refuses, or the database is of a newer version of this program.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        let attempted = "opening PostgreSQL";
-        galerna_tls::install_default_provider();
-        let options = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10));
-        let pool = options.connect(url).await.map_err(failed(attempted))?;
-        let migrations = MIGRATIONS.map(|(version, description, sql)| {
-            Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
-        });
-        let migrated = Migrator::with_migrations(migrations.into()).run(&pool).await;
-        migrated.map_err(|error| StoreError {
-            attempted: "bringing PostgreSQL's tables up to date",
-            passes: false,
+        let pool = galerna_postgres::open(url, MIGRATIONS).await.map_err(|error| StoreError {
+            attempted: "opening PostgreSQL",
+            passes: error.is_transient(),
             cause: error.to_string(),
         })?;
         Ok(Self { pool })

@@ -98,7 +98,9 @@ impl Spout for Notices {
         self.look_at = self.looked + self.settings.every;
         for notice in taken {
             self.in_flight += 1;
-            out.root(notice.clone()).emit(notice);
+            let what = &notice.what;
+            let id = format!("{}/{}/{}", what.line, what.kind.as_str(), what.at);
+            out.root_with_stable_id(notice.clone(), id).emit(notice);
         }
         Ok(Next::Idle)
     }
