@@ -44,8 +44,10 @@ pub struct Step {
 #[non_exhaustive]
 pub enum OpenError {
     /// The address makes no sense.
-    #[error("{0}; write for instance postgres://user:password@localhost/database")]
-    Address(#[source] sqlx::Error),
+    #[error(
+        "the address is none of PostgreSQL: {0}; write for instance postgres://user:password@localhost/database"
+    )]
+    Address(String),
     /// Nobody answered there within [`TIMEOUT`].
     #[error(
         "PostgreSQL did not answer at {0} within {TIMEOUT:?}; see that it runs there, or name another address"
@@ -77,7 +79,11 @@ impl OpenError {
 /// # Errors
 /// [`OpenError`].
 pub async fn open(url: &str, steps: &[Step]) -> Result<PgPool, OpenError> {
-    let options: PgConnectOptions = url.parse().map_err(OpenError::Address)?;
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(OpenError::Address("it does not begin with postgres://".to_owned()));
+    }
+    let options: PgConnectOptions =
+        url.parse().map_err(|error: sqlx::Error| OpenError::Address(error.to_string()))?;
     let server = format!("{}:{}", options.get_host(), options.get_port());
     let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(TIMEOUT);
     let pool = pool.connect_with(options).await.map_err(|error| match error {

@@ -94,7 +94,8 @@ impl Polite {
         {
             return Err(Fault::unavailable(format!("{host} wants no request for {} s more", left.as_secs())));
         }
-        let limit = Limit::new("requests a minute", host.clone(), self.per_minute, Duration::from_secs(60)).burst(1);
+        let limit =
+            Limit::new("requests a minute", host.clone(), self.per_minute, Duration::from_secs(60)).burst(1);
         while let Permit::After(wait) =
             self.limits.ask(std::slice::from_ref(&limit)).await.or_unavailable()?
         {

@@ -101,8 +101,8 @@ fn html(select: &Select, url: &Url, body: &str) -> Result<Listing, ReadError> {
 
 /// What breaks no word: text in it goes on where that before it ended.
 const INLINE: &[&str] = &[
-    "a", "abbr", "b", "bdi", "bdo", "cite", "code", "data", "del", "dfn", "em", "font", "i", "ins", "kbd", "mark", "q", "s", "samp",
-    "small", "span", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr",
+    "a", "abbr", "b", "bdi", "bdo", "cite", "code", "data", "del", "dfn", "em", "font", "i", "ins", "kbd",
+    "mark", "q", "s", "samp", "small", "span", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr",
 ];
 /// How many elements around a text are looked at: nobody nests more of those that break no word.
 const AROUND: usize = 64;
@@ -116,7 +116,10 @@ fn words(element: ElementRef<'_>) -> String {
             Node::Element(element) if matches!(element.name(), "br" | "hr" | "img") => text.push(' '),
             Node::Text(part) => {
                 let around = || node.ancestors().take(AROUND);
-                if around().filter_map(|node| name(node.value())).any(|name| matches!(&*name, "script" | "style")) {
+                if around()
+                    .filter_map(|node| name(node.value()))
+                    .any(|name| matches!(&*name, "script" | "style"))
+                {
                     continue;
                 }
                 let is_in = around()
@@ -171,8 +174,9 @@ fn api(url: &Url, body: &[u8]) -> Result<Listing, ReadError> {
             Id::Text(text) => text,
             Id::Number(number) => number.to_string(),
         };
-        let at =
-            item.date_published.ok_or_else(|| ReadError::Part { post: id.clone(), part: "date_published" })?;
+        let at = item
+            .date_published
+            .ok_or_else(|| ReadError::Part { post: id.clone(), part: "date_published" })?;
         let text = match (item.content_text, item.content_html) {
             (Some(text), _) => text.split_whitespace().collect::<Vec<_>>().join(" "),
             (None, Some(html)) => words(Html::parse_fragment(&html).root_element()),
@@ -211,7 +215,10 @@ mod tests {
             ("one<br>two<hr>three<img src=x>four", "one two three four"),
             ("a<script>var cve = 1</script>b<style>cve {}</style>c", "abc"),
             ("<ul><li>one<li>two</ul>", "one two"),
-            ("broken <b>bold <p>and</b> on </div></div> & &lt;tag&gt; &nosuch; <", "broken bold and on & <tag> &nosuch; <"),
+            (
+                "broken <b>bold <p>and</b> on </div></div> & &lt;tag&gt; &nosuch; <",
+                "broken bold and on & <tag> &nosuch; <",
+            ),
             ("<a href='x'><span>https://</span><span>example.org</span></a>", "https://example.org"),
             ("<!-- cve -->nothing", "nothing"),
             ("", ""),
