@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 
 use crate::form::Fields;
-use crate::message::{DEFAULT_STREAM, Emit, FromChild, Id, TupleMessage};
+use crate::message::{Emit, FromChild, Id, TupleMessage};
 use crate::row::to_values;
 
 /// The component that stands for the host.
@@ -84,8 +84,7 @@ impl<T: Data + Serialize> AsyncBolt for ToHost<T> {
             Ends::Bolt(to) => {
                 let anchors =
                     out.stable_ids().iter().filter_map(|id| serde_json::from_str(id).ok()).collect();
-                // The default one is meant when none is named.
-                let stream = (&*self.stream != DEFAULT_STREAM).then(|| self.stream.to_string());
+                let stream = Some(self.stream.to_string());
                 let emit = Emit { values, stream, anchors, ..Emit::default() };
                 to.send(FromChild::Emit(emit)).await.map_err(|_| gone())
             }
