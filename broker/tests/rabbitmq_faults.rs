@@ -227,6 +227,29 @@ async fn a_frozen_broker_is_a_timeout_and_not_a_wait_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_is_given_up_while_it_starts_holds_no_messages() {
+    let server = RabbitMq::start().await;
+    // Messages that come back so often are no poison here.
+    let retry = RetryPolicy { max_returns: 1_000, ..RetryPolicy::default() };
+    let broker = RabbitMqBroker::connect(RabbitMqOptions { retry, ..options(&server) }).await.unwrap();
+    let name = queue("D0000591");
+    broker.declare(&name).await.unwrap();
+    let ids: Vec<String> = (0..50).map(|n| format!("{n:02}")).collect();
+    broker.publish(ids.iter().map(|id| (name.clone(), message(id))).collect()).await.unwrap();
+    // At whatever step of its starting: each has a channel of its own, which the server would deliver to.
+    for step in 0..60 {
+        let limit = Duration::from_micros(100 * step);
+        if let Ok(Ok(consumer)) = tokio::time::timeout(limit, broker.consume(&name, 100)).await {
+            consumer.close().await.unwrap();
+        }
+    }
+    let mut consumer = broker.consume(&name, 100).await.unwrap();
+    let found: BTreeSet<String> =
+        receive(&mut *consumer, ids.len()).await.iter().map(|d| d.message.id.clone()).collect();
+    assert_eq!(found, ids.into_iter().collect());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_not_there_is_told_within_the_timeout() {
     let timeouts = Timeouts { reconnect: Duration::from_millis(300), ..Timeouts::default() };
     // Port 1 is reserved; nothing listens there.

@@ -56,6 +56,23 @@ enum Copy {
     Requeue(Past),
 }
 
+/// The channel of a consumer that is being started. It is closed unless that is done: a request that was not answered in time, or that its
+/// caller gave up, may be answered later, and what the server then delivers would be nobody's for as long as the connection lives.
+struct Starting {
+    channel: Option<Channel>,
+    limit: Duration,
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        let (Some(channel), limit) = (self.channel.take(), self.limit) else { return };
+        // Without a runtime the connection is ending as well.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { drop(within(limit, channel.close(200, "given up".into())).await) });
+        }
+    }
+}
+
 impl RabbitConsumer {
     pub(super) async fn start(
         shared: Arc<Shared>,
@@ -66,19 +83,21 @@ impl RabbitConsumer {
         let attempted = format!("consuming queue `{queue}`");
         let prefetch = prefetch.max(1);
         let channel = link.channel(&attempted).await?;
+        let limit = shared.options.timeouts.rpc;
+        let mut starting = Starting { channel: Some(channel.clone()), limit };
         let calls = async {
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             channel
                 .basic_consume(key(queue), "".into(), BasicConsumeOptions::default(), FieldTable::default())
                 .await
         };
-        let deliveries = within(shared.options.timeouts.rpc, calls)
-            .await
-            .map_err(|fault| fault.into_error(&attempted, Some(queue)))?;
+        let deliveries =
+            within(limit, calls).await.map_err(|fault| fault.into_error(&attempted, Some(queue)))?;
+        starting.channel = None;
         Ok(Self {
             generation: shared.next_generation(),
             // It keeps the connection up, and counts as one of its channels.
-            acks: Acks::start(channel.clone(), link, shared.options.timeouts.rpc, prefetch),
+            acks: Acks::start(channel.clone(), link, limit, prefetch),
             shared,
             queue: queue.clone(),
             channel,
