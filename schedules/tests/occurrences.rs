@@ -1,24 +1,16 @@
 //! When schedules occur: every minute of a year in three zones, and random expressions, against a model that looks at each minute;
 //! the changes of the clocks case by case.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod model;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use galerna_model::Timestamp;
 use galerna_schedules::{CronTiming, Definition, DstGap, DstOverlap, Interval, Timing};
-use jiff::civil::DateTime;
-use jiff::tz::{TimeZone, TimeZoneDatabase};
 use proptest::prelude::*;
 
-const MINUTE: i64 = 60_000;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
-
-/// 2026-01-01T00:00:00Z.
-const START: i64 = 1_767_225_600_000;
-
-/// Both changes of 2026: an hour in the north, an hour in the north of another week, half an hour in the south.
-const ZONES: [&str; 3] = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"];
+use model::{DAY, Fields, HOUR, MINUTE, START, ZONES, naive, shown, zone};
 
 fn cron(expression: &str, zone: &str, gap: DstGap, overlap: DstOverlap) -> Definition {
     Definition::new(Timing::Cron(CronTiming {
@@ -27,88 +19,6 @@ fn cron(expression: &str, zone: &str, gap: DstGap, overlap: DstOverlap) -> Defin
         dst_gap: gap,
         dst_overlap: overlap,
     }))
-}
-
-fn zone(name: &str) -> TimeZone {
-    TimeZoneDatabase::bundled().get(name).expect("the zone is known")
-}
-
-fn wall(zone: &TimeZone, millis: i64) -> DateTime {
-    zone.to_datetime(jiff::Timestamp::from_millisecond(millis).expect("a time within range"))
-}
-
-/// Minutes and hours of the day, and days of the week from Sunday, as sets.
-#[derive(Debug, Clone)]
-struct Fields {
-    minutes: BTreeSet<i8>,
-    hours: BTreeSet<i8>,
-    weekdays: BTreeSet<i8>,
-    wildcard: bool,
-}
-
-impl Fields {
-    fn matches(&self, time: DateTime) -> bool {
-        self.minutes.contains(&time.minute())
-            && self.hours.contains(&time.hour())
-            && self.weekdays.contains(&time.weekday().to_sunday_zero_offset())
-    }
-}
-
-/// At which minutes each wall clock time of a zone is shown.
-type Shown = BTreeMap<DateTime, Vec<i64>>;
-
-fn shown(zone: &TimeZone, (from, to): (i64, i64)) -> Shown {
-    let mut shown = Shown::new();
-    for minute in (from - DAY..to + DAY).step_by(MINUTE as usize) {
-        shown.entry(wall(zone, minute)).or_default().push(minute);
-    }
-    shown
-}
-
-/// The model: it looks at every minute of a zone, and knows of expressions only which wall clock times match.
-fn naive(
-    fields: &Fields,
-    shown: &Shown,
-    (from, to): (i64, i64),
-    gap: DstGap,
-    overlap: DstOverlap,
-) -> Vec<i64> {
-    let within = |minute: &i64| (from..to).contains(minute);
-    if fields.wildcard {
-        let matching = shown.iter().filter(|(time, _)| fields.matches(**time));
-        let mut all: Vec<i64> = matching.flat_map(|(_, minutes)| minutes).copied().filter(within).collect();
-        all.sort_unstable();
-        return all;
-    }
-    let mut found = BTreeSet::new();
-    let mut date = wall(&TimeZone::UTC, from - DAY).date();
-    // Zones ahead of UTC show this date already.
-    let end = wall(&TimeZone::UTC, to + DAY).date();
-    while date <= end {
-        for (hour, minute) in
-            fields.hours.iter().flat_map(|hour| fields.minutes.iter().map(move |minute| (*hour, *minute)))
-        {
-            let time = date.at(hour, minute, 0, 0);
-            if !fields.matches(time) {
-                continue;
-            }
-            match (shown.get(&time).map(Vec::as_slice), gap, overlap) {
-                (None, DstGap::Skip, _) => {}
-                (None, DstGap::Shift, _) => {
-                    // The first minute that shows a later time is the first after the gap.
-                    found.extend(shown.range(time..).next().map(|(_, minutes)| minutes[0]));
-                }
-                (Some([once]), ..)
-                | (Some([once, _]), _, DstOverlap::First)
-                | (Some([_, once]), _, DstOverlap::Last) => {
-                    found.insert(*once);
-                }
-                (Some(all), ..) => found.extend(all),
-            }
-        }
-        date = date.tomorrow().expect("a date within range");
-    }
-    found.into_iter().filter(within).collect()
 }
 
 fn found(definition: &Definition, (from, to): (i64, i64)) -> Vec<i64> {
