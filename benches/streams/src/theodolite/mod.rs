@@ -6,10 +6,12 @@
 mod uc1;
 mod uc2;
 mod uc3;
+mod uc4;
 
 pub use uc1::uc1;
 pub use uc2::uc2;
 pub use uc3::{HourOfDay, uc3};
+pub use uc4::{GroupPower, Membership, PERIOD, tree, uc4};
 
 use serde::Serialize;
 

@@ -1,6 +1,7 @@
 //! What the queries make of their events, compared with a plain computation that knows nothing of streams.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod groups;
 mod nexmark;
 mod theodolite;
 
