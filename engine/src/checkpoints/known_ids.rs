@@ -23,8 +23,12 @@ struct Known {
     waiting: BTreeMap<u64, Vec<Arc<str>>>,
     /// The others, by when they are looked at.
     told: VecDeque<(u64, Arc<str>)>,
+    /// Those that were restored, by when they are looked at.
+    restored: VecDeque<(u64, Arc<str>)>,
     /// For how long after its ack a message may come again, in nanoseconds.
     grace: u64,
+    /// For how long after a start a message may come again that the process before it has worked on, in nanoseconds.
+    restored_grace: u64,
 }
 
 #[derive(Debug)]
@@ -36,9 +40,10 @@ struct Id {
 }
 
 impl KnownIds {
-    /// None, and for how long after its ack a message may come again, in nanoseconds.
-    pub(crate) fn new(grace: u64) -> Self {
-        Self { known: Arc::new(Mutex::new(Known { grace, ..Known::default() })) }
+    /// None, and for how long a message may come again after its ack, and after the start if the process before has worked on it; in
+    /// nanoseconds.
+    pub(crate) fn new(grace: u64, restored_grace: u64) -> Self {
+        Self { known: Arc::new(Mutex::new(Known { grace, restored_grace, ..Known::default() })) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -60,8 +65,11 @@ impl KnownIds {
         let key = key.clone();
         let found = known.ids.get_mut(id)?;
         if found.forget_at != u64::MAX {
-            found.forget_at = now.saturating_add(known.grace);
-            known.told.push_back((found.forget_at, key));
+            let forget_at = now.saturating_add(known.grace);
+            if forget_at > found.forget_at {
+                found.forget_at = forget_at;
+                known.told.push_back((forget_at, key));
+            }
         }
         Some(found.checkpoint)
     }
@@ -85,9 +93,9 @@ impl KnownIds {
     /// These were in a checkpoint that was restored.
     pub(crate) fn restored(&self, ids: impl Iterator<Item = Arc<str>>, now: u64) {
         let known = &mut *self.lock();
-        let forget_at = now.saturating_add(known.grace);
+        let forget_at = now.saturating_add(known.restored_grace.max(known.grace));
         for id in ids {
-            known.told.push_back((forget_at, id.clone()));
+            known.restored.push_back((forget_at, id.clone()));
             known.ids.insert(id, Id { checkpoint: 0, forget_at });
         }
     }
@@ -107,12 +115,14 @@ impl KnownIds {
 
     /// Forgets those whose time is over.
     pub(crate) fn forget(&self, now: u64) {
-        let known = &mut *self.lock();
-        while known.told.front().is_some_and(|(at, _)| *at <= now) {
-            if let Some((_, id)) = known.told.pop_front()
-                && known.ids.get(&id).is_some_and(|found| found.forget_at <= now)
-            {
-                known.ids.remove(&id);
+        let Known { ids, told, restored, .. } = &mut *self.lock();
+        for in_order in [told, restored] {
+            while in_order.front().is_some_and(|(at, _)| *at <= now) {
+                if let Some((_, id)) = in_order.pop_front()
+                    && ids.get(&id).is_some_and(|found| found.forget_at <= now)
+                {
+                    ids.remove(&id);
+                }
             }
         }
     }
@@ -131,7 +141,7 @@ mod tests {
 
     #[test]
     fn an_id_is_known_from_when_it_is_done_until_some_time_after_its_source_was_told() {
-        let known = KnownIds::new(10);
+        let known = KnownIds::new(10, 0);
         let ids = |checkpoint| {
             let ids = known.in_doubt(checkpoint).into_iter();
             ids.map(|id| String::from_utf8(id).unwrap()).collect::<Vec<_>>().join(" ")
@@ -154,5 +164,20 @@ mod tests {
         known.committed(7, 30);
         known.forget(40);
         assert_eq!(ids(9), "");
+    }
+
+    #[test]
+    fn what_was_restored_is_known_for_longer_and_keeps_nothing_else() {
+        let known = KnownIds::new(10, 100);
+        known.restored(["old".into(), "older".into()].into_iter(), 0);
+        known.done("a".into(), 1);
+        known.committed(1, 5);
+        known.forget(15);
+        assert_eq!(known.find("a", 15), None);
+        assert_eq!(known.find("old", 95), Some(0), "it is acked again, and may come once more until 105");
+        known.forget(100);
+        assert_eq!((known.find("older", 100), known.find("old", 100)), (None, Some(0)));
+        known.forget(110);
+        assert_eq!(known.find("old", 110), None);
     }
 }

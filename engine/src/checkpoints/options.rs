@@ -20,6 +20,10 @@ pub struct CheckpointOptions {
     /// For how long after its ack a source may still deliver a message again, as the ack did not arrive: so long its id is known, and
     /// in the checkpoints. 10 s unless set.
     pub redelivery: Duration,
+    /// For how long after a start a source may deliver messages again that the process before has worked on: longer than a source takes
+    /// to give up on a process that is gone. The ids that the restored checkpoint has in doubt are known for so long, or for
+    /// `redelivery` if that is longer. 10 min unless set, which is enough for leased queues whose leases last a minute.
+    pub restored_redelivery: Duration,
     /// How many acks each spout task may keep back for a commit: with more of them it emits nothing. 1,000,000 unless set.
     pub held_acks: usize,
     /// How long one may take before the log says who keeps it waiting. 60 s unless set.
@@ -42,6 +46,7 @@ impl CheckpointOptions {
             interval: Duration::from_secs(1),
             keep: NonZeroUsize::MIN.saturating_add(2),
             redelivery: Duration::from_secs(10),
+            restored_redelivery: Duration::from_secs(600),
             held_acks: 1_000_000,
             slow_after: Duration::from_secs(60),
             drop_orphaned: false,

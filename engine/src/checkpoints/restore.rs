@@ -60,8 +60,9 @@ pub(crate) async fn restore(
             "the spout does not say that its messages have stable ids (`Spout::STABLE_IDS`): what it delivers again after a crash may count again"
         );
     }
-    let grace = checkpoints.map_or(0, |options| nanos(options.redelivery));
-    let known: Vec<KnownIds> = topology.components().iter().map(|_| KnownIds::new(grace)).collect();
+    let (grace, restored) =
+        checkpoints.map_or((0, 0), |options| (nanos(options.redelivery), nanos(options.restored_redelivery)));
+    let known: Vec<KnownIds> = topology.components().iter().map(|_| KnownIds::new(grace, restored)).collect();
     let Some(CheckpointOptions { store, drop_orphaned, .. }) = checkpoints else {
         return Ok(Restored { states, manifest: None, known });
     };
