@@ -120,7 +120,7 @@ pub(crate) static KEYS: &[Key] = &[
         "maintainer.accounts",
         Kind::Text,
         "store",
-        "where accounts come from: `store`, an http(s) URL of a paged JSON API, or a JSON file",
+        "where accounts come from: `store`, an http(s) URL of a paged JSON API, or a `.json` or `.csv` file",
     ),
     secret("maintainer.accounts_token", "bearer token of the accounts API"),
     key("maintainer.accounts_every", Kind::Span(100, DAY), "60s", "interval of the accounts task"),
@@ -156,7 +156,7 @@ pub(crate) static KEYS: &[Key] = &[
     key(
         "worker.linger",
         Kind::Span(0, HOUR),
-        "30s",
+        "2s",
         "time that an empty queue is kept after its last message, while fewer than `worker.leases` are held",
     ),
     key(

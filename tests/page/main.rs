@@ -242,6 +242,11 @@ async fn a_dead_letter_is_replayed_and_another_discarded_after_a_question() {
     tab.open("/dead-letters").await;
     tab.click("a[href='/dead-letters/Odd']").await;
     tab.shows("999").await;
+    // A worker that holds the queue hears of a pause when it renews its lease.
+    until("the worker has given the queue back", || async {
+        call("GET", &format!("{}/queue/Odd", up.api), None).await.1["state"] != "worker"
+    })
+    .await;
     // The queue is paused, so that what is replayed stays where it can be seen.
     let (status, _) = call("POST", &format!("{}/queue/Odd/pause", up.api), None).await;
     assert_eq!(status, 200);

@@ -50,7 +50,7 @@ pub struct LeasedOptions {
     /// A lease whose queue has not been empty meanwhile is given back after so long.
     pub hold: Duration,
     /// How long the lease of a queue that gave its last message is kept, while fewer than [`leases`](Self::leases) are held: a
-    /// message that comes meanwhile is received at once. 0: not at all.
+    /// message that comes meanwhile is received at once. When no place is left it is given back within a second. 0: not at all.
     pub linger: Duration,
     /// How long the dispatcher is asked to wait when there is nothing to lease. It is taken off the lease, since a holder
     /// counts from before its request: keep it well below a lease's length.
@@ -62,14 +62,14 @@ pub struct LeasedOptions {
 }
 
 impl Default for LeasedOptions {
-    /// 4,096 leases, 1,000 unsettled, 10,000 messages or 10 s a lease, 30 s of linger, 1 s of wait, dry after 20 ms, 30 s of grace.
+    /// 4,096 leases, 1,000 unsettled, 10,000 messages or 10 s a lease, 2 s of linger, 1 s of wait, dry after 20 ms, 30 s of grace.
     fn default() -> Self {
         Self {
             leases: 4_096,
             prefetch: 1_000,
             messages_per_lease: 10_000,
             hold: Duration::from_secs(10),
-            linger: Duration::from_secs(30),
+            linger: Duration::from_secs(2),
             wait: Duration::from_secs(1),
             dry_after: Duration::from_millis(20),
             grace: Duration::from_secs(30),

@@ -20,6 +20,8 @@ const ARRIVAL: usize = 512;
 /// A queue that has messages and gives none is waited for this much longer each time it is asked: a large message takes
 /// its time on the wire, and a lease that ends meanwhile would begin its way anew.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How often a lease that lingers looks whether its place is wanted, and whether it has had its share.
+const LINGER_LOOK: Duration = Duration::from_secs(1);
 /// After so many times [`LeasedOptions::hold`](super::LeasedOptions::hold) without the message, the channel is given up.
 const STUCK_AFTER: u32 = 12;
 
@@ -208,7 +210,7 @@ impl<'a> LeaseSession<'a> {
         let receiving = self.end.is_none() && self.arrival.is_none() && room > 0 && share > 0;
         // While messages are in work there is no hurry to find the queue dry.
         let wait = if self.lingering {
-            self.linger_until().saturating_duration_since(Instant::now())
+            self.linger_until().saturating_duration_since(Instant::now()).min(LINGER_LOOK)
         } else if self.fenced {
             options.dry_after / 4
         } else if self.unsettled > 0 {

@@ -8,6 +8,7 @@ on_both! {
     a_stopped_spout_waits_for_what_is_in_work_and_releases(10_000),
     many_messages_share_the_slots_between_the_queues(10_000),
     queues_are_looked_for_still_after_many_leases_ended_at_once(10_000),
+    empty_queues_are_given_up_for_those_that_wait(60_000),
     a_spout_whose_lease_has_its_prefetch_in_work_says_that_it_is_full(10_000),
     bolts_read_the_messages_own_id_at_each_delivery(10_000),
 }
@@ -334,6 +335,30 @@ mod scenarios {
             eventually("all is acked", || async { world.tally.acked() == round * QUEUES }).await;
             eventually("the leases are given back", || async { world.tally.held() < QUEUES }).await;
         }
+        assert!(running.drain(DEADLINE).await.drained);
+    }
+
+    pub(super) async fn empty_queues_are_given_up_for_those_that_wait(world: World) {
+        const LEASES: u64 = 20;
+        const EMPTY: u64 = 3;
+        let keeper = Keeper::default();
+        keeper.let_go();
+        let options =
+            LeasedOptions { leases: LEASES as usize, linger: Duration::from_secs(3_600), ..quick() };
+        let running = run_with(&world, world.leases(), &keeper, options).await;
+        for n in 0..EMPTY {
+            let queue = world.queue(&format!("EMPTY{n}")).await;
+            world.publish(&queue, envelopes(&format!("EMPTY{n}"), 1, 1)).await;
+        }
+        eventually("all is acked", || async { world.tally.acked() == EMPTY }).await;
+        keeper.pass.store(false, Ordering::SeqCst);
+        for n in 0..LEASES {
+            let queue = world.queue(&format!("D{n}")).await;
+            world.publish(&queue, envelopes(&format!("D{n}"), 1, 1)).await;
+        }
+        eventually("no place is kept for an empty queue", || async { keeper.kept() as u64 == LEASES }).await;
+        keeper.let_go();
+        eventually("all is acked", || async { world.tally.acked() == EMPTY + LEASES }).await;
         assert!(running.drain(DEADLINE).await.drained);
     }
 
