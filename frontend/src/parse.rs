@@ -71,9 +71,10 @@ fn other_form(body: &[u8]) -> Option<&'static str> {
     match body {
         [0x1f, 0x8b, ..] => Some("the body is gzip; say so by `content-encoding: gzip`"),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("the body is zstd; say so by `content-encoding: zstd`"),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => {
-            Some("the body is UTF-16; send UTF-8")
-        }
+        [0xff, 0xfe, ..]
+        | [0xfe, 0xff, ..]
+        | [0, b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n', ..]
+        | [b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n', 0, ..] => Some("the body is UTF-16; send UTF-8"),
         _ => None,
     }
 }
