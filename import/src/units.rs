@@ -47,6 +47,23 @@ impl Series {
         })
     }
 
+    /// The series whose counter of what was used this is.
+    pub fn of_counter(parameter: ParameterCode) -> Option<Self> {
+        [
+            Self::ActiveEnergy,
+            Self::ReactiveEnergy,
+            Self::GasEnergy,
+            Self::GasVolume,
+            Self::WaterVolume,
+            Self::HeatEnergy,
+            Self::HotWaterVolume,
+            Self::FuelEnergy,
+            Self::FuelVolume,
+        ]
+        .into_iter()
+        .find(|series| series.counter() == parameter)
+    }
+
     /// The counter of what was exported, where there is one.
     pub fn export(self) -> Option<ParameterCode> {
         match self {

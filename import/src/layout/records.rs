@@ -9,7 +9,7 @@ use crate::mapping::{Direction, Edge};
 use crate::number::{DecimalMark, Number};
 use crate::row::{self, Amount, MeterValue, Row};
 use crate::times::{self, Occurrence, Stamp, parse_length};
-use crate::units::{Measure, Target, measure};
+use crate::units::{Measure, Series, Target, measure};
 
 impl Layout {
     /// Reads a record: its values, or what is wrong with it and with each of them.
@@ -355,8 +355,16 @@ pub(crate) fn amount(
     let number = Number::parse(text, mark)?;
     let series = match measure.target {
         Target::Value(parameter) => {
-            let sign = if direction == Direction::Export { -1.0 } else { 1.0 };
-            return Ok(Amount::Value(parameter, sign * number.times(measure.factor)));
+            let value = number.times(measure.factor);
+            return match (direction, Series::of_counter(parameter)) {
+                // What was exported has a counter of its own; a rate is negative then.
+                (Direction::Export, Some(series)) => match series.export() {
+                    Some(counter) => Ok(Amount::Value(counter, value)),
+                    None => Err(format!("`{}` is given back, and of {parameter} nothing is", shown(text))),
+                },
+                (Direction::Export, None) => Ok(Amount::Value(parameter, -value)),
+                (Direction::Net | Direction::Import, _) => Ok(Amount::Value(parameter, value)),
+            };
         }
         Target::Interval(series) => series,
     };

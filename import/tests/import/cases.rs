@@ -1,7 +1,7 @@
 //! Files that users really have, each with the readings that are right.
 
 use crate::store::{Store, case, options, owned};
-use galerna_import::{Import, ImportError};
+use galerna_import::{Import, ImportError, Mapping};
 
 fn refusal(name: &str) -> ImportError {
     Import::open(case(name), &options()).err().unwrap_or_else(|| panic!("{name} was read"))
@@ -442,6 +442,35 @@ fn local_half_hours_of_a_clock_change_are_told_apart_by_their_order() {
         assert!(published.errors().is_empty(), "{:?}", published.errors());
         assert_eq!(clocks(&store), ["00:30", "01:00", "01:30"]);
     }
+}
+
+/// A meter that counts both directions in a row has both of its counters.
+#[test]
+fn registers_of_both_directions_have_their_own_counters() {
+    let text = r#"
+        description = "registers"
+        utility = "electricity"
+        unit = "Wh"
+        meter = { column = "m" }
+        [time]
+        column = "t"
+        [[value]]
+        column = "in"
+        kind = "counter"
+        direction = "import"
+        [[value]]
+        column = "out"
+        kind = "counter"
+        direction = "export"
+    "#;
+    let mut options = owned("A", None);
+    options.mapping = Some(Mapping::parse("registers", text).unwrap());
+    let file = "m,t,in,out\nr,2026-11-01T00:00:00Z,1234567,10\nr,2026-11-01T01:00:00Z,1234667,30\n";
+    let mut store = Store::default();
+    let published = store.publish(file.as_bytes().to_vec(), &options).unwrap();
+    assert!(published.errors().is_empty(), "{:?}", published.errors());
+    assert_eq!(store.values("A", "r", 402), [1234.567, 1234.667]);
+    assert_eq!(store.values("A", "r", 452), [0.01, 0.03]);
 }
 
 /// Counters of other senders stand where they stand; what is imported goes on from them.
