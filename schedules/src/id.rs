@@ -22,12 +22,14 @@ impl ScheduleId {
     pub fn new(name: impl Into<String>) -> Result<Self, BadSchedule> {
         let name = name.into();
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
-        if name.is_empty() || name.len() > LONGEST || !name.chars().all(allowed) {
+        // Programs that build addresses take these for steps in a path.
+        let steps = name.split('/').any(|part| matches!(part, "." | ".."));
+        if name.is_empty() || name.len() > LONGEST || !name.chars().all(allowed) || steps {
             let shown: String = name.chars().take(40).collect();
             return Err(BadSchedule::new(
                 "id",
                 format!(
-                    "`{shown}` is no name of a schedule; write 1 to {LONGEST} letters, digits, `.`, `_`, `-` or `/`"
+                    "`{shown}` is no name of a schedule; write 1 to {LONGEST} letters, digits, `.`, `_`, `-` or `/`, and no part `.` or `..`"
                 ),
             ));
         }
@@ -57,5 +59,21 @@ impl TryFrom<String> for ScheduleId {
 impl From<ScheduleId> for String {
     fn from(id: ScheduleId) -> Self {
         id.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_can_stand_in_a_path() {
+        for good in ["nightly", "reports/daily.v2", "a..b", ".hidden"] {
+            assert!(ScheduleId::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "reports/..", "./daily", "a b", "ä"] {
+            let said = ScheduleId::new(bad).unwrap_err().to_string();
+            assert!(said.contains("is no name of a schedule"), "{bad}: {said}");
+        }
     }
 }
