@@ -1,9 +1,12 @@
 //! The JSON forms.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -133,6 +136,11 @@ fn entry(text: &[u8], index: usize, limits: &DecodeLimits, decoded: &mut Decoded
 
 /// Reads one reading field by field; when it is bad, it comes back as it was.
 pub(super) fn single(text: &[u8], limits: &DecodeLimits) -> Result<Reading, (BadReading, Value)> {
+    if let Some(name) = doubled_field(text) {
+        // As text it keeps both.
+        let raw = Value::String(String::from_utf8_lossy(text).into_owned());
+        return Err((BadReading::new(RejectCode::Malformed, name, "is there twice"), raw));
+    }
     // The syntax is right; a number may be out of range, or the nesting too deep.
     let raw = match serde_json::from_slice::<Value>(text).or_else(|e| apart(text).ok_or(e)) {
         Ok(raw) => raw,
@@ -143,6 +151,86 @@ pub(super) fn single(text: &[u8], limits: &DecodeLimits) -> Result<Reading, (Bad
         }
     };
     fields::reading(&raw, limits, Numbers::OfOthers).map_err(|error| (error, raw))
+}
+
+/// A field of a reading or of one of its values that is there twice: whichever is taken, the other one would be lost.
+fn doubled_field(text: &[u8]) -> Option<String> {
+    let found = Cell::new(None);
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    // What cannot be read is found by what reads it.
+    let _ = Doubled { found: &found, at: "" }.deserialize(&mut deserializer);
+    found.take()
+}
+
+/// Looks for fields that are there twice.
+struct Doubled<'a> {
+    found: &'a Cell<Option<String>>,
+    /// Where it looks.
+    at: &'a str,
+}
+
+impl<'de> DeserializeSeed<'de> for Doubled<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Doubled<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        loop {
+            let at = format!("{}[{index}].", self.at.trim_end_matches('.'));
+            if list.next_element_seed(Doubled { found: self.found, at: &at })?.is_none() {
+                return Ok(());
+            }
+            index += 1;
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let mut seen = BTreeSet::new();
+        while let Some(name) = fields.next_key::<String>()? {
+            let at = format!("{}{name}", self.at);
+            fields.next_value_seed(Doubled { found: self.found, at: &format!("{at}.") })?;
+            let ours = matches!(&*name, "did" | "values" | "sqn" | "ts" | "p" | "v");
+            if ours && !seen.insert(name) {
+                self.found.set(Some(at));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reads a reading part by part, so that a number out of range, which the parser refuses without saying where it is, becomes

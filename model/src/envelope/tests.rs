@@ -3,7 +3,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::*;
-use crate::{Measurement, ParameterCode};
+use crate::{Measurement, ParameterCode, RejectCode};
 
 fn reading(did: &str) -> Reading {
     Reading {
@@ -49,6 +49,26 @@ fn packed<T: Serialize>(readings: T) -> Message {
     let mut body = vec![VERSION];
     body.extend(rmp_serde::to_vec_named(&loose).unwrap());
     Message { body: body.into(), content_type: CONTENT_TYPE.into(), id: "e1".into() }
+}
+
+#[test]
+fn a_field_that_is_there_twice_costs_its_reading() {
+    let good = r#"{"did":"a","values":[{"p":401,"v":1}],"sqn":1,"ts":1429658100000,"x":1,"x":2}"#;
+    for (field, bad) in [
+        ("did", r#"{"did":"a","\u0064id":"b","values":[{"p":401,"v":1}],"sqn":1,"ts":1429658100000}"#),
+        ("values", r#"{"did":"a","values":[],"values":[{"p":401,"v":1}],"sqn":1,"ts":1429658100000}"#),
+        ("ts", r#"{"did":"a","values":[{"p":401,"v":1}],"sqn":1,"ts":1,"ts":1429658100000}"#),
+        (
+            "values[1].v",
+            r#"{"did":"a","values":[{"p":401,"v":1},{"p":402,"v":1,"v":2}],"sqn":1,"ts":1429658100000}"#,
+        ),
+    ] {
+        let decoded = decode(&json_message(format!("[{good},{bad}]"))).unwrap();
+        assert_eq!(decoded.readings.len(), 1, "{bad}");
+        let [BadEntry { index: 1, error, raw }] = &decoded.bad[..] else { panic!("{:?}", decoded.bad) };
+        assert_eq!((error.code, &*error.field), (RejectCode::Malformed, field), "{error:?}");
+        assert_eq!(raw.as_str(), Some(bad));
+    }
 }
 
 #[test]
