@@ -8,9 +8,9 @@
 //! The checker knows nothing of the product but what is documented of it: its HTTP API, and what it writes to MongoDB, which it reads
 //! with the driver. It uses no crate of the product. Two things are held to:
 //!
-//! - **Readings** ([`load`], [`stored`]): what was accepted is stored once; nothing else is; no message is left in a queue, and none is
+//! - **Readings** (`load`, `stored`): what was accepted is stored once; nothing else is; no message is left in a queue, and none is
 //!   among the dead letters.
-//! - **Leases** ([`leases`]): every state that a queue had, in the order in which a majority had it, read from a change stream; and
+//! - **Leases** (`leases`): every state that a queue had, in the order in which a majority had it, read from a change stream; and
 //!   clients that lease queues beside the workers, each asking any dispatcher, also one that is cut off. No queue has two holders.
 //!
 //! Everything is in namespaces of this run ([`namespace`]), so that it needs no free ports, changes nothing of the machine, and ends with
