@@ -6,7 +6,7 @@
 //! Sequence numbers whose slot still holds an older root are skipped, so one root that takes long holds up
 //! nobody; the slab doubles when it is half full, and becomes smaller when for a while few of its slots were needed.
 //!
-//! When roots run out of time is in [`deadlines`], the size of the slab in [`slab`].
+//! When roots run out of time is in `deadlines`, the size of the slab in `slab`.
 //!
 //! A slot collects the shares handed back; when they XOR to the root's secret, the tree is done (see
 //! [`galerna_topology::lineage`]). A free slot has collected 0, so taking it writes nothing there.

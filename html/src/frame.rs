@@ -12,7 +12,7 @@ pub fn document(title: &str, events: Option<&str>, body: &Markup) -> Markup {
     document_with_assets("/assets", title, events, body)
 }
 
-/// The same for whoever serves [`assets`](crate::assets) below another path, so that its pages stand beside others'.
+/// The same for whoever serves [`assets`] below another path, so that its pages stand beside others'.
 pub fn document_with_assets(assets: &str, title: &str, events: Option<&str>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)

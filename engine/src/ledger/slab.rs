@@ -17,7 +17,7 @@ impl Ledger {
     }
 
     /// Gives memory back if it is time to look and few slots were needed since the last time. Then it returns true, and pending
-    /// roots are in other slots: in those of before modulo [`capacity`](RootAllocator::capacity). While slots in
+    /// roots are in other slots: in those of before modulo `RootAllocator::capacity`. While slots in
     /// [`acked`](Self::acked) or [`failed`](Self::failed) have not been taken, it does nothing.
     pub fn shrink(&mut self, now: u64) -> bool {
         let taken = self.acked.is_empty() && self.failed.is_empty();
