@@ -115,11 +115,16 @@ pub trait WindowTopology {
     fn flow<T: Data>(&mut self, stream: impl Into<Stream<T>>) -> Flow<'_, T>;
 }
 
-/// What a component cannot be is an error of `build`.
-fn refuse_if<I: Send + 'static, O: Outputs>(
+/// The component with its tick, if it has one. What it cannot be is an error of `build`.
+fn ticking_or_refused<I: Send + 'static, O: Outputs>(
     declarer: BoltDeclarer<'_, I, O>,
+    tick: Option<Duration>,
     checked: Result<(), impl std::error::Error>,
 ) -> BoltDeclarer<'_, I, O> {
+    let declarer = match tick {
+        Some(tick) => declarer.tick_every(tick),
+        None => declarer,
+    };
     match checked {
         Ok(()) => declarer,
         Err(error) => declarer.refuse(error.to_string()),
@@ -153,16 +158,13 @@ impl WindowTopology for TopologyBuilder {
             .batch_bolt(id, move || WindowBolt::new(window.clone()))
             .event_time(uses)
             .key_by(stream, move |tuple: &T| key_of(tuple));
-        if let Some(tick) = tick {
-            declarer = declarer.tick_every(tick);
-        }
         if let Some(holds) = holds {
             declarer = declarer.holds(holds);
         }
         if let Some(holds_for) = holds_for {
             declarer = declarer.holds_for(holds_for);
         }
-        refuse_if(declarer, checked)
+        ticking_or_refused(declarer, tick, checked)
     }
 
     fn window_in_state<T, K, A>(
@@ -180,14 +182,11 @@ impl WindowTopology for TopologyBuilder {
         let checked = window.check().and_then(|()| window.check_in_state());
         let (tick, key_of) = (window.tick(), window.key_of.clone());
         let uses = event_time_use(window.works_by_event_time(), window.makes_watermarks.is_some());
-        let mut declarer = self
+        let declarer = self
             .batch_bolt(id, move || StateWindowBolt::new(window.clone()))
             .event_time(uses)
             .keyed_by(stream, move |tuple: &T| key_of(tuple));
-        if let Some(tick) = tick {
-            declarer = declarer.tick_every(tick);
-        }
-        refuse_if(declarer, checked)
+        ticking_or_refused(declarer, tick, checked)
     }
 
     fn join<L: Data, R: Data, K: Data + Eq + Hash>(
@@ -199,16 +198,13 @@ impl WindowTopology for TopologyBuilder {
     ) -> BoltDeclarer<'_, Side<L, R>, JoinOutputs<K, L, R>> {
         let (checked, holds_for, makes) = (join.check(), join.holds_for(), join.makes_watermarks);
         let ((left_key, right_key), tick) = (join.key_of.clone(), join.tick());
-        let mut declarer = self
+        let declarer = self
             .batch_bolt(id, move || JoinBolt::new(join.clone()))
             .event_time(event_time_use(true, makes))
             .holds_for(holds_for)
             .key_by_as(left, move |tuple: &L| left_key(tuple), Side::Left)
             .key_by_as(right, move |tuple: &R| right_key(tuple), Side::Right);
-        if let Some(tick) = tick {
-            declarer = declarer.tick_every(tick);
-        }
-        refuse_if(declarer, checked)
+        ticking_or_refused(declarer, tick, checked)
     }
 
     fn join_in_state<L, R, K>(
@@ -225,15 +221,12 @@ impl WindowTopology for TopologyBuilder {
     {
         let (checked, makes) = (join.check(), join.makes_watermarks);
         let ((left_key, right_key), tick) = (join.key_of.clone(), join.tick());
-        let mut declarer = self
+        let declarer = self
             .batch_bolt(id, move || StateJoinBolt::new(join.clone()))
             .event_time(event_time_use(true, makes))
             .keyed_by_as(left, move |tuple: &L| left_key(tuple), Side::Left)
             .keyed_by_as(right, move |tuple: &R| right_key(tuple), Side::Right);
-        if let Some(tick) = tick {
-            declarer = declarer.tick_every(tick);
-        }
-        refuse_if(declarer, checked)
+        ticking_or_refused(declarer, tick, checked)
     }
 
     fn deduplicate<T: Data, K: Data + Eq + Hash>(
