@@ -10,6 +10,9 @@ use chromiumoxide::cdp::browser_protocol::log::EventEntryAdded;
 use chromiumoxide::cdp::js_protocol::runtime::{
     ConsoleApiCalledType, EventConsoleApiCalled, EventExceptionThrown,
 };
+use chromiumoxide::element::Element;
+use chromiumoxide::error::CdpError;
+use chromiumoxide::layout::Point;
 use chromiumoxide::page::ScreenshotParams;
 use futures_util::StreamExt;
 use galerna_lock::Mutex;
@@ -147,19 +150,46 @@ impl Tab {
         self.holds(&format!("document.body.innerText.includes({})", Value::from(text))).await;
     }
 
+    /// The first element that matches, in view, in a document that is wholly there, and the point of it that stays where it is for two
+    /// looks. What is only half loaded or is being replaced is looked for again: its nodes have no ids that last.
+    async fn settled(&self, selector: &str) -> (Element, Point) {
+        let begun = Instant::now();
+        loop {
+            let tried = async {
+                let element = self.page.find_element(selector).await?;
+                element.scroll_into_view().await?;
+                let first = element.clickable_point().await?;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let second = element.clickable_point().await?;
+                Ok::<_, CdpError>(((first.x, first.y) == (second.x, second.y)).then_some((element, second)))
+            };
+            let found = match self.value("document.readyState === 'complete'").await {
+                Value::Bool(true) => tried.await,
+                _ => Ok(None),
+            };
+            match found {
+                Ok(Some(found)) => return found,
+                Ok(None) | Err(_) if begun.elapsed() < DEADLINE => {
+                    tokio::time::sleep(Duration::from_millis(50)).await
+                }
+                Ok(None) => panic!("{selector} does not come to rest within {DEADLINE:?}"),
+                Err(error) => panic!("{selector}: {error}"),
+            }
+        }
+    }
+
     /// Clicks with the mouse on the first element that matches, where a user would see it.
     pub(crate) async fn click(&self, selector: &str) {
-        self.holds(&format!("document.querySelector({}) !== null", Value::from(selector))).await;
-        let element = self.page.find_element(selector).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
-        element.click().await.unwrap_or_else(|e| panic!("{selector}: {e}"));
+        let (_, point) = self.settled(selector).await;
+        self.page.click(point).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
     }
 
     /// Writes into a field, key by key.
     pub(crate) async fn write(&self, selector: &str, text: &str) {
-        let element = self.page.find_element(selector).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
-        element.focus().await.unwrap();
-        self.value(&format!("document.querySelector({}).select(); true", Value::from(selector))).await;
-        element.type_str(text).await.unwrap();
+        let (element, _) = self.settled(selector).await;
+        let field = format!("document.querySelector({})", Value::from(selector));
+        self.holds(&format!("{field}.focus(), {field}.select(), document.activeElement === {field}")).await;
+        element.type_str(text).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
     }
 
     /// A window of this size.
