@@ -65,14 +65,18 @@ pub(crate) fn decode(bytes: Vec<u8>, told: Option<&str>) -> Result<Text, ImportE
     }
 }
 
-/// The beginning of a table in UTF-16 has a zero in every other byte, and no text of another encoding has.
+/// Text in UTF-16 has a zero in every other byte but for letters that are not ASCII, and nearly none in the others: no text of
+/// another encoding has.
 fn utf_16_without_mark(bytes: &[u8]) -> Option<&'static Encoding> {
-    let start = &bytes[..bytes.len().min(64) & !1];
-    if start.len() < 4 || !bytes.len().is_multiple_of(2) {
+    const LOOKED_AT: usize = 4096;
+    let start = &bytes[..bytes.len().min(LOOKED_AT) & !1];
+    if start.len() < 4 {
         return None;
     }
-    let all = |offset: usize| start.iter().skip(offset).step_by(2).all(|b| *b == 0);
-    match (all(0), all(1)) {
+    let zeros = |offset: usize| start.iter().skip(offset).step_by(2).filter(|b| **b == 0).count();
+    let (first, second, pairs) = (zeros(0), zeros(1), start.len() / 2);
+    let most = |count: usize, other: usize| count * 2 > pairs && other * 50 < count;
+    match (most(first, second), most(second, first)) {
         (true, false) => Some(UTF_16BE),
         (false, true) => Some(UTF_16LE),
         _ => None,
@@ -121,6 +125,12 @@ mod tests {
             (utf_16(text, false, false), "UTF-16BE"),
         ] {
             let read = decode(bytes, None).unwrap();
+            assert_eq!((String::from_utf8(read.bytes).unwrap().as_str(), read.encoding), (text, encoding));
+        }
+        // Letters that are not ASCII in front, and so no zero beside them.
+        let text = "– Zählpunkte – Übersicht €\nts,value\n2026,1\n";
+        for (little, encoding) in [(true, "UTF-16LE"), (false, "UTF-16BE")] {
+            let read = decode(utf_16(text, little, false), None).unwrap();
             assert_eq!((String::from_utf8(read.bytes).unwrap().as_str(), read.encoding), (text, encoding));
         }
         let latin = decode(b"caf\xe9".to_vec(), Some("latin1")).unwrap();

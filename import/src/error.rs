@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use galerna_model::{AccountId, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::units::Target;
 
 /// A file of which nothing can be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,11 +124,31 @@ pub struct RowError {
     pub fault: RowFault,
     /// What was found and what to do.
     pub found: String,
+    /// What is known of it all the same.
+    #[serde(skip)]
+    pub(crate) place: Option<Box<Place>>,
+}
+
+/// What is known of a value that is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The account and the meter.
+    pub(crate) meter: Option<(AccountId, String)>,
+    /// When its interval ends: others are as long as they are because of it.
+    pub(crate) time: Option<PlaceTime>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlaceTime {
+    pub(crate) ts: Timestamp,
+    pub(crate) target: Target,
+    pub(crate) length_ms: Option<i64>,
+    pub(crate) usual_ms: Option<i64>,
 }
 
 impl RowError {
     pub(crate) fn new(line: u64, fault: RowFault, found: impl fmt::Display) -> Self {
-        Self { line, last_line: line, rows: 1, fault, found: found.to_string() }
+        Self { line, last_line: line, rows: 1, fault, found: found.to_string(), place: None }
     }
 }
 

@@ -226,7 +226,10 @@ fn value(
         .ok_or_else(|| wrong(RowFault::Unit, format!("powerOfTenMultiplier {power} is out of range")))?;
     let amount = amount(reading.value.trim(), DecimalMark::Point, Measure { factor, ..measure }, direction)
         .map_err(|problem| wrong(RowFault::Value, format!("value {problem}")))?;
+    let (refused_since, is_mean) = (None, false);
     Ok(MeterValue {
+        refused_since,
+        is_mean,
         line,
         ts: Timestamp((start + length) * 1000),
         amount,

@@ -16,7 +16,9 @@ mod derived;
 
 /// Times are kept in chunks of so many milliseconds, so that a week more costs the writing of a week.
 const CHUNK_MS: i64 = 7 * 86_400_000;
-const VERSION: u8 = 1;
+/// Version 1 did not know of refused rows between times.
+const VERSION: u8 = 2;
+const OLDEST: u8 = 1;
 const MILLIS_OF_HOUR: i64 = 3_600_000;
 
 /// Validates what is to be stored, as the store's side will.
@@ -77,6 +79,9 @@ struct Interval {
     length: Option<i64>,
     usual: Option<i64>,
     source: u16,
+    /// The time before, where rows between the two were refused whose times are not known.
+    #[serde(default)]
+    refused_since: Option<i64>,
 }
 
 impl Interval {
@@ -320,6 +325,7 @@ impl History {
             length: None,
             usual: value.usual_ms,
             source,
+            refused_since: None,
         });
         match value.amount {
             Amount::Net(_, net) if net.is_sign_negative() && !net.is_zero() => {
@@ -335,6 +341,12 @@ impl History {
             _ => {}
         }
         interval.length = value.length_ms.or(interval.length);
+        let since = value.refused_since.map(|ts| ts.0);
+        interval.refused_since = match value.amount {
+            // Beside the row of what was used.
+            Amount::Export(..) => since.or(interval.refused_since),
+            _ => since,
+        };
         let alone = |code: ParameterCode, amount: Option<Decimal>| {
             amount.map(|amount| Measurement { p: code, v: float(amount) })
         };

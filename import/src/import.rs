@@ -8,8 +8,10 @@ use crate::encoding::{decode, is_no_text};
 use crate::error::{ImportError, RowError, RowFault, shown};
 use crate::layout::Layout;
 use crate::mapping::MappedForm;
+use crate::means::amounts_of_means;
 use crate::number::{DecimalMark, MarkEvidence};
 use crate::options::Options;
+use crate::refused::{self, Refused};
 use crate::row::{Amount, MeterValue, Row};
 use crate::sniff::{named, sniff};
 use crate::table::{Lines, Records};
@@ -125,9 +127,13 @@ impl Import {
         };
         let mark = import.mark(options)?;
         import.found.decimal_comma = mark == DecimalMark::Comma;
-        let newest_first = import.newest_first();
-        if let Form::Table { layout, .. } = &mut import.form {
-            (layout.mark, layout.newest_first) = (mark, newest_first);
+        if let Form::Table { layout, .. } = &import.form {
+            let mut settled = layout.clone();
+            settled.mark = mark;
+            settled.settle(|| import.records().filter_map(|r| Some((r.line, r.fields.ok()?))))?;
+            if let Form::Table { layout, .. } = &mut import.form {
+                *layout = settled;
+            }
         }
         Ok(import)
     }
@@ -184,18 +190,6 @@ impl Import {
         Rows { records: self.records(), layout, read: read.iter(), pending: Vec::new() }
     }
 
-    /// Whether rows whose order tells what their times mean stand with the newest first.
-    fn newest_first(&self) -> bool {
-        let Form::Table { layout, .. } = &self.form else { return false };
-        if !layout.takes_order() {
-            return false;
-        }
-        let mut times =
-            self.records().filter_map(|r| r.fields.ok().and_then(|fields| layout.local_time(&fields)));
-        let first = times.next();
-        first.zip(times.last()).is_some_and(|(first, last)| first > last)
-    }
-
     /// All rows, by meter, in the order of their times. Two rows that say different things of one time are both refused.
     pub fn meters(&self) -> Meters {
         let mut meters = Meters::default();
@@ -207,12 +201,21 @@ impl Import {
                     meters.without_value += u64::from(missing);
                     meters.values.entry((account, meter)).or_default().push(value);
                 }
-                Err(error) => meters.errors.push(error),
+                Err(error) => {
+                    if let Some((whose, value)) = refused::missing(&error) {
+                        meters.values.entry(whose).or_default().push(value);
+                    }
+                    meters.errors.push(error);
+                }
             }
         }
         meters.skipped = rows.skipped();
-        for ((_, meter), values) in &mut meters.values {
-            let sorted = in_order(std::mem::take(values), meter, &mut meters.errors, &mut meters.duplicates);
+        let refused = Refused::of(&meters.errors);
+        meters.values.iter_mut().for_each(|(whose, values)| refused.mark(whose, values));
+        for (whose, values) in &mut meters.values {
+            let mut sorted =
+                in_order(std::mem::take(values), &whose.1, &mut meters.errors, &mut meters.duplicates);
+            amounts_of_means(&mut sorted, &mut meters.errors);
             *values = sorted;
         }
         meters.errors.sort_by_key(|error| error.line);

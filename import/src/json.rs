@@ -12,24 +12,26 @@ use crate::options::Options;
 use crate::row::Row;
 
 type Object<'t> = BTreeMap<String, &'t RawValue>;
+type Objects<'t> = Vec<(u64, Result<Object<'t>, String>)>;
 type Read = (String, Vec<Result<Row, RowError>>);
 
 /// Reads a JSON object a line, or an array of them.
 pub(crate) fn read(text: &[u8], options: &Options) -> Result<Read, ImportError> {
-    let mut objects: Vec<(u64, Result<Object<'_>, String>)> = Vec::new();
     let text = std::str::from_utf8(text).map_err(|e| ImportError::Encoding {
         encoding: "UTF-8".to_owned(),
         problem: format!("byte {} is not", e.valid_up_to() + 1),
         remedy: "save it as UTF-8, or say its --encoding",
     })?;
+    if let Some((mapping, objects)) = document(text, options)? {
+        return read_objects(objects, &mapping, options);
+    }
+    let mut objects: Objects<'_> = Vec::new();
     if text.trim_start().starts_with('[') {
         let items: Vec<&RawValue> = serde_json::from_str(text)
             .map_err(|e| ImportError::Broken { found: format!("the file is not JSON: {e}") })?;
         for item in items {
-            // The item is a part of the text.
-            let offset = item.get().as_ptr() as usize - text.as_ptr() as usize;
-            let line = text[..offset].matches('\n').count() as u64 + 1;
-            objects.push((line, serde_json::from_str(item.get()).map_err(|e| e.to_string())));
+            let object = serde_json::from_str(item.get()).map_err(|e| e.to_string());
+            objects.push((line_of(text, item), object));
         }
     } else {
         for (line, number) in text.lines().zip(1..) {
@@ -45,13 +47,88 @@ pub(crate) fn read(text: &[u8], options: &Options) -> Result<Read, ImportError> 
     };
     let names: Vec<String> = first.keys().cloned().collect();
     let mapping = mapping(&names, options)?;
+    read_objects(objects, &mapping, options)
+}
+
+/// The line of a part of the text.
+fn line_of(text: &str, part: &RawValue) -> u64 {
+    let offset = (part.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count() as u64 + 1
+}
+
+/// The rows of a document that has them in a list within it, as a mapping says.
+fn document<'t>(text: &'t str, options: &Options) -> Result<Option<(Mapping, Objects<'t>)>, ImportError> {
+    let candidates: Vec<Mapping> = match &options.mapping {
+        Some(mapping) => vec![mapping.clone()],
+        None => Mapping::names().filter_map(Mapping::named).collect(),
+    };
+    let mut candidates = candidates.into_iter().filter(|mapping| mapping.rows.is_some()).peekable();
+    if candidates.peek().is_none() || !text.trim_start().starts_with('{') {
+        return Ok(None);
+    }
+    // Several documents may follow each other.
+    let documents: Result<Vec<&RawValue>, _> =
+        serde_json::Deserializer::from_str(text).into_iter::<&RawValue>().collect();
+    let Ok(documents) = documents else { return Ok(None) };
+    for mapping in candidates {
+        let path: Vec<&str> = mapping.rows.iter().flat_map(|rows| rows.split('.')).collect();
+        let mut items: Vec<&RawValue> = Vec::new();
+        documents.iter().for_each(|document| collect(document, &path, &mut items));
+        let objects: Objects<'_> = items
+            .into_iter()
+            .map(|item| (line_of(text, item), serde_json::from_str(item.get()).map_err(|e| e.to_string())))
+            .collect();
+        let fits = |object: &Object<'_>| {
+            let names: Vec<String> = object.keys().cloned().collect();
+            mapping.fits_fields(&Header::new(&names))
+        };
+        match objects.first() {
+            None if options.mapping.is_some() => {
+                return Err(ImportError::Header {
+                    found: format!(
+                        "the file has no rows at `{}`, where `{}` has them",
+                        path.join("."),
+                        mapping.name()
+                    ),
+                    remedy: "choose another --mapping, or correct it".to_owned(),
+                });
+            }
+            Some((_, Ok(first))) if options.mapping.is_some() || fits(first) => {
+                return Ok(Some((mapping, objects)));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Collects the items of the lists at a path; lists on the way are gone through.
+fn collect<'t>(value: &'t RawValue, path: &[&str], into: &mut Vec<&'t RawValue>) {
+    if let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) {
+        if path.is_empty() {
+            into.extend(items);
+        } else {
+            items.into_iter().for_each(|item| collect(item, path, into));
+        }
+        return;
+    }
+    let Some((name, rest)) = path.split_first() else { return };
+    let object = serde_json::from_str::<Object<'_>>(value.get()).ok();
+    if let Some(inner) = object.and_then(|object| object.get(*name).copied()) {
+        collect(inner, rest, into);
+    }
+}
+
+fn read_objects(objects: Objects<'_>, mapping: &Mapping, options: &Options) -> Result<Read, ImportError> {
+    let names = objects.iter().find_map(|(_, object)| object.as_ref().ok());
+    let names: Vec<String> = names.map(|first| first.keys().cloned().collect()).unwrap_or_default();
     // Objects may lack what others have: the columns are all that the mapping names.
     let mut header: Vec<String> = mapping.required().map(str::to_owned).collect();
     header.extend(mapping.value.iter().map(|value| value.column.clone()));
     header.extend(names);
     let mut seen = std::collections::HashSet::new();
     header.retain(|name| seen.insert(crate::layout::normalized(name)));
-    let mut layout = Layout::bind(&mapping, &header, &[], options)?;
+    let mut layout = Layout::bind(mapping, &header, &[], options)?;
     layout.mark = DecimalMark::Point;
     if mapping.decimal == Some(',') {
         layout.mark = DecimalMark::Comma;
@@ -60,11 +137,7 @@ pub(crate) fn read(text: &[u8], options: &Options) -> Result<Read, ImportError> 
         .into_iter()
         .map(|(line, object)| (line, object.map(|object| record(&object, &header))))
         .collect();
-    if layout.takes_order() {
-        let times: Vec<_> =
-            records.iter().filter_map(|(_, r)| r.as_ref().ok().and_then(|r| layout.local_time(r))).collect();
-        layout.newest_first = times.first().zip(times.last()).is_some_and(|(first, last)| first > last);
-    }
+    layout.settle(|| records.iter().filter_map(|(line, r)| Some((*line, r.as_ref().ok()?.clone()))))?;
     let mut rows = Vec::new();
     for (line, record) in records {
         match record {
@@ -111,7 +184,7 @@ pub(crate) fn mapping(names: &[String], options: &Options) -> Result<Mapping, Im
         });
     }
     let json = Mapping::names().filter_map(Mapping::named).filter(|mapping| mapping.form == MappedForm::Json);
-    let mut fitting = json.filter(|mapping| mapping.required().all(|column| header.has(column)));
+    let mut fitting = json.filter(|mapping| mapping.rows.is_none() && mapping.fits_fields(&header));
     fitting.next().ok_or_else(|| {
         let shown: Vec<String> = names.iter().take(12).map(|name| format!("`{}`", shown(name))).collect();
         let known: Vec<&str> = Mapping::names().collect();
@@ -127,7 +200,26 @@ pub(crate) fn is_export(text: &[u8]) -> bool {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).trim_ascii_start();
     let text = text.strip_prefix(b"[").unwrap_or(text);
     let mut objects = serde_json::Deserializer::from_slice(text).into_iter::<Object<'_>>();
-    let Some(Ok(object)) = objects.next() else { return false };
-    let names: Vec<String> = object.into_keys().collect();
-    mapping(&names, &Options::default()).is_ok()
+    if let Some(Ok(object)) = objects.next() {
+        let names: Vec<String> = object.into_keys().collect();
+        if mapping(&names, &Options::default()).is_ok() {
+            return true;
+        }
+    }
+    // Rows within a document, of which this may be no more than the beginning.
+    Mapping::names().filter_map(Mapping::named).any(|mapping| {
+        let list = mapping.rows.as_deref().and_then(|rows| rows.rsplit('.').next());
+        let row = list.and_then(|list| first_of(text, list));
+        row.is_some_and(|names| mapping.fits_fields(&Header::new(&names)))
+    })
+}
+
+/// The fields of the first object of the list that a field holds, wherever it is.
+fn first_of(text: &[u8], list: &str) -> Option<Vec<String>> {
+    let name = format!("\"{list}\"");
+    let at = text.windows(name.len()).position(|part| part == name.as_bytes())?;
+    let rest = text[at + name.len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let rest = rest.strip_prefix(b"[")?;
+    let first = serde_json::Deserializer::from_slice(rest).into_iter::<Object<'_>>().next()?.ok()?;
+    Some(first.into_keys().collect())
 }

@@ -6,12 +6,15 @@ use galerna_model::AccountId;
 use jiff::civil::DateTime;
 
 use crate::grid::Grid;
-use crate::mapping::{Direction, Edge, OneOrMore};
+use crate::mapping::{Direction, Edge, OneOrMore, ValueKind};
 use crate::number::DecimalMark;
 use crate::times::{Overlap, Stamp, TimeFormat, Zone};
-use crate::units::{Kind, Measure};
+use crate::units::Measure;
 
 mod binding;
+mod meaning;
+mod order;
+mod preamble;
 mod records;
 
 pub(crate) use binding::Header;
@@ -19,10 +22,25 @@ pub(crate) use records::amount;
 
 /// What takes no room where it is shown: zero-width characters and byte order marks, which copying from pages brings along.
 fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ad}')
+    // Accents that are written behind their letter are left out with those that are written with it.
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{ad}' | '\u{300}'..='\u{36f}')
 }
 
-/// A column's name without what is only writing: case, what stands between words, and what is not seen.
+/// A letter without its accent: exports have both `Unité` and `Unite`.
+fn plain(c: char) -> char {
+    match c {
+        'à'..='å' => 'a',
+        'ç' => 'c',
+        'è'..='ë' => 'e',
+        'ì'..='ï' => 'i',
+        'ñ' => 'n',
+        'ò'..='ö' => 'o',
+        'ù'..='ü' => 'u',
+        other => other,
+    }
+}
+
+/// A column's name without what is only writing: case, accents, what stands between words, and what is not seen.
 pub(crate) fn normalized(name: &str) -> String {
     let seen: String;
     let name = if name.contains(is_invisible) {
@@ -36,7 +54,7 @@ pub(crate) fn normalized(name: &str) -> String {
         if !out.is_empty() {
             out.push('_');
         }
-        out.extend(word.chars().flat_map(char::to_lowercase));
+        out.extend(word.chars().flat_map(char::to_lowercase).map(plain));
     }
     out
 }
@@ -55,12 +73,18 @@ impl Source {
         match self {
             Self::Fixed(text) => Some(text),
             Self::Column(at, otherwise) => {
-                let text = record.get(*at).unwrap_or_default().trim();
+                let text = written(record.get(*at).unwrap_or_default());
                 if text.is_empty() { otherwise.as_deref() } else { Some(text) }
             }
             Self::Nowhere => None,
         }
     }
+}
+
+/// A field's text. Some exports have `="541"`, which spreadsheets show as 541 and do not round.
+fn written(field: &str) -> &str {
+    let text = field.trim();
+    text.strip_prefix("=\"").and_then(|text| text.strip_suffix('"')).unwrap_or(text)
 }
 
 /// What the values of a column or grid are.
@@ -69,7 +93,7 @@ pub(crate) struct Meaning {
     utility: Source,
     unit: Source,
     direction: Direction,
-    kind: Kind,
+    kind: ValueKind,
     /// Known at the beginning where neither utility nor unit is a column.
     measure: Option<Measure>,
 }
@@ -80,7 +104,7 @@ struct Value {
     /// The meter that the column is named after.
     meter: Option<String>,
     meaning: Meaning,
-    when: Option<(usize, OneOrMore)>,
+    when: Vec<(usize, OneOrMore)>,
 }
 
 #[derive(Debug, Clone)]
@@ -95,8 +119,11 @@ enum Times {
         date: usize,
         date_format: TimeFormat,
         clock: usize,
-        clock_format: String,
-        end: Option<usize>,
+        clock_formats: Vec<String>,
+        /// A number there is that of the hour in its day.
+        numbered: bool,
+        /// The date, where it is another column, and the clock time of the end.
+        end: Option<(Option<usize>, usize)>,
     },
     Hour {
         date: usize,
@@ -114,6 +141,8 @@ struct Placed {
     stamp: Stamp,
     edge: Edge,
     length: Option<i64>,
+    /// The end on a clock, where `stamp` is the beginning on one.
+    end: Option<DateTime>,
 }
 
 /// How the rows of a file are read.
@@ -126,6 +155,7 @@ pub(crate) struct Layout {
     account: Source,
     meter: Source,
     interval: Source,
+    interval_suffix: String,
     usual_ms: Option<i64>,
     times: Times,
     edge: Edge,
@@ -135,6 +165,8 @@ pub(crate) struct Layout {
     values: Vec<Value>,
     grids: Vec<Grid>,
     skip: Vec<(usize, OneOrMore)>,
+    /// Times of clock changes are the beginning's and an interval: 03:00 occurs twice, and 02:00 does not.
+    pub(crate) ends_by_start: bool,
     /// The newest row of a meter stands first.
     pub(crate) newest_first: bool,
     account_before: Option<AccountId>,
@@ -150,7 +182,9 @@ impl Layout {
     fn used(&self) -> impl Iterator<Item = usize> {
         let times = match &self.times {
             Times::One { at, end, .. } => [Some(*at), *end, None],
-            Times::Clock { date, clock, end, .. } => [Some(*date), Some(*clock), *end],
+            Times::Clock { date, clock, end, .. } => {
+                [Some(*date), Some(*clock), end.map(|(date, clock)| date.unwrap_or(0).max(clock))]
+            }
             Times::Hour { date, hour, .. } => [Some(*date), Some(*hour), None],
             Times::Grid { date, .. } => [Some(*date), None, None],
         };
@@ -159,7 +193,8 @@ impl Layout {
             _ => None,
         };
         let meanings = self.values.iter().flat_map(move |v| {
-            [Some(v.at), column(&v.meaning.unit), column(&v.meaning.utility), v.when.as_ref().map(|w| w.0)]
+            let kinds = v.when.iter().map(|when| when.0).max();
+            [Some(v.at), column(&v.meaning.unit), column(&v.meaning.utility), kinds]
         });
         let grids = self.grids.iter().filter(|grid| !grid.optional).map(Grid::last_column);
         times
@@ -190,7 +225,7 @@ impl Layout {
     }
 
     fn field<'r>(&self, record: &'r csv::StringRecord, at: usize) -> &'r str {
-        record.get(at).unwrap_or_default().trim()
+        written(record.get(at).unwrap_or_default())
     }
 
     fn name(&self, at: usize) -> String {

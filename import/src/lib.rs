@@ -8,6 +8,7 @@
 //!
 //! It does no I/O but for reading mapping files, and of Galerna's crates it depends on the model alone.
 
+mod dates;
 mod encoding;
 mod error;
 mod green_button;
@@ -18,14 +19,17 @@ mod json;
 mod layout;
 mod lengths;
 mod mapping;
+mod means;
 mod number;
 mod options;
+mod refused;
 mod row;
 mod sniff;
 mod table;
 mod times;
 mod units;
 
+pub use dates::{DateOrder, DateOrderError};
 pub use error::{ImportError, Lack, RowError, RowFault};
 pub use history::{Added, Check, Correction, History, HistoryError, MeterReading, StoredValue};
 pub use import::{Found, Import, Meters, Rows};

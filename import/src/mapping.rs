@@ -5,8 +5,13 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::ImportError;
+use crate::layout::Header;
 use crate::times::{Gap, Overlap};
 use crate::units::Kind;
+
+mod fields;
+
+pub(crate) use fields::{ColumnField, Conditions, Field, Label, OneOrMore, When};
 
 /// Which column of an export is what, and what the export leaves unsaid.
 ///
@@ -40,6 +45,8 @@ pub struct Mapping {
     description: String,
     #[serde(default)]
     pub(crate) form: MappedForm,
+    /// Where the rows of a JSON document are: names of fields, joined by points.
+    pub(crate) rows: Option<String>,
     pub(crate) delimiter: Option<char>,
     pub(crate) decimal: Option<char>,
     pub(crate) encoding: Option<String>,
@@ -49,6 +56,9 @@ pub struct Mapping {
     #[serde(default)]
     pub(crate) gap: Gap,
     pub(crate) interval: Option<Field>,
+    /// What an interval's text lacks: `m` where it is a number of minutes.
+    #[serde(default)]
+    pub(crate) interval_suffix: String,
     /// The interval that the form has by its definition, where neither a column nor the times tell.
     pub(crate) usual_interval: Option<String>,
     pub(crate) account: Option<Field>,
@@ -75,41 +85,6 @@ pub(crate) enum MappedForm {
     Json,
 }
 
-/// Where a text comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Field {
-    /// It is always this.
-    Fixed(String),
-    /// The row's field in a column.
-    Column(ColumnField),
-    /// The field after this label, in the lines before the header.
-    Preamble(PreambleField),
-    /// The field below this label, in the lines before the header.
-    PreambleBelow(PreambleBelowField),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ColumnField {
-    pub(crate) column: String,
-    /// Files may lack the column.
-    #[serde(default)]
-    pub(crate) optional: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PreambleField {
-    pub(crate) preamble: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PreambleBelowField {
-    pub(crate) preamble_below: String,
-}
-
 /// Which moment of its interval a time is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -126,19 +101,21 @@ pub(crate) enum Edge {
 pub(crate) struct TimeMapping {
     /// Date and time in one.
     pub(crate) column: Option<String>,
-    pub(crate) format: Option<String>,
+    pub(crate) format: Option<OneOrMore>,
     /// The date alone: with `clock`, `hour`, or a grid.
     pub(crate) date: Option<String>,
-    pub(crate) date_format: Option<String>,
+    pub(crate) date_format: Option<OneOrMore>,
     pub(crate) clock: Option<String>,
-    pub(crate) clock_format: Option<String>,
+    pub(crate) clock_format: Option<OneOrMore>,
     /// The number of the hour in its day, from 1; the hour's end is meant.
     pub(crate) hour: Option<String>,
     #[serde(default)]
     pub(crate) is: Edge,
     /// The interval's end, where `column` is its beginning.
     pub(crate) end: Option<String>,
-    /// The end's clock time on the same date, where `clock` is the beginning.
+    /// The end's date, where it is not that of the beginning.
+    pub(crate) end_date: Option<String>,
+    /// The end's clock time, where `clock` is the beginning.
     pub(crate) end_clock: Option<String>,
     /// What is missing to the end where the last minute is named (`1m` where 00:00 to 00:14 are 15 minutes).
     pub(crate) end_inclusive: Option<String>,
@@ -157,6 +134,29 @@ pub(crate) enum Direction {
     Export,
 }
 
+/// What a value tells of its interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ValueKind {
+    /// What was used in it.
+    #[default]
+    Interval,
+    /// How a register stood at its end.
+    Counter,
+    /// The mean rate in it, from which follows what was used.
+    Mean,
+}
+
+impl ValueKind {
+    /// Whether the values are of intervals or of a register.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Counter => Kind::Counter,
+            Self::Interval | Self::Mean => Kind::Interval,
+        }
+    }
+}
+
 /// What values of a column or a grid are.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -168,11 +168,11 @@ pub(crate) struct ValueMapping {
     #[serde(default)]
     pub(crate) direction: Direction,
     #[serde(default)]
-    pub(crate) kind: Kind,
+    pub(crate) kind: ValueKind,
     /// A parameter's code: the values are in its unit and are stored as they stand.
     pub(crate) parameter: Option<u32>,
-    /// Only in rows of this kind.
-    pub(crate) when: Option<When>,
+    /// Only in rows, and in files, of this kind.
+    pub(crate) when: Option<Conditions>,
     #[serde(default)]
     pub(crate) optional: bool,
 }
@@ -211,45 +211,6 @@ pub(crate) struct GridMapping {
     pub(crate) optional: bool,
 }
 
-/// A kind of rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct When {
-    pub(crate) column: String,
-    pub(crate) equals: OneOrMore,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-}
-
-impl Default for OneOrMore {
-    fn default() -> Self {
-        Self::More(Vec::new())
-    }
-}
-
-impl OneOrMore {
-    pub(crate) fn has(&self, text: &str) -> bool {
-        match self {
-            Self::One(one) => one == text,
-            Self::More(more) => more.iter().any(|one| one == text),
-        }
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::More(more) => more,
-        }
-        .iter()
-        .map(String::as_str)
-    }
-}
-
 /// Stands for the meter in the name of a column.
 pub(crate) const METER: &str = "{meter}";
 
@@ -265,13 +226,21 @@ macro_rules! shipped {
 const SHIPPED: &[(&str, &str)] = shipped![
     "galerna",
     "datadis",
+    "datadis-csv",
+    "e-redes",
     "edistribucion",
     "enedis",
+    "enedis-index",
     "esb-hdf",
+    "fluvius",
     "green-button-csv",
+    "home-assistant",
     "meter-columns",
     "octopus",
+    "octopus-api",
+    "sdge",
     "shelly-em",
+    "tibber",
     "uk-banes",
     "uk-highlands",
     "uk-sheffield",
@@ -346,8 +315,16 @@ impl Mapping {
             return Err("`time` has both `column` and `date`; keep one".to_owned());
         }
         let parts = [&time.clock, &time.hour].into_iter().flatten().count();
+        // The same column may have either.
+        let parts = if time.clock == time.hour { parts.min(1) } else { parts };
         if time.date.is_some() && self.grid.is_empty() && parts != 1 {
             return Err("`time.date` needs one of `time.clock` and `time.hour`, or a grid".to_owned());
+        }
+        if time.end_date.is_some() && time.end_clock.is_none() {
+            return Err("`time.end_date` goes with `time.end_clock`".to_owned());
+        }
+        if self.rows.is_some() && self.form != MappedForm::Json {
+            return Err("`rows` goes with `form = \"json\"`".to_owned());
         }
         if time.date.is_none() && (parts > 0 || time.end_clock.is_some()) {
             return Err("`time.clock`, `time.hour` and `time.end_clock` go with `time.date`".to_owned());
@@ -391,19 +368,29 @@ impl Mapping {
         self.value.iter().any(|value| value.column.contains(METER))
     }
 
+    /// Whether a header, or the fields of an object, has what is required, and of values that it may lack at least one.
+    pub(crate) fn fits_fields(&self, header: &Header<'_>) -> bool {
+        let mut values = self.value.iter().filter(|value| !value.column.contains(METER)).peekable();
+        self.required().all(|column| header.has(column))
+            && (values.peek().is_none() || values.any(|value| header.has(&value.column)))
+    }
+
     /// Columns that a header must have for this mapping to be the one that is meant.
     pub(crate) fn required(&self) -> impl Iterator<Item = &str> {
         let time = &self.time;
-        let times = [&time.column, &time.date, &time.clock, &time.hour, &time.end, &time.end_clock];
+        let times =
+            [&time.column, &time.date, &time.clock, &time.hour, &time.end, &time.end_date, &time.end_clock];
         let fields = [&self.account, &self.meter, &self.utility, &self.unit, &self.interval];
         let named = fields.into_iter().flatten().filter_map(|field| match field {
             Field::Column(ColumnField { column, optional: false }) => Some(column.as_str()),
             _ => None,
         });
         let values = self.value.iter().filter(|value| !value.optional && !value.column.contains(METER));
-        let values =
-            values.flat_map(|v| [Some(v.column.as_str()), v.when.as_ref().map(|w| w.column.as_str())]);
-        times.into_iter().flatten().map(String::as_str).chain(named).chain(values.flatten())
+        let values = values.flat_map(|value| {
+            let conditions = value.when.iter().flat_map(Conditions::rows).map(|when| when.column.as_str());
+            std::iter::once(value.column.as_str()).chain(conditions)
+        });
+        times.into_iter().flatten().map(String::as_str).chain(named).chain(values)
     }
 }
 

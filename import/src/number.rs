@@ -91,8 +91,30 @@ pub(crate) fn float_15(decimal: Decimal) -> f64 {
     float(decimal.round_sf(15).unwrap_or(decimal))
 }
 
+/// What groups thousands and is no decimal mark: spaces of several kinds, and the apostrophe.
+fn is_gap(c: char) -> bool {
+    matches!(c, ' ' | '\u{a0}' | '\u{2009}' | '\u{202f}' | '\'' | '’')
+}
+
+/// The text without gaps between its thousands, where all groups have three digits and the gaps are of one kind.
+fn without_gaps(text: &str) -> Option<String> {
+    let kind = text.chars().find(|c| is_gap(*c))?;
+    let sign = text.find(|c: char| !matches!(c, '+' | '-'))?;
+    let end = text.find(['.', ',', 'e', 'E']).unwrap_or(text.len());
+    (sign < end && is_grouped(&text[sign..end], kind)).then(|| text.replace(kind, ""))
+}
+
 /// The text with a decimal point and without grouping.
 fn plain(text: &str, mark: DecimalMark) -> Result<String, String> {
+    if text.contains(is_gap) {
+        let plain = without_gaps(text).filter(|plain| !plain.contains(is_gap));
+        // What is grouped by gaps has no other grouping.
+        let plain = plain.filter(|plain| !plain.contains(mark.grouping()));
+        let plain = plain.ok_or_else(|| {
+            format!("`{}` is not a number whose thousands are grouped by threes", shown(text))
+        })?;
+        return Ok(plain.replacen(mark.char(), ".", 1));
+    }
     let (decimal, grouping) = (mark.char(), mark.grouping());
     if !text.contains(grouping) && mark == DecimalMark::Point {
         return Ok(text.to_owned());
@@ -140,7 +162,8 @@ pub(crate) struct MarkEvidence {
 impl MarkEvidence {
     /// Looks at the text of a value.
     pub(crate) fn look(&mut self, line: u64, text: &str) {
-        let body = text.trim_start_matches(['+', '-']);
+        let grouped = without_gaps(text);
+        let body = grouped.as_deref().unwrap_or(text).trim_start_matches(['+', '-']);
         let number = body.bytes().all(|b| matches!(b, b'0'..=b'9' | b'.' | b',' | b'e' | b'E' | b'+' | b'-'));
         if !number || body.is_empty() {
             return;
@@ -150,8 +173,10 @@ impl MarkEvidence {
             (Some(point), Some(comma)) if comma > point => &mut self.comma,
             (Some(_), Some(_)) => &mut self.point,
             // Read so wherever nothing says otherwise.
-            (Some(_), None) if is_grouped(body, '.') => return,
+            (Some(_), None) if grouped.is_none() && is_grouped(body, '.') => return,
             (Some(_), None) => &mut self.point,
+            // Grouped already.
+            (None, Some(_)) if grouped.is_some() => &mut self.comma,
             (None, Some(_)) if is_grouped(body, ',') && body.matches(',').count() > 1 => &mut self.point,
             (None, Some(_)) if is_grouped(body, ',') => &mut self.doubtful,
             (None, Some(_)) if body.matches(',').count() == 1 => &mut self.comma,
@@ -211,6 +236,12 @@ mod tests {
             ("1.234,5", Comma, 1234.5),
             ("1,234.5", Point, 1234.5),
             ("1,234,567", Point, 1_234_567.0),
+            ("1 234", Point, 1234.0),
+            ("1 234,5", Comma, 1234.5),
+            ("-1\u{a0}234\u{a0}567,25", Comma, -1_234_567.25),
+            ("1\u{202f}234,5", Comma, 1234.5),
+            ("1'234.5", Point, 1234.5),
+            ("12’345", Point, 12_345.0),
         ] {
             let number = Number::parse(text, mark).unwrap();
             assert_eq!(number.float, value, "{text}");
@@ -227,7 +258,12 @@ mod tests {
             ("1,234", Point),
             ("1.234", Comma),
             ("1.5", Comma),
-            ("1 234", Point),
+            ("1 23", Point),
+            ("1 234'567", Point),
+            ("1 234,567.8", Point),
+            ("1234 567", Point),
+            ("0 123", Point),
+            ("1 234.567", Comma),
             ("1,2,3", Comma),
             ("--1", Point),
             ("1e", Point),
@@ -253,6 +289,8 @@ mod tests {
             (&["-1234,567"], DecimalMark::Comma),
             (&["1.234,567"], DecimalMark::Comma),
             (&["1,234.5", "2,000"], DecimalMark::Point),
+            (&["1 234,567"], DecimalMark::Comma),
+            (&["1'234.5"], DecimalMark::Point),
         ] {
             assert_eq!(mark(texts), Ok(expected), "{texts:?}");
         }

@@ -2,6 +2,7 @@
 
 use galerna_model::AccountId;
 
+use crate::dates::DateOrder;
 use crate::error::ImportError;
 use crate::mapping::Mapping;
 use crate::row;
@@ -32,6 +33,8 @@ pub struct Options {
     pub delimiter: Option<char>,
     /// What stands before decimals.
     pub decimal: Option<char>,
+    /// Which of the numbers of a date such as `01/02/2026` is its day.
+    pub date_order: Option<DateOrder>,
 }
 
 impl Options {
@@ -61,6 +64,15 @@ impl Options {
     /// [`ImportError::Option`] when it is none.
     pub fn with_interval(mut self, text: &str) -> Result<Self, ImportError> {
         self.interval_ms = Some(parse_length(text).map_err(|problem| wrong("--interval", text, problem))?);
+        Ok(self)
+    }
+
+    /// Says in which order dates have their numbers: `dmy`, `mdy`, `ymd`.
+    ///
+    /// # Errors
+    /// [`ImportError::Option`] when it is none of them.
+    pub fn with_date_order(mut self, text: &str) -> Result<Self, ImportError> {
+        self.date_order = Some(text.parse().map_err(|problem| wrong("--date-order", text, problem))?);
         Ok(self)
     }
 

@@ -33,6 +33,13 @@ pub struct MeterValue {
     /// The length that the form of the file has by definition, where neither the file nor its times tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usual_ms: Option<i64>,
+    /// The time of the row before, where a row between the two was refused whose time is not known: the distance of the two
+    /// times then tells nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused_since: Option<Timestamp>,
+    /// The amount is a mean rate, of an hour.
+    #[serde(skip)]
+    pub(crate) is_mean: bool,
 }
 
 /// What a value measures.
@@ -68,6 +75,16 @@ impl Amount {
 
     pub(crate) fn is_missing(self) -> bool {
         matches!(self, Self::Missing(_) | Self::MissingValue(_))
+    }
+
+    /// The amount of so many hours.
+    pub(crate) fn of_hours(self, hours: Decimal) -> Option<Self> {
+        Some(match self {
+            Self::Net(series, rate) => Self::Net(series, rate.checked_mul(hours)?),
+            Self::Import(series, rate) => Self::Import(series, rate.checked_mul(hours)?),
+            Self::Export(series, rate) => Self::Export(series, rate.checked_mul(hours)?),
+            other => other,
+        })
     }
 
     /// The same, nothing measured.

@@ -126,7 +126,7 @@ fn fits(mapping: &Mapping, header: &Header<'_>, delimiter: u8, options: &Options
         options.mapping.is_some() || mapping.delimiter.is_none_or(|d| u8::try_from(d) == Ok(delimiter));
     separated
         && (options.mapping.is_some() || !mapping.has_meter_columns())
-        && mapping.required().all(|column| header.has(column))
+        && mapping.fits_fields(header)
         && mapping.grid.iter().all(|grid| grid.optional || has_grid(&grid.columns, header))
 }
 
@@ -139,7 +139,17 @@ fn has_grid(columns: &str, header: &Header<'_>) -> bool {
 fn unknown(seen: &[Candidate], mappings: &[Mapping]) -> ImportError {
     let lacking = |mapping: &Mapping, cells: &[String]| -> Vec<String> {
         let header = Header::new(cells);
-        mapping.required().filter(|column| !header.has(column)).map(|column| format!("`{column}`")).collect()
+        let mut lacks: Vec<String> = mapping
+            .required()
+            .filter(|column| !header.has(column))
+            .map(|column| format!("`{column}`"))
+            .collect();
+        // Of values that it may lack one must be there.
+        if lacks.is_empty() && !mapping.fits_fields(&header) {
+            let values = mapping.value.iter().map(|value| format!("`{}`", value.column));
+            lacks.push(format!("one of {}", values.collect::<Vec<_>>().join(" or ")));
+        }
+        lacks
     };
     // The first of the lines that have the most columns.
     let best = seen.iter().rev().max_by_key(|candidate| candidate.cells.len());

@@ -100,7 +100,7 @@ impl<'t> Records<'t> {
         let found = format!(
             "a quote opened on line {line} is not closed, so lines {line} to {last_line} ({rows} lines) were not published; close or remove it"
         );
-        let error = RowError { line, last_line, rows, fault: RowFault::Quote, found };
+        let error = RowError { last_line, rows, ..RowError::new(line, RowFault::Quote, found) };
         Some(Record { line, last_line, fields: Err(error) })
     }
 }

@@ -8,6 +8,10 @@ use serde::Deserialize;
 
 use crate::error::{ImportError, shown};
 
+mod epoch;
+
+use epoch::{epoch, meant_by, number};
+
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
@@ -48,9 +52,26 @@ pub(crate) enum TimeFormat {
     EpochMillis,
     /// As `strptime` has it.
     Pattern(String),
+    /// Any of these; the first that reads a text does.
+    OneOf(Vec<TimeFormat>),
 }
 
 impl TimeFormat {
+    /// One form, or several.
+    pub(crate) fn of_all<'t>(texts: impl Iterator<Item = &'t str>) -> Self {
+        let mut formats: Vec<Self> = texts.map(Self::of).collect();
+        if formats.len() == 1 { formats.swap_remove(0) } else { Self::OneOf(formats) }
+    }
+
+    /// Whether all times of this form lack an offset.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Pattern(pattern) => !["%z", "%:z", "%s", "%Q"].iter().any(|zone| pattern.contains(zone)),
+            Self::Rfc3339 | Self::EpochSeconds | Self::EpochMillis => false,
+            Self::OneOf(formats) => formats.iter().all(Self::is_local),
+        }
+    }
+
     pub(crate) fn of(text: &str) -> Self {
         match text {
             "rfc3339" => Self::Rfc3339,
@@ -170,13 +191,15 @@ pub(crate) fn parse(text: &str, format: &TimeFormat) -> Result<Stamp, String> {
         TimeFormat::EpochSeconds => epoch(text, 1000),
         TimeFormat::EpochMillis => epoch(text, 1),
         TimeFormat::Rfc3339 => {
-            let (text, next_day) = without_hour_24(text)?;
-            rfc3339(&text).map(|stamp| moved(stamp, next_day))
+            let (plain, next_day) = without_hour_24(text)?;
+            rfc3339(&plain).and_then(|stamp| moved(text, stamp, next_day))
         }
         TimeFormat::Pattern(pattern) => {
             let (plain, next_day) = without_hour_24(text)?;
             let read = BrokenDownTime::parse(pattern, &plain)
-                .map_err(|_| format!("time `{}` is not of the form `{pattern}`", shown(text)))?;
+                .ok()
+                .filter(has_whole_year)
+                .ok_or_else(|| format!("time `{}` is not of the form `{pattern}`", shown(text)))?;
             let stamp = match read.offset() {
                 Some(_) => read.to_timestamp().map(|t| Stamp::Instant(t.as_millisecond())),
                 None => read
@@ -185,7 +208,12 @@ pub(crate) fn parse(text: &str, format: &TimeFormat) -> Result<Stamp, String> {
                     .map(Stamp::Local),
             };
             let stamp = stamp.map_err(|e| format!("time `{}` is no time: {e}", shown(text)))?;
-            Ok(moved(stamp, next_day))
+            moved(text, stamp, next_day)
+        }
+        TimeFormat::OneOf(formats) => {
+            without_hour_24(text)?;
+            let read = formats.iter().find_map(|format| parse(text, format).ok());
+            read.ok_or_else(|| format!("time `{}` is of none of the forms {}", shown(text), names(formats)))
         }
     }
 }
@@ -196,76 +224,118 @@ pub(crate) fn parse_date(text: &str, format: &TimeFormat) -> Result<Date, String
     match format {
         TimeFormat::Rfc3339 => text.parse().map_err(|_| not("%Y-%m-%d")),
         TimeFormat::Pattern(pattern) => {
-            BrokenDownTime::parse(pattern, text).and_then(|read| read.to_date()).map_err(|_| not(pattern))
+            let read = BrokenDownTime::parse(pattern, text).ok().filter(has_whole_year);
+            read.and_then(|read| read.to_date().ok()).ok_or_else(|| not(pattern))
         }
         TimeFormat::EpochSeconds | TimeFormat::EpochMillis => match parse(text, format)? {
             Stamp::Instant(_) | Stamp::Local(_) => Err(format!("`{}` is no date", shown(text))),
         },
-    }
-}
-
-/// Reads a time of day, and tells whether it is the end of the day, 24:00, which is read as 00:00.
-pub(crate) fn parse_clock(text: &str, format: &str) -> Result<(Time, bool), String> {
-    let (plain, next_day) = without_hour_24(text)?;
-    let time = BrokenDownTime::parse(format, &plain).and_then(|read| read.to_time());
-    time.map(|time| (time, next_day))
-        .map_err(|_| format!("time `{}` is not of the form `{format}`", shown(text)))
-}
-
-fn moved(stamp: Stamp, next_day: bool) -> Stamp {
-    match (stamp, next_day) {
-        (stamp, false) => stamp,
-        (Stamp::Instant(ms), true) => Stamp::Instant(ms + DAY_MS),
-        (Stamp::Local(local), true) => {
-            Stamp::Local(local.date().tomorrow().map_or(local, |date| date.to_datetime(local.time())))
+        TimeFormat::OneOf(formats) => {
+            let read = formats.iter().find_map(|format| parse_date(text, format).ok());
+            read.ok_or_else(|| format!("date `{}` is of none of the forms {}", shown(text), names(formats)))
         }
     }
 }
 
-fn rfc3339(text: &str) -> Result<Stamp, String> {
-    match Timestamp::parse(text) {
-        Ok(t) => Ok(Stamp::Instant(t.as_millis())),
-        Err(problem) => match text.parse::<DateTime>() {
-            Ok(local) => Ok(Stamp::Local(local)),
-            Err(_) => Err(match text.parse::<i64>() {
-                Ok(number) => match epoch_text(number) {
-                    Some(meant) => format!(
-                        "time `{number}` is a number: {meant}; say which with `format` in the mapping, or write RFC 3339"
-                    ),
-                    None => problem.to_string(),
-                },
-                Err(_) if looks_like_a_date(text) => format!(
-                    "{problem}; for another form name it in a mapping, such as `format = \"%d/%m/%Y %H:%M\"`"
-                ),
-                Err(_) => problem.to_string(),
-            }),
-        },
+/// `%Y` reads 26 too, as the year 26.
+fn has_whole_year(read: &BrokenDownTime) -> bool {
+    read.year().is_none_or(|year| year >= 1000)
+}
+
+fn names(formats: &[TimeFormat]) -> String {
+    let names: Vec<String> = formats.iter().map(|format| format!("`{format}`")).collect();
+    names.join(", ")
+}
+
+impl std::fmt::Display for TimeFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rfc3339 => f.write_str("rfc3339"),
+            Self::EpochSeconds => f.write_str("epoch_seconds"),
+            Self::EpochMillis => f.write_str("epoch_ms"),
+            Self::Pattern(pattern) => f.write_str(pattern),
+            Self::OneOf(formats) => f.write_str(&names(formats)),
+        }
     }
+}
+
+/// Reads a time of day, and tells whether it is the end of the day, 24:00, which is read as 00:00.
+pub(crate) fn parse_clock(text: &str, formats: &[String]) -> Result<(Time, bool), String> {
+    let (plain, next_day) = without_hour_24(text)?;
+    let mut read = formats
+        .iter()
+        .filter_map(|format| BrokenDownTime::parse(format, &plain).and_then(|read| read.to_time()).ok());
+    let forms = || formats.iter().map(|format| format!("`{format}`")).collect::<Vec<_>>().join(" or ");
+    read.next()
+        .map(|time| (time, next_day))
+        .ok_or_else(|| format!("time `{}` is not of the form {}", shown(text), forms()))
+}
+
+fn moved(text: &str, stamp: Stamp, next_day: bool) -> Result<Stamp, String> {
+    if !next_day {
+        return Ok(stamp);
+    }
+    let beyond = || too_late(text);
+    match stamp {
+        Stamp::Instant(ms) => {
+            let ms = ms.checked_add(DAY_MS).filter(|ms| is_instant(*ms));
+            ms.map(Stamp::Instant).ok_or_else(beyond)
+        }
+        Stamp::Local(local) => {
+            let next = local.date().tomorrow().map_err(|_| beyond())?;
+            Ok(Stamp::Local(next.to_datetime(local.time())))
+        }
+    }
+}
+
+/// What is said of a time that cannot be written.
+pub(crate) fn too_late(text: &str) -> String {
+    format!(
+        "time `{}` is after 9999-12-30, the last day that is read; write no date that stands for none",
+        shown(text)
+    )
+}
+
+/// Whether a text in the form of RFC 3339 is of the last day of the year 9999, or of a year after it.
+fn is_too_late(text: &str) -> bool {
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    let year = digits.bytes().take_while(u8::is_ascii_digit).count();
+    let date =
+        digits.get(year + 1..).is_some_and(|rest| rest.bytes().next().is_some_and(|b| b.is_ascii_digit()));
+    (year > 4 && date && digits.as_bytes()[year] == b'-') || text.starts_with("9999-12-31")
+}
+
+/// Whether a time can be written.
+pub(crate) fn is_instant(ms: i64) -> bool {
+    jiff::Timestamp::from_millisecond(ms).is_ok()
+}
+
+fn rfc3339(text: &str) -> Result<Stamp, String> {
+    let problem = match Timestamp::parse(text) {
+        Ok(t) => return Ok(Stamp::Instant(t.as_millis())),
+        Err(problem) => problem,
+    };
+    if let Ok(local) = text.parse::<DateTime>() {
+        return Ok(Stamp::Local(local));
+    }
+    if is_too_late(text) {
+        return Err(too_late(text));
+    }
+    Err(match number(text) {
+        Some(number) => match meant_by(number) {
+            Some(meant) => format!("time `{}` is a number: {meant}", shown(text)),
+            None => problem.to_string(),
+        },
+        None if looks_like_a_date(text) => format!(
+            "{problem}; for another form name it in a mapping, such as `format = \"%d/%m/%Y %H:%M\"`, \
+             or say which of its numbers is the day: --date-order dmy, mdy or ymd"
+        ),
+        None => problem.to_string(),
+    })
 }
 
 fn looks_like_a_date(text: &str) -> bool {
     text.bytes().filter(u8::is_ascii_digit).count() >= 4 && text.bytes().any(|b| !b.is_ascii_digit())
-}
-
-/// What a number may mean as a time.
-fn epoch_text(number: i64) -> Option<String> {
-    let (unit, ms) = match number {
-        1_000_000_000..10_000_000_000 => ("seconds", number * 1000),
-        1_000_000_000_000..10_000_000_000_000 => ("milliseconds", number),
-        1_000_000_000_000_000..10_000_000_000_000_000 => ("microseconds", number / 1000),
-        1_000_000_000_000_000_000..=i64::MAX => ("nanoseconds", number / 1_000_000),
-        _ => return None,
-    };
-    Some(format!("{} as {unit} since 1970", Timestamp(ms)))
-}
-
-fn epoch(text: &str, factor: i64) -> Result<Stamp, String> {
-    let unit = if factor == 1 { "milliseconds" } else { "seconds" };
-    let number: i64 = text
-        .parse()
-        .map_err(|_| format!("time `{}` is not a whole number of {unit} since 1970", shown(text)))?;
-    let ms = number.checked_mul(factor).filter(|ms| jiff::Timestamp::from_millisecond(*ms).is_ok());
-    ms.map(Stamp::Instant).ok_or_else(|| format!("time `{number}` is too far away for {unit} since 1970"))
 }
 
 /// Replaces `24:00` by `00:00`, and tells whether it did.
@@ -275,6 +345,14 @@ fn without_hour_24(text: &str) -> Result<(String, bool), String> {
     let Some(at) =
         (0..bytes.len().saturating_sub(2)).find(|at| starts(*at) && bytes[*at..].starts_with(b"24:"))
     else {
+        let alone = |at: &usize| {
+            matches!(bytes[*at], b'T' | b't')
+                && bytes[at + 1..].starts_with(b"24")
+                && matches!(bytes.get(at + 3), None | Some(b'Z' | b'z' | b'+' | b'-' | b'0'..=b'9'))
+        };
+        if (0..bytes.len()).any(|at| alone(&at)) {
+            return Err(format!("time `{}` has hour 24; write it as 24:00, the end of a day", shown(text)));
+        }
         return Ok((text.to_owned(), false));
     };
     let clock =
@@ -338,6 +416,8 @@ mod tests {
             ("Nov 13 2019 12:00AM", "%b %d %Y %I:%M%p", "2019-11-12T23:00:00Z"),
             ("1793491200", "epoch_seconds", "2026-11-01T00:00:00Z"),
             ("1793491200000", "epoch_ms", "2026-11-01T00:00:00Z"),
+            ("1793491200.5", "epoch_seconds", "2026-11-01T00:00:00.5Z"),
+            ("1793491200.0", "epoch_seconds", "2026-11-01T00:00:00Z"),
             ("01/12/2026 10:00 +0000", "%d/%m/%Y %H:%M %z", "2026-12-01T10:00:00Z"),
         ] {
             assert_eq!(read(text, format, &madrid, None).as_deref(), Ok(expected), "{text}");
@@ -376,8 +456,20 @@ mod tests {
             ("01/11/2026 00:00", "rfc3339", &["not RFC 3339", "%d/%m/%Y"]),
             ("2026-11-01 00:00", "%d/%m/%Y %H:%M", &["`%d/%m/%Y %H:%M`"]),
             ("31/02/2026 00:00", "%d/%m/%Y %H:%M", &["31/02/2026"]),
+            ("01/11/26 00:00", "%d/%m/%Y %H:%M", &["01/11/26", "%d/%m/%Y"]),
             ("KABOOM", "%b %d %Y %I:%M%p", &["KABOOM"]),
-            ("1e9", "epoch_seconds", &["seconds"]),
+            ("1793491200.0", "rfc3339", &["2026-11-01T00:00:00Z as seconds", "epoch_seconds"]),
+            ("1.7934912E9", "rfc3339", &["2026-11-01T00:00:00Z as seconds"]),
+            ("1793491200000.5", "rfc3339", &["as milliseconds", "epoch_ms"]),
+            ("46327.041666667", "rfc3339", &["spreadsheets count days", "yyyy-mm-dd"]),
+            ("20261101T24Z", "rfc3339", &["hour 24"]),
+            ("9999-12-31T23:59:59Z", "rfc3339", &["9999-12-31T23:59:59Z", "last day"]),
+            ("+10000-01-01T00:00:00Z", "rfc3339", &["last day"]),
+            ("9999-12-31 24:00", "%Y-%m-%d %H:%M", &["9999-12-31 24:00", "last day"]),
+            ("1793491200", "epoch_ms", &["as seconds since 1970", "epoch_seconds"]),
+            ("1793491200000", "epoch_seconds", &["as milliseconds", "epoch_ms"]),
+            ("1793491200000000", "epoch_ms", &["as microseconds", "write milliseconds"]),
+            ("soon", "epoch_seconds", &["seconds"]),
             ("9223372036854775807", "epoch_seconds", &["too far"]),
         ] {
             let error = read(text, format, &Zone::default(), None).unwrap_err();

@@ -45,6 +45,9 @@ pub(crate) struct PublishArgs {
     /// What stands before decimals, `.` or `,` [default: by the values]
     #[arg(long, value_name = "CHARACTER")]
     pub(crate) decimal: Option<char>,
+    /// In which order the export's dates have day, month and year: dmy, mdy or ymd [default: by the dates]
+    #[arg(long, value_name = "ORDER")]
+    pub(crate) date_order: Option<String>,
     /// Show the first readings as they would be stored, and publish nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

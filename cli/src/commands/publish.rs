@@ -75,6 +75,9 @@ fn options(args: &PublishArgs) -> anyhow::Result<Options> {
     if let Some(zone) = &args.time_zone {
         options = options.with_time_zone(zone)?;
     }
+    if let Some(order) = &args.date_order {
+        options = options.with_date_order(order)?;
+    }
     options.mapping = args.mapping.as_deref().map(Mapping::named_or_file).transpose()?;
     options.utility.clone_from(&args.utility);
     options.unit.clone_from(&args.unit);

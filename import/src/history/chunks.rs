@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use galerna_model::{ParameterCode, SourceId};
 use serde::{Deserialize, Serialize};
 
-use super::{CHUNK_MS, History, HistoryError, Interval, VERSION};
+use super::{CHUNK_MS, History, HistoryError, Interval, OLDEST, VERSION};
 use crate::units::Series;
 
 #[derive(Serialize, Deserialize, Default)]
@@ -25,7 +25,7 @@ impl History {
         let mut history = Self::default();
         for bytes in chunks {
             let chunk: Chunk = match bytes {
-                [VERSION, body @ ..] => {
+                [OLDEST..=VERSION, body @ ..] => {
                     rmp_serde::from_slice(body).map_err(|e| HistoryError::Broken(e.to_string()))?
                 }
                 [other, ..] => return Err(HistoryError::Version(*other)),
@@ -93,5 +93,26 @@ impl History {
             [&[VERSION], &body[..]].concat()
         };
         chunks.into_iter().map(|(number, chunk)| (number, written(chunk))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_of_the_version_before_is_read() {
+        // Sources, series, values, stored; an interval of 1 kWh, half an hour long.
+        let interval = (Some("1"), None::<&str>, Some(1_800_000_i64), None::<i64>, 0_u16);
+        let series = BTreeMap::from([("active_energy", vec![(1_800_000_i64, interval)])]);
+        let none: BTreeMap<u32, Vec<(i64, f64)>> = BTreeMap::new();
+        let chunk = rmp_serde::to_vec(&(["A"], series, none.clone(), none)).unwrap();
+        let chunk = [&[1], &chunk[..]].concat();
+        let history = History::from_chunks([chunk.as_slice()]).unwrap();
+        let readings = history.readings();
+        let values: Vec<f64> = readings.values().flatten().map(|m| m.v).collect();
+        assert_eq!(values, [1.0, 2000.0]);
+        let error = History::from_chunks([[9].as_slice()]).unwrap_err();
+        assert_eq!(error, HistoryError::Version(9));
     }
 }

@@ -67,7 +67,8 @@ impl History {
             let stored_export = export.and_then(|code| self.stored.get(&code)).unwrap_or(&none);
             let times: BTreeSet<i64> = points.keys().chain(stored.keys()).copied().collect();
             let times: Vec<i64> = times.into_iter().collect();
-            let lengths = lengths(&times);
+            let since = |ts: &i64| points.get(ts).and_then(|point| point.refused_since);
+            let lengths = lengths(&times.iter().map(|ts| (*ts, since(ts))).collect::<Vec<_>>());
             let (mut imported, mut exported) = (Decimal::ZERO, Decimal::ZERO);
             let mut stored_exports = stored_export.iter().peekable();
             for (ts, length) in times.iter().zip(lengths) {

@@ -5,15 +5,20 @@ use std::collections::HashMap;
 use galerna_model::{AccountId, ParameterCode};
 use rust_decimal::Decimal;
 
+use super::meaning::measure_of;
+use super::preamble::Preamble;
 use super::{Layout, Meaning, Source, Times, Value, normalized};
+use crate::dates;
 use crate::error::{ImportError, Lack, shown};
 use crate::grid::Grid;
-use crate::mapping::{CANONICAL, Edge, Field, METER as METER_PLACE, Mapping, OneOrMore, When};
+use crate::mapping::{
+    CANONICAL, Conditions, Edge, Field, METER as METER_PLACE, Mapping, OneOrMore, ValueKind, ValueMapping,
+};
 use crate::number::DecimalMark;
 use crate::options::Options;
 use crate::row;
 use crate::times::{self, TimeFormat, Zone, parse_length};
-use crate::units::{Kind, Measure, Target, measure};
+use crate::units::{Measure, Target};
 
 /// The columns of a header, by their normalized names.
 pub(crate) struct Header<'h> {
@@ -62,15 +67,16 @@ impl<'h> Header<'h> {
         })
     }
 
-    fn must_all(&self, when: Option<&When>) -> Result<Option<(usize, OneOrMore)>, ImportError> {
-        when.map(|when| Ok((self.must(&when.column)?, when.equals.clone()))).transpose()
+    fn must_all(&self, when: Option<&Conditions>) -> Result<Vec<(usize, OneOrMore)>, ImportError> {
+        let rows = when.into_iter().flat_map(Conditions::rows);
+        rows.map(|when| Ok((self.must(&when.column)?, when.equals.clone()))).collect()
     }
 }
 
 /// Looks up what a mapping names, in the header, the lines before it and the options.
 struct Binding<'b> {
     header: &'b Header<'b>,
-    preamble: &'b [Vec<String>],
+    preamble: Preamble<'b>,
 }
 
 impl Binding<'_> {
@@ -84,24 +90,10 @@ impl Binding<'_> {
                 Some(at) => Source::Column(at, told),
                 None => fixed(told),
             },
-            Some(Field::Preamble(field)) => fixed(told.or_else(|| self.after(&field.preamble))),
-            Some(Field::PreambleBelow(field)) => fixed(told.or_else(|| self.below(&field.preamble_below))),
-        })
-    }
-
-    fn after(&self, label: &str) -> Option<String> {
-        let label = normalized(label);
-        self.preamble.iter().find_map(|line| {
-            let at = line.iter().position(|cell| normalized(cell) == label)?;
-            line.get(at + 1).filter(|text| !text.is_empty()).cloned()
-        })
-    }
-
-    fn below(&self, label: &str) -> Option<String> {
-        let label = normalized(label);
-        self.preamble.windows(2).find_map(|lines| {
-            let at = lines[0].iter().position(|cell| normalized(cell) == label)?;
-            lines[1].get(at).filter(|text| !text.is_empty()).cloned()
+            Some(Field::Preamble(label)) => match told {
+                Some(told) => Source::Fixed(told),
+                None => fixed(self.preamble.text(label)?),
+            },
         })
     }
 }
@@ -160,13 +152,18 @@ impl Layout {
         options: &Options,
     ) -> Result<Self, ImportError> {
         let names = Header::new(header);
-        let binding = Binding { header: &names, preamble };
+        let binding = Binding { header: &names, preamble: Preamble(preamble) };
         let mut lacks = Vec::new();
         let account =
             binding.source(mapping.account.as_ref(), options.account.as_ref().map(AccountId::as_str))?;
         let meter = binding.source(mapping.meter.as_ref(), options.meter.as_deref())?;
         let told = options.interval_ms.map(|ms| format!("{ms}ms"));
-        let interval = binding.source(mapping.interval.as_ref(), told.as_deref())?;
+        let mut interval = binding.source(mapping.interval.as_ref(), told.as_deref())?;
+        if let (Source::Fixed(text), Some(Field::Preamble(_)), None) =
+            (&mut interval, &mapping.interval, &told)
+        {
+            text.push_str(&mapping.interval_suffix);
+        }
         let in_columns = mapping.has_meter_columns();
         for (source, lack) in [(&account, ACCOUNT), (&meter, METER)] {
             if matches!(source, Source::Nowhere) && !(in_columns && lack == METER) {
@@ -187,7 +184,7 @@ impl Layout {
                         Some(Measure { target: Target::Value(ParameterCode(code)), factor: Decimal::ONE })
                     }
                     (None, Source::Fixed(utility), Source::Fixed(unit)) => {
-                        Some(measure(utility, unit, kind).map_err(|problem| ImportError::Option {
+                        Some(measure_of(utility, unit, kind).map_err(|problem| ImportError::Option {
                             what: "the unit",
                             value: unit.clone(),
                             problem,
@@ -205,7 +202,8 @@ impl Layout {
                 Ok::<_, ImportError>(Meaning { utility, unit, direction, kind, measure })
             };
         let mut values = Vec::new();
-        for value in mapping.value.iter().filter(|value| value.column.contains(METER_PLACE)) {
+        let chosen: Vec<&ValueMapping> = binding.preamble.chosen(mapping)?;
+        for value in chosen.iter().filter(|value| value.column.contains(METER_PLACE)) {
             let meaning = meaning(
                 value.utility.as_ref(),
                 value.unit.as_ref(),
@@ -224,10 +222,10 @@ impl Layout {
                 at,
                 meter: Some(meter),
                 meaning: meaning.clone(),
-                when: None,
+                when: Vec::new(),
             }));
         }
-        for value in mapping.value.iter().filter(|value| !value.column.contains(METER_PLACE)) {
+        for value in chosen.iter().filter(|value| !value.column.contains(METER_PLACE)) {
             let Some(at) = names.place(&value.column)? else {
                 if value.optional {
                     continue;
@@ -256,7 +254,7 @@ impl Layout {
                 grid.utility.as_ref(),
                 grid.unit.as_ref(),
                 grid.direction,
-                Kind::Interval,
+                ValueKind::Interval,
                 grid.parameter,
             )?;
             match Grid::bind(grid, &names, meaning)? {
@@ -270,16 +268,13 @@ impl Layout {
                 }
             }
         }
-        let times = Self::times(mapping, &names)?;
+        let times = Self::times(mapping, &names, options)?;
         let zone = match options.time_zone.as_ref().or(mapping.time_zone.as_ref()) {
             Some(name) => Some((name.clone(), times::time_zone(name)?)),
             None => None,
         };
         let local = match &times {
-            Times::One { format: TimeFormat::Pattern(pattern), .. } => {
-                !pattern.contains("%z") && !pattern.contains("%:z") && !pattern.contains("%s")
-            }
-            Times::One { .. } => false,
+            Times::One { format, .. } => format.is_local(),
             _ => true,
         };
         if local && zone.is_none() {
@@ -316,6 +311,7 @@ impl Layout {
             account,
             meter,
             interval,
+            interval_suffix: mapping.interval_suffix.clone(),
             usual_ms: length("`usual_interval`", &mapping.usual_interval)?,
             times,
             edge: mapping.time.is,
@@ -325,6 +321,7 @@ impl Layout {
             values,
             grids,
             skip,
+            ends_by_start: false,
             newest_first: false,
             account_before: None,
             occurrences: HashMap::new(),
@@ -335,23 +332,36 @@ impl Layout {
         Ok(layout)
     }
 
-    fn times(mapping: &Mapping, header: &Header<'_>) -> Result<Times, ImportError> {
+    fn times(mapping: &Mapping, header: &Header<'_>, options: &Options) -> Result<Times, ImportError> {
         let time = &mapping.time;
-        let format = |text: &Option<String>| TimeFormat::of(text.as_deref().unwrap_or("rfc3339"));
+        let format = |texts: &Option<OneOrMore>, with_time: bool| {
+            let format = match texts {
+                Some(texts) => TimeFormat::of_all(texts.iter()),
+                None => TimeFormat::Rfc3339,
+            };
+            dates::told(format, options.date_order, with_time)
+        };
         let place = |column: &Option<String>| column.as_deref().map(|column| header.must(column)).transpose();
         if let Some(at) = place(&time.column)? {
-            return Ok(Times::One { at, format: format(&time.format), end: place(&time.end)? });
+            return Ok(Times::One { at, format: format(&time.format, true)?, end: place(&time.end)? });
         }
         // A mapping has one of the two.
         let date = header.must(time.date.as_deref().unwrap_or_default())?;
-        let date_format = format(&time.date_format);
+        let date_format = format(&time.date_format, false)?;
         Ok(match (place(&time.clock)?, place(&time.hour)?) {
-            (Some(clock), _) => Times::Clock {
+            (Some(clock), hour) => Times::Clock {
                 date,
                 date_format,
                 clock,
-                clock_format: time.clock_format.clone().unwrap_or_else(|| "%H:%M".to_owned()),
-                end: place(&time.end_clock)?,
+                clock_formats: match &time.clock_format {
+                    Some(formats) => formats.iter().map(str::to_owned).collect(),
+                    None => vec!["%H:%M".to_owned()],
+                },
+                numbered: hour == Some(clock),
+                end: match place(&time.end_clock)? {
+                    Some(clock) => Some((place(&time.end_date)?, clock)),
+                    None => None,
+                },
             },
             (None, Some(hour)) => Times::Hour { date, date_format, hour },
             (None, None) => Times::Grid { date, date_format },

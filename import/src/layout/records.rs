@@ -1,15 +1,20 @@
 //! From a record to its values.
 
 use galerna_model::{AccountId, Timestamp};
-use jiff::civil::Date;
+use jiff::SignedDuration;
+use jiff::civil::{Date, DateTime};
 
-use super::{Layout, Placed, Source, Times};
-use crate::error::{RowError, RowFault, shown};
-use crate::mapping::{Direction, Edge};
+use super::meaning::measure_of;
+use super::{Layout, Placed, Source, Times, Value};
+use crate::error::{Place, PlaceTime, RowError, RowFault, shown};
+use crate::mapping::{Direction, Edge, ValueKind};
 use crate::number::{DecimalMark, Number};
 use crate::row::{self, Amount, MeterValue, Row};
-use crate::times::{self, Occurrence, Stamp, parse_length};
-use crate::units::{Measure, Series, Target, measure};
+use crate::times::{self, Occurrence, Stamp, TimeFormat, parse_length};
+use crate::units::{Measure, Series, Target};
+
+/// Intervals are of so many milliseconds, or some times as many.
+const ROUND_MS: i64 = 5 * 60_000;
 
 impl Layout {
     /// Reads a record: its values, or what is wrong with it and with each of them.
@@ -77,9 +82,7 @@ impl Layout {
         }
         let mut of_kind = false;
         for at in 0..self.values.len() {
-            if let Some((column, kinds)) = &self.values[at].when
-                && !kinds.has(self.field(record, *column))
-            {
+            if !self.is_of_kind(&self.values[at], record) {
                 continue;
             }
             of_kind = true;
@@ -90,17 +93,38 @@ impl Layout {
                     None => row(value),
                 })),
                 Ok(None) => {}
-                Err(error) => into.push(Err(error)),
+                Err(mut error) => {
+                    let meter = of_column.unwrap_or_else(|| meter.clone());
+                    let time = error.place.and_then(|place| place.time);
+                    error.place = Some(Box::new(Place { meter: Some((account.clone(), meter)), time }));
+                    into.push(Err(error));
+                }
             }
         }
         if of_kind { Ok(()) } else { Err(self.unknown_kind(line, record)) }
     }
 
+    /// Whether a record is of the kind that a value is read of.
+    pub(super) fn is_of_kind(&self, value: &Value, record: &csv::StringRecord) -> bool {
+        value.when.iter().all(|(column, kinds)| kinds.has(self.field(record, *column)))
+    }
+
     fn unknown_kind(&self, line: u64, record: &csv::StringRecord) -> RowError {
-        let whens: Vec<_> = self.values.iter().filter_map(|value| value.when.as_ref()).collect();
-        let column = whens.first().map_or(0, |when| when.0);
-        let known: Vec<String> =
-            whens.iter().flat_map(|(_, kinds)| kinds.iter().map(|kind| format!("`{kind}`"))).collect();
+        let is =
+            |(column, kinds): &(usize, crate::mapping::OneOrMore)| kinds.has(self.field(record, *column));
+        // Of each value the first that is not as it was asked for.
+        let asked = self.values.iter().filter_map(|value| {
+            let met = value.when.iter().take_while(|when| is(when)).count();
+            value.when.get(met).map(|when| (met, when))
+        });
+        let asked: Vec<_> = asked.collect();
+        let most = asked.iter().map(|(met, _)| *met).max();
+        let column = asked.iter().find(|(met, _)| Some(*met) == most).map_or(0, |(_, when)| when.0);
+        let mut known: Vec<String> = Vec::new();
+        for (_, (_, kinds)) in asked.iter().filter(|(met, when)| Some(*met) == most && when.0 == column) {
+            let names = kinds.iter().map(|kind| format!("`{kind}`"));
+            known.extend(names.filter(|name| !known.contains(name)).collect::<Vec<_>>());
+        }
         let found = format!(
             "{} is `{}`, and the mapping reads {}; name it in a `[[value]]` or a `[[skip]]`",
             self.name(column),
@@ -134,7 +158,7 @@ impl Layout {
         meter: &str,
     ) -> Result<Option<MeterValue>, RowError> {
         let text = self.field(record, self.values[at].at);
-        let optional = self.values.len() > 1 && self.values[at].when.is_none();
+        let optional = self.values.len() > 1 && self.values[at].when.is_empty();
         let measure = self.measure(line, record, at)?;
         let (ts, length_ms) = self.time(line, record, at, meter)?;
         let column = self.values[at].at;
@@ -147,10 +171,15 @@ impl Layout {
             missing(measure.target)
         } else {
             amount(text, self.mark, measure, meaning.direction).map_err(|problem| {
-                RowError::new(line, RowFault::Value, format!("{} {problem}", self.name(column)))
+                let time = PlaceTime { ts, target: measure.target, length_ms, usual_ms: self.usual_ms };
+                let place = Some(Box::new(Place { meter: None, time: Some(time) }));
+                let found = format!("{} {problem}", self.name(column));
+                RowError { place, ..RowError::new(line, RowFault::Value, found) }
             })?
         };
-        Ok(Some(MeterValue { line, ts, amount, length_ms, usual_ms: self.usual_ms }))
+        let is_mean = meaning.kind == ValueKind::Mean && matches!(measure.target, Target::Interval(_));
+        let usual_ms = self.usual_ms;
+        Ok(Some(MeterValue { line, ts, amount, length_ms, usual_ms, refused_since: None, is_mean }))
     }
 
     fn measure(&mut self, line: u64, record: &csv::StringRecord, at: usize) -> Result<Measure, RowError> {
@@ -163,21 +192,18 @@ impl Layout {
         let kind = meaning.kind;
         // A file has few units, and a row is read in less time than it takes to find one.
         let known = self.measures.entry((at, utility.to_owned(), unit.to_owned()));
-        let measure = known.or_insert_with(|| measure(utility, unit, kind));
+        let measure = known.or_insert_with(|| measure_of(utility, unit, kind));
         measure.clone().map_err(|problem| RowError::new(line, RowFault::Unit, format!("utility {problem}")))
     }
 
     pub(super) fn placed(&self, record: &csv::StringRecord) -> Result<Placed, String> {
         let edge = self.edge;
-        let end_of = |start: Stamp, end: Stamp| -> Result<i64, String> {
-            let (start, end) = match (start, end) {
-                (Stamp::Instant(a), Stamp::Instant(b)) => (a, b),
-                (Stamp::Local(_), Stamp::Local(_)) => {
-                    // The end may be a local time that occurs twice; its distance from the start tells which.
-                    let Stamp::Local(a) = start else { return Err(String::new()) };
-                    let Stamp::Local(b) = end else { return Err(String::new()) };
-                    let ms = a.duration_until(b).as_millis();
-                    (0, i64::try_from(ms).unwrap_or(0))
+        let between = |start: Stamp, end: Stamp| -> Result<Placed, String> {
+            let (length, end) = match (start, end) {
+                (Stamp::Instant(start), Stamp::Instant(end)) => (end - start, None),
+                (Stamp::Local(start), Stamp::Local(end)) => {
+                    let ms = start.duration_until(end).as_millis();
+                    (i64::try_from(ms).unwrap_or(0), Some(end))
                 }
                 _ => {
                     return Err(
@@ -185,47 +211,78 @@ impl Layout {
                     );
                 }
             };
-            let length = end - start + self.end_inclusive_ms;
-            if length > 0 { Ok(length) } else { Err("the end is not after the start".to_owned()) }
+            // Where the last minute is named, the length is no round one.
+            let whole = length > 0 && length % ROUND_MS == 0;
+            let inclusive = if whole { 0 } else { self.end_inclusive_ms };
+            let end = end.and_then(|end| end.checked_add(SignedDuration::from_millis(inclusive)).ok());
+            match length + inclusive {
+                length @ 1.. => Ok(Placed { stamp: start, edge: Edge::Start, length: Some(length), end }),
+                _ => Err("the end is not after the start".to_owned()),
+            }
         };
         match &self.times {
             Times::One { at, format, end } => {
                 let stamp = times::parse(self.field(record, *at), format)
                     .map_err(|problem| format!("{} is wrong: {problem}", self.name(*at)))?;
-                let Some(end) = end else { return Ok(Placed { stamp, edge, length: None }) };
+                let Some(end) = end else { return Ok(Placed { stamp, edge, length: None, end: None }) };
                 let ended = times::parse(self.field(record, *end), format)
                     .map_err(|problem| format!("{} is wrong: {problem}", self.name(*end)))?;
-                Ok(Placed { stamp, edge: Edge::Start, length: Some(end_of(stamp, ended)?) })
+                between(stamp, ended)
             }
-            Times::Clock { date, date_format, clock, clock_format, end } => {
-                let date = times::parse_date(self.field(record, *date), date_format)?;
-                let at = |column: usize| {
-                    let (time, next_day) = times::parse_clock(self.field(record, column), clock_format)?;
+            Times::Clock { date, clock, numbered: true, date_format, .. }
+                if self.field(record, *clock).bytes().all(|b| b.is_ascii_digit()) =>
+            {
+                self.numbered_hour(record, *date, date_format, *clock)
+            }
+            Times::Clock { date, date_format, clock, clock_formats, end, .. } => {
+                let starts_on = times::parse_date(self.field(record, *date), date_format)?;
+                let at = |date: Date, column: usize| {
+                    let (time, next_day) = times::parse_clock(self.field(record, column), clock_formats)?;
                     let date = if next_day { date.tomorrow().map_err(|e| e.to_string())? } else { date };
                     Ok::<_, String>(Stamp::Local(date.to_datetime(time)))
                 };
-                let stamp = at(*clock)?;
-                let Some(end) = end else { return Ok(Placed { stamp, edge, length: None }) };
-                Ok(Placed { stamp, edge: Edge::Start, length: Some(end_of(stamp, at(*end)?)?) })
+                let stamp = at(starts_on, *clock)?;
+                let Some((end_date, end_clock)) = end else {
+                    return Ok(Placed { stamp, edge, length: None, end: None });
+                };
+                let ends_on = match end_date {
+                    Some(column) => times::parse_date(self.field(record, *column), date_format)?,
+                    None => starts_on,
+                };
+                let mut ended = at(ends_on, *end_clock)?;
+                // The last interval of a day ends at the next midnight, which its date does not say.
+                if let (None, Stamp::Local(end), Stamp::Local(start)) = (end_date, ended, stamp)
+                    && end.time() == jiff::civil::Time::midnight()
+                    && end < start
+                {
+                    ended =
+                        Stamp::Local(end.checked_add(jiff::Span::new().days(1)).map_err(|e| e.to_string())?);
+                }
+                between(stamp, ended)
             }
-            Times::Hour { date, date_format, hour } => {
-                const HOUR_MS: i64 = 3_600_000;
-                let date = times::parse_date(self.field(record, *date), date_format)?;
-                let text = self.field(record, *hour);
-                let (start, length) = self.zone.day(date)?;
-                let hours = length / HOUR_MS;
-                let hour =
-                    text.parse::<i64>().ok().filter(|hour| (1..=hours).contains(hour)).ok_or_else(|| {
-                        format!("hour `{}` is not one of the {hours} hours of {date}, from 1", shown(text))
-                    })?;
-                Ok(Placed {
-                    stamp: Stamp::Instant(start + hour * HOUR_MS),
-                    edge: Edge::End,
-                    length: Some(HOUR_MS),
-                })
-            }
+            Times::Hour { date, date_format, hour } => self.numbered_hour(record, *date, date_format, *hour),
             Times::Grid { .. } => Err("a grid has no single time".to_owned()),
         }
+    }
+
+    /// The end of an hour that is told by its number in its day.
+    fn numbered_hour(
+        &self,
+        record: &csv::StringRecord,
+        date: usize,
+        date_format: &TimeFormat,
+        hour: usize,
+    ) -> Result<Placed, String> {
+        const HOUR_MS: i64 = 3_600_000;
+        let date = times::parse_date(self.field(record, date), date_format)?;
+        let text = self.field(record, hour);
+        let (start, length) = self.zone.day(date)?;
+        let hours = length / HOUR_MS;
+        let hour = text.parse::<i64>().ok().filter(|hour| (1..=hours).contains(hour)).ok_or_else(|| {
+            format!("hour `{}` is not one of the {hours} hours of {date}, from 1", shown(text))
+        })?;
+        let stamp = Stamp::Instant(start + hour * HOUR_MS);
+        Ok(Placed { stamp, edge: Edge::End, length: Some(HOUR_MS), end: None })
     }
 
     /// The end of a row's interval, and the interval's length where the row, an option or the mapping says it.
@@ -237,19 +294,28 @@ impl Layout {
         meter: &str,
     ) -> Result<(Timestamp, Option<i64>), RowError> {
         let wrong = |problem: String| RowError::new(line, RowFault::Time, problem);
-        let Placed { stamp, edge, length } = self.placed(record).map_err(wrong)?;
+        let Placed { stamp, edge, mut length, end } = self.placed(record).map_err(wrong)?;
+        if let (Stamp::Local(start), Some(end)) = (stamp, end) {
+            // A day may have 23 or 25 hours. Beside the clock change itself the clock's distance is the length.
+            length = self.elapsed(start, end).or(length);
+        }
         let told = match self.interval.of(record) {
-            Some(text) => Some(parse_length(text).map_err(|problem| wrong(format!("interval {problem}")))?),
+            Some(text) => {
+                Some(self.told_length(text).map_err(|problem| wrong(format!("interval {problem}")))?)
+            }
             None => None,
         };
         let length = length.or(told);
         let (from, after) = match (stamp, edge, length) {
             (stamp, Edge::Start, Some(length)) => (stamp, length),
+            (Stamp::Local(end), Edge::End, Some(length)) if self.ends_by_start => {
+                let start = end.checked_sub(SignedDuration::from_millis(length));
+                (Stamp::Local(start.map_err(|e| wrong(e.to_string()))?), length)
+            }
             // The interval before the clock goes forward ends at a time that the clock leaves out.
             (Stamp::Local(end), Edge::End, Some(length)) if self.zone.is_left_out(end) => {
-                let start = end
-                    .checked_sub(jiff::SignedDuration::from_millis(length))
-                    .map_err(|e| wrong(e.to_string()))?;
+                let start =
+                    end.checked_sub(SignedDuration::from_millis(length)).map_err(|e| wrong(e.to_string()))?;
                 if self.zone.is_left_out(start) { (stamp, 0) } else { (Stamp::Local(start), length) }
             }
             (stamp, ..) => (stamp, 0),
@@ -259,7 +325,31 @@ impl Layout {
             .zone
             .instant(from, occurrence)
             .map_err(|problem| wrong(format!("ts is wrong: {problem}")))?;
-        Ok((Timestamp(ms.saturating_add(after)), length))
+        let end = ms.saturating_add(after);
+        if !times::is_instant(end) {
+            return Err(wrong(format!("ts is wrong: {}", times::too_late(&format!("{end} ms")))));
+        }
+        Ok((Timestamp(end), length))
+    }
+
+    /// What passes from one local time to another, where each is one instant.
+    fn elapsed(&self, start: DateTime, end: DateTime) -> Option<i64> {
+        let instant = |local: DateTime| {
+            let once = !self.zone.occurs_twice(local) && !self.zone.is_left_out(local);
+            once.then(|| self.zone.instant(Stamp::Local(local), None).ok()).flatten()
+        };
+        Some(instant(end)? - instant(start)?).filter(|length| *length > 0)
+    }
+
+    /// A length as the file or an option has it.
+    pub(super) fn told_length(&self, text: &str) -> Result<i64, times::LengthError> {
+        // An option's, and one of the mapping, is whole.
+        match &self.interval {
+            Source::Column(..) if text.ends_with(|c: char| c.is_ascii_digit()) => {
+                parse_length(&format!("{text}{}", self.interval_suffix))
+            }
+            _ => parse_length(text),
+        }
     }
 
     fn occurrence(&mut self, stamp: Stamp, value: usize, meter: &str) -> Option<Occurrence> {
@@ -295,7 +385,7 @@ impl Layout {
             None => {
                 let utility = meaning.utility.of(record).unwrap_or_default();
                 let unit = meaning.unit.of(record).unwrap_or_default();
-                measure(utility, unit, meaning.kind)
+                measure_of(utility, unit, meaning.kind)
                     .map_err(|problem| RowError::new(line, RowFault::Unit, format!("utility {problem}")))
             }
         };
@@ -327,7 +417,8 @@ impl Layout {
             into.push(match amount {
                 Ok(amount) => {
                     let length_ms = Some(grid.every_ms);
-                    Ok(row(MeterValue { line, ts, amount, length_ms, usual_ms: None }))
+                    let (usual_ms, refused_since, is_mean) = (None, None, false);
+                    Ok(row(MeterValue { line, ts, amount, length_ms, usual_ms, refused_since, is_mean }))
                 }
                 Err(problem) => {
                     let found = format!("{} {problem}", shown(&self.header[cell.at]));

@@ -3,3 +3,4 @@
 mod cases;
 mod order;
 mod store;
+mod utilities;

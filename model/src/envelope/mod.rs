@@ -19,11 +19,10 @@
 mod fields;
 mod json;
 mod msgpack;
-mod repair;
 mod tolerant;
 
 pub(crate) use fields::{device_id, finite};
-pub use repair::isolate_bad_values;
+pub use json::quote_not_finite;
 
 use bytes::Bytes;
 use serde::Serialize;
