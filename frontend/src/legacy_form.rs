@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use galerna_model::envelope::check;
+use galerna_model::envelope::{check, isolate_bad_values};
 use galerna_model::{DecodeLimits, Measurement, ParameterCode, Reading, TimeError, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
@@ -50,7 +50,14 @@ pub(crate) fn services(body: &[u8], limits: &Limits) -> Result<LegacyForm, CallE
     if data.trim().is_empty() {
         return Err(CallError::Empty);
     }
-    let post: Post<'_> = serde_json::from_str(&data).map_err(|e| malformed(&e))?;
+    let isolated;
+    let post: Post<'_> = match serde_json::from_str(&data) {
+        Ok(post) => post,
+        Err(error) => {
+            isolated = isolate_bad_values(data.as_bytes());
+            serde_json::from_slice(&isolated).map_err(|_| malformed(&error))?
+        }
+    };
     let gateway = match post.gateway {
         None | Some(Value::Null) => None,
         Some(Value::String(id)) => Some(id),

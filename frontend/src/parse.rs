@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
-use galerna_model::envelope::{check, decode_reading, may_be_in_seconds, quote_not_finite};
+use galerna_model::envelope::{check, decode_reading, isolate_bad_values, may_be_in_seconds};
 use galerna_model::{DecodeLimits, Reading};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, de};
@@ -86,12 +86,16 @@ fn is_several(body: &[u8]) -> bool {
         && matches!(body[values.byte_offset()..].trim_ascii_start(), [b'{', ..] | [b',', ..])
 }
 
-/// Reads an array of readings one by one. Words for numbers that are none (`NaN`), which are no JSON, cost their reading alone.
+/// Reads an array of readings one by one. One value that is no JSON (`NaN`, `.5`) costs its reading alone.
 fn list(body: &[u8], limits: &Limits) -> Result<Parsed, CallError> {
     match list_of_raw(body, limits) {
         Ok(list) => Ok(one_by_one(&list, limits)),
-        Err(CallError::Malformed(cause)) => match quote_not_finite(body) {
-            Cow::Owned(quoted) => Ok(one_by_one(&list_of_raw(&quoted, limits)?, limits)),
+        Err(CallError::Malformed(cause)) => match isolate_bad_values(body) {
+            Cow::Owned(isolated) => match list_of_raw(&isolated, limits) {
+                // Where the syntax is wrong is told of what was sent.
+                Err(CallError::Malformed(_)) => Err(CallError::Malformed(cause)),
+                list => Ok(one_by_one(&list?, limits)),
+            },
             Cow::Borrowed(_) => Err(CallError::Malformed(cause)),
         },
         Err(error) => Err(error),
@@ -109,9 +113,9 @@ fn single(body: &[u8], limits: &Limits) -> Result<Parsed, CallError> {
         }
         Err(error) => malformed(&error),
     };
-    match quote_not_finite(body) {
-        Cow::Owned(quoted) => {
-            let raw: &RawValue = serde_json::from_slice(&quoted).map_err(|e| malformed(&e))?;
+    match isolate_bad_values(body) {
+        Cow::Owned(isolated) => {
+            let raw: &RawValue = serde_json::from_slice(&isolated).map_err(|_| error)?;
             Ok(one_by_one(&[raw], limits))
         }
         Cow::Borrowed(_) => Err(error),
@@ -250,6 +254,13 @@ mod tests {
             (r#"{"source_key":"other","body":[]}"#, "did is missing"),
             (r#"{"did":"a","values":[{"p":1,"v":NaN}],"sqn":1,"ts":0}"#, "values[0].v is NaN"),
             (r#"{"did":"a","values":[{"p":1,"v":-nan}],"sqn":1,"ts":0}"#, "values[0].v is NaN"),
+            (r#"{"did":"a","values":[{"p":1,"v":.5}],"sqn":1,"ts":0}"#, "values[0].v is `.5`, not a number"),
+            (
+                r#"{"did":"a","values":[{"p":1,"v":None}],"sqn":1,"ts":0}"#,
+                "values[0].v is `None`, not a number",
+            ),
+            (r#"{"did":"a","values":[{"p":1,"v":}],"sqn":1,"ts":0}"#, "values[0].v is null"),
+            (r#"{"did":"a\d","values":[],"sqn":1,"ts":0}"#, "did holds U+FFFD"),
             (r#"{"did":"a","values":[{"p":1,"v":-inf}],"sqn":1,"ts":0}"#, "values[0].v is infinite"),
             (
                 r#"{"did":"a","values":[],"sqn":9223372036854775808,"ts":0}"#,
@@ -332,7 +343,11 @@ mod tests {
             readings(format!("[{GOOD},{cut}").as_bytes(), &limits()),
             Err(CallError::Malformed(_))
         ));
-        assert!(matches!(readings(b"[\"\xff\xfe\"]", &limits()), Err(CallError::Malformed(_))));
+        // Bytes that are no text cost the entry that they are in.
+        let damaged = readings(b"[\"\xff\xfe\"]", &limits());
+        assert!(
+            matches!(damaged, Err(CallError::NothingValid { rejected }) if rejected[0].reason == "reading is text, not an object")
+        );
     }
 
     #[test]

@@ -64,7 +64,8 @@ fn cases() -> Vec<Case> {
         case("malformed JSON", b"[\n{\"did\":\n oops}]", 400, "malformed", "line 3 column 2"),
         case("JSON that ends too early", &GOOD.as_bytes()[..40], 400, "malformed", "line 1 column 40"),
         case("no JSON at all", b"\x00\x01\x02", 400, "malformed", "line 1 column 1"),
-        case("text that is not UTF-8", b"[\"\xff\"]", 400, "malformed", "line 1 column"),
+        case("bytes that are not UTF-8", b"[\xff]", 400, "malformed", "line 1 column"),
+        case("a text that is not UTF-8", b"[\"\xff\"]", 400, "no_valid_reading", "[0] reading is text"),
         case("a number", b"7", 400, "malformed", "neither an object nor an array"),
         case(
             "wrong types",

@@ -26,6 +26,10 @@ pub(crate) fn device_id(did: &str, limits: &DecodeLimits) -> Checked {
     if did.chars().any(char::is_control) {
         return bad("holds a control character");
     }
+    // What stands where bytes were that are no text: two damaged ids could be one.
+    if did.contains(char::REPLACEMENT_CHARACTER) {
+        return bad("holds U+FFFD, which stands for bytes or escapes that could not be read; send UTF-8");
+    }
     Ok(())
 }
 
@@ -135,7 +139,7 @@ fn measurement(i: usize, raw: &Value) -> Checked<Measurement> {
         Value::String(s) if s == "NaN" => f64::NAN,
         Value::String(s) if s == "Infinity" || s == "-Infinity" => f64::INFINITY,
         Value::String(s) if is_out_of_range(s) => return Err(too_large(&number(s))),
-        other => return Err(malformed(name(), format!("is {}, not a number", kind(other)))),
+        other => return Err(malformed(name(), format!("is {}, not a number", shown(other)))),
     };
     finite(i, v)?;
     Ok(Measurement { p: ParameterCode(p), v })
@@ -174,11 +178,20 @@ fn number(text: &str) -> String {
     text.chars().take(LONGEST).chain(['…']).collect()
 }
 
-/// Numbers as they are, anything else by its kind: reasons stay short.
+/// Whether a text was written for a number, and is none that JSON has.
+fn is_like_a_number(text: &str) -> bool {
+    let unknown = ["none", "null", "nil", "undefined", "na", "n/a", "true", "false"];
+    (text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'))
+        || unknown.iter().any(|word| text.eq_ignore_ascii_case(word)))
+        && serde_json::from_str::<Value>(text).is_err()
+}
+
+/// Numbers, and what was written for one, as they are, anything else by its kind: reasons stay short.
 fn shown(value: &Value) -> String {
     match value {
         Value::Number(n) => n.to_string(),
         Value::String(text) if is_out_of_range(text) => number(text),
+        Value::String(text) if is_like_a_number(text) => format!("`{}`", number(text)),
         other => kind(other).to_owned(),
     }
 }

@@ -11,15 +11,20 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::fields::Numbers;
+use super::repair::isolate_bad_values;
 use super::{BadEntry, DecodeError, DecodeLimits, Decoded, count, fields, sort};
 use crate::{AccountId, BadReading, Reading, RejectCode, SourceId, Timestamp};
 
 /// Reads any of the JSON forms.
 pub(super) fn decode(body: &[u8], id: &str, limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
     match document(body, id, limits) {
-        // Python and others write NaN and Infinity, which are no JSON: one such value must not spoil the whole message.
-        Err(DecodeError::Json(cause)) => match quote_not_finite(body) {
-            Cow::Owned(quoted) => document(&quoted, id, limits),
+        // One value that is no JSON must not spoil the whole message.
+        Err(DecodeError::Json(cause)) => match isolate_bad_values(body) {
+            Cow::Owned(isolated) => document(&isolated, id, limits).map_err(|error| match error {
+                // Where the syntax is wrong is told of what was sent.
+                DecodeError::Json(_) => DecodeError::Json(cause),
+                other => other,
+            }),
             Cow::Borrowed(_) => Err(DecodeError::Json(cause)),
         },
         other => other,
@@ -262,61 +267,4 @@ fn apart(text: &[u8]) -> Option<Value> {
         reading.insert("values".to_owned(), values?);
     }
     Some(Value::Object(reading))
-}
-
-/// The words for numbers that are none, as C, Python and JavaScript write them, in lower case without a sign.
-const NOT_FINITE: [(&str, &str); 3] = [("nan", "NaN"), ("infinity", "Infinity"), ("inf", "Infinity")];
-
-/// Puts the words for numbers that are none (`NaN`, `nan`, `Infinity`, `-inf`, …), which are no JSON, into quotes where they stand
-/// outside strings, as `"NaN"`, `"Infinity"` and `"-Infinity"`. Borrowed when there are none.
-pub fn quote_not_finite(body: &[u8]) -> Cow<'_, [u8]> {
-    let mut quoted = Vec::new();
-    let mut copied = 0;
-    let mut at = 0;
-    let mut in_string = false;
-    while at < body.len() {
-        match body[at] {
-            b'\\' if in_string => at += 1,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            _ => {
-                if let Some((sign, word, length)) = not_finite(&body[at..])
-                    && (at == 0 || !body[at - 1].is_ascii_alphanumeric())
-                {
-                    quoted.extend_from_slice(&body[copied..at]);
-                    quoted.push(b'"');
-                    quoted.extend_from_slice(sign.as_bytes());
-                    quoted.extend_from_slice(word.as_bytes());
-                    quoted.push(b'"');
-                    at += length;
-                    copied = at;
-                    continue;
-                }
-            }
-        }
-        at += 1;
-    }
-    if copied == 0 {
-        return Cow::Borrowed(body);
-    }
-    quoted.extend_from_slice(&body[copied..]);
-    Cow::Owned(quoted)
-}
-
-/// The word at the beginning of a text, when it stands for a number that is none: its sign, its usual form, its length.
-fn not_finite(text: &[u8]) -> Option<(&'static str, &'static str, usize)> {
-    let (sign, signs) = match text.first()? {
-        b'-' => ("-", 1),
-        b'+' => ("", 1),
-        _ => ("", 0),
-    };
-    let word = &text[signs..];
-    if !word.first()?.is_ascii_alphabetic() {
-        return None;
-    }
-    let length = word.iter().take(9).take_while(|c| c.is_ascii_alphanumeric()).count();
-    let (_, usual) =
-        NOT_FINITE.iter().find(|(name, _)| word[..length].eq_ignore_ascii_case(name.as_bytes()))?;
-    let sign = if *usual == "NaN" { "" } else { sign };
-    Some((sign, usual, signs + length))
 }

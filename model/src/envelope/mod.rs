@@ -19,10 +19,11 @@
 mod fields;
 mod json;
 mod msgpack;
+mod repair;
 mod tolerant;
 
 pub(crate) use fields::{device_id, finite};
-pub use json::quote_not_finite;
+pub use repair::isolate_bad_values;
 
 use bytes::Bytes;
 use serde::Serialize;

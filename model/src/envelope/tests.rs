@@ -134,6 +134,27 @@ fn a_bad_json_reading_is_named_by_its_field_and_its_neighbours_are_kept() {
         (with("\"a\"", r#"[{"p":401,"v":1},{"p":401,"v":NaN}]"#, "1", ts), "values[1].v is NaN"),
         (with("\"a\"", r#"[{"p":401,"v":-Infinity}]"#, "1", ts), "values[0].v is infinite"),
         (with("\"a\"", r#"[{"p":401,"v":1e999}]"#, "1", ts), "number out of range"),
+        (with("\"a\"", r#"[{"p":401,"v":.5}]"#, "1", ts), "values[0].v is `.5`, not a number"),
+        (with("\"a\"", r#"[{"p":401,"v":5.}]"#, "1", ts), "values[0].v is `5.`, not"),
+        (with("\"a\"", r#"[{"p":401,"v":01}]"#, "1", ts), "values[0].v is `01`, not"),
+        (with("\"a\"", r#"[{"p":401,"v":+1}]"#, "1", ts), "values[0].v is `+1`, not"),
+        (with("\"a\"", r#"[{"p":401,"v":-}]"#, "1", ts), "values[0].v is `-`, not"),
+        (with("\"a\"", r#"[{"p":401,"v":1.#QNAN}]"#, "1", ts), "values[0].v is `1.#QNAN`, not"),
+        (with("\"a\"", r#"[{"p":401,"v":0x1F}]"#, "1", ts), "values[0].v is `0x1F`, not"),
+        (with("\"a\"", r#"[{"p":401,"v":None}]"#, "1", ts), "values[0].v is `None`, not"),
+        (with("\"a\"", r#"[{"p":401,"v":NULL}]"#, "1", ts), "values[0].v is `NULL`, not"),
+        (with("\"a\"", r#"[{"p":401,"v":undefined}]"#, "1", ts), "values[0].v is `undefined`, not"),
+        (with("\"a\"", r#"[{"p":401,"v":}]"#, "1", ts), "values[0].v is null, not a number"),
+        (with("\"a\"", r#"[{"p":401,"v":4.9e}]"#, "1", ts), "values[0].v is `4.9e`, not"),
+        (with("\"a\"", r#"[{"p":401,"v":True}]"#, "1", ts), "values[0].v is `True`, not"),
+        (with("\"a\"", r#"[{"p":0401,"v":1}]"#, "1", ts), "values[0].p is `0401`, not a parameter code"),
+        (with("\"a\"", r#"[{"v":,"p":401}]"#, "1", ts), "values[0].v is null, not a number"),
+        (with("\"a\"", "[]", "01", ts), "sqn is `01`, not a whole number from 0"),
+        (with("\"a\"", "[]", "", ts), "sqn is null, not a whole number from 0"),
+        (with("\"a\"", "[]", "1", ".5"), "time `.5` is not RFC 3339"),
+        (with(r#""a\x41""#, "[]", "1", ts), "did holds U+FFFD"),
+        (with(r#""a\u12g4""#, "[]", "1", ts), "did holds U+FFFD"),
+        (with("\"a\u{1}\tb\"", "[]", "1", ts), "did holds a control character"),
         (
             with("\"a\"", r#"[{"p":401,"v":1},{"p":401,"v":-1e999}]"#, "1", ts),
             "values[1].v is -1e999, a number out of range",
@@ -167,6 +188,38 @@ fn a_bad_json_reading_is_named_by_its_field_and_its_neighbours_are_kept() {
         let [found] = &decoded.bad[..] else { panic!("{bad:.80}: {:?}", decoded.bad) };
         assert_eq!(found.index, 1);
         assert!(found.error.reason.contains(reason), "{bad:.80}: {}", found.error.reason);
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_cost_the_reading_whose_id_they_are_in_and_harm_no_other() {
+    let good = serde_json::to_string(&reading("good")).unwrap();
+    let decoded_with = |bad: &[u8]| {
+        let body = [format!("[{good},").as_bytes(), bad, format!(",{good}]").as_bytes()].concat();
+        decode(&json_message(body)).unwrap()
+    };
+    // In a field that nobody reads they do no harm.
+    let decoded = decoded_with(b"{\"did\":\"a\",\"values\":[],\"sqn\":1,\"ts\":0,\"town\":\"K\xf6ln\"}");
+    assert_eq!((decoded.readings.len(), decoded.bad), (3, Vec::new()));
+    for (bad, reason) in [
+        (&b"{\"did\":\"K\xf6ln\",\"values\":[],\"sqn\":1,\"ts\":0}"[..], "did holds U+FFFD"),
+        (b"{\"did\":\"a\",\"values\":[{\"p\":401,\"v\":\xff}],\"sqn\":1,\"ts\":0}", "values[0].v is text"),
+        (b"{\"did\":\"a\",\"values\":[],\"sqn\":1,\"ts\":\"2015-04-21T23:15:00\xa0Z\"}", "ts: time"),
+    ] {
+        let decoded = decoded_with(bad);
+        assert_eq!(decoded.readings, [(0, reading("good")), (2, reading("good"))], "{reason}");
+        assert!(decoded.bad[0].error.reason.starts_with(reason), "{}", decoded.bad[0].error.reason);
+    }
+}
+
+#[test]
+fn broken_syntax_is_told_of_what_was_sent() {
+    for broken in
+        [r#"{"did":oops}"#, r#"[{"did":007,"values":[],"sqn":1,"ts":0}]"#, r#"[{"v":.5,]"#, r#"{"v":.5"#]
+    {
+        let parser = serde_json::from_str::<serde_json::Value>(broken).unwrap_err().to_string();
+        let told = decode(&json_message(broken)).unwrap_err().to_string();
+        assert!(told.contains("line 1 column"), "{broken}: {told}, {parser}");
     }
 }
 
@@ -241,7 +294,7 @@ fn a_message_that_cannot_be_read_says_why() {
         (json_message("{\"did\":"), "message is not JSON: EOF"),
         (json_message("7"), "it is a number, not a reading"),
         (json_message("\u{1}"), "message is not JSON"),
-        (json_message(vec![b'[', b'"', 0xff, b'"', b']']), "message is not JSON"),
+        (json_message(vec![b'[', b'"', 0xff, b'"']), "message is not JSON"),
         (json_message(format!("[{}1]", "1,".repeat(10_000))), "holds 10001 readings, at most 10000"),
         (json_message(r#"{"account":"a b","readings":[]}"#), "field `account` of the envelope is wrong"),
         (json_message(r#"{"source_key":7,"body":[]}"#), "field `source_key` of the envelope is wrong"),
