@@ -24,9 +24,13 @@ pub(crate) struct Message {
     pub(crate) content: Content,
 }
 
+/// What a batch weighs at most, whatever its tuples say: so that what all of them weigh together can be counted.
+const MOST_BYTES: usize = usize::MAX >> 24;
+
 impl Message {
     pub(crate) fn new(batch: OutgoingBatch) -> Self {
         let OutgoingBatch { target, sender, content, rows, bytes } = batch;
+        let bytes = bytes.min(MOST_BYTES);
         Self { target, sender, rows, bytes, converted: false, content }
     }
 }

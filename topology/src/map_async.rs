@@ -1,7 +1,8 @@
 //! Asking something else about each tuple: many calls at once, with a timeout, retries and a rate.
 
+use std::any::Any;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -76,9 +77,12 @@ impl Calls {
 
     /// At most so many tries a second, evenly spaced, over all tasks of the component in this process. Not
     /// positive is no limit.
+    ///
+    /// A tuple's message timeout runs on while it waits for its first try. So give [`at_once`](Self::at_once) no more than the
+    /// rate lets through in that time, over all tasks: further tuples would time out, and their calls be made in vain.
     pub fn per_second(mut self, tries: f64) -> Self {
-        self.interval =
-            Duration::try_from_secs_f64(tries.recip()).ok().filter(|interval| !interval.is_zero());
+        let interval = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        self.interval = (tries > 0.0).then(|| interval(tries.recip())).filter(|interval| !interval.is_zero());
         self
     }
 
@@ -280,6 +284,18 @@ impl<F> Tries<F> {
         C: Future<Output = Result<U, E>>,
         E: Into<Fault>,
     {
+        // Whatever panics costs its own tuple and none of those beside it: also a tuple that is dropped.
+        let ended = AssertUnwindSafe(self.try_all(input, &anchor)).catch_unwind().await;
+        (anchor, ended.unwrap_or_else(panicked))
+    }
+
+    async fn try_all<I, U, C, E>(self, input: I, anchor: &Anchor) -> Result<U, (FailureKind, Fault)>
+    where
+        I: Clone,
+        F: Fn(I) -> C,
+        C: Future<Output = Result<U, E>>,
+        E: Into<Fault>,
+    {
         let mut backoff = self.calls.backoff();
         let mut left = self.calls.retries;
         // By what the message is known outside, if anybody listens.
@@ -290,16 +306,21 @@ impl<F> Tries<F> {
                 self.turns.wait(interval, &**self.context.clock()).await;
             }
             let began = self.context.clock().now();
-            let ended = self.try_once(input.clone()).await;
+            // The tuple's `Clone`, the closure, the call, and the error's `Display` are the author's code.
+            let ended = match catch_unwind(AssertUnwindSafe(|| input.clone())) {
+                Ok(input) => AssertUnwindSafe(self.try_once(input)).catch_unwind().await,
+                Err(panic) => Err(panic),
+            };
+            let ended = ended.unwrap_or_else(panicked);
             if let Some(id) = &message {
                 self.tell(id, self.context.clock().now().saturating_sub(began), ended.as_ref().err());
             }
             let (kind, fault) = match ended {
-                Ok(value) => return (anchor, Ok(value)),
+                Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
             if left == 0 || kind == FailureKind::Panic || fault.kind() == FaultKind::Permanent {
-                return (anchor, Err((kind, fault)));
+                return Err((kind, fault));
             }
             left -= 1;
             anchor.reset_timeout();
@@ -325,8 +346,7 @@ impl<F> Tries<F> {
         C: Future<Output = Result<U, E>>,
         E: Into<Fault>,
     {
-        // A call that panics costs its own tuple and none of those beside it. The closure itself may panic too.
-        let call = pin!(AssertUnwindSafe(async { (self.call)(input).await }).catch_unwind());
+        let call = pin!((self.call)(input));
         let ended = match self.calls.timeout {
             None => call.await,
             Some(timeout) => match select(call, self.context.sleep(timeout)).await {
@@ -337,9 +357,11 @@ impl<F> Tries<F> {
                 }
             },
         };
-        match ended {
-            Ok(result) => result.map_err(|error| (FailureKind::Error, error.into())),
-            Err(panic) => Err((FailureKind::Panic, Fault::panicked(&*panic))),
-        }
+        ended.map_err(|error| (FailureKind::Error, error.into()))
     }
+}
+
+/// What a panic is to a call.
+fn panicked<U>(panic: Box<dyn Any + Send>) -> Result<U, (FailureKind, Fault)> {
+    Err((FailureKind::Panic, Fault::panicked(&*panic)))
 }

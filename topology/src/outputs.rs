@@ -261,7 +261,7 @@ impl<T: Data> OutputSet for Output<T> {
 
     fn discard(&mut self) {
         if self.own_tokens.is_empty() {
-            self.values.truncate(self.sealed);
+            drop_each(self.values.drain(self.sealed..));
             self.direct.retain(|direct| direct.row < self.sealed);
             return;
         }
@@ -275,6 +275,8 @@ impl<T: Data> OutputSet for Output<T> {
                 self.values.push(value);
                 self.lineage.push(token);
                 self.sealed += 1;
+            } else {
+                drop_each(std::iter::once(value));
             }
         }
     }
@@ -348,6 +350,13 @@ impl<T: Data> Output<T> {
         let Self { routes, shares, .. } = self;
         deliver(routes, false, &mut plain, &mut plain_lineage, &mut Vec::new(), shares, into);
         deliver(routes, true, &mut chosen, &mut chosen_lineage, &mut tasks, shares, into);
+    }
+}
+
+/// Drops tuples that are taken back: one that panics at that costs nothing else.
+fn drop_each<T>(values: impl Iterator<Item = T>) {
+    for value in values {
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(value)));
     }
 }
 

@@ -249,6 +249,23 @@ async fn queues_are_bounded_in_bytes_by_what_tuples_weigh() {
 }
 
 #[tokio::test]
+async fn tuples_that_weigh_more_than_can_be_counted_go_on_one_after_the_other() {
+    for weight in [usize::MAX, usize::MAX / 3, 0] {
+        let harness = Harness::new();
+        let seen = harness.seen::<u64>();
+        let mut topology = TopologyBuilder::new("heavy");
+        let stream = topology.spout("numbers", numbers(300, true)).outputs();
+        let passed = topology.map("pass", |n: u64| n).shuffle(stream.weigh(move |_| weight)).parallelism(2);
+        let passed = passed.outputs().weigh(move |_| weight);
+        topology.bolt("seen", seen.bolt()).shuffle(passed);
+        let run = harness.start(topology.build().unwrap()).await.unwrap();
+        run.until("all have passed", || seen.values().len() == 300).await;
+        run.until("nothing is queued", || run.metrics().queued_bytes == 0).await;
+        assert!(run.metrics().components.iter().all(|component| component.errors == 0));
+    }
+}
+
+#[tokio::test]
 async fn a_bolt_knows_where_a_tuple_came_from() {
     type Origins = Arc<Mutex<Vec<(u64, usize, String, String, usize)>>>;
     struct Noting(Origins);

@@ -195,6 +195,7 @@ async fn tries_are_spaced_by_the_rate_over_all_tasks() {
         let outcome = ask_about(5, Calls::at_once(8).per_second(unlimited), &service).await;
         assert!(outcome.took < ms(110), "{unlimited}: {:?}", outcome.took);
     }
+    assert_ne!(Calls::at_once(1).per_second(1e-300), Calls::at_once(1), "seldom is not unlimited");
 }
 
 #[tokio::test(start_paused = true)]
@@ -218,4 +219,69 @@ async fn a_tuple_that_is_tried_again_does_not_time_out() {
     let outcome = ask_about(1, Calls::at_once(1).retries(10, ms(2_000), ms(2_000)), &service).await;
     assert_eq!((outcome.acked, outcome.failed), (vec![0], vec![]));
     assert!(outcome.took > ms(12_000), "{:?}", outcome.took);
+}
+
+/// Panics where it is told to.
+#[derive(Debug)]
+struct Brittle(u64, &'static str);
+
+impl Brittle {
+    fn breaks(&self, at: &str) {
+        assert!(self.0 != 1 || self.1 != at || std::thread::panicking(), "boom");
+    }
+}
+
+impl Clone for Brittle {
+    fn clone(&self) -> Self {
+        self.breaks("clone");
+        Self(self.0, self.1)
+    }
+}
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        self.breaks("drop");
+    }
+}
+
+impl std::fmt::Display for Brittle {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.breaks("display");
+        Ok(())
+    }
+}
+
+impl std::error::Error for Brittle {}
+
+#[tokio::test(start_paused = true)]
+async fn a_tuple_or_an_error_that_panics_costs_no_call_beside_it() {
+    for at in ["clone", "drop", "display", "drop of a call out of time"] {
+        let harness = Harness::new();
+        let (feed, seen) = (harness.feed::<u64>(), harness.seen::<u64>());
+        let mut topology = TopologyBuilder::new("brittle");
+        let numbers = topology.spout("feed", feed.spout()).outputs();
+        let brittle = topology.map("brittle", move |n| Brittle(n, at)).shuffle(numbers).outputs();
+        let ask = move |brittle: Brittle| async move {
+            tokio::time::sleep(ms(10)).await;
+            let n = brittle.0;
+            if at == "drop of a call out of time" && n == 1 {
+                let _dropped = Brittle(1, "drop");
+                tokio::time::sleep(ms(10_000)).await;
+            }
+            if at == "display" && n == 1 { Err(brittle) } else { Ok(n) }
+        };
+        let asked =
+            topology.map_async("ask", Calls::at_once(3).timeout(ms(500)), ask).shuffle(brittle).outputs();
+        topology.bolt("seen", seen.bolt()).shuffle(asked);
+        let run = harness.start(topology.build().unwrap()).await.unwrap();
+        (0..3).for_each(|n| feed.emit(n, n));
+        for _ in 0..100 {
+            run.advance(ms(10)).await;
+            tokio::time::sleep(ms(10)).await;
+        }
+        run.until("all have ended", || feed.acked().len() + feed.failed().len() == 3).await;
+        let failed: Vec<_> = feed.failed().iter().map(|failed| (failed.id, failed.failure.kind)).collect();
+        assert_eq!((feed.acked(), failed), (vec![0, 2], vec![(1, FailureKind::Panic)]), "{at}");
+        assert_eq!(run.metrics().component("ask").unwrap().restarts, 0, "{at}");
+    }
 }

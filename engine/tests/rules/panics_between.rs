@@ -292,3 +292,82 @@ async fn an_instance_that_panics_again_when_it_is_dropped_is_replaced_all_the_sa
     assert_eq!(seen.values(), [1, 2, 3]);
     assert_eq!(run.metrics().component("sore").unwrap().restarts, 1);
 }
+
+#[tokio::test]
+async fn a_key_that_panics_costs_its_tuple_also_where_it_is_looked_at_to_see_which_are_frequent() {
+    for tasks in [1, 3] {
+        let harness = Harness::new();
+        let feed = harness.feed::<u64>();
+        let mut topology = TopologyBuilder::new("keys");
+        let fed = topology.spout("feed", feed.spout()).outputs();
+        let passed = topology.map("pass", |n: u64| n).shuffle(fed).outputs();
+        let key = |n: &u64| {
+            assert!(n.is_multiple_of(2), "an odd one");
+            *n
+        };
+        topology.for_each("sink", |_: u64| ()).key_by(passed, key).parallelism(tasks);
+        let run = harness.start(topology.build().unwrap()).await.unwrap();
+        (0..500).for_each(|n| feed.emit(n, n));
+        run.settle().await;
+        // One task gets all of them, whatever their keys.
+        let sound: Vec<u64> = (0..500).filter(|n| tasks == 1 || n % 2 == 0).collect();
+        let mut acked = feed.acked();
+        acked.sort();
+        assert_eq!(acked, sound, "{tasks} tasks");
+        assert_eq!(feed.failed().len(), 500 - sound.len(), "{tasks} tasks");
+        assert_eq!(run.metrics().component("pass").unwrap().emitted, 500, "{tasks} tasks");
+    }
+}
+
+#[tokio::test]
+async fn a_tuple_that_panics_when_it_is_taken_back_costs_nothing_else() {
+    #[derive(Clone)]
+    struct Bomb(u64);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(self.0 != 3 || std::thread::panicking(), "dropped");
+        }
+    }
+    struct Emits;
+    impl Emits {
+        fn emit(n: u64, out: &mut Emitter<Output<Bomb>>) {
+            out.emit(Bomb(n));
+            assert!(n != 3, "three");
+        }
+    }
+    impl Bolt for Emits {
+        type Input = u64;
+        type Outputs = Output<Bomb>;
+        fn execute(&mut self, n: u64, out: &mut Emitter<Output<Bomb>>) -> Result<(), Fault> {
+            Self::emit(n, out);
+            Ok(())
+        }
+    }
+    impl AsyncBolt for Emits {
+        type Input = u64;
+        type Outputs = Output<Bomb>;
+        async fn execute(&mut self, n: u64, out: &mut Emitter<Output<Bomb>>) -> Result<(), Fault> {
+            Self::emit(n, out);
+            Ok(())
+        }
+    }
+    for waits in [false, true] {
+        let harness = Harness::new();
+        let feed = harness.feed::<u64>();
+        let mut topology = TopologyBuilder::new("taken back");
+        let fed = topology.spout("feed", feed.spout()).outputs();
+        let bombs = match waits {
+            false => topology.bolt("emits", || Emits).shuffle(fed).outputs(),
+            true => topology.async_bolt("emits", || Emits).shuffle(fed).outputs(),
+        };
+        topology.for_each("sink", |_: Bomb| ()).shuffle(bombs);
+        let run = harness.start(topology.build().unwrap()).await.unwrap();
+        (1..=9).for_each(|n| feed.emit(n, n));
+        run.settle().await;
+        assert_eq!(feed.acked(), [1, 2, 4, 5, 6, 7, 8, 9]);
+        let failed = feed.failed();
+        assert_eq!((failed.len(), failed[0].id, failed[0].failure.reason()), (1, 3, "panicked: three"));
+        let emits = run.metrics().component("emits").unwrap().clone();
+        assert_eq!((emits.restarts, emits.failures()), (1, 1));
+    }
+}

@@ -1,5 +1,7 @@
 //! By key.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::Distribute;
 use super::targets::{Targets, choose};
 use crate::hot_keys::HotKeys;
@@ -57,7 +59,10 @@ impl<T: Data, F: Fn(&T) -> u64 + Send, N: Fn(&T) -> String + Send> Distribute<T>
         match values.get(sampling.left) {
             Some(value) => {
                 sampling.left = SAMPLED;
-                sampling.hot_keys.sample(key(value), || (sampling.name)(value));
+                // A key that panics costs its tuple where the tuple's task is chosen, and nothing here.
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    sampling.hot_keys.sample(key(value), || (sampling.name)(value));
+                }));
             }
             None => sampling.left -= values.len(),
         }
