@@ -13,7 +13,11 @@ use serde::de::DeserializeOwned;
 
 use crate::aggregate::{Aggregate, Collect};
 use crate::deduplicate::Deduplicate;
+use crate::enrich::{Enrich, Enriched, TableChange};
+use crate::enrich_as_of::{EnrichAsOf, TableVersion};
 use crate::event_time_bolt::EventTime;
+use crate::join::Join;
+use crate::join_store::{Joined, Side};
 use crate::result::{Late, WindowResult};
 use crate::sources::KeyOf;
 use crate::topology::WindowTopology;
@@ -186,6 +190,110 @@ impl<'t, T: Data> Flow<'t, T> {
         self.on(streams.unique, steps)
     }
 
+    /// As [`deduplicate`](Self::deduplicate), with the keys in keyed state; see [`WindowTopology::deduplicate_in_state`].
+    pub fn deduplicate_in_state<K: Data + Serialize>(mut self, deduplicate: Deduplicate<T, K>) -> Self {
+        let (id, tasks) = self.steps.next("deduplicate");
+        let streams = finish(self.topology.deduplicate_in_state(id, deduplicate, &self.stream), tasks);
+        let steps = self.steps.clone();
+        self.on(streams.unique, steps)
+    }
+
+    /// Pairs its tuples, the first of the join, with those of another stream. What comes too late is counted and goes nowhere.
+    pub fn join<R: Data, K: Data + Eq + Hash>(
+        self,
+        join: Join<T, R, K>,
+        right: impl Into<Stream<R>>,
+    ) -> Flow<'t, Joined<K, T, R>> {
+        self.join_with_late(join, right).0
+    }
+
+    /// As [`join`](Self::join), beside it what comes too late.
+    pub fn join_with_late<R: Data, K: Data + Eq + Hash>(
+        mut self,
+        join: Join<T, R, K>,
+        right: impl Into<Stream<R>>,
+    ) -> JoinedWithLate<'t, K, T, R> {
+        let (id, tasks) = self.steps.next("join");
+        let streams = finish(self.topology.join(id, join, &self.stream, right), tasks);
+        let steps = self.steps.clone();
+        (self.on(streams.joined, steps), streams.late)
+    }
+
+    /// As [`join`](Self::join), with the tuples in keyed state; see [`WindowTopology::join_in_state`].
+    pub fn join_in_state<R, K>(
+        self,
+        join: Join<T, R, K>,
+        right: impl Into<Stream<R>>,
+    ) -> Flow<'t, Joined<K, T, R>>
+    where
+        T: Serialize + DeserializeOwned,
+        R: Data + Serialize + DeserializeOwned,
+        K: Data + Eq + Hash + Serialize + DeserializeOwned,
+    {
+        self.join_in_state_with_late(join, right).0
+    }
+
+    /// As [`join_in_state`](Self::join_in_state), beside it what comes too late.
+    pub fn join_in_state_with_late<R, K>(
+        mut self,
+        join: Join<T, R, K>,
+        right: impl Into<Stream<R>>,
+    ) -> JoinedWithLate<'t, K, T, R>
+    where
+        T: Serialize + DeserializeOwned,
+        R: Data + Serialize + DeserializeOwned,
+        K: Data + Eq + Hash + Serialize + DeserializeOwned,
+    {
+        let (id, tasks) = self.steps.next("join");
+        let streams = finish(self.topology.join_in_state(id, join, &self.stream, right), tasks);
+        let steps = self.steps.clone();
+        (self.on(streams.joined, steps), streams.late)
+    }
+
+    /// Gives each tuple what a table has for it when it comes; see [`WindowTopology::enrich`].
+    pub fn enrich<K: Data + Eq + Hash, V: Data>(
+        mut self,
+        enrich: Enrich<T, K>,
+        changes: impl Into<Stream<TableChange<K, V>>>,
+    ) -> Flow<'t, Enriched<T, V>> {
+        let (id, tasks) = self.steps.next("enrich");
+        let stream = finish(self.topology.enrich(id, enrich, &self.stream, changes), tasks);
+        let steps = self.steps.clone();
+        self.on(stream, steps)
+    }
+
+    /// Gives each tuple what a table had for it at its own time, with the table in keyed state; see
+    /// [`WindowTopology::enrich_in_state`]. What comes too late is counted and goes nowhere.
+    pub fn enrich_in_state<K, V>(
+        self,
+        enrich: EnrichAsOf<T, K>,
+        versions: impl Into<Stream<TableVersion<K, V>>>,
+    ) -> Flow<'t, Enriched<T, V>>
+    where
+        T: Serialize + DeserializeOwned,
+        K: Data + Eq + Hash + Serialize + DeserializeOwned,
+        V: Data + Serialize + DeserializeOwned,
+    {
+        self.enrich_in_state_with_late(enrich, versions).0
+    }
+
+    /// As [`enrich_in_state`](Self::enrich_in_state), beside it what comes too late.
+    pub fn enrich_in_state_with_late<K, V>(
+        mut self,
+        enrich: EnrichAsOf<T, K>,
+        versions: impl Into<Stream<TableVersion<K, V>>>,
+    ) -> EnrichedWithLate<'t, K, T, V>
+    where
+        T: Serialize + DeserializeOwned,
+        K: Data + Eq + Hash + Serialize + DeserializeOwned,
+        V: Data + Serialize + DeserializeOwned,
+    {
+        let (id, tasks) = self.steps.next("enrich");
+        let streams = finish(self.topology.enrich_in_state(id, enrich, &self.stream, versions), tasks);
+        let steps = self.steps.clone();
+        (self.on(streams.enriched, steps), streams.late)
+    }
+
     /// What the next window computes by.
     pub fn key_by<K: Data + Eq + Hash>(
         self,
@@ -221,6 +329,12 @@ impl<'t, T: Data> Flow<'t, T> {
 
 /// What comes out of windows, and beside it what came too late.
 pub type WithLate<'t, K, T, R> = (Flow<'t, WindowResult<K, R>>, Stream<Late<K, T>>);
+
+/// What comes out of a join, and beside it what came too late.
+pub type JoinedWithLate<'t, K, L, R> = (Flow<'t, Joined<K, L, R>>, Stream<Late<K, Side<L, R>>>);
+
+/// What comes of tuples and the versions of a table, and beside it what came too late.
+pub type EnrichedWithLate<'t, K, T, V> = (Flow<'t, Enriched<T, V>>, Stream<Late<K, T>>);
 
 /// A flow with a key.
 #[must_use = "a key alone declares nothing"]

@@ -213,4 +213,4 @@ where
 
 #[cfg(test)]
 #[path = "kept_join_tests.rs"]
-mod tests;
+pub(crate) mod tests;

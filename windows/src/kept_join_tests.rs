@@ -20,7 +20,7 @@ use crate::result::WindowBounds;
 
 /// What happens before an event.
 #[derive(Debug, Clone, Copy)]
-enum Before {
+pub(crate) enum Before {
     Nothing,
     Checkpoint,
     /// The instance is made anew of its state, as after a panic.
@@ -29,14 +29,14 @@ enum Before {
     Crash,
 }
 
-fn befores() -> impl Strategy<Value = Vec<Before>> {
+pub(crate) fn befores() -> impl Strategy<Value = Vec<Before>> {
     let before = prop_oneof![
         6 => Just(Before::Nothing), 2 => Just(Before::Checkpoint), 1 => Just(Before::Anew), 1 => Just(Before::Crash),
     ];
     prop::collection::vec(before, 0..50)
 }
 
-fn empty() -> TaskState {
+pub(crate) fn empty() -> TaskState {
     let options = StateOptions { budget_bytes: 1 << 20, spill: None, clock: Arc::new(|| 0) };
     TaskState::new("join", 0, KeyGroups::all(), options).expect("a state")
 }
@@ -69,7 +69,7 @@ impl Out {
     }
 }
 
-async fn commit(store: &FolderCheckpoints, previous: &mut Option<Manifest>, state: &TaskState) {
+pub(crate) async fn commit(store: &FolderCheckpoints, previous: &mut Option<Manifest>, state: &TaskState) {
     let id = store.begin().await.expect("begun");
     let part = state.snapshot(id, previous.as_ref().map(|previous| previous.id)).expect("a snapshot");
     let part = store.put(id, part).await.expect("stored");
@@ -142,7 +142,7 @@ async fn run(join: &Join<usize, usize, Key>, events: &[Event], before: &[Before]
     out
 }
 
-fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
 }
 

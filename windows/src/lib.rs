@@ -3,7 +3,8 @@
 //! - [`EventTime`] reads off the tuples of a source how far it is, and tells all behind it: watermarks.
 //! - [`Window`] puts the tuples of a key together, tumbling, sliding, by session or by count, and makes something of them:
 //!   an [`Aggregate`]. What comes late goes into its window or to the late output.
-//! - [`Join`] pairs the tuples of two streams; [`Deduplicate`], [`Enrich`] and [`TopN`] do what their names say.
+//! - [`Join`] pairs the tuples of two streams; [`Deduplicate`], [`Enrich`] and [`TopN`] do what their names say. [`EnrichAsOf`] gives a
+//!   tuple what a table had for it at its own time.
 //! - [`Flow`] declares all of it as a chain of calls.
 //! - [`WindowTopology`] declares them on a `TopologyBuilder`.
 //!
@@ -37,16 +38,17 @@
 //! # Ok::<(), BuildError>(())
 //! ```
 //!
-//! Windows and joins hold the roots of their tuples until they have fired. Those declared with `window_in_state` and `join_in_state` keep
-//! their tuples in keyed state instead, which checkpoints make durable.
+//! Windows and joins hold the roots of their tuples until they have fired. Those declared with `window_in_state`, `join_in_state` and
+//! `enrich_in_state` keep their tuples in keyed state instead, which checkpoints make durable.
 //!
 //! The crate must not depend on the engine, but for tests, and reads no clock but that of the topology.
 
 /// What a file that declares windows and joins needs.
 pub mod prelude {
     pub use crate::{
-        Aggregate, Collect, Count, Deduplicate, Enrich, EventTime, Firing, Fold, Join, Joined, Late, Side,
-        Summarise, Summary, TableChange, TopN, Window, WindowBounds, WindowResult, WindowTopology,
+        Aggregate, Collect, Count, Deduplicate, Enrich, EnrichAsOf, EventTime, Firing, Fold, Join, Joined,
+        Late, Side, Summarise, Summary, TableChange, TableVersion, TopN, Window, WindowBounds, WindowResult,
+        WindowTopology,
     };
 }
 
@@ -54,11 +56,13 @@ mod aggregate;
 mod count_windows;
 mod deduplicate;
 mod enrich;
+mod enrich_as_of;
 mod event_time_bolt;
 mod flow;
 mod join;
 mod join_store;
 mod kept;
+mod kept_enrich;
 mod kept_join;
 mod late;
 mod result;
@@ -66,6 +70,7 @@ mod sessions;
 mod source_clock;
 mod sources;
 mod state_deduplicate;
+mod state_enrich_bolt;
 mod state_join_bolt;
 mod state_window_bolt;
 mod store;
@@ -81,12 +86,13 @@ mod window_bolt;
 pub use aggregate::{Aggregate, Collect, Count, Fold, Summarise, Summary, TopN};
 pub use deduplicate::{Deduplicate, DeduplicateOutputs};
 pub use enrich::{Enrich, EnrichInput, Enriched, TableChange};
+pub use enrich_as_of::{EnrichAsOf, EnrichAsOfError, EnrichAsOfOutputs, TableVersion};
 pub use event_time_bolt::EventTime;
-pub use flow::{Flow, KeyedFlow, WindowedFlow, WithLate};
+pub use flow::{EnrichedWithLate, Flow, JoinedWithLate, KeyedFlow, WindowedFlow, WithLate};
 pub use join::{Join, JoinError, JoinOutputs};
 pub use join_store::{Joined, Side};
 pub use result::{Firing, Late, WindowBounds, WindowResult};
 pub use source_clock::{EventTimeSettings, Implausible, SourceClock};
-pub use topology::{WindowDeclarer, WindowTopology};
+pub use topology::{EnrichDeclarer, WindowDeclarer, WindowTopology};
 pub use window::{Window, WindowError};
 pub use window_bolt::WindowOutputs;

@@ -12,11 +12,13 @@ use serde::de::DeserializeOwned;
 use crate::aggregate::Aggregate;
 use crate::deduplicate::{Deduplicate, DeduplicateBolt, DeduplicateOutputs};
 use crate::enrich::{Enrich, EnrichBolt, EnrichInput, Enriched, TableChange};
+use crate::enrich_as_of::{EnrichAsOf, EnrichAsOfOutputs, TableVersion};
 use crate::event_time_bolt::{EventTime, EventTimeBolt};
 use crate::flow::Flow;
 use crate::join::{Join, JoinBolt, JoinOutputs};
 use crate::join_store::Side;
 use crate::state_deduplicate::StateDeduplicateBolt;
+use crate::state_enrich_bolt::StateEnrichBolt;
 use crate::state_join_bolt::StateJoinBolt;
 use crate::state_window_bolt::StateWindowBolt;
 use crate::window::Window;
@@ -24,6 +26,10 @@ use crate::window_bolt::{WindowBolt, WindowOutputs};
 
 /// What windows emit on, declared.
 pub type WindowDeclarer<'t, T, K, A> = BoltDeclarer<'t, T, WindowOutputs<K, <A as Aggregate<T>>::Output, T>>;
+
+/// What takes tuples and the versions of a table, declared.
+pub type EnrichDeclarer<'t, T, K, V> =
+    BoltDeclarer<'t, Side<T, TableVersion<K, V>>, EnrichAsOfOutputs<K, T, V>>;
 
 /// Components that work by time: ordinary bolts, that [`TopologyBuilder`] declares with these methods.
 pub trait WindowTopology {
@@ -110,6 +116,21 @@ pub trait WindowTopology {
         stream: impl Into<Stream<T>>,
         changes: impl Into<Stream<TableChange<K, V>>>,
     ) -> BoltDeclarer<'_, EnrichInput<T, K, V>, Output<Enriched<T, V>>>;
+
+    /// Declares a bolt that gives tuples what a table had for them at their own time, with the table and the tuples that wait in keyed
+    /// state: both are there after a restart. It gets both streams grouped by the key. Tuples' roots are done when they come, and in a
+    /// topology with checkpoints their sources are told when a checkpoint has them. No root waits for what it emits.
+    fn enrich_in_state<T, K, V>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        enrich: EnrichAsOf<T, K>,
+        stream: impl Into<Stream<T>>,
+        versions: impl Into<Stream<TableVersion<K, V>>>,
+    ) -> EnrichDeclarer<'_, T, K, V>
+    where
+        T: Data + Serialize + DeserializeOwned,
+        K: Data + Eq + Hash + Serialize + DeserializeOwned,
+        V: Data + Serialize + DeserializeOwned;
 
     /// Begins a chain of calls that declare components.
     fn flow<T: Data>(&mut self, stream: impl Into<Stream<T>>) -> Flow<'_, T>;
@@ -280,6 +301,28 @@ impl WindowTopology for TopologyBuilder {
             0 => declarer.refuse("its limit is 0, so that it could keep no key: make it at least 1"),
             _ => declarer,
         }
+    }
+
+    fn enrich_in_state<T, K, V>(
+        &mut self,
+        id: impl Into<Arc<str>>,
+        enrich: EnrichAsOf<T, K>,
+        stream: impl Into<Stream<T>>,
+        versions: impl Into<Stream<TableVersion<K, V>>>,
+    ) -> EnrichDeclarer<'_, T, K, V>
+    where
+        T: Data + Serialize + DeserializeOwned,
+        K: Data + Eq + Hash + Serialize + DeserializeOwned,
+        V: Data + Serialize + DeserializeOwned,
+    {
+        let (checked, makes) = (enrich.check(), enrich.makes_watermarks);
+        let (key_of, tick) = (enrich.key_of.clone(), enrich.tick());
+        let declarer = self
+            .batch_bolt(id, move || StateEnrichBolt::new(enrich.clone()))
+            .event_time(event_time_use(true, makes))
+            .keyed_by_as(stream, move |tuple: &T| key_of(tuple), Side::Left)
+            .keyed_by_as(versions, |version: &TableVersion<K, V>| version.key.clone(), Side::Right);
+        ticking_or_refused(declarer, tick, checked)
     }
 
     fn flow<T: Data>(&mut self, stream: impl Into<Stream<T>>) -> Flow<'_, T> {

@@ -11,6 +11,8 @@ use crate::found::Found;
 pub(crate) const SIZE: i64 = 50;
 /// Milliseconds that end a session.
 pub(crate) const GAP: i64 = 40;
+/// Milliseconds that the partners of a join are apart at most.
+pub(crate) const REACH: i64 = 12;
 /// Events that are published beyond the first one that no checkpoint has, at most: so far can any be behind another.
 pub(crate) const AHEAD: u64 = 1_500;
 /// Milliseconds that any may be behind another; a millisecond passes with each.
@@ -49,6 +51,16 @@ impl Event {
     }
 }
 
+/// Whether an event is of the join's first stream.
+pub(crate) fn is_left(number: u64) -> bool {
+    number.is_multiple_of(3)
+}
+
+/// Whether an event is of the join's second stream; some are of both.
+pub(crate) fn is_right(number: u64) -> bool {
+    number.is_multiple_of(5)
+}
+
 /// The messages of an event: some are published twice.
 pub(crate) fn of(number: u64) -> Vec<Event> {
     let mut messages = vec![Event::new(number.to_string(), number)];
@@ -72,6 +84,7 @@ pub(crate) fn far(number: u64) -> i64 {
 pub(crate) fn expected(events: u64) -> Found {
     let mut found = Found::default();
     let mut sessions: BTreeMap<String, Vec<(i64, u64)>> = BTreeMap::new();
+    let mut by_key: BTreeMap<String, Vec<(i64, u64)>> = BTreeMap::new();
     for number in 0..events {
         for event in of(number) {
             found.ids.insert(event.id, 1);
@@ -80,7 +93,30 @@ pub(crate) fn expected(events: u64) -> Found {
         *found.counts.entry(key.clone()).or_default() += 1;
         let window = (key.clone(), at.div_euclid(SIZE) * SIZE);
         found.sums.entry(window).or_insert_with(|| vec![0])[0] += value;
+        by_key.entry(key.clone()).or_default().push((at, number));
         sessions.entry(key).or_default().push((at, value));
+    }
+    for (key, mut times) in by_key {
+        times.sort_unstable();
+        let partners = |at: i64| {
+            let from = times.partition_point(|(other, _)| *other < at - REACH);
+            let until = times.partition_point(|(other, _)| *other <= at + REACH);
+            times[from..until].iter().map(|(_, number)| *number)
+        };
+        for (at, number) in &times {
+            let rights: Vec<u64> = partners(*at).filter(|other| is_right(*other)).collect();
+            if is_left(*number) && rights.is_empty() {
+                found.pairs.insert((key.clone(), Some(*number), None), 1);
+            }
+            if is_left(*number) {
+                found
+                    .pairs
+                    .extend(rights.into_iter().map(|right| ((key.clone(), Some(*number), Some(right)), 1)));
+            }
+            if is_right(*number) && !partners(*at).any(is_left) {
+                found.pairs.insert((key.clone(), None, Some(*number)), 1);
+            }
+        }
     }
     for (key, mut times) in sessions {
         times.sort_unstable();

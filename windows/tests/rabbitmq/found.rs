@@ -18,7 +18,9 @@ pub(crate) struct Found {
     pub(crate) sums: BTreeMap<(String, i64), Vec<u64>>,
     /// The same of sessions.
     pub(crate) sessions: BTreeMap<(String, i64), Vec<u64>>,
-    /// Messages that were late for a window.
+    /// How often each pair of a join came, by key and the numbers of its events.
+    pub(crate) pairs: BTreeMap<(String, Option<u64>, Option<u64>), u64>,
+    /// Messages that were late for a window or the join.
     pub(crate) late: BTreeMap<String, u64>,
 }
 
@@ -48,7 +50,13 @@ impl Found {
             }
             all
         };
+        let pairs = restored(store, &manifest, "pairs").await;
+        let pairs = pairs.map::<(Option<u64>, Option<u64>), u64>("pairs").expect("a handle");
+        let pairs = pairs.collect::<String>().expect("read").into_iter().flat_map(|(key, pairs)| {
+            pairs.into_iter().map(move |((left, right), n)| ((key.clone(), left, right), n))
+        });
         let found = Self {
+            pairs: pairs.collect(),
             ids: count("ids").await,
             counts: count("counts").await,
             sums: windows("sum-results").await,
@@ -61,6 +69,12 @@ impl Found {
     /// How many windows fired.
     pub(crate) fn results(&self) -> usize {
         self.sums.len() + self.sessions.len()
+    }
+
+    /// How many pairs found each other, and how many events nobody.
+    pub(crate) fn pairs(&self) -> (usize, usize) {
+        let alone = self.pairs.keys().filter(|(_, left, right)| left.is_none() || right.is_none()).count();
+        (self.pairs.len() - alone, alone)
     }
 
     /// Some of what is not the same.
@@ -84,6 +98,7 @@ impl Found {
             + &of("the counts", &self.counts, &other.counts)
             + &of("the windows", &self.sums, &other.sums)
             + &of("the sessions", &self.sessions, &other.sessions)
+            + &of("the pairs", &self.pairs, &other.pairs)
             + &of("the late ones", &self.late, &other.late)
     }
 
@@ -103,5 +118,6 @@ impl Found {
         check("late", &self.late, &expected.late, seed);
         check("window", &self.sums, &expected.sums, seed);
         check("session", &self.sessions, &expected.sessions, seed);
+        check("pair", &self.pairs, &expected.pairs, seed);
     }
 }

@@ -41,8 +41,10 @@ async fn kill(place: Place, test: &'static str) {
     assert!(found == without_faults, "seed {seed}: {}", found.difference(&without_faults));
     let expected = events::expected(world.events());
     assert!(found == expected, "seed {seed}: {}", found.difference(&expected));
+    let (pairs, alone) = found.pairs();
     println!(
-        "{kills} kills in {:.1} s, {} of them with messages in doubt; {} messages, {} results of windows: all as without faults",
+        "{kills} kills in {:.1} s, {} of them with messages in doubt; {} messages, {} results of windows, {pairs} pairs and {alone} events \
+         without a partner: all as without faults",
         took.as_secs_f64(),
         world.in_doubt(),
         found.ids.len(),

@@ -1,4 +1,4 @@
-//! The topology that is killed: windows, sessions, counts by key and deduplication, all in state, behind leased queues.
+//! The topology that is killed: windows, sessions, a join, counts by key and deduplication, all in state, behind leased queues.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use galerna_spouts::{LeasedOptions, LeasedQueues};
 use galerna_state::prelude::*;
 use galerna_topology::prelude::*;
 use galerna_windows::{
-    Deduplicate, EventTime, Fold, Late, Window, WindowBounds, WindowResult, WindowTopology,
+    Deduplicate, EventTime, Fold, Join, Joined, Late, Side, Window, WindowBounds, WindowResult,
+    WindowTopology,
 };
 
-use crate::events::{Event, GAP, LAG, SIZE};
+use crate::events::{Event, GAP, LAG, REACH, SIZE, is_left, is_right};
 use crate::place::TOPOLOGY;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -57,6 +58,36 @@ impl Bolt for Results {
         let mut values = results.get(&result.key, &start.millis())?.unwrap_or_default();
         values.push(result.value);
         Ok(results.insert(&result.key, &start.millis(), &values)?)
+    }
+}
+
+/// The numbers of a pair's events.
+type Numbers = (Option<u64>, Option<u64>);
+
+/// Counts pairs by key and the numbers of their events.
+#[derive(Default)]
+struct Pairs(Option<MapState<Numbers, u64>>);
+
+impl Bolt for Pairs {
+    type Input = Joined<String, Event, Event>;
+    type Outputs = ();
+
+    fn prepare(&mut self, context: &TaskContext) -> Result<(), Fault> {
+        self.0 = Some(context.state()?.map("pairs")?);
+        Ok(())
+    }
+
+    fn execute(&mut self, pair: Self::Input, _: &mut Emitter<()>) -> Result<(), Fault> {
+        let pairs = self.0.as_mut().ok_or_else(|| Fault::permanent("it was not prepared"))?;
+        let numbers = (pair.left.map(|left| left.number), pair.right.map(|right| right.number));
+        let n = pairs.get(&pair.key, &numbers)?.unwrap_or(0);
+        Ok(pairs.insert(&pair.key, &numbers, &(n + 1))?)
+    }
+}
+
+fn id(event: &Side<Event, Event>) -> String {
+    match event {
+        Side::Left(event) | Side::Right(event) => event.id.clone(),
     }
 }
 
@@ -106,8 +137,20 @@ pub(crate) fn topology(broker: Arc<dyn Broker>, leases: Arc<dyn Leases>) -> Topo
     let late = window(&mut topology, "sum", windows, &unique);
     let sessions = Window::session(Duration::from_millis(GAP as u64));
     let late_for_sessions = window(&mut topology, "session", sessions, &unique);
+    let left = topology.filter("left", |event: &Event| is_left(event.number)).shuffle(&unique).outputs();
+    let right = topology.filter("right", |event: &Event| is_right(event.number)).shuffle(&unique).outputs();
+    let reach = Duration::from_millis(REACH as u64);
+    let join = Join::full(|left: &Event| left.key.clone(), |right: &Event| right.key.clone())
+        .event_time(|left: &Event| left.at, |right: &Event| right.at)
+        .between(reach, reach);
+    let join = topology.join_in_state("join", join, left, right).parallelism(3).outputs();
+    topology
+        .bolt("pairs", Pairs::default)
+        .keyed_by(join.joined, |pair: &Joined<String, Event, Event>| pair.key.clone())
+        .parallelism(2);
     topology
         .bolt("late", Count::default)
+        .keyed_by_as(join.late, |late| id(&late.tuple), |late| id(&late.tuple))
         .keyed_by_as(late, |late| late.tuple.id.clone(), |late| late.tuple.id)
         .keyed_by_as(late_for_sessions, |late| late.tuple.id.clone(), |late| late.tuple.id);
     topology.build().expect("built")

@@ -306,12 +306,14 @@ impl Joining {
         topology.message_timeout(None);
         let order = topology.spout("orders", orders.spout()).outputs();
         let payment = topology.spout("payments", payments.spout()).outputs();
-        let outputs = match store {
-            Some(_) => topology.join_in_state("join", join, order, payment).parallelism(tasks).outputs(),
-            None => topology.join("join", join, order, payment).parallelism(tasks).outputs(),
+        let orders_flow = topology.flow(order).named("join").parallelism(tasks);
+        let (pairs, too_late) = match store {
+            Some(_) => orders_flow.join_in_state_with_late(join, payment),
+            None => orders_flow.join_with_late(join, payment),
         };
-        topology.bolt("joined", joined.bolt()).global(outputs.joined);
-        topology.bolt("late", late.bolt()).global(outputs.late);
+        let pairs = pairs.stream();
+        topology.bolt("joined", joined.bolt()).global(pairs);
+        topology.bolt("late", late.bolt()).global(too_late);
         let run = harness.start(topology.build().expect("it is fine")).await.expect("it starts");
         Self { orders, payments, joined, late, run }
     }

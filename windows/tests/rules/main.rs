@@ -1,6 +1,7 @@
 //! Windows and joins in running topologies, on a clock that only the test moves.
 
 mod building;
+mod enrich_in_state;
 mod event_time;
 mod in_state;
 mod joins;
