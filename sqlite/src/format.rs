@@ -2,10 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::files::{beside, create_folder, open_private, restrict};
 use crate::marker::{Mark, Marker};
@@ -18,6 +18,9 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// A file that is larger and was closed in good order is not read through when it is opened: that would take seconds a
 /// gigabyte.
 const CHECKED_BYTES: u64 = 4 << 30;
+
+/// How long another process that writes is waited for.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// A kind of file.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +67,7 @@ impl Tuning {
     fn apply(&self, connection: &Connection) -> rusqlite::Result<()> {
         connection.set_prepared_statement_cache_capacity(64);
         connection.pragma_update(None, "page_size", self.page_bytes)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        write_ahead(connection)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", self.log_pages)?;
         connection.pragma_update(None, "cache_size", -i64::from(self.cache_kib))?;
@@ -158,14 +161,13 @@ impl Format {
         let connection = Connection::open(path).map_err(failed)?;
         // Until it is known to be whole, nothing is to be changed: not even by folding back what is left of a log.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
-        connection.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
+        connection.busy_timeout(BUSY).map_err(failed)?;
         let found = look(&connection).map_err(failed)?;
-        let new = self.classify(path, mark, &found)?;
+        self.classify(path, mark, &found)?;
         self.read_through(path, mark, &connection)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
         tuning.apply(&connection).map_err(failed)?;
-        let (store, commits) =
-            self.bring_up_to_date(&connection, if new { 0 } else { found.version }).map_err(failed)?;
+        let (store, commits) = self.bring_up_to_date(&connection).map_err(failed)?;
         let mark = Mark { store, commits, closed: false };
         marker.write(mark).and_then(|()| marker.sync()).map_err(io_error(&lock))?;
         Ok(Opened { connection, marker, mark, shared: self.shared })
@@ -221,8 +223,8 @@ impl Format {
         }
     }
 
-    /// Whether it is new; an error when it is not what it should be.
-    fn classify(&self, path: &Path, mark: Option<Mark>, found: &Found) -> Result<bool, OpenError> {
+    /// An error when it is not what it should be, or new.
+    fn classify(&self, path: &Path, mark: Option<Mark>, found: &Found) -> Result<(), OpenError> {
         let damaged = |file: PathBuf, problem: String| {
             Err(OpenError::Damaged { file, problem, remedy: self.restore_or_begin(path) })
         };
@@ -262,9 +264,9 @@ impl Format {
         }
         let is_there = |table: &&&str| found.tables.iter().any(|name| name == **table);
         match self.tables.iter().find(|table| !is_there(table)) {
-            None => Ok(false),
+            None => Ok(()),
             // It was created, and the program ended before its tables were.
-            Some(_) if found.tables.is_empty() && found.version == 0 => Ok(true),
+            Some(_) if found.tables.is_empty() && found.version == 0 => Ok(()),
             Some(_) if found.store.is_none() && !self.tables.iter().any(|table| is_there(&table)) => {
                 foreign(format!("it has the tables {}", found.tables.join(", ")))
             }
@@ -296,8 +298,11 @@ impl Format {
     }
 
     /// In one transaction; answers with the store's id and count.
-    fn bring_up_to_date(&self, connection: &Connection, found: i64) -> rusqlite::Result<(u64, u64)> {
-        let transaction = connection.unchecked_transaction()?;
+    fn bring_up_to_date(&self, connection: &Connection) -> rusqlite::Result<(u64, u64)> {
+        // One that begins by reading fails at once when another process writes meanwhile, however long it may wait.
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        // As it is now: another process may have brought it up since it was looked at.
+        let found = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         (self.bring_up)(connection, found)?;
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS galerna_store (id INTEGER NOT NULL, commits INTEGER NOT NULL)",
@@ -341,6 +346,22 @@ impl Format {
             files.join(", "),
             self.lock_suffix
         )
+    }
+}
+
+/// Switches to a write-ahead log. For that SQLite does not wait when another process has the file, so this does.
+#[expect(clippy::disallowed_methods, reason = "opening a file blocks, as its documentation says")]
+fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && begun.elapsed() < BUSY =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            done => return done,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! gathers. When a group fails, each of its jobs is tried in a transaction of its own, so that only those fail that have to.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Condvar;
 use std::time::{Duration, Instant};
 
@@ -104,45 +105,57 @@ impl<S: Session> Group<S> {
     pub(crate) fn run(&self, stored: &mut Stored<S>, first: Vec<Box<dyn Job<S>>>) -> Finished<S> {
         let began = Instant::now();
         let mut group = first;
-        let outcome = stored.transact(|stored| {
-            let mut weight = 0;
-            let mut ran = 0;
-            loop {
-                while let Some(job) = group.get_mut(ran) {
-                    weight += job.weight();
-                    ran += 1;
-                    job.run(stored)?;
-                    if job.alone() {
+        let outcome = unless_it_panics(|| {
+            stored.transact(|stored| {
+                let mut weight = 0;
+                let mut ran = 0;
+                loop {
+                    while let Some(job) = group.get_mut(ran) {
+                        weight += job.weight();
+                        ran += 1;
+                        job.run(stored)?;
+                        if job.alone() {
+                            return Ok(());
+                        }
+                    }
+                    if ran >= self.limits.jobs
+                        || weight >= self.limits.weight
+                        || began.elapsed() >= self.limits.time
+                    {
                         return Ok(());
                     }
+                    match self.another() {
+                        Some(job) => group.push(job),
+                        None => return Ok(()),
+                    }
                 }
-                if ran >= self.limits.jobs
-                    || weight >= self.limits.weight
-                    || began.elapsed() >= self.limits.time
-                {
-                    return Ok(());
-                }
-                match self.another() {
-                    Some(job) => group.push(job),
-                    None => return Ok(()),
-                }
-            }
+            })
         });
         match outcome {
-            Ok(()) => group.into_iter().map(|job| (job, Ok(()))).collect(),
-            Err(error) if group.len() == 1 => {
+            Some(Ok(())) => group.into_iter().map(|job| (job, Ok(()))).collect(),
+            Some(Err(error)) if group.len() == 1 => {
                 let error = SqliteError::from(error);
                 group.into_iter().map(|job| (job, Err(error.clone()))).collect()
             }
-            Err(_) => group
+            None if group.len() == 1 => Vec::new(),
+            // Only those fail that have to.
+            Some(Err(_)) | None => group
                 .into_iter()
-                .map(|mut job| {
-                    let result = stored.transact(|stored| job.run(stored));
-                    (job, result.map_err(SqliteError::from))
+                .filter_map(|mut job| {
+                    let result = unless_it_panics(|| stored.transact(|stored| job.run(stored)))?;
+                    Some((job, result.map_err(SqliteError::from)))
                 })
                 .collect(),
         }
     }
+}
+
+/// Runs jobs; nothing when one panics. The transaction that it leaves open is rolled back by the next one, and the job is dropped, which its
+/// caller sees as an error.
+fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .inspect_err(|_| tracing::error!("work in a store panicked; it is rolled back"))
+        .ok()
 }
 
 /// Tells of each job what became of it; answers with those to be run again.

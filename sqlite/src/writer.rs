@@ -289,19 +289,20 @@ fn run_thread<S: Session>(group: &Group<S>) {
         }
         // Errors of the disk come again at once; they must not become a busy loop.
         if due_failed.is_none_or(|at| at.elapsed() >= group.limits.again) {
-            due_failed = run_due(group, open).then(Instant::now);
+            let (failed, handed_back) = run_due(group, open);
+            due_failed = failed.then(Instant::now);
+            again.extend(handed_back);
         }
     }
 }
 
-/// Does what has fallen due; whether that failed.
-fn run_due<S: Session>(group: &Group<S>, open: &mut Stored<S>) -> bool {
+/// Does what has fallen due, and whatever waits beside it: whether that failed, and what is to be run again.
+fn run_due<S: Session>(group: &Group<S>, open: &mut Stored<S>) -> (bool, Vec<Box<dyn Job<S>>>) {
     if open.next_due().is_none_or(|due| due > Duration::ZERO) {
-        return false;
+        return (false, Vec::new());
     }
-    let Some(job) = open.due() else { return false };
+    let Some(job) = open.due() else { return (false, Vec::new()) };
     let finished = group.run(open, vec![job]);
     let failed = finished.iter().any(|(_, result)| result.is_err());
-    drop(tell(finished));
-    failed
+    (failed, tell(finished))
 }

@@ -277,3 +277,63 @@ async fn a_store_is_opened_once() {
     assert_eq!(count(&path).unwrap(), 1);
     assert!(matches!(count(folder.path()), Err(OpenError::Folder(_))));
 }
+
+const SHARED: Format = Format { shared: true, ..FORMAT };
+
+fn shared(path: &Path) -> Writer<Plain> {
+    let opened = SHARED.open(path, &tuning()).unwrap();
+    Writer::start(opened.into_session(Plain), Limits::default(), Host::BlockingPool).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_store_opens_while_others_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notes.db");
+    let writers: Vec<_> = (0..3)
+        .map(|n| {
+            let path = path.clone();
+            tokio::spawn(async move {
+                let writer = shared(&path);
+                for note in 0..200 {
+                    let add = move |stored: &mut galerna_sqlite::Stored<Plain>| {
+                        let id = note * 10 + n;
+                        stored.connection().execute("INSERT INTO notes VALUES (?1, 'note')", [id]).map(drop)
+                    };
+                    writer.write(add).await.unwrap();
+                }
+                writer.close();
+            })
+        })
+        .collect();
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        let path = path.clone();
+        tokio::task::spawn_blocking(move || drop(SHARED.open(&path, &tuning()).unwrap())).await.unwrap();
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let opened = SHARED.open(&path, &tuning()).unwrap();
+    let notes: i64 =
+        opened.connection().query_row("SELECT count(*) FROM notes", [], |row| row.get(0)).unwrap();
+    assert_eq!(notes, 600);
+}
+
+#[test]
+fn processes_that_create_a_shared_store_at_the_same_time_have_one_store() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.db");
+        let together = std::sync::Barrier::new(6);
+        let ids: Vec<u64> = std::thread::scope(|scope| {
+            let opening = || {
+                scope.spawn(|| {
+                    together.wait();
+                    SHARED.open(&path, &tuning()).unwrap().store_id()
+                })
+            };
+            let opening: Vec<_> = (0..6).map(|_| opening()).collect();
+            opening.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use galerna_sqlite::{Host, Job, Limits, Plain, Session, SqliteError, SqliteErrorKind, Stored, Writer};
@@ -53,6 +54,8 @@ async fn a_job_that_fails_takes_no_neighbour_with_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_sent_before_the_close_is_done_and_what_comes_later_is_told() {
     for host in HOSTS {
+        // A task that has done much without a pause is told to wait even where it need not, and would not send.
+        tokio::task::yield_now().await;
         let writer = Arc::new(start(host));
         let mut sent: Vec<_> = Vec::new();
         for n in 0..50 {
@@ -61,8 +64,10 @@ async fn what_was_sent_before_the_close_is_done_and_what_comes_later_is_told() {
                 async move { writer.write(insert(n)).await }
             });
             // The first poll sends it; nobody waits for its answer until the writer is closed.
-            poll_once(&mut call).await;
-            sent.push(call);
+            match std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+                Poll::Ready(answer) => answer.unwrap(),
+                Poll::Pending => sent.push(call),
+            }
         }
         let closing = {
             let writer = Arc::clone(&writer);
@@ -77,27 +82,33 @@ async fn what_was_sent_before_the_close_is_done_and_what_comes_later_is_told() {
     }
 }
 
-async fn poll_once<F: Future<Output = Result<(), SqliteError>> + Unpin>(call: &mut F) {
-    std::future::poll_fn(|context| {
-        let polled = std::pin::Pin::new(&mut *call).poll(context);
-        assert!(!matches!(polled, std::task::Poll::Ready(_)), "its answer comes from another thread");
-        std::task::Poll::Ready(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_panics_harms_no_later_one() {
-    let writer = start(Host::BlockingPool);
-    let panicked = writer
-        .write(|stored| {
-            stored.connection().execute("INSERT INTO notes VALUES (1)", [])?;
-            if stored.connection().is_autocommit() { Ok(()) } else { panic!("as the test wants") }
-        })
-        .await;
-    assert_eq!(panicked.unwrap_err().kind, SqliteErrorKind::Closed);
-    writer.write(insert(2)).await.unwrap();
-    assert_eq!(count(&writer).await, 1);
+async fn a_job_that_panics_harms_no_other_one() {
+    for host in HOSTS {
+        let writer = Arc::new(start(host));
+        let panics = |n: i64| {
+            move |stored: &mut Stored<Plain>| {
+                stored.connection().execute("INSERT INTO notes VALUES (?1)", [n])?;
+                if stored.connection().is_autocommit() { Ok(()) } else { panic!("as the test wants") }
+            }
+        };
+        assert_eq!(writer.write(panics(1)).await.unwrap_err().kind, SqliteErrorKind::Closed);
+        writer.write(insert(2)).await.unwrap();
+        assert_eq!(count(&writer).await, 1);
+        // Nor one that waits beside it.
+        let calls: Vec<_> = (10..60)
+            .map(|n| {
+                let writer = Arc::clone(&writer);
+                tokio::spawn(async move {
+                    if n % 5 == 0 { writer.write(panics(n)).await } else { writer.write(insert(n)).await }
+                })
+            })
+            .collect();
+        for (n, call) in (10..).zip(calls) {
+            assert_eq!(call.await.unwrap().is_err(), n % 5 == 0, "{n}");
+        }
+        assert_eq!(count(&writer).await, 41);
+    }
 }
 
 #[tokio::test(start_paused = true)]
