@@ -164,6 +164,13 @@ fn unknown(seen: &[Candidate], mappings: &[Mapping]) -> ImportError {
     let more =
         if best.cells.len() > 12 { format!(" and {} more", best.cells.len() - 12) } else { String::new() };
     let looks = match best.cells.len() {
+        1 if DELIMITERS.iter().any(|(delimiter, _)| best.cells[0].as_bytes().contains(delimiter)) => {
+            format!(
+                "line {} stands in quotes as a whole, so that nothing separates its columns; export it without those: {}",
+                best.line,
+                shown_cells.concat()
+            )
+        }
         1 => {
             format!("line {} is not separated by `,`, `;`, a tab or `|`: {}", best.line, shown_cells.concat())
         }

@@ -190,6 +190,12 @@ impl Layout {
         let utility = meaning.utility.of(record).unwrap_or_default();
         let unit = meaning.unit.of(record).unwrap_or_default();
         let kind = meaning.kind;
+        if utility.is_empty() || unit.is_empty() {
+            let (what, option) =
+                if utility.is_empty() { ("utility", "--utility") } else { ("unit", "--unit") };
+            let found = format!("the {what} is empty; write it, or say {option} for all lines without one");
+            return Err(RowError::new(line, RowFault::Unit, found));
+        }
         // A file has few units, and a row is read in less time than it takes to find one.
         let known = self.measures.entry((at, utility.to_owned(), unit.to_owned()));
         let measure = known.or_insert_with(|| measure_of(utility, unit, kind));

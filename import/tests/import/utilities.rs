@@ -385,6 +385,16 @@ fn what_no_mapping_reads_says_what_it_found_and_what_to_give() {
             &["01/11/2026", "--date-order dmy"],
         ),
         (
+            "lines in quotes",
+            "\"account,meter_id,utility,ts,value,unit\"\n\"A,m,electricity,2026-11-01T00:00:00Z,1,kWh\"\n",
+            &["line 1 stands in quotes as a whole"],
+        ),
+        (
+            "a line of totals",
+            "account,meter_id,utility,ts,value,unit\nA,m,electricity,2026-11-01T00:00:00Z,1,kWh\nA,m,electricity,,2,\n",
+            &["line 3", "the unit is empty", "--unit"],
+        ),
+        (
             "epoch in a text",
             "account,meter_id,utility,ts,value,unit\nA,m,electricity,1793491200.0,1,kWh\n",
             &["2026-11-01T00:00:00Z as seconds since 1970"],
