@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use galerna_topology::Fault;
-use galerna_topology::runtime::{AnyBatch, AsyncBoltTask, Content, Delivery, Outbox, OutgoingBatch, Signal};
+use galerna_topology::runtime::{
+    AnyBatch, AsyncBoltTask, BoxFuture, Content, Delivery, Outbox, OutgoingBatch, Signal,
+};
 
 use crate::checkpoints::Alignment;
 use crate::clock::nanos;
@@ -28,6 +30,8 @@ const FUTILE_CALLS: u32 = 16;
 const FUTILE_PAUSE: Duration = Duration::from_millis(1);
 /// Rows are held back to fill batches for no longer than this.
 const HOLD_BACK: Duration = Duration::from_millis(2);
+/// Tuples that wait so long behind one that has not ended are put back to where others take them from.
+const PUT_BACK: Duration = Duration::from_millis(2);
 /// What it may take at once of the time for input, while there is any.
 const PROGRESS_CALLS: u32 = 64;
 
@@ -63,6 +67,28 @@ pub(crate) struct AsyncWorker {
     alignment: Alignment,
     /// What comes before all that waits in the lane.
     ready: VecDeque<Message>,
+}
+
+/// Where a batch that is being executed came from, and what it weighs.
+struct Taken {
+    target: u32,
+    sender: u32,
+    rows: u32,
+    bytes: usize,
+}
+
+impl Taken {
+    /// So many of its tuples, as a batch again.
+    fn rest(&self, tuples: AnyBatch, rows: u32) -> Message {
+        Message {
+            target: self.target,
+            sender: self.sender,
+            rows,
+            bytes: self.bytes / self.rows.max(1) as usize * rows as usize,
+            converted: true,
+            content: Content::Rows(tuples),
+        }
+    }
 }
 
 enum Event {
@@ -341,7 +367,7 @@ impl AsyncWorker {
                 return;
             }
         };
-        if message.rows as usize > self.limit {
+        if message.rows as usize > self.limit && !message.converted {
             // The rest stays where others can take it.
             let (first, rest) = input.split(tuples, self.limit);
             tuples = first;
@@ -360,10 +386,12 @@ impl AsyncWorker {
                 message.rows = self.limit as u32;
             }
         }
+        let Message { target, sender, rows, bytes, converted, .. } = message;
+        let taken = Taken { target, sender, rows, bytes };
         // Beside its tuples the batch itself: a bolt that has settled all of it early is busy until it has executed it.
-        self.stats.unsettled.add(u64::from(message.rows) + 1, &*self.shared.clock);
-        let (tuples, lost) = input.convert(tuples);
-        let rows = u64::from(message.rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
+        self.stats.unsettled.add(u64::from(rows) + 1, &*self.shared.clock);
+        let (tuples, lost) = if converted { (tuples, Vec::new()) } else { input.convert(tuples) };
+        let mut rows = u64::from(rows) - lost.iter().map(|lost| lost.rows).sum::<u64>();
         if !lost.is_empty() {
             self.bolt.lose(lost);
         }
@@ -376,7 +404,9 @@ impl AsyncWorker {
                 }
                 break;
             }
-            if let Err(panic) = self.process(tuples, delivery).await {
+            let (outcome, left) = self.process(tuples, delivery, &taken, rows).await;
+            rows -= left;
+            if let Err(panic) = outcome {
                 rest = self.recover(Fault::panicked(&*panic)).await;
             }
         }
@@ -394,13 +424,19 @@ impl AsyncWorker {
         }
     }
 
-    /// Executes a batch, and meanwhile sends what is done.
+    /// Executes a batch, and meanwhile sends what is done. Tuples that wait long behind one that does not end are put back for
+    /// others; returns how many, too.
     async fn process(
         &mut self,
         tuples: AnyBatch,
         delivery: Delivery,
-    ) -> Result<(), Box<dyn std::any::Any + Send>> {
-        let (lanes, worker) = (&self.shared.lanes, self.inputs.worker);
+        taken: &Taken,
+        rows: u64,
+    ) -> (Result<(), Box<dyn std::any::Any + Send>>, u64) {
+        let (shared, worker) = (self.shared.clone(), self.inputs.worker);
+        let helped = rows > 1 && shared.plan.workers[worker].group.1 > 1 && !shared.plan.barriers;
+        let mut put_back: Option<BoxFuture<'static, ()>> = None;
+        let mut left = 0;
         let mut processing = AssertUnwindSafe(self.bolt.process(tuples, delivery)).catch_unwind();
         let mut waits = false;
         let outcome = loop {
@@ -408,7 +444,18 @@ impl AsyncWorker {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
                 Poll::Pending => {
                     if !std::mem::replace(&mut waits, true) {
-                        lanes.set_slow(worker, true);
+                        shared.lanes.set_slow(worker, true);
+                        let at = shared.clock.now().saturating_add(PUT_BACK);
+                        put_back = helped.then(|| shared.clock.sleep_until(at));
+                    }
+                    if put_back.as_mut().is_some_and(|due| due.poll_unpin(context).is_ready()) {
+                        put_back = None;
+                        left += self.outbox.take_remaining().map_or(0, |(tuples, rows)| {
+                            shared.put_back(worker, taken.rest(tuples, rows));
+                            // Wakes one of those that have nothing to do.
+                            shared.lanes.set_slow(worker, true);
+                            u64::from(rows)
+                        });
                     }
                     if self.outbox.lock().batches.is_empty() { Poll::Pending } else { Poll::Ready(None) }
                 }
@@ -422,9 +469,12 @@ impl AsyncWorker {
             self.shared.send_all(&mut self.outgoing, &self.stats).await;
         };
         if waits {
-            lanes.set_slow(worker, false);
+            shared.lanes.set_slow(worker, false);
         }
-        outcome
+        if left > 0 {
+            self.stats.unsettled.remove(left, &*shared.clock);
+        }
+        (outcome, left)
     }
 
     /// Takes more tuples at once if they took little time, and fewer if they took long.

@@ -128,13 +128,14 @@ impl TopologyHandle {
         self.states.iter().map(|state| state.pending.load(Ordering::Acquire)).sum()
     }
 
-    /// Resolves when every spout has said that it is done, every root has ended and nothing is on its way.
-    /// Cancel-safe.
+    /// Resolves when every spout has said that it is done, every root has ended and nothing is on its way; or when the topology has been
+    /// drained, stopped or dropped. Cancel-safe.
     pub async fn finished(&self) {
+        let ended = || self.shared.ended.load(Ordering::Acquire);
         let done = || self.states.iter().all(|state| state.done.load(Ordering::Acquire));
         self.shared
             .in_flight
-            .wait_until(|| done() && self.pending() == 0 && self.shared.in_flight.is_idle())
+            .wait_until(|| ended() || done() && self.pending() == 0 && self.shared.in_flight.is_idle())
             .await;
     }
 }

@@ -99,6 +99,8 @@ struct Lane {
     slow: AtomicBool,
     /// The lane of the first task of the same component, and how many there are, if they may help each other.
     group: (usize, usize),
+    /// In the first lane of a group: how many of the group are slow, so that nobody looks for them in vain.
+    slow_lanes: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -147,6 +149,7 @@ impl Lanes {
             emptied: Notify::new(),
             idle: AtomicBool::new(false),
             slow: AtomicBool::new(false),
+            slow_lanes: AtomicUsize::new(0),
             group,
         };
         let feedback = FeedbackBudget {
@@ -296,6 +299,9 @@ impl Lanes {
     /// A batch that waits for another worker of the same component, which waits itself or is slow.
     pub(crate) fn try_take_from_others(&self, worker: usize) -> Option<Message> {
         let (first, count) = self.lanes[worker].group;
+        if self.lanes[first].slow_lanes.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
         let others = (1..count).map(|step| first + (worker - first + step) % count);
         for other in others.filter(|other| self.lanes[*other].slow.load(Ordering::SeqCst)) {
             let mut queued = self.queued(other);
@@ -323,8 +329,14 @@ impl Lanes {
     /// Says whether the worker waits in the middle of a batch, or is slow: then others may take what waits for it.
     pub(crate) fn set_slow(&self, worker: usize, slow: bool) {
         let lane = &self.lanes[worker];
-        if lane.group.1 <= 1 || lane.slow.swap(slow, Ordering::SeqCst) == slow && !slow {
+        if lane.group.1 <= 1 {
             return;
+        }
+        let slow_lanes = &self.lanes[lane.group.0].slow_lanes;
+        match (lane.slow.swap(slow, Ordering::SeqCst), slow) {
+            (false, true) => drop(slow_lanes.fetch_add(1, Ordering::SeqCst)),
+            (true, false) => drop(slow_lanes.fetch_sub(1, Ordering::SeqCst)),
+            _ => {}
         }
         if slow && !self.is_empty(worker) {
             self.wake_idle(worker);

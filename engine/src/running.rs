@@ -3,7 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use galerna_state::{CheckpointId, DeclaredState, Manifest, TaskState};
@@ -250,6 +250,7 @@ async fn prepare(topology: &Topology, options: &EngineOptions) -> Result<Prepare
         checkpoints,
         clock,
         in_flight: Arc::default(),
+        ended: AtomicBool::new(false),
         mode: watch::Sender::new(if options.active { Mode::Active } else { Mode::Inactive }),
         stats: components.iter().map(per_task).collect(),
         task_metrics: components
@@ -481,6 +482,8 @@ impl Drop for Running {
         for task in self.workers.iter().chain(&self.spouts) {
             task.handle.abort();
         }
+        self.shared.ended.store(true, Ordering::Release);
+        self.shared.in_flight.touch();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use galerna_state::TaskState;
 use galerna_topology::runtime::{AckSender, BatchPool, Content, Loads, OutgoingBatch};
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) mode: watch::Sender<Mode>,
+    /// Whether it runs no more.
+    pub(crate) ended: AtomicBool,
     /// By component and task.
     pub(crate) stats: Vec<Vec<Arc<TaskStats>>>,
     /// What the tasks measure themselves, by component and task.

@@ -38,6 +38,11 @@ const LONG_WAIT: Duration = Duration::from_millis(1);
 /// Rows are held back to fill batches for no longer than this.
 const HOLD_BACK: Duration = Duration::from_millis(2);
 
+/// Calls of `next` in a row that may emit nothing, before it is called less often.
+const FUTILE_CALLS: u32 = 16;
+/// How often it is called then.
+const FUTILE_PAUSE: Duration = Duration::from_millis(1);
+
 /// What others look at of a spout's task.
 #[derive(Debug, Default)]
 pub(crate) struct SpoutProgress {
@@ -77,6 +82,8 @@ struct RunState {
     ended: bool,
     /// The pause after errors of `next`.
     errors: Backoff,
+    /// Calls of `next` in a row that emitted nothing.
+    futile: u32,
     /// Whether there is an instance that is open.
     open: bool,
     /// When to open the next one, if there is none, and the pause after that fails.
@@ -101,6 +108,7 @@ impl RunState {
             active: false,
             ended: false,
             errors: Backoff::new(),
+            futile: 0,
             open: true,
             open_at: Duration::ZERO,
             opening: Backoff::new(),
@@ -247,7 +255,11 @@ impl SpoutWorker {
                     }
                 };
                 fills += 1;
-                if fills == YIELD_EVERY || turn.is_over(self.shared.clock.now()) {
+                if self.run.futile >= FUTILE_CALLS {
+                    self.publish_state(mode, room);
+                    self.rest().await;
+                    turn.begin(self.shared.clock.now());
+                } else if fills == YIELD_EVERY || turn.is_over(self.shared.clock.now()) {
                     fills = 0;
                     turn.pass(&*self.shared.clock).await;
                 }
@@ -272,6 +284,16 @@ impl SpoutWorker {
                 Event::Mode => {}
                 Event::Close => return,
             }
+        }
+    }
+
+    /// A spout that is called again and again and emits nothing must not keep a core busy. Acks are not held up, and time is the
+    /// machine's, whatever the topology's clock says.
+    async fn rest(&mut self) {
+        tokio::select! {
+            Some((epoch, message)) = self.acks.recv() => self.apply(epoch, message),
+            Ok(()) = self.mode.changed() => {}
+            () = tokio::time::sleep(FUTILE_PAUSE) => {}
         }
     }
 
@@ -371,6 +393,7 @@ impl SpoutWorker {
         let room = room.min(batch);
         let start = self.shared.clock.now();
         self.ledger.set_now(nanos(start));
+        let before = self.ledger.pending() + self.spout.held();
         self.shared.in_flight.begin(1);
         let outcome = AssertUnwindSafe(self.spout.fill(&mut self.ledger, room)).catch_unwind().await;
         let outcome = match outcome {
@@ -397,6 +420,8 @@ impl SpoutWorker {
             self.run.errors.reset();
         }
         let full = ready && self.spout.staged().emitted >= room as u64;
+        let futile = self.spout.staged().emitted == 0 && self.ledger.pending() + self.spout.held() == before;
+        self.run.futile = if futile { self.run.futile.saturating_add(1) } else { 0 };
         self.take_staged();
         let waited = self.send().await;
         self.shared.in_flight.end(1);

@@ -3,6 +3,9 @@
 use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
+use std::vec::IntoIter;
+
+use galerna_lock::Mutex;
 
 use crate::batch::Batch;
 use crate::bolt::{AsyncBatchBolt, AsyncBolt, BatchBolt, Bolt};
@@ -11,7 +14,7 @@ use crate::emitter::{Emitter, UnreachedSlot};
 use crate::failure::{FailureKind, Fault};
 use crate::lineage::AckToken;
 use crate::outputs::Outputs;
-use crate::runtime::{AckSender, EdgeBatch};
+use crate::runtime::{AckSender, AnyBatch, EdgeBatch, RemainingTuples};
 use crate::watermark::Timestamp;
 
 /// A bolt that computes, as its task sees it. The hooks are those of [`Bolt`].
@@ -127,13 +130,15 @@ impl<B: AsyncBolt> WaitingBolt for ByTuple<B> {
 
     async fn run(&mut self, batch: Batch<B::Input>, out: &mut Emitter<B::Outputs>) {
         out.set_by_row();
-        let mut rows = RemainingRows::new(batch, out.unreached());
+        let mut rows = RowsAtHand::new(batch, out.unreached());
+        out.set_remaining(Some(rows.remaining.clone()));
         while let Some(value) = rows.next(out) {
             match self.0.execute(value, out).await {
                 Ok(()) => out.finish_tuple(),
                 Err(fault) => out.fail_tuple(FailureKind::Error, fault),
             }
         }
+        out.set_remaining(None);
     }
 }
 
@@ -146,49 +151,66 @@ impl<B: AsyncBatchBolt> WaitingBolt for ByBatch<B> {
 }
 
 /// The tuples of a batch that an async bolt has not reached. When the bolt panics, they are stored.
-struct RemainingRows<T: Send + 'static> {
-    values: std::vec::IntoIter<T>,
-    tokens: Vec<AckToken>,
-    at: usize,
+struct RowsAtHand<T: Send + 'static> {
+    remaining: Arc<Remaining<T>>,
     unreached: UnreachedSlot,
     acks: Option<Arc<dyn AckSender>>,
 }
 
-impl<T: Send + 'static> RemainingRows<T> {
+impl<T: Send + 'static> RowsAtHand<T> {
     fn new(mut batch: Batch<T>, unreached: UnreachedSlot) -> Self {
         let acks = batch.acks.take();
         let values = std::mem::take(&mut batch.tuples.values).into_iter();
-        let tokens = batch.tuples.lineage.drain().collect();
-        Self { values, tokens, at: 0, unreached, acks }
+        let tokens = batch.tuples.lineage.drain().collect::<Vec<_>>().into_iter();
+        Self { remaining: Arc::new(Remaining(Mutex::new((values, tokens)))), unreached, acks }
     }
 
     fn next<O: Outputs>(&mut self, out: &mut Emitter<O>) -> Option<T> {
         // What is done by now does not wait for the next one.
         out.hand_over();
-        let value = self.values.next();
+        let (value, token) = self.remaining.next();
         out.set_at_hand(value.is_some());
         let value = value?;
-        out.begin_tuple(std::mem::take(&mut self.tokens[self.at]));
-        self.at += 1;
+        out.begin_tuple(token);
         Some(value)
     }
 }
 
-impl<T: Send + 'static> Drop for RemainingRows<T> {
+impl<T: Send + 'static> Drop for RowsAtHand<T> {
     fn drop(&mut self) {
-        let mut rest = EdgeBatch::default();
-        rest.values.extend(self.values.by_ref());
-        if rest.values.is_empty() {
-            return;
-        }
-        for token in self.tokens.drain(self.at..) {
-            rest.lineage.push(token);
-        }
+        let Some(rest) = self.remaining.take_rows() else { return };
         if std::thread::panicking() {
             *self.unreached.lock() = Some(Box::new(rest) as Box<dyn Any + Send>);
         } else if let Some(acks) = self.acks.take() {
             // The call was cancelled: the tuples fail as those of any dropped batch.
             drop(Batch::new(rest, acks));
         }
+    }
+}
+
+/// Tuples and their tokens.
+// Never contended: who runs the task looks at it between polling it.
+struct Remaining<T>(Mutex<(IntoIter<T>, IntoIter<AckToken>)>);
+
+impl<T: Send + 'static> Remaining<T> {
+    fn next(&self) -> (Option<T>, AckToken) {
+        let (values, tokens) = &mut *self.0.lock();
+        (values.next(), tokens.next().unwrap_or_default())
+    }
+
+    fn take_rows(&self) -> Option<EdgeBatch<T>> {
+        let (values, tokens) = &mut *self.0.lock();
+        let mut rest = EdgeBatch::default();
+        rest.values.extend(values);
+        tokens.for_each(|token| rest.lineage.push(token));
+        (!rest.values.is_empty()).then_some(rest)
+    }
+}
+
+impl<T: Send + 'static> RemainingTuples for Remaining<T> {
+    fn take(&self) -> Option<(AnyBatch, u32)> {
+        let rest = self.take_rows()?;
+        let rows = rest.values.len() as u32;
+        Some((Box::new(rest), rows))
     }
 }

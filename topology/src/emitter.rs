@@ -15,8 +15,8 @@ use crate::lineage::{AckToken, Lineage, ShareRng};
 use crate::outputs::{Output, Outputs, TokenSplitter};
 use crate::router::{SharedRouter, fail_lost, settle};
 use crate::runtime::{
-    AckSender, Delivery, Destination, Destinations, EdgeBatch, LostTuples, Signal, Staged, Subscription,
-    destinations_of,
+    AckSender, Delivery, Destination, Destinations, EdgeBatch, LostTuples, RemainingTuples, Signal, Staged,
+    Subscription, destinations_of,
 };
 use crate::task_metrics::WatermarkState;
 use crate::watermark::{Sender, Timestamp, Watermark, Watermarks};
@@ -458,6 +458,13 @@ impl<O: Outputs> Emitter<O> {
 
     pub(crate) fn take_unreached(&mut self) -> Option<Box<dyn Any + Send>> {
         self.unreached.lock().take()
+    }
+
+    /// Says which tuples of the batch at hand can be taken away from the bolt, where others could execute them.
+    pub(crate) fn set_remaining(&self, tuples: Option<Arc<dyn RemainingTuples>>) {
+        if let Some(router) = &self.router {
+            router.lock().outbox().set_remaining(tuples);
+        }
     }
 
     pub(crate) fn unreached(&self) -> UnreachedSlot {

@@ -198,11 +198,20 @@ impl<I, U: Data, F> MapAsync<I, U, F> {
         }
     }
 
-    /// Waits until a call has ended, if any is under way. Cancel-safe.
-    async fn take_one(&mut self, out: &mut Emitter<Output<U>>) {
-        if let Some(ended) = poll_fn(|context| self.under_way.poll_next(context)).await {
-            Self::take(ended, out);
-        }
+    /// Waits until calls have ended, if any are under way, and takes all that have. Cancel-safe.
+    async fn take_some(&mut self, out: &mut Emitter<Output<U>>) {
+        let mut ended = Vec::new();
+        poll_fn(|context| {
+            loop {
+                match self.under_way.poll_next(context) {
+                    Poll::Ready(Some(one)) => ended.push(one),
+                    Poll::Pending if ended.is_empty() => return Poll::Pending,
+                    Poll::Ready(None) | Poll::Pending => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+        ended.into_iter().for_each(|one| Self::take(one, out));
     }
 
     /// Moves all calls on, and takes those that have ended.
@@ -238,7 +247,7 @@ where
     async fn execute(&mut self, input: I, out: &mut Emitter<Output<U>>) -> Result<(), Fault> {
         // Waiting here is what holds the topology back.
         while self.under_way.len() >= self.calls.at_once {
-            self.take_one(out).await;
+            self.take_some(out).await;
         }
         let anchor = out.keep();
         let tries = Tries {
@@ -257,13 +266,13 @@ where
         if self.under_way.len() == 0 {
             std::future::pending::<()>().await;
         }
-        self.take_one(out).await;
+        self.take_some(out).await;
         Ok(())
     }
 
     async fn drain(&mut self, out: &mut Emitter<Output<U>>) {
         while self.under_way.len() > 0 {
-            self.take_one(out).await;
+            self.take_some(out).await;
         }
     }
 }

@@ -209,12 +209,29 @@ impl Staged {
 pub struct Outbox {
     // Never contended: who runs the task looks at it between polling it.
     staged: Mutex<Staged>,
+    remaining: Mutex<Option<Arc<dyn RemainingTuples>>>,
+}
+
+/// The tuples of a batch at hand that its bolt has not reached.
+pub(crate) trait RemainingTuples: Send + Sync {
+    /// Takes them, if there are any: the bolt goes without them then. With how many they are.
+    fn take(&self) -> Option<(AnyBatch, u32)>;
 }
 
 impl Outbox {
     /// What there is.
     pub fn lock(&self) -> MutexGuard<'_, Staged> {
         self.staged.lock()
+    }
+
+    /// Takes from a bolt, which has been given a batch and waits in the middle of it, the tuples that it has not reached, if it takes
+    /// tuple by tuple: as a batch of its input type, and how many they are.
+    pub fn take_remaining(&self) -> Option<(AnyBatch, u32)> {
+        self.remaining.lock().as_ref()?.take()
+    }
+
+    pub(crate) fn set_remaining(&self, tuples: Option<Arc<dyn RemainingTuples>>) {
+        *self.remaining.lock() = tuples;
     }
 }
 

@@ -15,7 +15,8 @@ use crate::runtime::{Delivered, Destination, Grant, RootAllocator, Staged, desti
 /// What a spout says after [`Spout::next`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Call again as soon as there is room.
+    /// Call again as soon as there is room. A spout that emits nothing again and again is called each millisecond or two; one that
+    /// can await its data says [`Next::Idle`].
     Ready,
     /// Nothing now: call again when [`Spout::ready`] resolves.
     Idle,

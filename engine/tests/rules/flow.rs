@@ -1,6 +1,7 @@
 //! Limits: what stops a spout, and that the engine says why.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use galerna_engine::testing::Harness;
@@ -288,5 +289,34 @@ async fn a_spout_at_its_pending_limit_holds_nothing_back() {
         let finished = tokio::time::timeout(Duration::from_secs(120), running.finished()).await;
         assert!(finished.is_ok(), "max_pending {max_pending}: {:?}", running.metrics());
         running.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spout_that_emits_nothing_whenever_it_is_called_is_called_seldom() {
+    /// Has nothing, and says so.
+    struct Empty(Next, Arc<AtomicU64>);
+    impl Spout for Empty {
+        type MessageId = u64;
+        type Outputs = Output<u64>;
+        async fn next(&mut self, _: &mut Roots<'_, Self>) -> Result<Next, Fault> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            Ok(self.0)
+        }
+        async fn ready(&mut self) {}
+    }
+    for says in [Next::Ready, Next::Idle, Next::Ended, Next::After(Duration::ZERO)] {
+        let calls = Arc::<AtomicU64>::default();
+        let mut topology = TopologyBuilder::new("empty");
+        let counted = calls.clone();
+        let stream = topology.spout("empty", move || Empty(says, counted.clone())).outputs();
+        topology.for_each("sink", |_: u64| ()).shuffle(stream);
+        let running = Engine::submit(topology.build().unwrap(), EngineOptions::default()).await.unwrap();
+        // Time goes on only while nobody is busy.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let called = calls.load(Ordering::SeqCst);
+        assert!((100..=1_100).contains(&called), "{says:?}: called {called} times in a second");
+        assert_eq!(running.metrics().component("empty").unwrap().states, [SpoutState::NoData], "{says:?}");
+        assert!(running.stop().await.aborted.is_empty(), "{says:?}");
     }
 }

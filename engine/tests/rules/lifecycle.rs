@@ -360,3 +360,25 @@ async fn a_task_that_hangs_is_aborted_when_the_topology_is_stopped() {
     assert_eq!((report.drained, report.aborted), (false, vec!["hang".into()]));
     assert_eq!(feed.failed()[0].failure.kind, FailureKind::Dropped);
 }
+
+#[tokio::test]
+async fn who_waits_for_a_topology_to_finish_hears_of_its_end_however_it_ends() {
+    for way in ["stopped", "drained", "dropped"] {
+        let harness = Harness::new();
+        let feed = harness.feed::<u64>();
+        let mut topology = TopologyBuilder::new("endless");
+        let stream = topology.spout("feed", feed.spout()).outputs();
+        topology.for_each("sink", |_: u64| ()).shuffle(stream);
+        let running = Engine::submit(topology.build().unwrap(), EngineOptions::default()).await.unwrap();
+        let handle = running.handle();
+        let waiting = tokio::spawn(async move { handle.finished().await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "{way}");
+        match way {
+            "stopped" => drop(running.stop().await),
+            "drained" => drop(running.drain(Duration::from_secs(10)).await),
+            _ => drop(running),
+        }
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.expect(way).unwrap();
+    }
+}

@@ -186,6 +186,48 @@ async fn tuples_do_not_queue_behind_one_that_hangs_while_other_tasks_are_idle() 
     assert_eq!((ends.0.len(), late), (400, 4), "only the four that hang are late");
 }
 
+/// Answers at once, but for one that never does.
+struct HangsOnce(u64);
+
+impl AsyncBolt for HangsOnce {
+    type Input = Number;
+    type Outputs = Output<u64>;
+
+    async fn execute(&mut self, Number(n): Number, out: &mut Emitter<Output<u64>>) -> Result<(), Fault> {
+        if n == self.0 {
+            std::future::pending::<()>().await;
+        }
+        out.emit(n);
+        Ok(())
+    }
+}
+
+/// A number, made of one on the way to a bolt.
+struct Number(u64);
+
+impl From<u64> for Number {
+    fn from(n: u64) -> Self {
+        Self(n)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_hangs_after_thousands_that_were_quick_keeps_no_other_from_being_executed() {
+    const ROOTS: u64 = 20_000;
+    let ends = Ends::default();
+    let mut topology = TopologyBuilder::new("quick");
+    let numbers = topology.spout("burst", burst(ROOTS, &ends)).outputs();
+    let hangs = topology.async_bolt("hangs", || HangsOnce(ROOTS / 2)).shuffle(numbers).parallelism(4);
+    let passed = hangs.outputs();
+    topology.for_each("sink", |_: u64| ()).shuffle(passed);
+    let running = submit(topology).await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(count(&ends), (ROOTS as usize - 1, 1), "only the one that hangs times out");
+    let metrics = running.metrics();
+    let hangs = metrics.component("hangs").unwrap();
+    assert_eq!((hangs.acked, hangs.queued), (ROOTS - 1, 0));
+}
+
 /// Starts something for each tuple and finishes it later, while it makes progress.
 struct Starting {
     started: Arc<AtomicU64>,
