@@ -505,6 +505,8 @@ async fn sources_are_added_listed_rotated_and_removed_while_all_modules_run() {
         (&["rotate", "s1"][..], "there is no source `s1`"),
         (&["remove", "nobody"], "there is no source `nobody`"),
         (&["add", "s1", "--account", "x.dead"], "reserved"),
+        (&["add", "AMQ.s1", "--account", "A"], "reserved"),
+        (&["add", "s1\u{200b}", "--account", "A"], "nobody sees"),
         (&["add", "s 1", "--account", "A"], "space"),
     ] {
         let output = run(folder.path(), &[&["--dispatcher", &api, "sources"], args].concat());

@@ -62,8 +62,8 @@ impl Entry for Source {
             None => return Err("`token_hash` is missing".to_owned()),
         };
         Ok(Self {
-            id: SourceId::new(id_text).map_err(|e| e.to_string())?,
-            account: AccountId::new(id(fields, "account")?).map_err(|e| e.to_string())?,
+            id: SourceId::for_customer(id_text).map_err(|e| e.to_string())?,
+            account: AccountId::for_customer(id(fields, "account")?).map_err(|e| e.to_string())?,
             token_hash,
             active: active(fields)?,
         })

@@ -159,7 +159,7 @@ impl SourceRegistry {
         account: &str,
         token: Option<&str>,
     ) -> Result<AddedSource, RegistryError> {
-        let (source, account) = (SourceId::new(source)?, AccountId::for_customer(account)?);
+        let (source, account) = (SourceId::for_customer(source)?, AccountId::for_customer(account)?);
         check_token(token)?;
         let before = self.find(&source).await?;
         if let Some(other) = before.as_ref().filter(|s| s.active && s.account != account) {
@@ -268,6 +268,9 @@ mod tests {
             (registry.rotate("s1", None).await.unwrap_err(), "unknown_source"),
             (registry.remove("nobody").await.unwrap_err(), "unknown_source"),
             (registry.add("s2", "x.dead", None).await.unwrap_err(), "invalid_name"),
+            (registry.add("s2", "X.DEAD", None).await.unwrap_err(), "invalid_name"),
+            (registry.add("galerna.s2", "Acme", None).await.unwrap_err(), "invalid_name"),
+            (registry.add("s2\u{202e}", "Acme", None).await.unwrap_err(), "invalid_name"),
             (registry.add("a b", "Acme", None).await.unwrap_err(), "invalid_name"),
             (registry.add("s2", "Acme", Some("a b")).await.unwrap_err(), "invalid_token"),
             (registry.add("s2", "Acme", Some("")).await.unwrap_err(), "invalid_token"),

@@ -31,6 +31,7 @@ mod names;
 mod parameters;
 mod reading;
 mod validate;
+mod visible;
 
 pub use accounts::{Account, Source};
 pub use address::names_host;
@@ -43,3 +44,4 @@ pub use names::{AccountId, NameError, ParameterCode, QueueName, SourceId};
 pub use parameters::{Parameter, ParameterKind, ParameterRegistry, RegistryError};
 pub use reading::{Envelope, Measurement, Reading};
 pub use validate::{BadValue, ValidationLimits, Validator};
+pub use visible::{first_invisible, first_invisible_but_spaces};

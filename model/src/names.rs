@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::first_invisible;
+
 /// A name that breaks its rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} `{shown}` {problem}; use 1 to {max} visible characters without spaces or slashes")]
@@ -29,8 +31,8 @@ macro_rules! name {
             /// Checks and takes a name.
             ///
             /// # Errors
-            /// [`NameError`] when it is empty, longer than [`Self::MAX_LEN`] bytes, `.` or `..`, or holds white space, control
-            /// characters or `/`.
+            /// [`NameError`] when it is empty, longer than [`Self::MAX_LEN`] bytes, `.` or `..`, or holds `/`, white space, control
+            /// characters or others that nobody sees ([`first_invisible`]). Names are compared byte by byte.
             pub fn new(name: impl AsRef<str>) -> Result<Self, NameError> {
                 let name = name.as_ref();
                 let problem = if name.is_empty() {
@@ -39,8 +41,16 @@ macro_rules! name {
                     "means a folder"
                 } else if name.len() > $max {
                     "is too long"
-                } else if name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/') {
-                    "holds a space, a slash or a control character"
+                } else if name.contains('/') {
+                    "holds a slash"
+                } else if let Some(c) = first_invisible(name) {
+                    if c.is_whitespace() {
+                        "holds a space"
+                    } else if c.is_control() {
+                        "holds a control character"
+                    } else {
+                        "holds a character that nobody sees"
+                    }
                 } else {
                     return Ok(Self(name.into()));
                 };
@@ -48,7 +58,7 @@ macro_rules! name {
             }
 
             fn error(name: &str, problem: &'static str) -> NameError {
-                let shown = name.chars().take(60).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+                let shown = name.chars().take(60).map(|c| if c != ' ' && first_invisible(c.encode_utf8(&mut [0; 4])).is_some() { '\u{fffd}' } else { c }).collect();
                 NameError { kind: $kind, shown, problem, max: $max }
             }
 
@@ -105,7 +115,25 @@ name!(
     SourceId, "source id", 120
 );
 
-const RESERVED: &str = "is reserved: names may not end in `.dead` or begin with `galerna.` or `amq.`";
+const RESERVED: &str =
+    "is reserved: names may not end in `.dead` or begin with `galerna.` or `amq.`, in whatever case";
+
+/// Whether the system keeps a name for itself. What is read by people or by file systems does not tell cases apart.
+fn is_kept(name: &str) -> bool {
+    let name = name.to_lowercase();
+    name.ends_with(QueueName::DEAD) || name.starts_with("galerna.") || name.starts_with("amq.")
+}
+
+impl SourceId {
+    /// Checks and takes the name of a source that is to be there from now on: one that the system keeps for itself is none.
+    ///
+    /// # Errors
+    /// [`NameError`], as of [`new`](Self::new), and when the name is reserved.
+    pub fn for_customer(name: impl AsRef<str>) -> Result<Self, NameError> {
+        let source = Self::new(name)?;
+        if is_kept(source.as_str()) { Err(Self::error(source.as_str(), RESERVED)) } else { Ok(source) }
+    }
+}
 
 impl AccountId {
     /// Checks and takes the name of an account that is to be there from now on: a name that the system keeps for itself is none.
@@ -128,7 +156,7 @@ impl QueueName {
     /// [`NameError`], as of [`new`](Self::new), and when the name is reserved.
     pub fn for_customer(name: impl AsRef<str>) -> Result<Self, NameError> {
         let queue = Self::new(name)?;
-        if queue.is_reserved() || queue.as_str().starts_with("galerna.") {
+        if is_kept(queue.as_str()) {
             return Err(Self::error(queue.as_str(), RESERVED));
         }
         Ok(queue)
@@ -173,6 +201,10 @@ mod tests {
             ("a b", "holds a space"),
             ("a/b", "a slash"),
             ("a\u{7}b", "a control character"),
+            ("a\u{200b}b", "nobody sees"),
+            ("a\u{202e}b", "nobody sees"),
+            ("\u{feff}a", "nobody sees"),
+            ("a\u{a0}b", "holds a space"),
             (&long, "is too long"),
         ];
         for (name, problem) in cases {
@@ -189,8 +221,15 @@ mod tests {
             assert!(QueueName::for_customer(name).is_err(), "{name}");
             assert!(QueueName::new(name).is_ok(), "{name}");
         }
+        for name in ["X.DEAD", "Galerna.x", "AMQ.q", "a.dead", "galerna.q", "amq.q"] {
+            assert!(
+                AccountId::for_customer(name).is_err() && SourceId::for_customer(name).is_err(),
+                "{name}"
+            );
+            assert!(QueueName::for_customer(name).is_err(), "{name}");
+        }
         for name in ["x.deadline", "galerna", "amq", "a.b", "…"] {
-            assert!(AccountId::for_customer(name).is_ok(), "{name}");
+            assert!(AccountId::for_customer(name).is_ok() && SourceId::for_customer(name).is_ok(), "{name}");
         }
         assert!(AccountId::for_customer("..").unwrap_err().to_string().contains("means a folder"));
     }

@@ -1,6 +1,6 @@
 //! Whether endpoints and silences can be used, told when they are stored.
 
-use galerna_model::{AccountId, SourceId, Timestamp};
+use galerna_model::{AccountId, SourceId, Timestamp, first_invisible};
 use galerna_model::{AlertEvent, AlertEventKind, Severity};
 use galerna_storage::{Delivery, DeliveryStatus, Endpoint, EndpointKind, REDACTED, Silence};
 use lettre::message::Mailbox;
@@ -97,8 +97,10 @@ fn check_id(field: &str, id: &str) -> Result<(), FieldError> {
         "is empty"
     } else if id.len() > 200 {
         "is longer than 200 bytes"
-    } else if id.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/') {
-        "holds a space, a slash or a control character"
+    } else if id == "." || id == ".." {
+        "means a folder"
+    } else if id.contains('/') || first_invisible(id).is_some() {
+        "holds a space, a slash, or a character that nobody sees"
     } else {
         return Ok(());
     };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use galerna_model::first_invisible_but_spaces;
 use galerna_model::{AccountId, Comparison, Condition, ParameterCode, ParameterRegistry, Rule};
 use galerna_storage::Endpoint;
 use globset::{Glob, GlobMatcher};
@@ -79,6 +80,12 @@ impl CompiledRule {
         let fail = |problem: String| Err(RuleError { rule: rule.id.clone(), problem });
         if rule.id.is_empty() {
             return fail("id is empty".to_owned());
+        }
+        if rule.id == "." || rule.id == ".." {
+            return fail("id means a folder; write a name".to_owned());
+        }
+        if let Some(c) = first_invisible_but_spaces(&rule.id) {
+            return fail(format!("id holds U+{:04X}, which nobody sees; leave it out", u32::from(c)));
         }
         match &rule.condition {
             Condition::Threshold { comparison, limit, clear, .. } => {
@@ -223,6 +230,13 @@ pub(crate) mod tests {
             assert!(!set.watch_account(&"a".parse().unwrap()));
             assert!(errors[0].to_string().starts_with("alert rule `r`: "), "{}", errors[0]);
             assert!(errors[0].to_string().contains(expected), "{} does not say {expected}", errors[0]);
+        }
+        let silent = Condition::Silent { after_ms: 1 };
+        for (id, expected) in
+            [("", "id is empty"), ("..", "id means a folder"), ("a\u{200b}", "id holds U+200B")]
+        {
+            let error = CompiledRule::new(rule(id, "*", silent.clone())).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error} does not say {expected}");
         }
     }
 

@@ -89,7 +89,7 @@ fn options(args: &PublishArgs) -> anyhow::Result<Options> {
 
 /// Sends the values of all meters, and tells what is wrong with the others.
 async fn meters(import: &Import, args: &PublishArgs, target: &mut dyn Destination) -> anyhow::Result<()> {
-    let source = args.source.as_deref().map(SourceId::new).transpose()?;
+    let source = args.source.as_deref().map(SourceId::for_customer).transpose()?;
     let read = import.meters();
     let summary = target.summary();
     for error in &read.errors {
@@ -112,7 +112,7 @@ async fn meters(import: &Import, args: &PublishArgs, target: &mut dyn Destinatio
 pub(crate) async fn run(args: &PublishArgs, settings: &Settings) -> anyhow::Result<()> {
     let owner = Owner {
         account: args.account.as_deref().map(AccountId::for_customer).transpose()?,
-        source: args.source.as_deref().map(SourceId::new).transpose()?,
+        source: args.source.as_deref().map(SourceId::for_customer).transpose()?,
     };
     let api = Api::new(&settings.dispatcher.url, settings.api.token.as_deref())?;
     let in_process = (settings.broker.is_embedded(), settings.store.is_embedded());

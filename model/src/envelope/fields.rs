@@ -3,7 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::DecodeLimits;
-use crate::{BadReading, Measurement, ParameterCode, Reading, RejectCode, Timestamp};
+use crate::{
+    BadReading, Measurement, ParameterCode, Reading, RejectCode, Timestamp, first_invisible_but_spaces,
+};
 
 type Checked<T = ()> = Result<T, BadReading>;
 
@@ -23,14 +25,19 @@ pub(crate) fn device_id(did: &str, limits: &DecodeLimits) -> Checked {
             return bad(&format!("has {chars} characters, at most {} are allowed", limits.device_id_chars));
         }
     }
-    if did.chars().any(char::is_control) {
-        return bad("holds a control character");
+    if did == "." || did == ".." {
+        return bad("means a folder");
     }
-    // What stands where bytes were that are no text: two damaged ids could be one.
-    if did.contains(char::REPLACEMENT_CHARACTER) {
-        return bad("holds U+FFFD, which stands for bytes or escapes that could not be read; send UTF-8");
+    match first_invisible_but_spaces(did) {
+        None if did.bytes().all(|byte| byte == b' ') => bad("is blank"),
+        None => Ok(()),
+        // What stands where bytes were that are no text: two damaged ids could be one.
+        Some(char::REPLACEMENT_CHARACTER) => {
+            bad("holds U+FFFD, which stands for bytes or escapes that could not be read; send UTF-8")
+        }
+        Some(c) if c.is_control() => bad("holds a control character"),
+        Some(c) => bad(&format!("holds U+{:04X}, which nobody sees", u32::from(c))),
     }
-    Ok(())
 }
 
 pub(super) fn value_count(count: usize, limits: &DecodeLimits) -> Checked {
