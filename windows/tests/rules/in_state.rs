@@ -8,7 +8,7 @@ use galerna_engine::{CheckpointOptions, EngineOptions};
 use galerna_state::{FolderCheckpoints, SimulatedFiles};
 use galerna_topology::prelude::*;
 use galerna_windows::{
-    Aggregate, Collect, Count, Deduplicate, Firing, Join, Joined, Late, Side, Summarise, Window,
+    Aggregate, Collect, Count, Deduplicate, EventTime, Firing, Join, Joined, Late, Side, Summarise, Window,
     WindowBounds, WindowResult, WindowTopology,
 };
 use serde::Serialize;
@@ -165,6 +165,87 @@ async fn a_window_in_state_is_as_one_in_memory_whenever_it_is_restarted() {
     same("count", by_device(Window::count(2)).aggregate(sum()), readings).await;
     same("sliding count", by_device(Window::sliding_count(4, 2)).with_expired().aggregate(Count), readings)
         .await;
+}
+
+/// Two sources of one window in state, each of which says how far it is.
+struct TwoSources {
+    feeds: [Feed<Reading>; 2],
+    results: Seen<WindowResult<String, u64>>,
+    run: Run,
+}
+
+impl TwoSources {
+    async fn start(files: &SimulatedFiles) -> Self {
+        let store =
+            FolderCheckpoints::open_on(files.clone(), "checkpoints", "windowed").await.expect("opened");
+        let options = EngineOptions {
+            checkpoints: Some(CheckpointOptions::new(store).every(NEVER)),
+            ..EngineOptions::default()
+        };
+        let harness = Harness::new().with_options(options);
+        let (feeds, results) = ([harness.feed(), harness.feed()], harness.seen());
+        let mut topology = TopologyBuilder::new("windowed");
+        topology.message_timeout(None);
+        let clock = || EventTime::of(|reading: &Reading| reading.1).lag(secs(1)).idle_after(secs(30));
+        let one = topology.spout("one", feeds[0].spout()).outputs();
+        let other = topology.spout("other", feeds[1].spout()).outputs();
+        let one = topology.event_time("one-clock", clock(), one).outputs();
+        let other = topology.event_time("other-clock", clock(), other).outputs();
+        let both = topology.map("both", |reading: Reading| reading).shuffle(one).shuffle(other).outputs();
+        let window = keyed(Window::tumbling(secs(10))).aggregate(Count);
+        let windowed = topology.window_in_state("window", window, both).outputs();
+        topology.bolt("results", results.bolt()).global(windowed.results);
+        let run = harness.start(topology.build().expect("it is fine")).await.expect("it starts");
+        Self { feeds, results, run }
+    }
+
+    /// Has a source send a reading of that time, and its watermark come.
+    async fn send(&self, source: usize, at: i64) {
+        self.feeds[source].emit(at as u64, ("a", at, 1));
+        self.run.settle().await;
+        self.run.advance(Duration::from_millis(200)).await;
+    }
+
+    /// Where windows that fired begin, and how many tuples they had.
+    fn fired(&self) -> Vec<(i64, u64)> {
+        let start = |result: WindowResult<String, u64>| match result.bounds {
+            WindowBounds::Time { start, .. } => (start.millis(), result.value),
+            WindowBounds::Count { first, .. } => (first as i64, result.value),
+        };
+        self.results.values().into_iter().map(start).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_restored_window_fires_when_its_sources_have_passed_it_again_and_no_earlier() {
+    for second_is_silent in [false, true] {
+        let files = SimulatedFiles::new();
+        let first = TwoSources::start(&files).await;
+        for (source, at) in [(0, 1_000), (1, 2_000), (0, 12_000)] {
+            first.send(source, at).await;
+        }
+        assert_eq!(first.fired(), [], "the second source is at 2 s");
+        assert!(first.run.drain(secs(10)).await.drained);
+        let restored = TwoSources::start(&files).await;
+        restored.send(0, 30_000).await;
+        assert_eq!(restored.fired(), [], "where the second source is is not known yet");
+        if second_is_silent {
+            restored.run.advance(secs(20)).await;
+            restored.send(0, 31_000).await;
+            assert_eq!(restored.fired(), [], "it may still say something");
+            restored.run.advance(secs(11)).await;
+            assert_eq!(restored.fired(), [(0, 2), (10_000, 1)], "nobody waits for it any more");
+            continue;
+        }
+        restored.send(1, 9_000).await;
+        assert_eq!(restored.fired(), [], "what comes in time is taken");
+        restored.send(1, 11_500).await;
+        assert_eq!(restored.fired(), [(0, 3)]);
+        restored.feeds.iter().for_each(Feed::done);
+        restored.run.settle().await;
+        restored.run.advance(secs(1)).await;
+        assert_eq!(restored.fired(), [(0, 3), (10_000, 2), (30_000, 1)]);
+    }
 }
 
 #[tokio::test]

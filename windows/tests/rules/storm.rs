@@ -85,6 +85,19 @@ async fn windows_by_event_time_fire_when_the_watermark_passes_them_with_what_has
 }
 
 #[tokio::test]
+async fn what_is_too_late_for_its_windows_goes_to_the_late_stream() {
+    let mut w = Windowed::start(sliding(20, 10).lag(ms(5))).await;
+    // The watermark rises after each.
+    let fired = w.feed((1..).zip([603, 605, 607, 618, 626, 636, 600])).await;
+    let windows: Vec<Vec<u32>> = fired.into_iter().map(|(window, _)| window).collect();
+    assert_eq!(windows, [numbers(1..=3), numbers(1..=4), numbers(4..=5)]);
+    assert_eq!(w.late.values(), [Late { key: (), tuple: (7, 600), at: at(600), late_by: ms(31) }]);
+    w.feed.done();
+    w.run.settle().await;
+    assert_eq!(w.feed.acked(), [1, 2, 3, 4, 7, 5, 6], "the late one waits for no window");
+}
+
+#[tokio::test]
 async fn a_tumbling_window_by_time_has_each_tuple_once_and_none_fires_that_is_empty() {
     let mut w = Windowed::start(
         Window::tumbling(ms(10)).event_time(|tuple: &Tuple| tuple.1).aggregate(Collect).lag(ms(0)),
