@@ -87,6 +87,16 @@ async fn windows_take_what_comes_out_of_order_and_tell_of_what_comes_too_late() 
 }
 
 #[tokio::test]
+async fn windows_in_state_count_each_reading_once_though_the_process_is_killed() {
+    let lines = run("durable_windows", &[]).await;
+    let mut expected = vec!["killed".to_owned(); 3];
+    for device in ["attic", "cellar", "garage"] {
+        expected.extend((0..4).map(|hour| format!("{device} hour {hour}: 60 readings")));
+    }
+    assert_eq!(lines, expected);
+}
+
+#[tokio::test]
 async fn each_word_counts_once_though_all_are_delivered_twice() {
     let lines = run("state", &[]).await;
     for expected in [
