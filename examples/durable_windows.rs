@@ -137,14 +137,14 @@ fn start(folder: &Path) -> anyhow::Result<Child> {
 }
 
 /// Starts the counting and kills it, three times; then lets it end.
-fn kill_and_restart(folder: &Path) -> anyhow::Result<()> {
+async fn kill_and_restart(folder: &Path) -> anyhow::Result<()> {
     let acked = || offset(&folder.join("offset")).map_err(|fault| anyhow::anyhow!("{fault:?}"));
     for _ in 0..3 {
         let before = acked()?;
         let mut child = start(folder)?;
         // A commit acks the readings that it has, and the counting goes on behind it.
         while acked()? == before && child.try_wait()?.is_none() {
-            std::thread::sleep(Duration::from_millis(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         child.kill()?;
         child.wait()?;
@@ -155,12 +155,13 @@ fn kill_and_restart(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn main() -> anyhow::Result<()> {
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
     if let Some(folder) = std::env::args_os().nth(1) {
-        return tokio::runtime::Runtime::new()?.block_on(count(Path::new(&folder)));
+        return count(Path::new(&folder)).await;
     }
     let folder = tempfile::tempdir()?;
-    kill_and_restart(folder.path())?;
+    kill_and_restart(folder.path()).await?;
     for device in DEVICES {
         for hour in 0..4 {
             let name = format!("{device} hour {hour}");
