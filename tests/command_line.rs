@@ -120,7 +120,7 @@ async fn lists_have_one_shape_and_come_whole_or_in_pages() {
     assert_eq!(names.lines().next(), Some(first));
     let csv = galerna(&["queues", "list", "--all", "-o", "csv"]);
     let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(lines[0], "queue,account,state,ready,unacked,epoch,holder,lease ends in,last delivered");
+    assert_eq!(lines[0], "queue,account,state,ready,unacked,epoch,holder,lease ends in (ms),last delivered");
     assert_eq!(lines.len(), ACCOUNTS + 1);
     assert!(lines[1].starts_with(&format!("{first},{first},")), "{csv}");
     for (args, shape) in [(&["queues", "show", first][..], "queue"), (&["queues", "strategy"], "configured")]

@@ -83,6 +83,9 @@ pub(super) async fn answer(page: &Page, asked: Asked) -> Result<Value, Problem> 
         None => until.plus_millis(-stretch(step)),
     };
     let counters = used(page, calendar, &source, asked.device.as_deref(), step, from, until).await?;
+    if counters.is_empty() && !is_known(page, &source).await? {
+        return Err(Problem::Unknown(format!("there is no source `{source}`")));
+    }
     let bar = |bar: &Bar| {
         json!({
             "from": bar.from, "until": bar.until, "local": calendar.text(bar.from, step == Step::Hour), "used": bar.used,
@@ -100,6 +103,17 @@ pub(super) async fn answer(page: &Page, asked: Asked) -> Result<Value, Problem> 
         "source": source, "time_zone": calendar.zone(), "by": step, "from": from, "until": until,
         "counters": counters.iter().map(counter).collect::<Vec<_>>(),
     }))
+}
+
+/// Whether a source is in the list, or has sent anything.
+async fn is_known(page: &Page, source: &SourceId) -> Result<bool, Problem> {
+    let looked = async {
+        if page.parts.store.sources.list().await?.iter().any(|known| known.id == *source) {
+            return Ok(true);
+        }
+        Ok::<_, galerna_storage::StorageError>(!page.parts.store.readings.latest(source).await?.is_empty())
+    };
+    within_timeout("the store", looked).await.map_err(Problem::Unavailable)
 }
 
 async fn used(

@@ -138,6 +138,7 @@ async fn rules(State(page): State<Page>, asked: Asked<One>) -> Answer {
 #[utoipa::path(get, path = "/api/consumption", tag = "reads",
     params(consumption::Asked),
     responses(
+        (status = 404, description = "`unknown`: there is no such source", body = ref("#/components/schemas/ErrorBody")),
         (status = 409, description = "`conflict`: it is not kept here", body = ref("#/components/schemas/ErrorBody")),
         (status = 200, description = "`counters`, each with its `bars`", body = Object)))]
 async fn consumed(State(page): State<Page>, asked: Asked<consumption::Asked>) -> Answer {

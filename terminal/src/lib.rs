@@ -15,7 +15,7 @@ use serde::Serialize;
 pub fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(headings.iter().map(|h| h.trim_start_matches('#')));
+    table.set_header(headings.iter().map(|h| h.trim_start_matches(['#', '~'])));
     for (i, heading) in headings.iter().enumerate() {
         if let (true, Some(column)) = (heading.starts_with('#'), table.column_mut(i)) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -1,5 +1,7 @@
 //! Lists: one form for all of them, as a table for people, and as JSON, CSV or names for programs.
 
+use std::collections::BTreeSet;
+
 use comfy_table::Table;
 use serde_json::{Value, json};
 
@@ -71,7 +73,7 @@ pub enum ListForm {
     Json,
     /// Comma-separated values (RFC 4180), the first line the headings.
     Csv,
-    /// The first column alone.
+    /// The first column alone, each name once.
     Names,
 }
 
@@ -94,7 +96,8 @@ pub struct List {
 }
 
 impl List {
-    /// A list with these headings; the first column names the thing. A heading that begins with `#` is of numbers, to the right.
+    /// A list with these headings; the first column names the thing. A heading that begins with `#` is of numbers, to the right, one
+    /// with `#~` of time spans, which programs have in milliseconds, as the heading tells them.
     pub fn new(headings: &[&str]) -> Self {
         Self {
             headings: headings.iter().map(|h| (*h).to_owned()).collect(),
@@ -138,7 +141,15 @@ impl List {
             text.push_str(&cells.join(","));
             text.push('\n');
         };
-        line(&mut self.headings.iter().map(|h| h.trim_start_matches('#')));
+        let headings: Vec<String> = self
+            .headings
+            .iter()
+            .map(|h| match h.strip_prefix("#~") {
+                Some(span) => format!("{span} (ms)"),
+                None => h.trim_start_matches('#').to_owned(),
+            })
+            .collect();
+        line(&mut headings.iter().map(String::as_str));
         for row in &self.rows {
             line(&mut row.iter().map(Cell::for_programs));
         }
@@ -167,7 +178,9 @@ impl List {
             ListForm::Json => print_json(&self.json()),
             ListForm::Csv => print(self.csv().trim_end_matches('\n')),
             ListForm::Names => {
-                self.rows.iter().filter_map(|row| row.first()).try_for_each(|name| print(name.for_programs()))
+                let mut seen = BTreeSet::new();
+                let names = self.rows.iter().filter_map(|row| row.first()).map(Cell::for_programs);
+                names.filter(|name| seen.insert(*name)).try_for_each(print)
             }
         }
     }
@@ -186,7 +199,7 @@ mod tests {
     use super::*;
 
     fn list() -> List {
-        let mut list = List::new(&["name", "#size", "state"]);
+        let mut list = List::new(&["name", "#~age", "state"]);
         let state = Cell::text("paused").toned(Tone::Warn);
         list.row(json!({"name": "a"}), [Cell::text("a,\"b\"\u{1b}[31m"), Cell::number(1_234), state]);
         list.row(json!({"name": "c"}), [Cell::text("c"), Cell::milliseconds(3_723_000), Cell::text("x\ny")]);
@@ -196,7 +209,7 @@ mod tests {
     #[test]
     fn a_list_is_the_same_in_every_form() {
         let list = list();
-        assert_eq!(list.csv(), "name,size,state\n\"a,\"\"b\"\" [31m\",1234,paused\nc,3723000,x y\n");
+        assert_eq!(list.csv(), "name,age (ms),state\n\"a,\"\"b\"\" [31m\",1234,paused\nc,3723000,x y\n");
         assert_eq!(list.json(), json!({"items": [{"name": "a"}, {"name": "c"}], "total": 7}));
         let table = unmarked(&list.table().to_string());
         assert!(table.contains("1,234") && table.contains("1h2m") && table.contains("paused"), "{table}");

@@ -207,7 +207,7 @@ fn queues(status: &Value) -> List {
         "#unacked",
         "#epoch",
         "holder",
-        "#lease ends in",
+        "#~lease ends in",
         "last delivered",
     ]);
     let queues = status["queues"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -289,7 +289,7 @@ fn listed(all: &[Summary]) -> List {
         "failed",
         "pending",
         "executors",
-        "runs for",
+        "#~runs for",
         "why not faster",
     ];
     let mut list = List::new(&columns);

@@ -43,6 +43,8 @@ async fn consumption_is_shown_by_hour_day_and_month() {
         let answer = world.get(&format!("/api/consumption?source=s1&{query}")).send().await.unwrap();
         (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
     };
+    let answer = world.get("/api/consumption?source=nobody").send().await.unwrap();
+    assert_eq!(answer.status(), 404, "{}", answer.text().await.unwrap());
     let (status, days) = ask("from=2017-01-30&until=2017-02-02").await;
     assert_eq!((status, &days["time_zone"], &days["by"]), (200, &json!("Europe/Berlin"), &json!("day")));
     let counter = &days["counters"][0];
