@@ -253,7 +253,7 @@ fn in_order(
                 value.line,
                 RowFault::Conflict,
                 format!(
-                    "meter `{}` has another value at {} on line {}; neither is published, keep one",
+                    "meter `{}` has another value at {} on line {}; neither is published, keep one (or their sum, where each is of a tariff)",
                     shown(meter),
                     value.ts,
                     twin.line

@@ -170,6 +170,17 @@ impl Zone {
         })
     }
 
+    /// How far the clock is put back where it shows a local time twice, in milliseconds.
+    pub(crate) fn put_back(&self, local: DateTime) -> Option<i64> {
+        let (_, zone) = self.zone.as_ref()?;
+        match zone.to_ambiguous_timestamp(local).offset() {
+            AmbiguousOffset::Fold { before, after } => {
+                Some(i64::from(before.seconds() - after.seconds()) * 1000)
+            }
+            _ => None,
+        }
+    }
+
     /// The first instant of a local day and how long it lasts, in milliseconds.
     pub(crate) fn day(&self, date: Date) -> Result<(i64, i64), String> {
         let Some((_, zone)) = &self.zone else {

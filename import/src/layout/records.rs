@@ -208,8 +208,10 @@ impl Layout {
             let (length, end) = match (start, end) {
                 (Stamp::Instant(start), Stamp::Instant(end)) => (end - start, None),
                 (Stamp::Local(start), Stamp::Local(end)) => {
-                    let ms = start.duration_until(end).as_millis();
-                    (i64::try_from(ms).unwrap_or(0), Some(end))
+                    let ms = i64::try_from(start.duration_until(end).as_millis()).unwrap_or(0);
+                    // The clock was put back in between: 02:45 to 02:00.
+                    let back = if ms < 0 { self.zone.put_back(start).unwrap_or(0) } else { 0 };
+                    (ms + back, Some(end))
                 }
                 _ => {
                     return Err(
