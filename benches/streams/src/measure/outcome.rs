@@ -4,7 +4,7 @@ use galerna_windows::{Summary, WindowResult};
 
 use crate::nexmark::{Bid, Event, HighestBid, HotItem, LocalItem, NewSeller, window_end};
 use crate::random::{mix, text_hash};
-use crate::theodolite::HourOfDay;
+use crate::theodolite::{GroupPower, HourOfDay};
 
 /// A result of a query: the sums over all of a run are the same on every system.
 pub trait Outcome {
@@ -50,6 +50,18 @@ impl Outcome for HourOfDay {
 
     fn counts(&self) -> bool {
         self.complete
+    }
+}
+
+/// UC4.
+impl Outcome for GroupPower {
+    fn checksum(&self) -> u64 {
+        let of = mix(self.end as u64 ^ text_hash(&self.group));
+        of.wrapping_mul(self.count).wrapping_add(self.sum_in_w.round() as u64)
+    }
+
+    fn window_end(&self) -> Option<i64> {
+        Some(self.end)
     }
 }
 

@@ -19,6 +19,7 @@ pub enum Query {
     Uc1,
     Uc2,
     Uc3,
+    Uc4,
     Q0,
     Q1,
     Q2,
@@ -49,10 +50,11 @@ impl std::str::FromStr for Query {
 
 impl Query {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Uc1,
         Self::Uc2,
         Self::Uc3,
+        Self::Uc4,
         Self::Q0,
         Self::Q1,
         Self::Q2,
@@ -68,6 +70,7 @@ impl Query {
             Self::Uc1 => "uc1",
             Self::Uc2 => "uc2",
             Self::Uc3 => "uc3",
+            Self::Uc4 => "uc4",
             Self::Q0 => "q0",
             Self::Q1 => "q1",
             Self::Q2 => "q2",
@@ -99,6 +102,13 @@ impl Query {
                 let zone = jiff::tz::TimeZone::get("Europe/Paris")?;
                 declare(self, size, reading, |topology, records, tasks| {
                     theodolite::uc3(topology, records, tasks, zone)
+                })
+            }
+            Self::Uc4 => {
+                let levels = theodolite::levels_over(sensors);
+                let reading = move |n| record(n, 4_u64.pow(levels), first);
+                declare(self, size, reading, |topology, records, tasks| {
+                    theodolite::uc4_unrolled(topology, records, tasks, levels)
                 })
             }
             Self::Q0 => declare(self, size, event, nexmark::q0),

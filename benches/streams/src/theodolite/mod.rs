@@ -11,7 +11,7 @@ mod uc4;
 pub use uc1::uc1;
 pub use uc2::uc2;
 pub use uc3::{HourOfDay, uc3};
-pub use uc4::{GroupPower, Membership, PERIOD, tree, uc4};
+pub use uc4::{GroupPower, Membership, PERIOD, levels_over, tree, uc4, uc4_unrolled};
 
 use serde::Serialize;
 

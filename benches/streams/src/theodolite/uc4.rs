@@ -1,11 +1,12 @@
 //! UC4: what the groups draw that sensors are in, and the groups that these are in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use galerna_state::prelude::*;
 use galerna_topology::prelude::*;
-use galerna_windows::{Aggregate, EventTime, Window, WindowTopology};
+use galerna_windows::{Aggregate, EventTime, Window, WindowResult, WindowTopology};
 
 use super::PowerRecord;
 use crate::nexmark::window_end;
@@ -175,20 +176,74 @@ pub fn uc4(
         .aggregate_in_state(Latest)
         .named("powers")
         .parallelism(tasks)
-        .map(|result| {
-            let (end, (count, sum_in_w)) = (window_end(&result), result.value);
-            let average_in_w = if count == 0 { 0.0 } else { sum_in_w / count as f64 };
-            GroupPower { group: result.key, end, count, sum_in_w, average_in_w }
-        })
+        .map(group_power)
         .stream();
     let readings = topology.flow(&powers).named("group-readings").parallelism(tasks);
     // Declared as a step of its own, which is where the cycle closes.
-    let _ = readings
-        .map(|power| PowerRecord {
-            identifier: power.group,
-            timestamp: power.end,
-            value_in_w: power.sum_in_w,
-        })
-        .stream();
+    let _ = readings.map(reading).stream();
     powers
+}
+
+fn group_power(result: WindowResult<String, (u64, f64)>) -> GroupPower {
+    let (end, (count, sum_in_w)) = (window_end(&result), result.value);
+    let average_in_w = if count == 0 { 0.0 } else { sum_in_w / count as f64 };
+    GroupPower { group: result.key, end, count, sum_in_w, average_in_w }
+}
+
+fn reading(power: GroupPower) -> PowerRecord {
+    PowerRecord { identifier: power.group, timestamp: power.end, value_in_w: power.sum_in_w }
+}
+
+/// How many levels of groups there can be over so many sensors, with four children each.
+pub fn levels_over(sensors: u64) -> u32 {
+    sensors.max(4).ilog(4)
+}
+
+/// [`uc4`] with a window for each level of a [`tree`] that does not change, instead of a way back: what a level's groups drew in a window
+/// are readings of the next level in the next window. Each result comes once, so that it can be compared with other systems'.
+pub fn uc4_unrolled(
+    topology: &mut TopologyBuilder,
+    records: Stream<PowerRecord>,
+    tasks: usize,
+    levels: u32,
+) -> Stream<GroupPower> {
+    let parents: HashMap<String, Vec<String>> =
+        tree(levels, 0).into_iter().map(|membership| (membership.child, membership.parents)).collect();
+    let parents = Arc::new(parents);
+    let clock = EventTime::of(|record: &PowerRecord| record.timestamp);
+    let mut readings = topology.event_time("clock", clock, records).parallelism(tasks).outputs();
+    let mut all = Vec::new();
+    for level in (0..levels).rev() {
+        let parents = parents.clone();
+        let of_level = topology
+            .flow(&readings)
+            .named(format!("members-{level}"))
+            .parallelism(tasks)
+            .flat_map(move |record: PowerRecord| {
+                let PowerRecord { identifier: child, timestamp: at, value_in_w } = record;
+                let groups = parents.get(&child).cloned().unwrap_or_default();
+                groups.into_iter().map(move |group| Member {
+                    group,
+                    child: child.clone(),
+                    at,
+                    watts: Some(value_in_w),
+                })
+            })
+            .key_by(|member| member.group.clone())
+            .named(format!("groups-{level}"))
+            .parallelism(tasks)
+            .window(Window::tumbling(PERIOD).event_time(|member: &Member| member.at))
+            .aggregate_in_state(Latest)
+            .named(format!("powers-{level}"))
+            .parallelism(tasks)
+            .map(group_power)
+            .stream();
+        if level > 0 {
+            let flow = topology.flow(&of_level).named(format!("readings-{level}")).parallelism(tasks);
+            readings = flow.map(reading).stream();
+        }
+        all.push(of_level);
+    }
+    let powers = topology.map("powers", |power: GroupPower| power).parallelism(tasks);
+    all.into_iter().fold(powers, |powers, of_level| powers.local_or_shuffle(of_level)).outputs()
 }

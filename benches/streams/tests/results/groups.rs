@@ -6,8 +6,12 @@ use std::time::Duration;
 use galerna_engine::EngineOptions;
 use galerna_engine::testing::Harness;
 use galerna_streams::random::below;
-use galerna_streams::theodolite::{FIRST, GroupPower, Membership, PowerRecord, tree, uc4};
+use galerna_streams::theodolite::{
+    FIRST, GroupPower, Membership, PowerRecord, levels_over, record, tree, uc4, uc4_unrolled,
+};
 use galerna_topology::prelude::*;
+
+use crate::results;
 
 const SENSORS: u64 = 16;
 const PERIOD: i64 = 5_000;
@@ -108,4 +112,41 @@ async fn uc4_sums_groups_in_groups_and_follows_the_registry() {
     for (window, power) in expected() {
         assert_eq!(latest.get(&window), Some(&power), "{window:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uc4_unrolled_sums_each_level_in_the_window_after_the_one_below() {
+    const SECONDS: u64 = 23;
+    assert_eq!([1, 4, 15, 16, 63, 64, 10_000].map(levels_over), [1, 1, 1, 2, 2, 3, 6]);
+    let varied = |n| PowerRecord { value_in_w: below(n, 0, 10_000) as f64 / 8.0, ..record(n, 64, FIRST) };
+    let mut found =
+        results(SECONDS * 64, varied, |topology, records, tasks| uc4_unrolled(topology, records, tasks, 3))
+            .await;
+    let mut expected = Vec::new();
+    let mut readings: Vec<PowerRecord> = (0..SECONDS * 64).map(varied).collect();
+    for level in (0..3_u32).rev() {
+        // By window and child, since readings come in the order of their times.
+        let mut last: BTreeMap<(i64, u64), f64> = BTreeMap::new();
+        for reading in readings {
+            let number = reading.identifier.rsplit('_').next().unwrap().parse().unwrap();
+            last.insert((reading.timestamp.div_euclid(PERIOD), number), reading.value_in_w);
+        }
+        let mut groups: BTreeMap<(i64, u64), Vec<f64>> = BTreeMap::new();
+        for ((window, child), watts) in last {
+            groups.entry((window, child / 4)).or_default().push(watts);
+        }
+        readings = Vec::new();
+        for ((window, number), watts) in groups {
+            let identifier =
+                if level == 0 { "group_lvl_0".to_owned() } else { format!("g_{level}_{number}") };
+            let power = group_power(&identifier, window - FIRST / PERIOD, &watts);
+            let (timestamp, value_in_w) = (power.end, power.sum_in_w);
+            readings.push(PowerRecord { identifier, timestamp, value_in_w });
+            expected.push(power);
+        }
+    }
+    let order = |one: &GroupPower, other: &GroupPower| (one.end, &one.group).cmp(&(other.end, &other.group));
+    found.sort_by(order);
+    expected.sort_by(order);
+    assert_eq!(found, expected);
 }

@@ -40,6 +40,7 @@ import peers.streams.Nexmark.Bid;
 import peers.streams.Nexmark.Event;
 import peers.streams.Nexmark.Person;
 import peers.streams.Theodolite.Drawn;
+import peers.streams.Theodolite.GroupPower;
 import peers.streams.Theodolite.HourOfDay;
 import peers.streams.Theodolite.PowerRecord;
 import peers.streams.Theodolite.Summary;
@@ -329,7 +330,7 @@ public class Streams {
         }).returns(Types.TUPLE(Types.LONG, Types.LONG));
     }
 
-    private static <T> TypeInformation<T> pojo(Class<T> of) {
+    static <T> TypeInformation<T> pojo(Class<T> of) {
         TypeInformation<T> type = TypeInformation.of(of);
         if (!(type instanceof org.apache.flink.api.java.typeutils.PojoTypeInfo)) {
             throw new IllegalStateException(of + " would be serialised generically, which is slow");
@@ -338,7 +339,10 @@ public class Streams {
     }
 
     private static DataStream<PowerRecord> records(StreamExecutionEnvironment env) {
-        long sensors = Measured.sensors;
+        return records(env, Measured.sensors);
+    }
+
+    private static DataStream<PowerRecord> records(StreamExecutionEnvironment env, long sensors) {
         return env.fromSource(
             Measured.source(n -> Theodolite.record(n, sensors, Measured.first(Theodolite.FIRST)), pojo(PowerRecord.class)),
             WatermarkStrategy.<PowerRecord>forMonotonousTimestamps().withTimestampAssigner((record, before) -> record.timestamp),
@@ -376,6 +380,11 @@ public class Streams {
                     .trigger(new EveryAndAtEnd(15_000))
                     .aggregate(new Summarise(), new ToHourOfDay(), pojo(Summary.class), pojo(Summary.class), pojo(HourOfDay.class))
                     .sinkTo(new Measured.Tally<>(HourOfDay::checksum, null, hour -> hour.complete));
+            }
+            case "uc4" -> {
+                int levels = Theodolite.levelsOver(Measured.sensors);
+                Groups.powers(records(env, 1L << 2 * levels), levels)
+                    .sinkTo(new Measured.Tally<>(GroupPower::checksum, power -> power.end));
             }
             case "q0" -> events(env, false).map((MapFunction<Event, Event>) event -> event).returns(pojo(Event.class))
                 .sinkTo(new Measured.Tally<>(Event::checksum, null));

@@ -1,5 +1,8 @@
 package peers.streams;
 
+import java.util.HashMap;
+import java.util.List;
+
 /** Readings of the power that sensors draw. */
 final class Theodolite {
     private Theodolite() {}
@@ -107,6 +110,63 @@ final class Theodolite {
 
         long checksum() {
             return Numbers.mix(end ^ key.hashCode()) * value.count + Math.round(value.sum());
+        }
+    }
+
+    /** How many levels of groups there can be over so many sensors, with four children each. */
+    static int levelsOver(long sensors) {
+        int levels = 1;
+        while (1L << 2 * (levels + 1) <= sensors) {
+            levels++;
+        }
+        return levels;
+    }
+
+    /** The groups that each sensor and group of a tree is in. */
+    static HashMap<String, List<String>> tree(int levels) {
+        HashMap<String, List<String>> parents = new HashMap<>();
+        for (int level = 1; level <= levels; level++) {
+            for (long number = 0; number < 1L << 2 * level; number++) {
+                String child = level == levels ? "s_" + number : "g_" + level + "_" + number;
+                parents.put(child, List.of(level == 1 ? "group_lvl_0" : "g_" + (level - 1) + "_" + number / 4));
+            }
+        }
+        return parents;
+    }
+
+    /** A reading of a member of a group. */
+    public static class Member {
+        public String group;
+        public String child;
+        public long at;
+        public double watts;
+
+        public Member() {}
+
+        Member(String group, PowerRecord record) {
+            this.group = group;
+            this.child = record.identifier;
+            this.at = record.timestamp;
+            this.watts = record.valueInW;
+        }
+    }
+
+    /** What a group drew in a window. */
+    public static class GroupPower {
+        public String group;
+        public long end;
+        public long count;
+        public double sumInW;
+        public double averageInW;
+
+        public GroupPower() {}
+
+        PowerRecord reading() {
+            return new PowerRecord(group, end, sumInW);
+        }
+
+        long checksum() {
+            return Numbers.mix(end ^ group.hashCode()) * count + Math.round(sumInW);
         }
     }
 }
