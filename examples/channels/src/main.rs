@@ -37,7 +37,7 @@ enum Command {
     /// Only the local server of the demo, for trying `serve`
     Local {
         /// Where it listens
-        #[arg(long, default_value = "127.0.0.1:8091")]
+        #[arg(long, default_value = "127.0.0.1:8482")]
         listen: SocketAddr,
     },
 }
@@ -48,7 +48,7 @@ struct Serve {
     #[arg(long, default_value = "channels-data")]
     folder: PathBuf,
     /// Where page and API are
-    #[arg(long, default_value = "127.0.0.1:8090")]
+    #[arg(long, default_value = "127.0.0.1:8481")]
     listen: SocketAddr,
     /// What callers must send as bearer token; needed to listen for other machines
     #[arg(long, env = "CHANNELS_TOKEN", hide_env_values = true)]
@@ -76,7 +76,7 @@ struct Demo {
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     statuses: u64,
     /// Where the page is
-    #[arg(long, default_value = "127.0.0.1:8090")]
+    #[arg(long, default_value = "127.0.0.1:8481")]
     listen: SocketAddr,
     /// End when all is compared; 0 if what came out is what should have
     #[arg(long)]

@@ -39,7 +39,7 @@ struct Serve {
     #[arg(long, default_value = "127.0.0.1:8480", value_name = "ADDRESS")]
     listen: String,
     /// The folder of what is kept in SQLite.
-    #[arg(long, default_value = "downtime-data", value_name = "FOLDER")]
+    #[arg(long = "folder", alias = "data", default_value = "downtime-data", value_name = "FOLDER")]
     data: PathBuf,
     /// Keep lines and downtimes in PostgreSQL: `postgres://user:password@host/database`.
     #[arg(long, env = "DOWNTIME_DATABASE", value_name = "URL", hide_env_values = true)]

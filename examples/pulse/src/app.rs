@@ -65,7 +65,7 @@ pub struct Options {
     #[arg(long, default_value_t = 200.0)]
     pub per_second: f64,
     /// The page's address
-    #[arg(long, default_value = "127.0.0.1:8090", env = "PULSE_LISTEN")]
+    #[arg(long, default_value = "127.0.0.1:8483", env = "PULSE_LISTEN")]
     pub listen: SocketAddr,
     /// What the page and the API ask for; needed when other machines can reach them
     #[arg(long, env = "PULSE_TOKEN", hide_env_values = true)]

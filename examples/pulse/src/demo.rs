@@ -43,7 +43,7 @@ pub struct DemoOptions {
     #[arg(long)]
     pub folder: Option<PathBuf>,
     /// The page's address
-    #[arg(long, default_value = "127.0.0.1:8090")]
+    #[arg(long, default_value = "127.0.0.1:8483")]
     pub listen: SocketAddr,
 }
 

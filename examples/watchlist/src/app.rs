@@ -38,7 +38,7 @@ pub struct Options {
     #[arg(long, env = "WATCHLIST_POSTGRES", hide_env_values = true)]
     pub postgres: Option<String>,
     /// The page's address
-    #[arg(long, default_value = "127.0.0.1:8091", env = "WATCHLIST_LISTEN")]
+    #[arg(long, default_value = "127.0.0.1:8484", env = "WATCHLIST_LISTEN")]
     pub listen: SocketAddr,
     /// What the page and the API ask for; needed when other machines can reach them
     #[arg(long, env = "WATCHLIST_TOKEN", hide_env_values = true)]

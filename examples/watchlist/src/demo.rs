@@ -43,7 +43,7 @@ pub struct DemoOptions {
     #[arg(long, hide_env_values = true)]
     pub postgres: Option<String>,
     /// The page's address
-    #[arg(long, default_value = "127.0.0.1:8091")]
+    #[arg(long, default_value = "127.0.0.1:8484")]
     pub listen: SocketAddr,
 }
 
