@@ -5,7 +5,7 @@ use std::fmt;
 use galerna_model::{AccountId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::units::Target;
+use crate::units::{Target, Utility};
 
 /// A file of which nothing can be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -144,6 +144,8 @@ pub(crate) struct PlaceTime {
     pub(crate) target: Target,
     pub(crate) length_ms: Option<i64>,
     pub(crate) usual_ms: Option<i64>,
+    /// Of which utility it is, where others have its parameters too.
+    pub(crate) utility: Option<Utility>,
 }
 
 impl RowError {

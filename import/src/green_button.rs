@@ -235,6 +235,7 @@ fn value(
         amount,
         length_ms: (length > 0).then_some(length * 1000),
         usual_ms: None,
+        utility: measure.utility,
     })
 }
 

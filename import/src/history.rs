@@ -148,6 +148,8 @@ pub struct Added {
     pub corrections: Vec<Correction>,
     /// New values of which no mean power can be told, because nothing tells how long their interval is.
     pub without_length: u64,
+    /// The times of those of the readings that are new or differ from what they were.
+    pub changed: BTreeSet<Timestamp>,
 }
 
 /// Kept history that cannot be read.
@@ -287,6 +289,9 @@ impl History {
                 continue;
             }
             let new = touched.contains_key(&ts) || touched_values.contains(&ts);
+            if !same {
+                added.changed.insert(Timestamp(ts));
+            }
             added.revised += u64::from(!same && !new && before.contains_key(&key));
             if let Some(source) = self.sources.get(usize::from(source)) {
                 let (ts, source) = (Timestamp(ts), source.clone());
@@ -295,6 +300,18 @@ impl History {
         }
         added.errors.sort_by_key(|error| error.line);
         added
+    }
+
+    /// The readings of these times, as they follow from what is known.
+    pub fn readings_at(&self, times: &BTreeSet<Timestamp>) -> Vec<MeterReading> {
+        if times.is_empty() {
+            return Vec::new();
+        }
+        let made = self.readings().into_iter().filter_map(|((ts, source), values)| {
+            let source = self.sources.get(usize::from(source))?.clone();
+            Some(MeterReading { ts: Timestamp(ts), source, values })
+        });
+        made.filter(|reading| times.contains(&reading.ts)).collect()
     }
 
     /// Takes the amount of an interval; tells what it changed.

@@ -233,9 +233,11 @@ fn in_order(
     errors: &mut Vec<RowError>,
     duplicates: &mut u64,
 ) -> Vec<MeterValue> {
-    values.sort_by_key(|value| (value.ts, value.amount.slot(), value.line));
+    // Utilities that share their parameters are of two meters, whatever the meters are called.
+    let slot = |value: &MeterValue| (value.utility, value.amount.slot());
+    values.sort_by_key(|value| (value.ts, slot(value), value.line));
     let mut kept: Vec<MeterValue> = Vec::with_capacity(values.len());
-    for group in values.chunk_by(|a, b| a.ts == b.ts && a.amount.slot() == b.amount.slot()) {
+    for group in values.chunk_by(|a, b| a.ts == b.ts && slot(a) == slot(b)) {
         let said: Vec<&MeterValue> = group.iter().filter(|value| !value.amount.is_missing()).collect();
         let Some(first) = said.first() else {
             kept.extend(group.first());

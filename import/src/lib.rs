@@ -37,4 +37,4 @@ pub use mapping::Mapping;
 pub use options::Options;
 pub use row::{Amount, MeterValue, Row};
 pub use times::{LengthError, parse_length};
-pub use units::Series;
+pub use units::{Series, Utility};

@@ -26,6 +26,7 @@ pub(crate) fn missing(error: &RowError) -> Option<(Whose, MeterValue)> {
         usual_ms: time.usual_ms,
         refused_since: None,
         is_mean: false,
+        utility: time.utility,
     };
     Some((whose.clone(), value))
 }

@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::error::shown;
-use crate::units::Series;
+use crate::units::{Series, Utility};
 
 /// One value of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +40,9 @@ pub struct MeterValue {
     /// The amount is a mean rate, of an hour.
     #[serde(skip)]
     pub(crate) is_mean: bool,
+    /// Of which utility it is, where others have its parameters too: one meter id may then stand for two meters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utility: Option<Utility>,
 }
 
 /// What a value measures.

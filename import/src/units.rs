@@ -6,6 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::shown;
 
+/// Utilities that have the same parameters, so that one meter id may stand for two meters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Utility {
+    /// Electricity that was used.
+    Electricity,
+    /// Electricity that the sun made.
+    Solar,
+}
+
+impl Utility {
+    /// Its name, as files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Electricity => "electricity",
+            Self::Solar => "solar",
+        }
+    }
+}
+
 /// What is counted over intervals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -99,6 +119,8 @@ pub(crate) enum Target {
 pub(crate) struct Measure {
     pub(crate) target: Target,
     pub(crate) factor: Decimal,
+    /// Of which utility it is, where others have its parameters too.
+    pub(crate) utility: Option<Utility>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +202,13 @@ pub(crate) fn measure(utility: &str, unit_text: &str, kind: Kind) -> Result<Meas
         )
     };
     let (quantity, factor) = unit(unit_text).ok_or_else(none)?;
-    let (series, gauge) = match (utility.to_lowercase().as_str(), quantity) {
+    let name = utility.to_lowercase();
+    let utility = match name.as_str() {
+        "electricity" | "electric" => Some(Utility::Electricity),
+        "solar" => Some(Utility::Solar),
+        _ => None,
+    };
+    let (series, gauge) = match (name.as_str(), quantity) {
         ("electricity" | "electric" | "solar", Quantity::Energy) => (Series::ActiveEnergy, None),
         ("electricity" | "electric" | "solar", Quantity::Power) => {
             (Series::ActiveEnergy, Some((401, factor)))
@@ -201,9 +229,9 @@ pub(crate) fn measure(utility: &str, unit_text: &str, kind: Kind) -> Result<Meas
         _ => return Err(none()),
     };
     Ok(match (gauge, kind) {
-        (Some((code, factor)), _) => Measure { target: Target::Value(ParameterCode(code)), factor },
-        (None, Kind::Interval) => Measure { target: Target::Interval(series), factor },
-        (None, Kind::Counter) => Measure { target: Target::Value(series.counter()), factor },
+        (Some((code, factor)), _) => Measure { target: Target::Value(ParameterCode(code)), factor, utility },
+        (None, Kind::Interval) => Measure { target: Target::Interval(series), factor, utility },
+        (None, Kind::Counter) => Measure { target: Target::Value(series.counter()), factor, utility },
     })
 }
 

@@ -1,18 +1,27 @@
 //! Intervals of meters on their way to the queues, as readings whose counters go on from what was imported before.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use galerna_import::{Added, Check, Correction, History, MeterReading, MeterValue, StoredValue};
-use galerna_model::{AccountId, BadReading, Clock, Measurement, Reading, SourceId, SystemClock, Timestamp};
-use galerna_model::{RejectCode, Validator};
-use galerna_storage::{ImportChunk, ReadingsQuery, Store};
+use futures_util::future::try_join_all;
+use galerna_import::{Added, Correction, History, MeterReading, MeterValue, StoredValue, Utility};
+use galerna_model::{AccountId, Reading, SourceId, Timestamp};
+use galerna_storage::{ReadingsQuery, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::publish::{Outgoing, SHOWN, Summary, Target};
 
+mod check;
+mod claims;
+#[cfg(test)]
+mod tests;
+
+pub use self::check::WorkerCheck;
+use self::claims::{Known, settle};
+
 /// How often what others wrote in between is read anew.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 500;
 /// Readings of a meter that are looked at for its last counters.
 const LOOKED_AT: usize = 50;
 /// The most readings of a meter that are looked at where intervals are added.
@@ -118,48 +127,6 @@ impl Imported {
     }
 }
 
-/// Validates readings as the worker will.
-pub struct WorkerCheck {
-    validator: Validator,
-    now: Timestamp,
-}
-
-impl WorkerCheck {
-    /// By this validator, at the time of the machine.
-    pub fn new(validator: Validator) -> Self {
-        Self { validator, now: SystemClock.now() }
-    }
-}
-
-impl Check for WorkerCheck {
-    fn time(&self, ts: Timestamp) -> Result<(), BadReading> {
-        let reading = Reading { did: "meter".to_owned(), values: Vec::new(), sqn: 1, ts };
-        match self.validator.validate(&reading, self.now) {
-            Err(rejection) if matches!(rejection.code, RejectCode::TimeInFuture | RejectCode::TimeTooOld) => {
-                Err(rejection)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn values(&self, values: &[Measurement]) -> Result<(), BadReading> {
-        let reading = Reading { did: "meter".to_owned(), values: values.to_vec(), sqn: 1, ts: self.now };
-        // A value of a file that would be put aside is refused here: its line can still be mended.
-        match self.validator.validate(&reading, self.now) {
-            Ok(aside) => aside.into_iter().next().map_or(Ok(()), |bad| Err(bad.error)),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// What becomes of the values of one call.
-struct Plan {
-    readings: BTreeMap<AccountId, Vec<(String, MeterReading)>>,
-    chunks: Vec<ImportChunk>,
-    imported: Imported,
-    refused: Vec<(u64, String)>,
-}
-
 /// Reads values of meters, a meter a line.
 ///
 /// # Errors
@@ -169,10 +136,87 @@ pub fn read_lines(text: &[u8]) -> anyhow::Result<Vec<MeterValues>> {
     lines.map(|(at, line)| serde_json::from_slice(line).with_context(|| format!("line {}", at + 1))).collect()
 }
 
+/// Values of one meter on their way.
+struct Work {
+    account: AccountId,
+    source: SourceId,
+    meter: String,
+    values: Vec<MeterValue>,
+    /// Whether the meter stands for one of two utilities already.
+    apart: bool,
+}
+
+impl Work {
+    fn of(values: &MeterValues) -> anyhow::Result<Self> {
+        let MeterValues { account, source, meter, values } = values;
+        let source = match source {
+            Some(source) => source.clone(),
+            // Account ids and source ids have the same rule.
+            None => SourceId::new(account.as_str())?,
+        };
+        Ok(Self {
+            account: account.clone(),
+            source,
+            meter: meter.clone(),
+            values: values.clone(),
+            apart: false,
+        })
+    }
+
+    /// Leaves the values of the utility whose readings have the meter's own name, and of all that share their parameters with
+    /// none; those of the other one are of a meter of their own. `owner` is the utility that has the name.
+    fn split(&mut self, owner: Option<Utility>) -> (Option<Utility>, Option<Self>) {
+        if self.apart {
+            return (None, None);
+        }
+        let owner = owner.or_else(|| self.values.iter().filter_map(|value| value.utility).min());
+        let (other, own): (Vec<_>, Vec<_>) =
+            self.values.drain(..).partition(|value| value.utility.is_some() && value.utility != owner);
+        self.values = own;
+        let utility = other.first().and_then(|value| value.utility);
+        let other = utility.map(|utility| Self {
+            account: self.account.clone(),
+            source: self.source.clone(),
+            meter: format!("{}:{}", self.meter, utility.name()),
+            values: other,
+            apart: true,
+        });
+        (owner, other)
+    }
+}
+
+/// What becomes of the values of one meter.
+struct Plan {
+    account: AccountId,
+    meter: String,
+    known: Known,
+    after: History,
+    added: Added,
+    readings: Vec<MeterReading>,
+    utility: Option<Utility>,
+}
+
+/// What follows from the values of a meter and what is known of it; and the values that are of another meter.
+async fn plan(work: &mut Work, store: &Store, check: &WorkerCheck) -> anyhow::Result<(Plan, Option<Work>)> {
+    let known = Known::read(store, &work.account, &work.meter).await?;
+    let (utility, other) = work.split(known.utility());
+    let mut after = known.history.clone();
+    after.know_stored(stored(store, &work.account, &work.meter, &after, &work.values).await?);
+    let added = after.add(&work.source, &work.values, check);
+    let mut readings = added.readings.clone();
+    let sent: BTreeSet<Timestamp> = readings.iter().map(|reading| reading.ts).collect();
+    let unsent = known.unsent();
+    // What is made of a time is made of all its sources.
+    readings.extend(after.readings_at(&unsent.difference(&sent).copied().collect()));
+    let (account, meter) = (work.account.clone(), work.meter.clone());
+    Ok((Plan { account, meter, known, after, added, readings, utility }, other))
+}
+
 /// Publishes the readings that follow from these values and from what was imported before.
 ///
-/// What was imported is kept only when the broker has confirmed the readings: after a failure all of it is published again
-/// by the next call, with higher sequence numbers.
+/// What was imported is claimed before anything is sent, in an order that the sequence numbers of the readings have too
+/// (see [`claims`]): however a file is cut into calls, one after the other, side by side, or ended midway and made again,
+/// the store has in the end what one call makes of all of it.
 ///
 /// # Errors
 /// When the store or the broker does not answer.
@@ -182,29 +226,107 @@ pub async fn publish_values(
     check: &WorkerCheck,
     queues: &mut Outgoing<'_>,
 ) -> anyhow::Result<()> {
-    let mut accepted = Vec::with_capacity(meters.len());
+    let mut waiting: VecDeque<Work> = VecDeque::with_capacity(meters.len());
     for meter in meters {
         match queues.accepts(&meter.account).await? {
-            Ok(()) => accepted.push(meter),
+            Ok(()) => waiting.push_back(Work::of(meter)?),
             Err(problem) => {
                 let problem = format!("{} values of meter `{}`: {problem}", meter.values.len(), meter.meter);
                 queues.summary().refuse(meter.values.len(), problem);
             }
         }
     }
-    for _ in 0..ATTEMPTS {
-        let plan = plan(&accepted, store, check).await?;
-        for (account, readings) in plan.readings {
-            send(&account, readings, store, queues).await?;
+    let mut lost = 0;
+    while !waiting.is_empty() {
+        let round = different_meters(&mut waiting);
+        let claimed = claim(round, store, check, queues, &mut waiting).await?;
+        if claimed.is_empty() && !waiting.is_empty() {
+            // Other publishers were quicker with the same meters: what they added counts too.
+            lost += 1;
+            if lost > ATTEMPTS {
+                bail!(
+                    "other publishers keep changing the same meters; publish the file again when they are done"
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=20))).await;
+            continue;
         }
+        lost = 0;
+        send(&claimed, queues).await?;
         queues.flush().await?;
-        if store.imports.keep(&plan.chunks).await.context("cannot keep what was imported")? {
-            tell(queues.summary(), plan.imported, plan.refused);
-            return Ok(());
-        }
-        // Another publisher was quicker with the same meter: what it added counts too.
+        let settled = claimed.iter().map(|claim| settle(store, &claim.account, &claim.meter, claim.id));
+        try_join_all(settled).await?;
     }
-    bail!("other publishers keep changing the same meters; publish the file again when they are done")
+    Ok(())
+}
+
+/// Takes one work of each meter.
+fn different_meters(waiting: &mut VecDeque<Work>) -> Vec<Work> {
+    let mut seen = HashSet::new();
+    let (round, rest) = std::mem::take(waiting)
+        .into_iter()
+        .partition::<Vec<_>, _>(|work| seen.insert((work.account.clone(), work.meter.clone())));
+    waiting.extend(rest);
+    round
+}
+
+/// Readings that were claimed, and may be sent.
+struct Claimed {
+    id: u64,
+    account: AccountId,
+    meter: String,
+    readings: Vec<(u64, MeterReading)>,
+}
+
+/// Plans and claims; what others were quicker with, and what turns out to be of another meter, waits again.
+async fn claim(
+    mut round: Vec<Work>,
+    store: &Store,
+    check: &WorkerCheck,
+    queues: &mut Outgoing<'_>,
+    waiting: &mut VecDeque<Work>,
+) -> anyhow::Result<Vec<Claimed>> {
+    let mut plans: BTreeMap<AccountId, Vec<(usize, Plan, Option<Work>)>> = BTreeMap::new();
+    for (at, work) in round.iter_mut().enumerate() {
+        let given = work.values.clone();
+        let (plan, other) = plan(work, store, check).await?;
+        work.values = given;
+        plans.entry(plan.account.clone()).or_default().push((at, plan, other));
+    }
+    let mut claims = Vec::new();
+    for (account, plans) in plans {
+        let times: BTreeSet<Timestamp> =
+            plans.iter().flat_map(|(_, plan, _)| plan.readings.iter().map(|reading| reading.ts)).collect();
+        // Each claim needs a number, also one of which no reading follows.
+        let count = times.len() + plans.len();
+        let reserved = store.imports.reserve_sequence(&account, count as u64);
+        let first = reserved.await.context("cannot reserve sequence numbers")?;
+        let numbers: HashMap<Timestamp, u64> = times.into_iter().zip(first..).collect();
+        let ids = first + numbers.len() as u64..;
+        for ((at, plan, other), id) in plans.into_iter().zip(ids) {
+            let numbered = |reading: MeterReading| Some((*numbers.get(&reading.ts)?, reading));
+            let readings = plan.readings.into_iter().filter_map(numbered).collect();
+            let claimed = Claimed { id, account: plan.account, meter: plan.meter, readings };
+            let nothing = claimed.readings.is_empty() && plan.after == plan.known.history;
+            claims.push(async move {
+                let unsent = plan.added.changed.clone();
+                let kept = nothing || plan.known.claim(store, id, plan.utility, &plan.after, unsent).await?;
+                anyhow::Ok((at, kept, plan.added, other, claimed))
+            });
+        }
+    }
+    let mut round: Vec<Option<Work>> = round.into_iter().map(Some).collect();
+    let mut all = Vec::new();
+    for (at, kept, added, other, claimed) in try_join_all(claims).await? {
+        if kept {
+            tell(queues.summary(), &claimed.account, &claimed.meter, &added);
+            waiting.extend(other);
+            all.push(claimed);
+        } else {
+            waiting.extend(round[at].take());
+        }
+    }
+    Ok(all)
 }
 
 /// What publishing would do: nothing is published or kept.
@@ -216,83 +338,48 @@ pub async fn rehearse_values(
     store: &Store,
     check: &WorkerCheck,
 ) -> anyhow::Result<Summary> {
-    let all: Vec<&MeterValues> = meters.iter().collect();
-    let mut plan = plan(&all, store, check).await?;
-    for (account, readings) in plan.readings {
-        plan.imported.would_publish = Some(plan.imported.would_publish.unwrap_or(0) + readings.len() as u64);
-        for (sqn, (meter, reading)) in numbered(readings, 1).take(SHOWN) {
-            let source = reading.source.clone();
-            plan.imported.first.push(Shown {
-                account: account.clone(),
-                source,
-                reading: made(meter, reading, sqn),
-            });
+    let mut waiting: VecDeque<Work> = VecDeque::new();
+    for meter in meters {
+        let work = Work::of(meter)?;
+        let same = |other: &&mut Work| {
+            (&other.account, &other.source, &other.meter) == (&work.account, &work.source, &work.meter)
+        };
+        match waiting.iter_mut().find(same) {
+            Some(other) => other.values.extend(work.values),
+            None => waiting.push_back(work),
         }
     }
-    plan.imported.would_publish.get_or_insert(0);
-    plan.imported.first.truncate(SHOWN);
     let mut summary = Summary::default();
-    tell(&mut summary, plan.imported, plan.refused);
+    let mut readings: BTreeMap<AccountId, Vec<(String, MeterReading)>> = BTreeMap::new();
+    while let Some(mut work) = waiting.pop_front() {
+        let (plan, other) = plan(&mut work, store, check).await?;
+        tell(&mut summary, &plan.account, &plan.meter, &plan.added);
+        waiting.extend(other);
+        let made = plan.readings.into_iter().map(|reading| (plan.meter.clone(), reading));
+        readings.entry(plan.account).or_default().extend(made);
+    }
+    let imported = &mut summary.imported;
+    imported.would_publish = Some(readings.values().map(|made| made.len() as u64).sum());
+    for (account, mut readings) in readings {
+        readings.sort_by(|(a_meter, a), (b_meter, b)| (a.ts, a_meter).cmp(&(b.ts, b_meter)));
+        let mut sqn = 0;
+        let mut before = None;
+        for (meter, reading) in readings.into_iter().take(SHOWN) {
+            sqn += u64::from(before.replace(reading.ts) != Some(reading.ts));
+            let source = reading.source.clone();
+            let account = account.clone();
+            imported.first.push(Shown { account, source, reading: made(meter, reading, sqn) });
+        }
+    }
+    imported.first.truncate(SHOWN);
     Ok(summary)
 }
 
-fn tell(summary: &mut Summary, imported: Imported, mut refused: Vec<(u64, String)>) {
-    refused.sort();
-    for (_, problem) in refused {
-        summary.refuse(1, problem);
+fn tell(summary: &mut Summary, account: &AccountId, meter: &str, added: &Added) {
+    for error in &added.errors {
+        summary.refuse(1, error.to_string());
     }
-    summary.imported.add(imported);
-}
-
-async fn plan(meters: &[&MeterValues], store: &Store, check: &WorkerCheck) -> anyhow::Result<Plan> {
-    let mut plan = Plan {
-        readings: BTreeMap::new(),
-        chunks: Vec::new(),
-        imported: Imported::default(),
-        refused: Vec::new(),
-    };
-    for MeterValues { account, source, meter, values } in meters {
-        let source = match source {
-            Some(source) => source.clone(),
-            // Account ids and source ids have the same rule.
-            None => SourceId::new(account.as_str())?,
-        };
-        let kept = store.imports.chunks(account, meter).await.context("cannot read what was imported")?;
-        let mut history = History::from_chunks(kept.iter().map(|chunk| chunk.data.as_slice()))
-            .with_context(|| format!("what was imported of meter `{meter}` of `{account}` cannot be read"))?;
-        history.know_stored(stored(store, account, meter, &history, values).await?);
-        let added = history.add(&source, values, check);
-        plan.imported.count(account, meter, &added);
-        plan.refused.extend(added.errors.iter().map(|error| (error.line, error.to_string())));
-        plan.chunks.extend(changed(account, meter, &kept, &history));
-        if !added.readings.is_empty() {
-            let readings = plan.readings.entry(account.clone()).or_default();
-            readings.extend(added.readings.into_iter().map(|reading| (meter.clone(), reading)));
-        }
-    }
-    Ok(plan)
-}
-
-/// Chunks that differ from those kept.
-fn changed<'c>(
-    account: &'c AccountId,
-    meter: &'c str,
-    kept: &'c [ImportChunk],
-    history: &History,
-) -> impl Iterator<Item = ImportChunk> + use<'c> {
-    let kept: HashMap<i64, &ImportChunk> = kept.iter().map(|chunk| (chunk.number, chunk)).collect();
-    history.chunks().into_iter().filter_map(move |(number, data)| {
-        let before = kept.get(&number);
-        let revision = before.map_or(0, |chunk| chunk.revision);
-        let same = before.is_some_and(|chunk| chunk.data == data);
-        (!same).then(|| ImportChunk {
-            account: account.clone(),
-            meter: meter.to_owned(),
-            number,
-            revision,
-            data,
-        })
-    })
+    summary.imported.count(account, meter, added);
 }
 
 /// The meter's counters in the store: those where values are new, and the last ones before.
@@ -336,51 +423,31 @@ async fn stored(
     Ok(found)
 }
 
-/// Readings in the order of their times, each with its sequence number: those of one time have the same, counted from
-/// `first`.
-fn numbered(
-    mut readings: Vec<(String, MeterReading)>,
-    first: u64,
-) -> impl Iterator<Item = (u64, (String, MeterReading))> {
-    readings.sort_by(|(a_meter, a), (b_meter, b)| (a.ts, a_meter).cmp(&(b.ts, b_meter)));
-    let mut sqn = first;
-    let mut before = readings.first().map(|(_, reading)| reading.ts);
-    readings.into_iter().map(move |(meter, reading)| {
-        if before != Some(reading.ts) {
-            before = Some(reading.ts);
-            sqn += 1;
-        }
-        (sqn, (meter, reading))
-    })
-}
-
 fn made(meter: String, reading: MeterReading, sqn: u64) -> Reading {
     Reading { did: meter, values: reading.values, sqn, ts: reading.ts }
 }
 
-async fn send(
-    account: &AccountId,
-    readings: Vec<(String, MeterReading)>,
-    store: &Store,
-    queues: &mut Outgoing<'_>,
-) -> anyhow::Result<()> {
-    let times: BTreeSet<Timestamp> = readings.iter().map(|(_, reading)| reading.ts).collect();
-    let first = store
-        .imports
-        .reserve_sequence(account, times.len() as u64)
-        .await
-        .context("cannot reserve sequence numbers")?;
-    let mut by_source: Vec<(SourceId, Vec<Reading>)> = Vec::new();
-    for (sqn, (meter, reading)) in numbered(readings, first) {
-        let source = reading.source.clone();
-        let at = by_source.iter().position(|(known, _)| *known == source).unwrap_or_else(|| {
-            by_source.push((source, Vec::new()));
-            by_source.len() - 1
-        });
-        by_source[at].1.push(made(meter, reading, sqn));
+/// A reading of a meter, with its sequence number.
+type Numbered<'c> = (&'c str, u64, &'c MeterReading);
+
+/// Sends the readings of each account and source in the order of their times.
+async fn send(claimed: &[Claimed], queues: &mut Outgoing<'_>) -> anyhow::Result<()> {
+    let mut readings: BTreeMap<(&AccountId, &SourceId), Vec<Numbered<'_>>> = BTreeMap::new();
+    for claim in claimed {
+        for (sqn, reading) in &claim.readings {
+            let of_source = readings.entry((&claim.account, &reading.source)).or_default();
+            of_source.push((&claim.meter, *sqn, reading));
+        }
     }
-    for (source, readings) in by_source {
-        queues.send(Some(account.clone()), Some(source), readings).await.map_err(|e| anyhow!("{e:#}"))?;
+    for ((account, source), mut readings) in readings {
+        readings.sort_by_key(|(meter, _, reading)| (reading.ts, *meter));
+        let readings = readings.into_iter();
+        let readings =
+            readings.map(|(meter, sqn, reading)| made(meter.to_owned(), reading.clone(), sqn)).collect();
+        queues
+            .send(Some(account.clone()), Some(source.clone()), readings)
+            .await
+            .map_err(|e| anyhow!("{e:#}"))?;
     }
     Ok(())
 }

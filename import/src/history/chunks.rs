@@ -55,10 +55,55 @@ impl History {
         Ok(history)
     }
 
+    /// What this history knows beyond `before`, in the form of a chunk: read after the chunks of `before`
+    /// ([`from_chunks`](Self::from_chunks)), it makes this history of that one, however often.
+    pub fn beyond(&self, before: &Self) -> Vec<u8> {
+        let mut beyond = Self { sources: self.sources.clone(), ..Self::default() };
+        let owner = |history: &Self, source: u16| history.sources.get(usize::from(source)).cloned();
+        for (series, points) in &self.series {
+            for (ts, interval) in points {
+                let known = before.series.get(series).and_then(|points| points.get(ts));
+                let same = known.is_some_and(|known| {
+                    Interval { source: interval.source, ..*known } == *interval
+                        && owner(before, known.source) == owner(self, interval.source)
+                });
+                if !same {
+                    beyond.series.entry(*series).or_default().insert(*ts, *interval);
+                }
+            }
+        }
+        for (parameter, points) in &self.values {
+            for (ts, (value, source)) in points {
+                let known = before.values.get(parameter).and_then(|points| points.get(ts));
+                let same = known.is_some_and(|(known, from)| {
+                    known.to_bits() == value.to_bits() && owner(before, *from) == owner(self, *source)
+                });
+                if !same {
+                    beyond.values.entry(*parameter).or_default().insert(*ts, (*value, *source));
+                }
+            }
+        }
+        for (parameter, points) in &self.stored {
+            for (ts, value) in points {
+                let known = before.stored.get(parameter).and_then(|points| points.get(ts));
+                if known.is_none_or(|known| known.to_bits() != value.to_bits()) {
+                    beyond.stored.entry(*parameter).or_default().insert(*ts, *value);
+                }
+            }
+        }
+        if beyond.series.is_empty() && beyond.values.is_empty() && beyond.stored.is_empty() {
+            return Vec::new();
+        }
+        beyond.in_chunks(|_| 0).remove(&0).unwrap_or_default()
+    }
+
     /// What to keep, by the number of its span of time. Of two histories, chunks that are equal need not be written again.
     pub fn chunks(&self) -> BTreeMap<i64, Vec<u8>> {
+        self.in_chunks(|ts| ts.div_euclid(CHUNK_MS))
+    }
+
+    fn in_chunks(&self, number: impl Fn(i64) -> i64) -> BTreeMap<i64, Vec<u8>> {
         let mut chunks: BTreeMap<i64, Chunk> = BTreeMap::new();
-        let number = |ts: i64| ts.div_euclid(CHUNK_MS);
         let place = |chunk: &mut Chunk, source: u16| {
             let Some(source) = self.sources.get(usize::from(source)) else { return 0 };
             let at = chunk.sources.iter().position(|known| known == source).unwrap_or_else(|| {

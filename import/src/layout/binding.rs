@@ -180,9 +180,11 @@ impl Layout {
                     None => binding.source(mapping.unit.as_ref(), options.unit.as_deref())?,
                 };
                 let measure = match (parameter, &utility, &unit) {
-                    (Some(code), ..) => {
-                        Some(Measure { target: Target::Value(ParameterCode(code)), factor: Decimal::ONE })
-                    }
+                    (Some(code), ..) => Some(Measure {
+                        target: Target::Value(ParameterCode(code)),
+                        factor: Decimal::ONE,
+                        utility: None,
+                    }),
                     (None, Source::Fixed(utility), Source::Fixed(unit)) => {
                         Some(measure_of(utility, unit, kind).map_err(|problem| ImportError::Option {
                             what: "the unit",

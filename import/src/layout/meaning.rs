@@ -25,7 +25,7 @@ pub(super) fn measure_of(utility: &str, unit: &str, kind: ValueKind) -> Result<M
     let (series, per_hour) = rate
         .ok_or_else(|| format!("`{}` is no rate such as kW, of which a mean could be told", shown(unit)))?;
     let factor = measured.factor.checked_div(per_hour).unwrap_or(measured.factor);
-    Ok(Measure { target: Target::Interval(series), factor })
+    Ok(Measure { target: Target::Interval(series), factor, ..measured })
 }
 
 /// The series whose mean rate a parameter is, and the rate of one of its unit an hour.
@@ -65,7 +65,10 @@ mod tests {
             ("water", "l/s", Series::WaterVolume, "3.6"),
         ] {
             let found = measure_of(utility, unit, ValueKind::Mean).unwrap();
-            assert_eq!(found, Measure { target: Target::Interval(series), factor: factor.parse().unwrap() });
+            assert_eq!(
+                found,
+                Measure { target: Target::Interval(series), factor: factor.parse().unwrap(), ..found }
+            );
         }
         assert!(measure_of("electricity", "kWh", ValueKind::Mean).unwrap_err().contains("no rate"));
     }

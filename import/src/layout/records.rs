@@ -171,7 +171,13 @@ impl Layout {
             missing(measure.target)
         } else {
             amount(text, self.mark, measure, meaning.direction).map_err(|problem| {
-                let time = PlaceTime { ts, target: measure.target, length_ms, usual_ms: self.usual_ms };
+                let time = PlaceTime {
+                    ts,
+                    target: measure.target,
+                    length_ms,
+                    usual_ms: self.usual_ms,
+                    utility: measure.utility,
+                };
                 let place = Some(Box::new(Place { meter: None, time: Some(time) }));
                 let found = format!("{} {problem}", self.name(column));
                 RowError { place, ..RowError::new(line, RowFault::Value, found) }
@@ -179,7 +185,16 @@ impl Layout {
         };
         let is_mean = meaning.kind == ValueKind::Mean && matches!(measure.target, Target::Interval(_));
         let usual_ms = self.usual_ms;
-        Ok(Some(MeterValue { line, ts, amount, length_ms, usual_ms, refused_since: None, is_mean }))
+        Ok(Some(MeterValue {
+            line,
+            ts,
+            amount,
+            length_ms,
+            usual_ms,
+            refused_since: None,
+            is_mean,
+            utility: measure.utility,
+        }))
     }
 
     fn measure(&mut self, line: u64, record: &csv::StringRecord, at: usize) -> Result<Measure, RowError> {
@@ -426,7 +441,16 @@ impl Layout {
                 Ok(amount) => {
                     let length_ms = Some(grid.every_ms);
                     let (usual_ms, refused_since, is_mean) = (None, None, false);
-                    Ok(row(MeterValue { line, ts, amount, length_ms, usual_ms, refused_since, is_mean }))
+                    Ok(row(MeterValue {
+                        line,
+                        ts,
+                        amount,
+                        length_ms,
+                        usual_ms,
+                        refused_since,
+                        is_mean,
+                        utility: measure.utility,
+                    }))
                 }
                 Err(problem) => {
                     let found = format!("{} {problem}", shown(&self.header[cell.at]));
