@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An instant in UTC, in milliseconds since 1970-01-01.
+/// An instant in UTC, in milliseconds since 1970-01-01; nothing finer is kept.
 ///
 /// In human-readable formats it is RFC 3339 text with an offset; in binary formats an integer of milliseconds. Both
 /// forms are accepted in both.
@@ -21,18 +21,24 @@ pub enum TimeError {
     /// Local time, of no zone.
     #[error("time `{0}` has no zone; write RFC 3339 with an offset, such as 2015-04-21T23:15:00+00:00")]
     NoZone(String),
+    /// Second 60, which has no number of its own.
+    #[error(
+        "time `{0}` has second 60, which cannot be told apart from the one beside it; write second 59 or 0"
+    )]
+    LeapSecond(String),
     /// Something else, of which the beginning is kept.
     #[error("time `{0}` is not RFC 3339; write for instance 2015-04-21T23:15:00+00:00")]
     NotRfc3339(String),
 }
 
 impl Timestamp {
-    /// Parses RFC 3339 text. The offset is required: local time without a zone is refused.
+    /// Parses RFC 3339 text. The offset is required: local time without a zone is refused. What is finer than a millisecond is cut off.
     ///
     /// # Errors
     /// [`TimeError`].
     pub fn parse(text: &str) -> Result<Self, TimeError> {
         match text.parse::<jiff::Timestamp>() {
+            Ok(_) if text.get(16..19) == Some(":60") => Err(TimeError::LeapSecond(text.to_owned())),
             Ok(t) => Ok(Self(t.as_millisecond())),
             Err(_) if text.parse::<jiff::civil::DateTime>().is_ok() => {
                 Err(TimeError::NoZone(text.to_owned()))

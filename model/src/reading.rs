@@ -24,7 +24,7 @@ pub struct Reading {
     pub values: Vec<Measurement>,
     /// Sequence number of the sender.
     pub sqn: u64,
-    /// When it was measured.
+    /// When it was measured, to the millisecond.
     pub ts: Timestamp,
 }
 

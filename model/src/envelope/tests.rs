@@ -176,6 +176,7 @@ fn a_bad_json_reading_is_named_by_its_field_and_its_neighbours_are_kept() {
         (with("\"a\"", "[]", "9223372036854775808", ts), "sqn is 9223372036854775808, more than"),
         (with("\"a\"", "[]", "1", r#""2015-04-21T23:15:00""#), "has no zone"),
         (with("\"a\"", "[]", "1", r#""yesterday""#), "ts: time `yesterday` is not RFC 3339"),
+        (with("\"a\"", "[]", "1", r#""2016-12-31T23:59:60Z""#), "has second 60"),
         (with("\"a\"", "[]", "1", "9223372036854775807"), "which no calendar reaches"),
         (r#"{"values":[],"sqn":1,"ts":0}"#.to_owned(), "did is missing"),
         ("null".to_owned(), "reading is null, not an object"),
