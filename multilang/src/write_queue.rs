@@ -140,3 +140,30 @@ impl WriteQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(id: &str) -> TupleMessage {
+        let (component, stream) = (Some("words".into()), "default".into());
+        TupleMessage { id: Id::from(id), component, stream, task: 1, values: Vec::new() }
+    }
+
+    /// A child that waits for an answer or must show that it lives would else wait for what waits for it.
+    #[tokio::test]
+    async fn heartbeats_go_before_answers_and_these_before_tuples() {
+        let queue = WriteQueue::default();
+        queue.tuple(tuple("1"));
+        queue.urgent(ToChild::TaskIds(vec![7])).expect("there is room");
+        queue.tuple(tuple("2"));
+        queue.heartbeat();
+        let mut messages = Vec::new();
+        queue.take(&mut messages).await.expect("it is open");
+        let heartbeat = ToChild::Tuple(TupleMessage::heartbeat(Id::from("0")));
+        let tuples = ["1", "2"].map(|id| ToChild::Tuple(tuple(id)));
+        assert_eq!(messages[..2], [heartbeat, ToChild::TaskIds(vec![7])]);
+        assert_eq!(messages[2..], tuples);
+        assert_eq!(queue.unwritten(), 2, "answers are not bounded by what waits");
+    }
+}

@@ -1,8 +1,10 @@
 """A bolt that passes numbers on until it gets the number 13, and then does what its argument says."""
 
+import itertools
 import os
 import signal
 import sys
+import threading
 import time
 
 from protocol import ack, emit, fail, handshake, read, send, tuples
@@ -37,6 +39,40 @@ def flood_output():
     for number in range(20_000):
         emit([number], tup)
     ack(tup)
+
+
+def flood_questions():
+    # It asks where more tuples go than any pipe holds answers for, and reads only then; tuples that come between are for later.
+    for number in range(20_000):
+        send({"command": "emit", "tuple": [number], "anchors": [tup["id"]]})
+    later = []
+    for _ in range(20_000):
+        message = read()
+        while not isinstance(message, list):
+            if message["stream"] == "__heartbeat":
+                send({"command": "sync"})
+            else:
+                later.append(message)
+            message = read()
+    ack(tup)
+    for each in later:
+        emit(each["tuple"], each)
+        ack(each)
+
+
+def talk():
+    # It answers nothing any more, heartbeats neither, and is heard all the same.
+    def say():
+        for number in itertools.count(1):
+            send({"command": "metrics", "name": "said", "params": number})
+            time.sleep(0.01)
+
+    threading.Thread(target=say, daemon=True).start()
+    try:
+        while True:
+            read()
+    finally:
+        os._exit(0)
 
 
 def grandchild():
@@ -80,6 +116,8 @@ faults = {
     "unknown command": lambda: (send({"command": "dance", "with": "me"}), emit([13], tup), ack(tup)),
     "flood errors": flood_errors,
     "flood output": flood_output,
+    "flood questions": flood_questions,
+    "talk": talk,
     "never ack": lambda: None,
 }
 

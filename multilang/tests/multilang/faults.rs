@@ -214,6 +214,44 @@ async fn a_child_that_writes_before_it_reads_is_read_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_child_that_asks_before_it_reads_gets_its_answers_before_tuples() {
+    let through = through_faulty(faulty("flood questions").max_pending(1)).await;
+    for number in 1000..3000 {
+        through.numbers.emit(number, number);
+    }
+    through.until_acked(2003).await;
+    works_again(through, 0, 20_000 + 2003).await;
+}
+
+#[tokio::test]
+async fn a_child_that_says_anything_counts_as_alive() {
+    let through = through_faulty(faulty("talk").timeout(Duration::from_secs(10))).await;
+    let said = || through.gauge("said").unwrap_or_default();
+    for _ in 0..6 {
+        let before = said();
+        through.run.until("it says more", || said() > before).await;
+        through.run.advance(5 * SECOND).await;
+    }
+    assert_eq!(through.count("child_restarts"), 0);
+    assert!(through.numbers.failed().is_empty(), "the tuple is still with it");
+    through.run.drain(Duration::ZERO).await;
+}
+
+/// JavaScript rounds them, which the guide says; Python does not, nor does anything here.
+#[tokio::test]
+async fn integers_of_64_bits_come_back_as_they_went() {
+    let through = through(faulty("hang")).await;
+    let numbers = [(1 << 53) + 1, i64::MAX as u64, u64::MAX];
+    for number in numbers {
+        through.numbers.emit(number, number);
+    }
+    through.until_acked(numbers.len()).await;
+    through.run.until("all have come back", || through.seen.count() == numbers.len()).await;
+    assert_eq!(through.seen.values(), numbers);
+    through.run.drain(SECOND).await;
+}
+
+#[tokio::test]
 async fn what_a_child_may_hold_is_bounded() {
     let through = through_faulty(faulty("never ack").max_unsettled(2)).await;
     through.numbers.emit(14, 13);

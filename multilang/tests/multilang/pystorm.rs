@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use galerna_engine::testing::Harness;
+use galerna_engine::testing::{Feed, Harness, Run, Seen};
 use galerna_multilang::{SerializedStream, ShellTopology};
 use galerna_topology::prelude::*;
 use serde_json::json;
@@ -95,7 +95,7 @@ async fn a_reliable_spout_emits_anew_what_fails_and_what_it_gives_up_is_counted(
     topology.for_each("check", check).global(&picky);
     let run = harness.start(topology.build().expect("it is sound")).await.expect("it starts");
 
-    let spout = |run: &galerna_engine::testing::Run| run.metrics().component("sentences").cloned();
+    let spout = |run: &Run| run.metrics().component("sentences").cloned();
     let not_replayed = || {
         spout(&run).and_then(|spout| spout.counters.get("child_not_replayed").copied()).unwrap_or_default()
     };
@@ -132,6 +132,78 @@ async fn an_exception_fails_the_tuple_at_hand_with_its_trace() {
     let reason = sentences.failed()[0].failure.reason().to_owned();
     assert!(reason.contains("AttributeError") && reason.contains("Traceback"), "{reason}");
     run.drain(SECOND).await;
+}
+
+/// Acks a batch of all that came since the one before, and fails all that it has when one of these is refused.
+#[tokio::test]
+async fn a_batching_bolt_acks_and_fails_whole_batches() {
+    let (harness, ticks) = (Harness::new(), Some(SECOND));
+    let (numbers, sums, run) = batches(harness, "BatchingBolt", ticks).await;
+    for number in 1..=6 {
+        numbers.emit(number, number);
+    }
+    let taken = || run.metrics().component("sums").map_or(0, |sums| sums.executed);
+    run.until("the bolt has all", || taken() == 6).await;
+    assert!(numbers.acked().is_empty(), "no batch is done before a tick");
+    run.advance(SECOND).await;
+    run.until("both batches are done", || numbers.acked().len() == 6).await;
+    assert_eq!(sums.values(), [9, 12]);
+    for number in 13..=15 {
+        numbers.emit(number, number);
+    }
+    run.until("the bolt has these", || taken() == 9).await;
+    run.advance(SECOND).await;
+    run.until("all have failed", || numbers.failed().len() == 3).await;
+    for failed in numbers.failed() {
+        assert!(failed.failure.reason().contains("ValueError: 13 is unlucky"), "{:?}", failed.failure);
+    }
+    // The next child begins with nothing. What was on its way to the one before may fail with it, and is sent again.
+    let (mut steps, mut sent) = (0, 0);
+    while numbers.acked().len() < 7 {
+        if numbers.failed().len() == 3 + sent {
+            numbers.emit(16, 16);
+            sent += 1;
+        }
+        run.advance(SECOND).await;
+        steps += 1;
+        assert!(steps < 5000, "{sent} sent, {:?}, {:#?}", numbers.failed(), run.metrics());
+    }
+    assert_eq!(sums.values(), [9, 12, 16]);
+    run.drain(SECOND).await;
+}
+
+/// It writes from a second thread, whose exceptions it tells the first by a signal to itself.
+#[tokio::test]
+async fn a_batching_bolt_with_a_timer_of_its_own_needs_no_ticks() {
+    let harness = Harness::new();
+    let (numbers, sums, run) = batches(harness, "TicklessBatchingBolt", None).await;
+    for number in 1..=6 {
+        numbers.emit(number, number);
+    }
+    run.until("all are done", || numbers.acked().len() == 6).await;
+    assert_eq!(sums.values().iter().sum::<u64>(), 21);
+    numbers.emit(13, 13);
+    run.until("it has failed", || numbers.failed().len() == 1).await;
+    let failure = numbers.failed()[0].failure.clone();
+    assert!(failure.reason().contains("ValueError: 13 is unlucky"), "{failure:?}");
+    run.drain(SECOND).await;
+}
+
+type Batches = (Feed<u64>, Seen<u64>, Run);
+
+async fn batches(harness: Harness, class: &str, ticks: Option<Duration>) -> Batches {
+    let (numbers, seen) = (harness.feed::<u64>(), harness.seen::<u64>());
+    let mut topology = TopologyBuilder::new("batches");
+    topology.message_timeout(Duration::from_secs(3600));
+    let fed = topology.spout("numbers", numbers.spout()).outputs();
+    let mut sums = topology.shell_bolt::<Output<u64>>("sums", pystorm("batches.py", &[class]));
+    if let Some(every) = ticks {
+        sums = sums.tick_every(every);
+    }
+    let sums = sums.shuffle(fed.serialized()).outputs();
+    topology.bolt("seen", seen.bolt()).global(sums);
+    let run = harness.start(topology.build().expect("it is sound")).await.expect("it starts");
+    (numbers, seen, run)
 }
 
 #[tokio::test]

@@ -80,6 +80,12 @@ impl Through {
         failed[0].failure.reason().to_owned()
     }
 
+    /// What the child measured last.
+    pub(crate) fn gauge(&self, name: &str) -> Option<f64> {
+        let metrics = self.run.metrics();
+        metrics.component("bolt").and_then(|bolt| bolt.gauges.get(name)?.get(&0).copied())
+    }
+
     /// A count of the bolt's own.
     pub(crate) fn count(&self, name: &str) -> u64 {
         let metrics = self.run.metrics();
