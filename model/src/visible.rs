@@ -1,7 +1,5 @@
 //! Which characters people can see.
 
-use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
-
 /// The first character of a text that nobody sees or that changes how its neighbours are shown: white space, control characters, zero-width
 /// and directional ones, fillers, selectors of variants, those for private use and those that Unicode has not assigned. Two
 /// names that differ only in such characters look the same.
@@ -21,22 +19,16 @@ pub fn first_invisible_but_spaces(text: &str) -> Option<char> {
 }
 
 fn is_invisible(c: char) -> bool {
-    let of_no_category = matches!(
-        c.general_category(),
-        GeneralCategory::Control
-            | GeneralCategory::Format
-            | GeneralCategory::Surrogate
-            | GeneralCategory::PrivateUse
-            | GeneralCategory::Unassigned
-            | GeneralCategory::SpaceSeparator
-            | GeneralCategory::LineSeparator
-            | GeneralCategory::ParagraphSeparator
-    );
-    // Letters, marks and symbols that are shown as nothing.
-    let blank = matches!(c,
-        '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2800}' | '\u{3164}'
-        | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{fffc}' | '\u{fffd}' | '\u{e0100}'..='\u{e01ef}');
-    of_no_category || blank
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c,
+            // What steers the text, and what stands in place of characters (Unicode's categories Cf, Co and its noncharacters).
+            '\u{ad}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{e000}'..='\u{f8ff}' | '\u{fdd0}'..='\u{fdef}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{ffff}'
+            | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+            | '\u{f0000}'..='\u{10ffff}'
+            // Letters, marks and symbols that are shown as nothing.
+            | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}')
 }
 
 #[cfg(test)]

@@ -292,10 +292,18 @@ async fn statistics(
 #[serde(deny_unknown_fields)]
 struct StatisticsQuery {
     /// Of this account.
-    #[param(min_length = 1, max_length = 120, pattern = r"^(?!\.{1,2}$)[^\s/\u0000-\u001f\u007f-\u009f]+$")]
+    #[param(
+        min_length = 1,
+        max_length = 120,
+        pattern = "^(?!\\.{1,2}$)[^\\s/\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u206f\\u2800\\u3164\\ue000-\\uf8ff\\ufdd0-\\ufdef\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff9-\\uffff\u{13430}-\u{1343f}\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}\u{f0000}-\u{10ffff}]+$"
+    )]
     account: Option<String>,
     /// Of this source, with its last messages.
-    #[param(min_length = 1, max_length = 120, pattern = r"^(?!\.{1,2}$)[^\s/\u0000-\u001f\u007f-\u009f]+$")]
+    #[param(
+        min_length = 1,
+        max_length = 120,
+        pattern = "^(?!\\.{1,2}$)[^\\s/\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u206f\\u2800\\u3164\\ue000-\\uf8ff\\ufdd0-\\ufdef\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff9-\\uffff\u{13430}-\u{1343f}\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}\u{f0000}-\u{10ffff}]+$"
+    )]
     source: Option<String>,
 }
 
