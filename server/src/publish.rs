@@ -247,7 +247,7 @@ impl<'a> Outgoing<'a> {
         };
         let account = AccountId::for_customer(account.as_str()).map_err(|e| e.to_string())?;
         let source = match source {
-            Some(source) => source,
+            Some(source) => SourceId::for_customer(source.as_str()).map_err(|e| e.to_string())?,
             None => SourceId::new(account.as_str()).map_err(|e| e.to_string())?,
         };
         Ok((account, source))
