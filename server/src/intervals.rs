@@ -215,7 +215,7 @@ async fn plan(work: &mut Work, store: &Store, check: &WorkerCheck) -> anyhow::Re
 /// Publishes the readings that follow from these values and from what was imported before.
 ///
 /// What was imported is claimed before anything is sent, in an order that the sequence numbers of the readings have too
-/// (see [`claims`]): however a file is cut into calls, one after the other, side by side, or ended midway and made again,
+/// (module `claims`): however a file is cut into calls, one after the other, side by side, or ended midway and made again,
 /// the store has in the end what one call makes of all of it.
 ///
 /// # Errors
