@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use bson::{Document, doc};
 use serde_json::Value;
 
-use crate::cluster::{Cluster, DATABASE, until};
+use crate::cluster::{Cluster, DATABASE, DEADLINE, until};
 use crate::faults::{Fault, Plan};
 use crate::leases::Leases;
 use crate::load::Load;
@@ -144,7 +144,15 @@ async fn missing(cluster: &Cluster, load: &Load) -> Result<u64> {
 /// Queues that still have messages, dead letters among them.
 async fn left_over(cluster: &Cluster) -> Result<Vec<String>> {
     let node = *cluster.alive().first().context("no node is left")?;
-    let queues = cluster.rabbitmq(node, "/api/queues").await?;
+    // After a fault it may take long to answer, and longer beside other programs.
+    let began = Instant::now();
+    let queues = loop {
+        match cluster.rabbitmq(node, "/api/queues?columns=name,messages").await {
+            Ok(queues) => break queues,
+            Err(error) if began.elapsed() > DEADLINE => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    };
     let left = |queue: &Value| {
         let messages = queue["messages"].as_u64().unwrap_or(0);
         (messages > 0).then(|| format!("queue {} has {messages} messages left", queue["name"]))
